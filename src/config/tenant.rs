@@ -1,0 +1,138 @@
+//! `[tenants.NAME]`: one organisation.
+
+use std::{borrow::Borrow, fmt, net::IpAddr, str::FromStr, sync::Arc};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Cloud, Limits, SecretSource};
+use crate::message::MailboxAddress;
+
+/// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit: it is a folder name, a metric label and a table name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TenantName(Arc<str>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a tenant's name is 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
+pub struct InvalidTenantName;
+
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    pub name: TenantName,
+    pub cloud: Cloud,
+    /// Tenant GUID or one of its domains, as in the login URL.
+    pub directory: String,
+    pub client_id: String,
+    pub client_secret: SecretSource,
+    /// Who may send as this tenant. Never empty.
+    pub senders: Vec<SenderRule>,
+    /// Clients that need no login.
+    pub networks: Vec<IpNet>,
+    pub mailbox: MailboxRule,
+    /// Messages waiting at a time. Default 100,000.
+    pub max_queued: u64,
+    pub limits: Limits,
+    pub bounces: BouncesConfig,
+}
+
+/// One entry of `senders`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SenderRule {
+    /// `"*"`
+    Any,
+    /// `"@contoso.com"`: that domain, not its subdomains. Lower case.
+    Domain(String),
+    Address(MailboxAddress),
+}
+
+/// `mailbox`: whose `sendMail` is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MailboxRule {
+    /// The author's own: the header From; of a bounce, the mailbox that bounces go out from.
+    From,
+    Fixed(MailboxAddress),
+}
+
+/// `[tenants.NAME.bounces]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BouncesConfig {
+    /// The mailbox that bounces are sent from. Default: the mailbox that sent the message.
+    pub mailbox: Option<MailboxAddress>,
+    pub to: BounceTo,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BounceTo {
+    /// The envelope sender's mailbox.
+    Mailbox,
+    /// Nobody.
+    None,
+}
+
+impl TenantName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Tenant {
+    /// Whether `address` may be the envelope sender or the header From of this tenant's mail.
+    pub fn may_send_as(&self, address: &MailboxAddress) -> bool {
+        self.senders.iter().any(|rule| rule.allows(address))
+    }
+
+    /// Whether a client at `address` may send as this tenant without login.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        // A dual-stack listener sees IPv4 clients as ::ffff:a.b.c.d.
+        let address = address.to_canonical();
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+
+    /// The mailbox that posts mail whose author is `from`.
+    pub fn mailbox_for<'a>(&'a self, from: &'a MailboxAddress) -> &'a MailboxAddress {
+        match &self.mailbox {
+            MailboxRule::From => from,
+            MailboxRule::Fixed(mailbox) => mailbox,
+        }
+    }
+}
+
+impl SenderRule {
+    pub fn allows(&self, address: &MailboxAddress) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Domain(domain) => domain.eq_ignore_ascii_case(address.domain()),
+            Self::Address(allowed) => allowed == address,
+        }
+    }
+}
+
+impl FromStr for TenantName {
+    type Err = InvalidTenantName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTenantName> {
+        let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let valid = (1..=64).contains(&text.len())
+            && text.bytes().next().is_some_and(lower)
+            && text.bytes().all(|b| lower(b) || matches!(b, b'.' | b'_' | b'-'));
+        if valid { Ok(Self(text.into())) } else { Err(InvalidTenantName) }
+    }
+}
+
+impl Borrow<str> for TenantName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TenantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TenantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,40 @@
+//! m365-relay: a persistent queueing mail relay that delivers through the senders' own Microsoft 365.
+//!
+//! One package, one room a noun. Data flows one way:
+//!
+//! ```text
+//! ingress → spool → schedule → delivery → (settle) spool
+//! ```
+//!
+//! | room          | what it does                                                             |
+//! |---------------|--------------------------------------------------------------------------|
+//! | [`message`]   | envelopes, addresses, header edits: pure, knows nobody                    |
+//! | [`config`]    | the configuration file, parsed once into values that cannot hold nonsense |
+//! | [`ingress`]   | who is this for, may they, is there room; SMTP server, pickup folders     |
+//! | [`spool`]     | the durable store; knows no network                                      |
+//! | [`schedule`]  | which message next: tenant and mailbox queues, retry times, limits       |
+//! | [`delivery`]  | carries one message to Microsoft 365 and says how it went                |
+//! | [`identity`]  | tenant credentials become access tokens                                  |
+//! | [`bounce`]    | delivery status notifications                                            |
+//! | [`admin`]     | metrics and health over HTTP                                             |
+//! | [`telemetry`] | metric families with typed labels                                        |
+//! | [`sandbox`]   | a simulated Microsoft 365, for trying out and for tests                  |
+//! | [`relay`]     | puts the rooms together and takes them apart again                       |
+//! | [`cli`]       | one file a subcommand                                                    |
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod bounce;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod delivery;
+pub mod identity;
+pub mod ingress;
+pub mod message;
+pub mod relay;
+pub mod sandbox;
+pub mod schedule;
+pub mod spool;
+pub mod telemetry;
