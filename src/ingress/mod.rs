@@ -1,1 +1,20 @@
-//! (being built)
+//! The ways in: the SMTP server and the pickup folders, and the door that both go through.
+//!
+//! ```text
+//! smtp/  ──┐
+//!          ├─> door (who, may they, is there room) ─> submission (header, body) ─> spool
+//! pickup ──┘
+//! ```
+//!
+//! A client's transaction asks the [`Door`] for a [`Grant`], then streams the content into a [`Submission`], which checks
+//! the author, edits the header and hands the message to the spool. Nothing is acknowledged before the spool has it.
+
+mod door;
+pub mod pickup;
+mod refusal;
+pub mod smtp;
+mod submission;
+
+pub use door::{Door, Grant};
+pub use refusal::Refusal;
+pub use submission::{Client, Origin, Submission};

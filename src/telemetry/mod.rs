@@ -1,1 +1,9 @@
-//! (being built)
+//! What the relay tells about itself: metric families and logs.
+
+mod labels;
+mod logs;
+mod metrics;
+
+pub use labels::{Ingress, LimitKind, Outcome, Refused, Resolved, Route, TokenResult};
+pub use logs::start as start_logs;
+pub use metrics::Metrics;

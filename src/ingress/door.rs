@@ -1,0 +1,144 @@
+//! The door: for which tenant is this, may they send so, and is there room?
+//!
+//! Pure decisions on the configuration and on counters that others keep; no I/O. Called at MAIL, before any content is
+//! read, and again when the header is known.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use super::Refusal;
+use crate::{
+    config::{ByteSize, Tenant, TenantName},
+    message::MailboxAddress,
+    spool::{FreeSpace, Spool},
+    telemetry::{Ingress, Refused},
+};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Door {
+    tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
+    spool: Spool,
+    free_space: FreeSpace,
+    max_message: ByteSize,
+}
+
+/// A transaction that the door let in.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    pub tenant: Arc<Tenant>,
+    pub ingress: Ingress,
+}
+
+impl Door {
+    pub fn new(
+        tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
+        spool: Spool,
+        free_space: FreeSpace,
+        max_message: ByteSize,
+    ) -> Self {
+        Self { tenants, spool, free_space, max_message }
+    }
+
+    pub fn max_message(&self) -> ByteSize {
+        self.max_message
+    }
+
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// SMTP: `MAIL FROM:<sender> SIZE=size` from a client at `peer`. `sender` is `None` for `<>`.
+    pub fn admit_client(
+        &self,
+        peer: IpAddr,
+        sender: Option<&MailboxAddress>,
+        size: Option<u64>,
+    ) -> Result<Grant, Refusal> {
+        let tenant = self.tenant_for(peer, sender)?;
+        self.check_size(size.unwrap_or(0))?;
+        self.check_room(tenant, size.unwrap_or(0))?;
+        Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
+    }
+
+    /// A file in the pickup folder of `tenant`: the folder's permissions are the login.
+    pub fn admit_file(
+        &self,
+        tenant: &TenantName,
+        sender: Option<&MailboxAddress>,
+        size: u64,
+    ) -> Result<Grant, Refusal> {
+        let Some(tenant) = self.tenants.get(tenant) else {
+            return Err(Refusal::new(550, "5.7.1", format!("There is no tenant {tenant}"), Refused::NoTenant));
+        };
+        if let Some(sender) = sender.filter(|sender| !tenant.may_send_as(sender)) {
+            return Err(not_a_sender(tenant, sender));
+        }
+        self.check_size(size)?;
+        self.check_room(tenant, size)?;
+        Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Pickup })
+    }
+
+    /// The header From, which receivers see and which decides the mailbox: it must be one of the tenant's too.
+    pub fn check_author(&self, grant: &Grant, author: &MailboxAddress) -> Result<(), Refusal> {
+        if grant.tenant.may_send_as(author) {
+            return Ok(());
+        }
+        let text = format!("This client may not send mail from {}: header From", author.domain());
+        Err(Refusal::new(550, "5.7.1", text, Refused::Sender))
+    }
+
+    /// Whether a message of `size` octets is too large for this relay.
+    pub fn check_size(&self, size: u64) -> Result<(), Refusal> {
+        if size <= self.max_message.0 {
+            return Ok(());
+        }
+        let text = format!("Message is larger than the limit of {}", self.max_message);
+        Err(Refusal::new(552, "5.3.4", text, Refused::TooLarge))
+    }
+
+    /// Whether the spool takes mail at all: asked before a pickup folder is read.
+    pub fn is_open(&self) -> Result<(), Refusal> {
+        self.check_disk(0)
+    }
+
+    fn tenant_for(&self, peer: IpAddr, sender: Option<&MailboxAddress>) -> Result<&Arc<Tenant>, Refusal> {
+        let refuse = |text: String| Refusal::new(550, "5.7.1", text, Refused::NoTenant);
+        let trusting = || self.tenants.values().filter(|tenant| tenant.trusts(peer));
+        if trusting().next().is_none() {
+            return Err(refuse(format!("Client {peer} is in no tenant's networks")));
+        }
+        let mut candidates = trusting().filter(|tenant| sender.is_none_or(|sender| tenant.may_send_as(sender)));
+        match (candidates.next(), candidates.next(), sender) {
+            (Some(tenant), None, _) => Ok(tenant),
+            (Some(_), Some(_), Some(sender)) => {
+                Err(refuse(format!("More than one tenant sends from {} here", sender.domain())))
+            }
+            (Some(_), Some(_), None) => Err(refuse("More than one tenant is here: the null sender needs a login".into())),
+            (None, _, Some(sender)) => Err(refuse(format!("No tenant sends from {} here", sender.domain()))),
+            (None, _, None) => Err(refuse("No tenant is here".into())),
+        }
+    }
+
+    fn check_room(&self, tenant: &Tenant, size: u64) -> Result<(), Refusal> {
+        self.check_disk(size)?;
+        if self.spool.tally().tenant(&tenant.name).messages() >= tenant.max_queued {
+            return Err(Refusal::new(452, "4.3.1", "Too many messages wait already, try again later", Refused::TenantFull));
+        }
+        Ok(())
+    }
+
+    fn check_disk(&self, size: u64) -> Result<(), Refusal> {
+        if self.spool.unhealthy().is_some() {
+            return Err(Refusal::new(451, "4.3.0", "Cannot store mail at the moment, try again later", Refused::Unhealthy));
+        }
+        if self.free_space.is_short_of(size) {
+            return Err(Refusal::new(452, "4.3.1", "Insufficient system storage, try again later", Refused::DiskFull));
+        }
+        Ok(())
+    }
+}
+
+fn not_a_sender(tenant: &Tenant, sender: &MailboxAddress) -> Refusal {
+    let text = format!("Tenant {} may not send as {sender}: see its senders", tenant.name);
+    Refusal::new(550, "5.7.1", text, Refused::Sender)
+}

@@ -1,0 +1,162 @@
+//! What the index holds of a message: its immutable part and its state.
+
+use serde::{Deserialize, Serialize};
+
+use super::LaneId;
+use crate::{
+    clock::Timestamp,
+    config::TenantName,
+    message::{Envelope, MailboxAddress, MessageId},
+    telemetry::Ingress,
+};
+
+/// The part of a message that never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    pub tenant: TenantName,
+    pub ingress: Ingress,
+    pub envelope: Envelope,
+    /// The header From: it decides which mailbox posts the message.
+    pub author: MailboxAddress,
+    /// The message that this one reports on.
+    pub bounce_of: Option<MessageId>,
+}
+
+/// The part that changes: small and of fixed size, since a million of them may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    pub lane: LaneId,
+    pub phase: Phase,
+    /// Raised at each claim.
+    pub epoch: u32,
+    /// Attempts that counted.
+    pub attempts: u16,
+    /// An earlier attempt may have been sent.
+    pub in_doubt: bool,
+    pub body: BodyPlace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Waiting { due: Timestamp },
+    Leased,
+}
+
+/// Where a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyPlace {
+    /// The segment that holds it, or `None` if it has a file of its own.
+    pub segment: Option<u32>,
+    /// Of the record that holds it, in its file.
+    pub offset: u64,
+    /// Octets of body.
+    pub len: u64,
+}
+
+const VERSION: u8 = 1;
+/// Octets of an encoded state.
+pub(super) const STATE_LEN: usize = 41;
+
+impl State {
+    /// Fixed-width, big-endian; the first octet is the version.
+    pub(super) fn encode(&self) -> [u8; STATE_LEN] {
+        let (phase, due) = match self.phase {
+            Phase::Waiting { due } => (0, due.as_millis()),
+            Phase::Leased => (1, 0),
+        };
+        let mut out = [0; STATE_LEN];
+        out[0] = VERSION;
+        out[1] = phase | u8::from(self.in_doubt) << 1 | u8::from(self.body.segment.is_some()) << 2;
+        out[2..4].copy_from_slice(&self.attempts.to_be_bytes());
+        out[4..8].copy_from_slice(&self.lane.0.to_be_bytes());
+        out[8..12].copy_from_slice(&self.epoch.to_be_bytes());
+        out[12..20].copy_from_slice(&due.to_be_bytes());
+        out[20..24].copy_from_slice(&self.body.segment.unwrap_or(0).to_be_bytes());
+        out[24..32].copy_from_slice(&self.body.offset.to_be_bytes());
+        out[32..40].copy_from_slice(&self.body.len.to_be_bytes());
+        out[40] = checksum(&out[..40]);
+        out
+    }
+
+    /// `None`: not a state, or a damaged one.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; STATE_LEN] = bytes.try_into().ok()?;
+        if bytes[0] != VERSION || bytes[1] > 7 || bytes[40] != checksum(&bytes[..40]) {
+            return None;
+        }
+        let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let phase = match bytes[1] & 1 {
+            0 => Phase::Waiting { due: Timestamp::from_millis(u64_at(12)?) },
+            _ => Phase::Leased,
+        };
+        Some(Self {
+            lane: LaneId(u32_at(4)?),
+            phase,
+            epoch: u32_at(8)?,
+            attempts: u16::from_be_bytes([bytes[2], bytes[3]]),
+            in_doubt: bytes[1] & 2 != 0,
+            body: BodyPlace {
+                segment: if bytes[1] & 4 != 0 { Some(u32_at(20)?) } else { None },
+                offset: u64_at(24)?,
+                len: u64_at(32)?,
+            },
+        })
+    }
+}
+
+/// One octet against bit rot: the index has its own checksums, this one guards against a wrong record.
+fn checksum(bytes: &[u8]) -> u8 {
+    (crc32fast::hash(bytes) >> 24) as u8
+}
+
+impl Message {
+    /// The version, then postcard.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        // Serialising into a growing vector fails only for types that refuse to be serialised; these do not.
+        postcard::to_extend(self, vec![VERSION]).expect("a message can be serialised")
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&VERSION, rest) = bytes.split_first()? else { return None };
+        postcard::from_bytes(rest).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn state_and_back(
+            (lane, epoch, attempts, in_doubt) in any::<(u32, u32, u16, bool)>(),
+            due in proptest::option::of(any::<u64>()),
+            segment in proptest::option::of(any::<u32>()),
+            (offset, len) in any::<(u64, u64)>(),
+        ) {
+            let phase = due.map_or(Phase::Leased, |ms| Phase::Waiting { due: Timestamp::from_millis(ms) });
+            let body = BodyPlace { segment, offset, len };
+            let state = State { lane: LaneId(lane), phase, epoch, attempts, in_doubt, body };
+            prop_assert_eq!(State::decode(&state.encode()), Some(state));
+        }
+
+        #[test]
+        fn a_flipped_bit_is_seen(bit in 0..STATE_LEN * 8, len: u64) {
+            let body = BodyPlace { segment: Some(3), offset: 7, len };
+            let state = State {
+                lane: LaneId(1), phase: Phase::Leased, epoch: 2, attempts: 1, in_doubt: false, body,
+            };
+            let mut bytes = state.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(State::decode(&bytes), None);
+        }
+
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
+            let _ = State::decode(&bytes);
+            let _ = Message::decode(&bytes);
+        }
+    }
+}

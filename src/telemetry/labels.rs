@@ -1,0 +1,100 @@
+//! The values that labels can take. No label is free text, and none holds an address.
+
+use serde::{Deserialize, Serialize};
+
+/// How a message came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ingress {
+    Smtp,
+    Pickup,
+    /// Made here: a delivery status notification.
+    Bounce,
+}
+
+/// Why a message or a command was refused at the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// No tenant takes mail from this client with this sender, or more than one does.
+    NoTenant,
+    /// The tenant may not use this envelope sender or header From.
+    Sender,
+    /// Too large, too many recipients, too long a header.
+    TooLarge,
+    /// The tenant's `max_queued` is reached.
+    TenantFull,
+    /// The disk is too full.
+    DiskFull,
+    /// The spool cannot write.
+    Unhealthy,
+    /// Not a mail message, or an address that is none.
+    Malformed,
+    /// Too many connections.
+    Connections,
+}
+
+/// How a delivery attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Delivered,
+    Retry,
+    Failed,
+    Unknown,
+    TenantBlocked,
+    MailboxBlocked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Graph,
+}
+
+/// Which limit a mailbox waits for or was throttled by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LimitKind {
+    MessagesPerMinute,
+    ConcurrentRequests,
+    /// The service said when: 429 or 503 with Retry-After.
+    Service,
+}
+
+/// What an unknown outcome was concluded to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolved {
+    /// Nobody could be asked; sent again after `settle_after`.
+    Resent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenResult {
+    Ok,
+    Transient,
+    Blocked,
+}
+
+macro_rules! label {
+    ($($kind:ty { $($variant:ident => $text:literal),+ $(,)? })+) => {$(
+        impl $kind {
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    )+};
+}
+
+label! {
+    Ingress { Smtp => "smtp", Pickup => "pickup", Bounce => "bounce" }
+    Refused {
+        NoTenant => "no_tenant", Sender => "sender", TooLarge => "too_large", TenantFull => "tenant_full",
+        DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
+    }
+    Outcome {
+        Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",
+        TenantBlocked => "tenant_blocked", MailboxBlocked => "mailbox_blocked",
+    }
+    Route { Graph => "graph" }
+    LimitKind {
+        MessagesPerMinute => "messages_per_minute", ConcurrentRequests => "concurrent_requests", Service => "service",
+    }
+    Resolved { Resent => "resent" }
+    TokenResult { Ok => "ok", Transient => "transient", Blocked => "blocked" }
+}
