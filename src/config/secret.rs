@@ -61,7 +61,7 @@ impl SecretSource {
             }
             ValueInner::Table(_) => item.table(|table| {
                 let file = table.optional("file", Item::path);
-                let env = table.optional("env", |item| item.word(r#""VARIABLE""#));
+                let env = table.optional("env", read_variable);
                 match (file, env, table.has("file"), table.has("env")) {
                     (Some(path), _, _, false) => Some(Self::File(path)),
                     (_, Some(name), false, _) => Some(Self::Env(name.to_owned())),
@@ -81,6 +81,17 @@ impl SecretSource {
         }
         Some(source)
     }
+}
+
+/// Does not show what it refuses: it may be the secret itself, in the wrong place.
+fn read_variable<'a>(item: &Item<'a>) -> Option<&'a str> {
+    const EXAMPLE: &str = r#""CONTOSO_SECRET""#;
+    let name = item.text(EXAMPLE)?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(allowed) {
+        return item.fail(format!("is not the name of an environment variable: write one such as {EXAMPLE}"));
+    }
+    Some(name)
 }
 
 fn read_file(path: &PathBuf) -> Result<Secret, SecretError> {

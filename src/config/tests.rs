@@ -146,6 +146,13 @@ fn a_secret_is_in_one_place() {
     }
     let text = format!("{MINIMAL}{TENANT}").replace("\"s3cret\"", r#"{ env = "M365_RELAY_NO_SUCH" }"#);
     assert_error(parse(&text), "tenants.contoso.client_secret", "M365_RELAY_NO_SUCH is not set");
+    let text = text.replace("M365_RELAY_NO_SUCH", "s3~cret");
+    assert_error(
+        parse(&text),
+        "tenants.contoso.client_secret.env",
+        "is not the name of an environment variable",
+    );
+    assert!(!errors(parse(&text))[0].contains("s3~cret"));
 }
 
 #[test]
