@@ -1,1 +1,4 @@
 //! (being built)
+
+pub mod check_config;
+pub mod config_path;
