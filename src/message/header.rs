@@ -213,6 +213,12 @@ impl<'a> Field<'a> {
         Cow::Owned(value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect())
     }
 
+    /// The value as people read it: unfolded, encoded words decoded (RFC 2047). For unstructured fields.
+    pub fn text(&self) -> String {
+        let value = mail_parser::parsers::MessageStream::new(self.raw_value()).parse_unstructured();
+        value.as_text().unwrap_or_default().to_owned()
+    }
+
     /// All that follows the colon, with folding and the line end.
     pub(super) fn raw_value(&self) -> &'a [u8] {
         &self.raw[self.colon + 1..]
@@ -322,6 +328,8 @@ mod tests {
         assert!(fields[0].is("subject") && fields[0].has_strict_name());
         assert!(fields[1].is("To") && !fields[1].has_strict_name());
         assert_eq!(fields[2].value().as_ref(), b"");
+        let header = HeaderScanner::split_message(b"S: =?utf-8?Q?f=C3=BCr?=\r\n you\r\n").unwrap().header;
+        assert_eq!(header.fields().next().unwrap().text(), "f\u{fc}r you");
         assert_eq!(block.named("to").count(), 1);
     }
 
