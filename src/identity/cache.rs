@@ -63,7 +63,8 @@ impl TokenCache {
             match (good, paused) {
                 (Some(token), paused) => {
                     if state.renew_at.is_none_or(|at| at <= now) && paused.is_none() {
-                        self.fetch(&mut state);
+                        // Runs on its own: nobody has to wait for it.
+                        drop(self.fetch(&mut state));
                     }
                     return Ok(token);
                 }
