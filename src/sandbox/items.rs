@@ -3,7 +3,10 @@
 //! A message has two ids. The regular one changes when the message moves from Drafts to Sent Items; the immutable one
 //! stays. Either kind is understood in a URL. An id of another mailbox names nothing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE};
 use bytes::Bytes;
@@ -26,6 +29,8 @@ pub(super) struct Items {
     last: u64,
     drafts: BTreeMap<u64, Draft>,
     sent: BTreeMap<u64, Sent>,
+    /// Numbers of what was sent, oldest first. A draft may be older than its sending.
+    order: VecDeque<u64>,
 }
 
 pub(super) struct Draft {
@@ -123,8 +128,9 @@ impl Items {
         self.drafts.remove(&number);
         let visible = Instant::now() + after;
         self.sent.insert(number, Sent { internet_message_id, subject, at: clock::now(), visible });
-        if self.sent.len() > KEEP_SENT {
-            self.sent.pop_first();
+        self.order.push_back(number);
+        if self.order.len() > KEEP_SENT {
+            self.order.pop_front().and_then(|oldest| self.sent.remove(&oldest));
         }
     }
 }
