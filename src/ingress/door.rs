@@ -68,7 +68,12 @@ impl Door {
         size: u64,
     ) -> Result<Grant, Refusal> {
         let Some(tenant) = self.tenants.get(tenant) else {
-            return Err(Refusal::new(550, "5.7.1", format!("There is no tenant {tenant}"), Refused::NoTenant));
+            return Err(Refusal::new(
+                550,
+                "5.7.1",
+                format!("There is no tenant {tenant}"),
+                Refused::NoTenant,
+            ));
         };
         if let Some(sender) = sender.filter(|sender| !tenant.may_send_as(sender)) {
             return Err(not_a_sender(tenant, sender));
@@ -107,13 +112,16 @@ impl Door {
         if trusting().next().is_none() {
             return Err(refuse(format!("Client {peer} is in no tenant's networks")));
         }
-        let mut candidates = trusting().filter(|tenant| sender.is_none_or(|sender| tenant.may_send_as(sender)));
+        let mut candidates =
+            trusting().filter(|tenant| sender.is_none_or(|sender| tenant.may_send_as(sender)));
         match (candidates.next(), candidates.next(), sender) {
             (Some(tenant), None, _) => Ok(tenant),
             (Some(_), Some(_), Some(sender)) => {
                 Err(refuse(format!("More than one tenant sends from {} here", sender.domain())))
             }
-            (Some(_), Some(_), None) => Err(refuse("More than one tenant is here: the null sender needs a login".into())),
+            (Some(_), Some(_), None) => {
+                Err(refuse("More than one tenant is here: the null sender needs a login".into()))
+            }
             (None, _, Some(sender)) => Err(refuse(format!("No tenant sends from {} here", sender.domain()))),
             (None, _, None) => Err(refuse("No tenant is here".into())),
         }
@@ -122,17 +130,32 @@ impl Door {
     fn check_room(&self, tenant: &Tenant, size: u64) -> Result<(), Refusal> {
         self.check_disk(size)?;
         if self.spool.tally().tenant(&tenant.name).messages() >= tenant.max_queued {
-            return Err(Refusal::new(452, "4.3.1", "Too many messages wait already, try again later", Refused::TenantFull));
+            return Err(Refusal::new(
+                452,
+                "4.3.1",
+                "Too many messages wait already, try again later",
+                Refused::TenantFull,
+            ));
         }
         Ok(())
     }
 
     fn check_disk(&self, size: u64) -> Result<(), Refusal> {
         if self.spool.unhealthy().is_some() {
-            return Err(Refusal::new(451, "4.3.0", "Cannot store mail at the moment, try again later", Refused::Unhealthy));
+            return Err(Refusal::new(
+                451,
+                "4.3.0",
+                "Cannot store mail at the moment, try again later",
+                Refused::Unhealthy,
+            ));
         }
         if self.free_space.is_short_of(size) {
-            return Err(Refusal::new(452, "4.3.1", "Insufficient system storage, try again later", Refused::DiskFull));
+            return Err(Refusal::new(
+                452,
+                "4.3.1",
+                "Insufficient system storage, try again later",
+                Refused::DiskFull,
+            ));
         }
         Ok(())
     }

@@ -2,10 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::{
-    spool::SpoolError,
-    telemetry::Refused,
-};
+use crate::{spool::SpoolError, telemetry::Refused};
 
 /// An SMTP reply that refuses, with its enhanced status code (RFC 3463), and the reason for the metric.
 ///
@@ -21,7 +18,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub fn new(code: u16, enhanced: &'static str, text: impl Into<Cow<'static, str>>, reason: Refused) -> Self {
+    pub fn new(
+        code: u16,
+        enhanced: &'static str,
+        text: impl Into<Cow<'static, str>>,
+        reason: Refused,
+    ) -> Self {
         Self { code, enhanced, text: text.into(), reason }
     }
 

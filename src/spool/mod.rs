@@ -22,6 +22,7 @@
 mod body;
 mod committer;
 mod disk;
+mod free_space;
 mod lane;
 mod memory;
 mod record;
@@ -40,9 +41,10 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use body::{Body, BodyReader, BodyWriter, DamagedBody};
+pub use body::{Body, BodyReader, BodyWriter, DamagedBody, OpenBody};
 pub use committer::{Change, Store, StoreError};
 pub use disk::{DiskStore, OpenError};
+pub use free_space::FreeSpace;
 pub use lane::{Lane, LaneId};
 pub use memory::MemoryStore;
 pub use record::{BodyPlace, Message, Phase, State};
@@ -160,7 +162,13 @@ impl Spool {
         let spill = store.spill();
         let last_id = Committer::start(
             Box::new(store),
-            committer::Context { events, health: health.clone(), tally: tally.clone(), metrics, settle_after },
+            committer::Context {
+                events,
+                health: health.clone(),
+                tally: tally.clone(),
+                metrics,
+                settle_after,
+            },
             waiting_operations,
         )?;
         let last_id = AtomicU64::new(u64::from_be_bytes(last_id.to_bytes()));
@@ -174,7 +182,8 @@ impl Spool {
     }
 
     /// Makes a message durable. When this returns `Ok`, it may be acknowledged.
-    pub async fn accept(&self, message: NewMessage) -> Result<(), SpoolError> {
+    pub async fn accept(&self, mut message: NewMessage) -> Result<(), SpoolError> {
+        message.body = message.body.seal(message.id, &message.message).await?;
         self.ask(|answer| Operation::Accept { message: Box::new(message), answer }).await?
     }
 
@@ -202,7 +211,11 @@ impl Spool {
         let floor = u64::from_be_bytes(MessageId::first_at(clock::now()).to_bytes());
         let next = |last: u64| Some(floor.max(last + 1));
         // The closure never answers None, so the update cannot fail.
-        let last = self.shared.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_else(|last| last);
+        let last = self
+            .shared
+            .last_id
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .unwrap_or_else(|last| last);
         MessageId::from_bytes(floor.max(last + 1).to_be_bytes())
     }
 

@@ -55,7 +55,7 @@ pub struct BodyPlace {
 
 const VERSION: u8 = 1;
 /// Octets of an encoded state.
-pub(super) const STATE_LEN: usize = 41;
+pub(super) const STATE_LEN: usize = 44;
 
 impl State {
     /// Fixed-width, big-endian; the first octet is the version.
@@ -74,18 +74,20 @@ impl State {
         out[20..24].copy_from_slice(&self.body.segment.unwrap_or(0).to_be_bytes());
         out[24..32].copy_from_slice(&self.body.offset.to_be_bytes());
         out[32..40].copy_from_slice(&self.body.len.to_be_bytes());
-        out[40] = checksum(&out[..40]);
+        let crc = crc32fast::hash(&out[..40]);
+        out[40..].copy_from_slice(&crc.to_be_bytes());
         out
     }
 
     /// `None`: not a state, or a damaged one.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; STATE_LEN] = bytes.try_into().ok()?;
-        if bytes[0] != VERSION || bytes[1] > 7 || bytes[40] != checksum(&bytes[..40]) {
-            return None;
-        }
         let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        // The index has checksums of its own; this one is against a record that is another's or half written.
+        if bytes[0] != VERSION || bytes[1] > 7 || u32_at(40)? != crc32fast::hash(&bytes[..40]) {
+            return None;
+        }
         let phase = match bytes[1] & 1 {
             0 => Phase::Waiting { due: Timestamp::from_millis(u64_at(12)?) },
             _ => Phase::Leased,
@@ -103,11 +105,6 @@ impl State {
             },
         })
     }
-}
-
-/// One octet against bit rot: the index has its own checksums, this one guards against a wrong record.
-fn checksum(bytes: &[u8]) -> u8 {
-    (crc32fast::hash(bytes) >> 24) as u8
 }
 
 impl Message {

@@ -1,0 +1,405 @@
+//! Bodies on their way in and out.
+//!
+//! A [`BodyWriter`] holds up to [`SMALL_BODY`] octets in memory; the committer appends those to a segment together with
+//! others'. A larger body goes to a file of its own as it comes, so that it never sits whole in memory. Both are the same
+//! record on disk (see [`RecordHeader`]), checked by its checksums before a single octet of it is delivered.
+//!
+//! A writer or a body that is dropped before the spool accepted it takes its file along.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
+use super::{BodyPlace, Message, SMALL_BODY, SpoolError};
+use crate::message::MessageId;
+
+/// Octets read or written at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// Where bodies too large for memory go.
+#[derive(Debug, Clone)]
+pub enum Spill {
+    Folder(Arc<Path>),
+    /// They stay in memory: for tests.
+    Never,
+}
+
+/// A complete body that the spool does not have yet.
+#[derive(Debug)]
+pub enum Body {
+    Memory(Bytes),
+    File(LargeBody),
+}
+
+#[derive(Debug)]
+pub struct LargeBody {
+    file: Arc<File>,
+    path: Unlink,
+    len: u64,
+    crc: u32,
+}
+
+/// A file that goes away unless it is [kept](Unlink::keep).
+#[derive(Debug)]
+struct Unlink(Option<PathBuf>);
+
+impl Unlink {
+    fn keep(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // If this fails, the start-up sweep finds a body without a record.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+// === writing ===
+
+/// Takes one body in, in pieces.
+#[derive(Debug)]
+pub struct BodyWriter {
+    id: MessageId,
+    spill: Spill,
+    buffer: Vec<u8>,
+    large: Option<LargeBody>,
+}
+
+impl BodyWriter {
+    pub(super) fn new(id: MessageId, spill: Spill) -> Self {
+        Self { id, spill, buffer: Vec::new(), large: None }
+    }
+
+    /// Octets so far.
+    pub fn len(&self) -> u64 {
+        self.buffer.len() as u64 + self.large.as_ref().map_or(0, |large| large.len)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub async fn write(&mut self, chunk: &[u8]) -> Result<(), SpoolError> {
+        self.buffer.extend_from_slice(chunk);
+        let limit = if self.large.is_some() { CHUNK } else { SMALL_BODY };
+        match &self.spill {
+            Spill::Folder(folder) if self.buffer.len() > limit => {
+                let folder = folder.clone();
+                self.flush(folder).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub async fn finish(mut self) -> Result<Body, SpoolError> {
+        if let (Spill::Folder(folder), true) = (&self.spill, self.large.is_some()) {
+            let folder = folder.clone();
+            self.flush(folder).await?;
+        }
+        Ok(match self.large {
+            Some(large) => Body::File(large),
+            None => Body::Memory(self.buffer.into()),
+        })
+    }
+
+    async fn flush(&mut self, folder: Arc<Path>) -> Result<(), SpoolError> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let large = self.large.take();
+        let id = self.id;
+        let written = blocking(move || {
+            let mut large = match large {
+                Some(large) => large,
+                None => LargeBody::create(&folder, id)?,
+            };
+            large.append(&buffer)?;
+            Ok((large, buffer))
+        })
+        .await;
+        let (large, mut buffer) = written.map_err(|e| SpoolError::Body(Arc::new(e)))?;
+        buffer.clear();
+        self.buffer = buffer;
+        self.large = Some(large);
+        Ok(())
+    }
+}
+
+impl LargeBody {
+    fn create(folder: &Path, id: MessageId) -> io::Result<Self> {
+        let path = folder.join(id.to_string());
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let path = Unlink(Some(path));
+        // The header comes last, when length and checksum are known: until then the record is recognisably unfinished.
+        file.write_all_at(&[0; RecordHeader::LEN], 0)?;
+        Ok(Self { file: Arc::new(file), path, len: 0, crc: 0 })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, RecordHeader::LEN as u64 + self.len)?;
+        self.len += bytes.len() as u64;
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.crc);
+        hasher.update(bytes);
+        self.crc = hasher.finalize();
+        Ok(())
+    }
+
+    /// Completes the record with what it belongs to, and syncs the file. Its directory is the committer's to sync.
+    fn seal(&mut self, id: MessageId, meta: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(meta, RecordHeader::LEN as u64 + self.len)?;
+        let header = RecordHeader::new(id, self.len, self.crc, meta);
+        self.file.write_all_at(&header.encode(), 0)?;
+        self.file.sync_data()
+    }
+}
+
+impl Body {
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(large) => large.len,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Syncs a body that has a file of its own, so that the committer need not wait for its octets.
+    pub(super) async fn seal(self, id: MessageId, message: &Message) -> Result<Self, SpoolError> {
+        let Self::File(mut large) = self else { return Ok(self) };
+        let meta = message.encode();
+        let sealed = blocking(move || large.seal(id, &meta).map(|()| large)).await;
+        sealed.map(Self::File).map_err(|e| SpoolError::Body(Arc::new(e)))
+    }
+
+    /// The index has the message now: the file stays.
+    pub(super) fn keep(&mut self) {
+        if let Self::File(large) = self {
+            large.path.keep();
+        }
+    }
+}
+
+// === the record on disk ===
+
+/// Before each body on disk, and enough to rebuild the index from: whose it is, how long, and checksums of all parts.
+///
+/// ```text
+/// magic "m3r1" | body crc32 | id u64 | body length u64 | meta length u32 | meta crc32 | header crc32 | 0 u32
+/// body…  meta (the encoded message)…
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RecordHeader {
+    pub(super) id: MessageId,
+    pub(super) body_len: u64,
+    pub(super) meta_len: u32,
+    body_crc: u32,
+    meta_crc: u32,
+}
+
+const MAGIC: [u8; 4] = *b"m3r1";
+
+impl RecordHeader {
+    pub(super) const LEN: usize = 40;
+
+    fn new(id: MessageId, body_len: u64, body_crc: u32, meta: &[u8]) -> Self {
+        // A message's meta is bounded by max_recipients, far below 4 GiB.
+        let meta_len = u32::try_from(meta.len()).unwrap_or(u32::MAX);
+        Self { id, body_len, meta_len, body_crc, meta_crc: crc32fast::hash(meta) }
+    }
+
+    pub(super) fn of(id: MessageId, body: &[u8], meta: &[u8]) -> Self {
+        Self::new(id, body.len() as u64, crc32fast::hash(body), meta)
+    }
+
+    pub(super) fn encode(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        out[0..4].copy_from_slice(&MAGIC);
+        out[4..8].copy_from_slice(&self.body_crc.to_be_bytes());
+        out[8..16].copy_from_slice(&self.id.to_bytes());
+        out[16..24].copy_from_slice(&self.body_len.to_be_bytes());
+        out[24..28].copy_from_slice(&self.meta_len.to_be_bytes());
+        out[28..32].copy_from_slice(&self.meta_crc.to_be_bytes());
+        let crc = crc32fast::hash(&out[..32]);
+        out[32..36].copy_from_slice(&crc.to_be_bytes());
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        if bytes[0..4] != MAGIC || u32_at(32)? != crc32fast::hash(&bytes[..32]) {
+            return None;
+        }
+        Some(Self {
+            id: MessageId::from_bytes(u64_at(8)?.to_be_bytes()),
+            body_len: u64_at(16)?,
+            meta_len: u32_at(24)?,
+            body_crc: u32_at(4)?,
+            meta_crc: u32_at(28)?,
+        })
+    }
+}
+
+// === reading ===
+
+/// The body of a message under lease: can be read as often as there are attempts.
+#[derive(Debug, Clone)]
+pub struct BodyReader {
+    id: MessageId,
+    len: u64,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Memory(Bytes),
+    File { path: Arc<Path>, offset: u64 },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DamagedBody {
+    #[error("the body of {0} cannot be read: {1}")]
+    Io(MessageId, io::Error),
+    #[error("the body of {0} is not the one that was stored: {1}")]
+    Checksum(MessageId, &'static str),
+}
+
+/// A body that was checked and is being read.
+#[derive(Debug)]
+pub enum OpenBody {
+    Whole(Bytes),
+    Parts { file: Arc<File>, at: u64, end: u64 },
+}
+
+impl BodyReader {
+    pub(super) fn memory(id: MessageId, bytes: Bytes) -> Self {
+        Self { id, len: bytes.len() as u64, source: Source::Memory(bytes) }
+    }
+
+    pub(super) fn file(id: MessageId, place: BodyPlace, path: Arc<Path>) -> Self {
+        Self { id, len: place.len, source: Source::File { path, offset: place.offset } }
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The octets where the body should be, right or not, as far as they can be read: for quarantine.
+    pub(super) fn raw(&self) -> Option<Vec<u8>> {
+        match &self.source {
+            Source::Memory(bytes) => Some(bytes.to_vec()),
+            Source::File { path, offset } => {
+                let mut file = File::open(path).ok()?;
+                file.seek(io::SeekFrom::Start(offset + RecordHeader::LEN as u64)).ok()?;
+                let mut raw = Vec::new();
+                file.take(self.len).read_to_end(&mut raw).ok()?;
+                Some(raw)
+            }
+        }
+    }
+
+    /// Opens the body and checks it against its checksum: what comes out afterwards is what was stored.
+    pub async fn open(&self) -> Result<OpenBody, DamagedBody> {
+        match &self.source {
+            Source::Memory(bytes) => Ok(OpenBody::Whole(bytes.clone())),
+            Source::File { path, offset } => {
+                let (id, len, path, offset) = (self.id, self.len, path.clone(), *offset);
+                match spawn_blocking(move || open_record(id, len, &path, offset)).await {
+                    Ok(opened) => opened,
+                    Err(e) => Err(DamagedBody::Io(id, io::Error::other(e))),
+                }
+            }
+        }
+    }
+}
+
+fn open_record(id: MessageId, len: u64, path: &Path, offset: u64) -> Result<OpenBody, DamagedBody> {
+    let io = |e| DamagedBody::Io(id, e);
+    let file = File::open(path).map_err(io)?;
+    let mut header = [0; RecordHeader::LEN];
+    file.read_exact_at(&mut header, offset).map_err(io)?;
+    let header = RecordHeader::decode(&header).ok_or(DamagedBody::Checksum(id, "no record begins there"))?;
+    if header.id != id || header.body_len != len {
+        return Err(DamagedBody::Checksum(id, "the record there is another's"));
+    }
+    let start = offset + RecordHeader::LEN as u64;
+    let wrong = || DamagedBody::Checksum(id, "its checksum differs");
+    if len <= SMALL_BODY as u64 {
+        let mut body = vec![0; len as usize];
+        file.read_exact_at(&mut body, start).map_err(io)?;
+        return if crc32fast::hash(&body) == header.body_crc {
+            Ok(OpenBody::Whole(body.into()))
+        } else {
+            Err(wrong())
+        };
+    }
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; CHUNK];
+    let (mut at, end) = (start, start + len);
+    while at < end {
+        let want = CHUNK.min((end - at) as usize);
+        file.read_exact_at(&mut buffer[..want], at).map_err(io)?;
+        hasher.update(&buffer[..want]);
+        at += want as u64;
+    }
+    if hasher.finalize() != header.body_crc {
+        return Err(wrong());
+    }
+    Ok(OpenBody::Parts { file: Arc::new(file), at: start, end })
+}
+
+impl OpenBody {
+    /// The next part, at most 256 KiB; `None` at the end.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Whole(bytes) if bytes.is_empty() => Ok(None),
+            Self::Whole(bytes) => Ok(Some(std::mem::take(bytes))),
+            Self::Parts { at, end, .. } if at == end => Ok(None),
+            Self::Parts { file, at, end } => {
+                let (file, from) = (file.clone(), *at);
+                let mut buffer = vec![0; CHUNK.min((*end - from) as usize)];
+                let buffer = blocking(move || file.read_exact_at(&mut buffer, from).map(|()| buffer)).await?;
+                *at += buffer.len() as u64;
+                Ok(Some(buffer.into()))
+            }
+        }
+    }
+}
+
+/// Runs file work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+/// Writes `parts` at the end of `file`, in as few calls as the system allows.
+pub(super) fn write_all_vectored(mut file: &File, parts: &mut [io::IoSlice<'_>]) -> io::Result<()> {
+    /// Linux's IOV_MAX.
+    const PARTS_A_CALL: usize = 1024;
+    let mut rest = parts;
+    while !rest.is_empty() {
+        let now = rest.len().min(PARTS_A_CALL);
+        let written = match file.write_vectored(&rest[..now]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => written,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        io::IoSlice::advance_slices(&mut rest, written);
+    }
+    Ok(())
+}

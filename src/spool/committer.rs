@@ -1,0 +1,485 @@
+//! The one thread that changes the store.
+//!
+//! It takes whatever operations wait, at most [`GROUP`] of them, works out the changes, makes them durable together, and
+//! only then answers. A lone operation is committed at once: nothing waits for company.
+//!
+//! An error from the store latches [`Health`]: the group's callers and everybody after them are told that the spool is
+//! unhealthy. What was acknowledged before is safe; what was in the group is either wholly durable or wholly absent,
+//! which the next start finds out.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::{
+    Body, BodyPlace, BodyReader, Claim, Lane, LaneId, Lease, Message, NewMessage, Phase, Settlement,
+    SpoolError, State, Tally, Waiting, body::Spill,
+};
+use crate::{clock, message::MessageId, telemetry::Metrics};
+
+/// Operations committed together at most.
+const GROUP: usize = 512;
+
+/// What the committer works on: an index of small records and the bodies beside it. Driven by one thread.
+pub trait Store: Send + 'static {
+    /// Where bodies too large for memory go while they come in.
+    fn spill(&self) -> Spill;
+
+    /// Every lane. Called once, first.
+    fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError>;
+
+    /// Every message's state, oldest first, after damaged entries were put aside; answers how many were.
+    /// Called once, after [`lanes`](Store::lanes).
+    fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError>;
+
+    fn state(&self, id: MessageId) -> Result<Option<State>, StoreError>;
+
+    /// The immutable part. An unreadable one is `Ok(None)`.
+    fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError>;
+
+    fn body(&self, id: MessageId, place: BodyPlace) -> BodyReader;
+
+    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage.
+    fn commit(&mut self, changes: &mut [Change]) -> Result<(), StoreError>;
+}
+
+#[derive(Debug)]
+pub enum Change {
+    AddLane {
+        id: LaneId,
+        lane: Arc<Lane>,
+    },
+    DropLane(LaneId),
+    /// A new message; the store fills in where its body is.
+    Insert {
+        id: MessageId,
+        message: Message,
+        state: State,
+        body: Body,
+    },
+    Update {
+        id: MessageId,
+        state: State,
+    },
+    Remove {
+        id: MessageId,
+        body: BodyPlace,
+    },
+    /// As [`Change::Remove`], but what there is of it is put aside for a person to look at.
+    Quarantine {
+        id: MessageId,
+        body: BodyPlace,
+        reason: String,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: io::Error },
+    #[error("the index fails: {0}")]
+    Index(#[from] sled::Error),
+}
+
+/// Why the spool takes no changes. Latched: set once, for the life of the process.
+#[derive(Debug, Default)]
+pub(super) struct Health(OnceLock<&'static str>);
+
+impl Health {
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        self.0.get().copied()
+    }
+
+    fn latch(&self, reason: &'static str) {
+        // The first reason stays.
+        let _ = self.0.set(reason);
+    }
+}
+
+pub(super) enum Operation {
+    Accept { message: Box<NewMessage>, answer: oneshot::Sender<Result<(), SpoolError>> },
+    Claim { id: MessageId, answer: oneshot::Sender<Result<Claim, SpoolError>> },
+    Settle { lease: Lease, settlement: Settlement, answer: oneshot::Sender<Result<(), SpoolError>> },
+}
+
+/// What the committer reports to while it works.
+pub(super) struct Context {
+    pub(super) events: mpsc::UnboundedSender<Waiting>,
+    pub(super) health: Arc<Health>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) metrics: Metrics,
+    pub(super) settle_after: Duration,
+}
+
+pub(super) struct Committer {
+    store: Box<dyn Store>,
+    context: Context,
+    lanes: Lanes,
+}
+
+/// The lanes in use, both ways round.
+#[derive(Default)]
+struct Lanes {
+    by_id: HashMap<LaneId, Arc<Lane>>,
+    by_lane: HashMap<Arc<Lane>, LaneId>,
+    last: u32,
+}
+
+/// What to do and to tell once a group is durable.
+enum Done {
+    Accepted {
+        waiting: Waiting,
+        len: u64,
+        answer: oneshot::Sender<Result<(), SpoolError>>,
+    },
+    Claimed {
+        claim: Claim,
+        lane: Arc<Lane>,
+        answer: oneshot::Sender<Result<Claim, SpoolError>>,
+    },
+    Settled {
+        lane: Arc<Lane>,
+        /// Octets that left, if the message did.
+        left: Option<u64>,
+        waiting: Option<Waiting>,
+        bounce: Option<(Waiting, u64)>,
+        answer: oneshot::Sender<Result<(), SpoolError>>,
+    },
+}
+
+/// The changes of one group as they are worked out.
+#[derive(Default)]
+struct Group {
+    changes: Vec<Change>,
+    done: Vec<Done>,
+    /// States as this group leaves them; `None` for a message that leaves.
+    states: HashMap<MessageId, Option<State>>,
+}
+
+impl Committer {
+    /// Loads the store, releases the leases of a dead process, and starts the thread. Answers the last id in use.
+    pub(super) fn start(
+        store: Box<dyn Store>,
+        context: Context,
+        operations: mpsc::Receiver<Operation>,
+    ) -> Result<MessageId, StoreError> {
+        let mut committer = Self { store, context, lanes: Lanes::default() };
+        let last = committer.recover()?;
+        thread::Builder::new()
+            .name("spool-commit".into())
+            .spawn(move || committer.run(operations))
+            .map_err(|source| StoreError::Io { what: "cannot start the committer thread", source })?;
+        Ok(last)
+    }
+
+    fn run(mut self, mut operations: mpsc::Receiver<Operation>) {
+        let mut waiting = Vec::with_capacity(GROUP);
+        while let Some(first) = operations.blocking_recv() {
+            waiting.push(first);
+            while waiting.len() < GROUP
+                && let Ok(operation) = operations.try_recv()
+            {
+                waiting.push(operation);
+            }
+            self.commit(waiting.drain(..));
+        }
+    }
+
+    fn commit(&mut self, operations: impl ExactSizeIterator<Item = Operation>) {
+        let started = Instant::now();
+        let count = operations.len();
+        let mut group = Group::default();
+        for operation in operations {
+            self.plan(operation, &mut group);
+        }
+        let committed = match self.context.health.reason() {
+            Some(reason) => Err(SpoolError::Unhealthy(reason)),
+            None if group.changes.is_empty() => Ok(()),
+            None => self.store.commit(&mut group.changes).map_err(|e| self.latch(&e)),
+        };
+        self.context.metrics.committed(count, started.elapsed());
+        for done in group.done {
+            match &committed {
+                Ok(()) => self.answer(done),
+                Err(e) => done.fail(e.clone()),
+            }
+        }
+    }
+
+    fn latch(&self, error: &StoreError) -> SpoolError {
+        error!(%error, "the spool cannot write; no mail is accepted or delivered until it is opened anew");
+        let reason = match error {
+            StoreError::Io { what, .. } => what,
+            StoreError::Index(_) => "the index fails",
+        };
+        self.context.health.latch(reason);
+        SpoolError::Unhealthy(reason)
+    }
+
+    // === working out the changes ===
+
+    fn plan(&mut self, operation: Operation, group: &mut Group) {
+        match operation {
+            Operation::Accept { message, answer } => {
+                let len = message.body.len();
+                let waiting = self.insert(*message, group);
+                group.done.push(Done::Accepted { waiting, len, answer });
+            }
+            Operation::Claim { id, answer } => match self.claim(id, group) {
+                Ok((claim, lane)) => group.done.push(Done::Claimed { claim, lane, answer }),
+                Err(e) => drop(answer.send(Err(e))),
+            },
+            Operation::Settle { lease, settlement, answer } => match self.leased(lease, group) {
+                Ok((state, lane)) => self.settle(lease.id, state, lane, settlement, answer, group),
+                Err(e) => drop(answer.send(Err(e))),
+            },
+        }
+    }
+
+    fn insert(&mut self, new: NewMessage, group: &mut Group) -> Waiting {
+        let NewMessage { id, message, body } = new;
+        let lane = Lane { tenant: message.tenant.clone(), author: message.author.clone() };
+        let (lane_id, lane) = self.lanes.intern(lane, &mut group.changes);
+        let due = id.accepted();
+        let state = State {
+            lane: lane_id,
+            phase: Phase::Waiting { due },
+            epoch: 0,
+            attempts: 0,
+            in_doubt: false,
+            body: BodyPlace { segment: None, offset: 0, len: body.len() },
+        };
+        group.changes.push(Change::Insert { id, message, state, body });
+        Waiting { id, lane, due }
+    }
+
+    fn claim(&mut self, id: MessageId, group: &mut Group) -> Result<(Claim, Arc<Lane>), SpoolError> {
+        let mut state = self.state(id, group)?;
+        if state.phase == Phase::Leased {
+            return Err(SpoolError::StaleLease(id));
+        }
+        let damaged = |reason: &str| SpoolError::Damaged { id, reason: reason.into() };
+        let lane = self.lanes.by_id.get(&state.lane).cloned().ok_or_else(|| damaged("its lane is unknown"));
+        let message = self.store.message(id).map_err(|e| self.latch(&e))?;
+        let lane = lane?;
+        let Some(message) = message else {
+            let error = damaged("its envelope is unreadable");
+            group.remove(id, Change::Quarantine { id, body: state.body, reason: error.to_string() });
+            self.context.metrics.quarantined();
+            self.context.tally.tenant(&lane.tenant).leave(state.body.len);
+            warn!(%id, %error, "a damaged message is put aside");
+            return Err(error);
+        };
+        state.phase = Phase::Leased;
+        state.epoch = state.epoch.wrapping_add(1);
+        group.update(id, state);
+        let claim = Claim {
+            lease: Lease { id, epoch: state.epoch },
+            message: Arc::new(message),
+            body: self.store.body(id, state.body),
+            attempts: state.attempts,
+            in_doubt: state.in_doubt,
+        };
+        Ok((claim, lane))
+    }
+
+    fn leased(&self, lease: Lease, group: &Group) -> Result<(State, Arc<Lane>), SpoolError> {
+        let state = self.state(lease.id, group)?;
+        if state.phase != Phase::Leased || state.epoch != lease.epoch {
+            return Err(SpoolError::StaleLease(lease.id));
+        }
+        // A lease is given with its lane only, and lanes in use stay.
+        let lane = self.lanes.by_id.get(&state.lane).cloned().ok_or(SpoolError::NoSuchMessage(lease.id))?;
+        Ok((state, lane))
+    }
+
+    fn settle(
+        &mut self,
+        id: MessageId,
+        mut state: State,
+        lane: Arc<Lane>,
+        settlement: Settlement,
+        answer: oneshot::Sender<Result<(), SpoolError>>,
+        group: &mut Group,
+    ) {
+        let (mut waiting, mut left, mut bounced) = (None, None, None);
+        match settlement {
+            Settlement::End { bounce } => {
+                group.remove(id, Change::Remove { id, body: state.body });
+                left = Some(state.body.len);
+                bounced = bounce.map(|bounce| {
+                    let len = bounce.body.len();
+                    (self.insert(*bounce, group), len)
+                });
+            }
+            Settlement::Quarantine { reason } => {
+                warn!(%id, reason, "a damaged message is put aside");
+                self.context.metrics.quarantined();
+                group.remove(id, Change::Quarantine { id, body: state.body, reason });
+                left = Some(state.body.len);
+            }
+            Settlement::Wait { due, counted, in_doubt } => {
+                state.phase = Phase::Waiting { due };
+                state.attempts = state.attempts.saturating_add(u16::from(counted));
+                state.in_doubt = in_doubt;
+                group.update(id, state);
+                waiting = Some(Waiting { id, lane: lane.clone(), due });
+            }
+        }
+        group.done.push(Done::Settled { lane, left, waiting, bounce: bounced, answer });
+    }
+
+    fn state(&self, id: MessageId, group: &Group) -> Result<State, SpoolError> {
+        let state = match group.states.get(&id) {
+            Some(state) => *state,
+            None => self.store.state(id).map_err(|e| self.latch(&e))?,
+        };
+        state.ok_or(SpoolError::NoSuchMessage(id))
+    }
+
+    // === after the commit ===
+
+    fn answer(&self, done: Done) {
+        let tally = &self.context.tally;
+        match done {
+            Done::Accepted { waiting, len, answer } => {
+                tally.tenant(&waiting.lane.tenant).enter(len);
+                // Somebody who no longer waits for the answer has the message in the spool all the same.
+                let _ = answer.send(Ok(()));
+                self.announce(waiting);
+            }
+            Done::Claimed { claim, lane, answer } => {
+                tally.tenant(&lane.tenant).lease();
+                let _ = answer.send(Ok(claim));
+            }
+            Done::Settled { lane, left, waiting, bounce, answer } => {
+                let tenant = tally.tenant(&lane.tenant);
+                tenant.release();
+                if let Some(len) = left {
+                    tenant.leave(len);
+                }
+                let bounce = bounce.map(|(waiting, len)| {
+                    tally.tenant(&waiting.lane.tenant).enter(len);
+                    waiting
+                });
+                let _ = answer.send(Ok(()));
+                waiting.into_iter().chain(bounce).for_each(|waiting| self.announce(waiting));
+            }
+        }
+    }
+
+    fn announce(&self, waiting: Waiting) {
+        // Nobody listens while the relay stops: the next start finds the message in the store.
+        let _ = self.context.events.send(waiting);
+    }
+
+    // === the start ===
+
+    fn recover(&mut self) -> Result<MessageId, StoreError> {
+        let started = Instant::now();
+        for (id, lane) in self.store.lanes()? {
+            self.lanes.add(id, Arc::new(lane));
+        }
+        let mut found = Vec::new();
+        let damaged = self.store.load(&mut |id, state| found.push((id, state)))?;
+        (0..damaged).for_each(|_| self.context.metrics.quarantined());
+
+        let retry_at = clock::now() + self.context.settle_after;
+        let mut changes = Vec::new();
+        let mut used = std::collections::HashSet::new();
+        let last = found.last().map_or(MessageId::first_at(clock::Timestamp::default()), |(id, _)| *id);
+        let (count, mut in_doubt) = (found.len(), 0);
+        for (id, mut state) in found {
+            let Some(lane) = self.lanes.by_id.get(&state.lane).cloned() else {
+                self.context.metrics.quarantined();
+                warn!(%id, "a damaged message is put aside: its lane is unknown");
+                changes.push(Change::Quarantine {
+                    id,
+                    body: state.body,
+                    reason: "its lane is unknown".into(),
+                });
+                continue;
+            };
+            used.insert(state.lane);
+            let due = match state.phase {
+                Phase::Waiting { due } => due,
+                Phase::Leased => {
+                    in_doubt += 1;
+                    // The attempt had begun, so it counts, and it may have gone out.
+                    state.attempts = state.attempts.saturating_add(1);
+                    state.in_doubt = true;
+                    state.phase = Phase::Waiting { due: retry_at };
+                    changes.push(Change::Update { id, state });
+                    retry_at
+                }
+            };
+            self.context.tally.tenant(&lane.tenant).enter(state.body.len);
+            self.announce(Waiting { id, lane, due });
+        }
+        changes.extend(self.lanes.drop_unused(&used));
+        if !changes.is_empty() {
+            self.store.commit(&mut changes)?;
+        }
+        let took = started.elapsed();
+        info!(messages = count, in_doubt, damaged, ?took, "the spool is open");
+        Ok(last)
+    }
+}
+
+impl Done {
+    fn fail(self, error: SpoolError) {
+        // The callers may have gone away, which changes nothing.
+        match self {
+            Self::Accepted { answer, .. } | Self::Settled { answer, .. } => drop(answer.send(Err(error))),
+            Self::Claimed { answer, .. } => drop(answer.send(Err(error))),
+        }
+    }
+}
+
+impl Group {
+    fn update(&mut self, id: MessageId, state: State) {
+        self.states.insert(id, Some(state));
+        self.changes.push(Change::Update { id, state });
+    }
+
+    fn remove(&mut self, id: MessageId, change: Change) {
+        self.states.insert(id, None);
+        self.changes.push(change);
+    }
+}
+
+impl Lanes {
+    fn add(&mut self, id: LaneId, lane: Arc<Lane>) {
+        self.last = self.last.max(id.0);
+        self.by_lane.insert(lane.clone(), id);
+        self.by_id.insert(id, lane);
+    }
+
+    fn intern(&mut self, lane: Lane, changes: &mut Vec<Change>) -> (LaneId, Arc<Lane>) {
+        if let Some((lane, id)) = self.by_lane.get_key_value(&lane) {
+            return (*id, lane.clone());
+        }
+        let (id, lane) = (LaneId(self.last + 1), Arc::new(lane));
+        self.add(id, lane.clone());
+        changes.push(Change::AddLane { id, lane: lane.clone() });
+        (id, lane)
+    }
+
+    fn drop_unused(&mut self, used: &std::collections::HashSet<LaneId>) -> Vec<Change> {
+        let unused: Vec<_> = self.by_id.keys().copied().filter(|id| !used.contains(id)).collect();
+        for id in &unused {
+            if let Some(lane) = self.by_id.remove(id) {
+                self.by_lane.remove(&lane);
+            }
+        }
+        unused.into_iter().map(Change::DropLane).collect()
+    }
+}
