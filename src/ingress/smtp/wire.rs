@@ -1,0 +1,178 @@
+//! The two directions of one connection: lines and content in, replies out.
+//!
+//! Replies gather until the next read has to wait, so that a pipelined batch is answered by one write (RFC 2920 section
+//! 3.1). No read and no write waits without a limit. The buffers of a connection that waits for a command are small: an
+//! idle client costs a few kilobytes.
+
+use std::{io, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::reply::Reply;
+
+/// Octets of a command line, its end included. RFC 5321 section 4.5.3.1.4 asks for 512, and each extension for more.
+pub(super) const MAX_LINE: usize = 2048;
+/// RFC 5321 section 4.5.3.2.7: a server waits at least this long for the next command.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// RFC 5321 section 4.5.3.2.5: between two parts of the content.
+const CONTENT_TIMEOUT: Duration = Duration::from_secs(3 * 60);
+/// For a client that does not read its replies.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client that is hung up on may take to notice.
+const LINGER: Duration = Duration::from_secs(2);
+
+const COMMAND_BUFFER: usize = 2 * 1024;
+const CONTENT_BUFFER: usize = 32 * 1024;
+/// Replies waiting to be written, for a client that sends commands without end.
+const MAX_UNSENT: usize = 16 * 1024;
+
+pub(super) struct Wire<S> {
+    stream: S,
+    input: BytesMut,
+    /// Octets at the front of `input` that are known to hold no LF.
+    scanned: usize,
+    /// Octets still to be thrown away before the next command.
+    skip: usize,
+    output: Vec<u8>,
+    /// `input` has room for content.
+    roomy: bool,
+}
+
+/// What a client that was asked for a command did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It sent a line of so many octets: see [`Wire::line`].
+    Line(usize),
+    /// It sent a line longer than [`MAX_LINE`], which was thrown away up to its end.
+    TooLong,
+    /// It said nothing for too long.
+    Nothing,
+    /// It was not listened to: the relay shuts down.
+    Shutdown,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, input: BytesMut::new(), scanned: 0, skip: 0, output: Vec::new(), roomy: false }
+    }
+
+    /// Waits for the next command line. The connection's end is an error of kind `UnexpectedEof`.
+    pub(super) async fn command(&mut self, shutdown: &CancellationToken) -> io::Result<Heard> {
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        let mut too_long = false;
+        loop {
+            if shutdown.is_cancelled() {
+                return Ok(Heard::Shutdown);
+            }
+            let skipped = self.skip.min(self.input.len());
+            self.consume(skipped);
+            self.skip -= skipped;
+            match memchr::memchr(b'\n', &self.input[self.scanned..]) {
+                Some(found) => {
+                    let line = self.scanned + found + 1;
+                    if !too_long && line <= MAX_LINE {
+                        return Ok(Heard::Line(line));
+                    }
+                    self.consume(line);
+                    return Ok(Heard::TooLong);
+                }
+                None if too_long || self.input.len() >= MAX_LINE => {
+                    too_long = true;
+                    self.consume(self.input.len());
+                }
+                None => self.scanned = self.input.len(),
+            }
+            self.flush().await?;
+            self.make_room(false);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(Heard::Shutdown),
+                read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => match read {
+                    Err(_) => return Ok(Heard::Nothing),
+                    Ok(read) => if read? == 0 { return Err(io::ErrorKind::UnexpectedEof.into()) },
+                },
+            }
+        }
+    }
+
+    /// The line that was heard.
+    pub(super) fn line(&self, len: usize) -> &[u8] {
+        &self.input[..len]
+    }
+
+    /// Drops octets from the front of the input.
+    pub(super) fn consume(&mut self, octets: usize) {
+        self.input.advance(octets);
+        self.scanned = 0;
+    }
+
+    /// Throws away the next octets, however many reads they take.
+    pub(super) fn skip(&mut self, octets: usize) {
+        self.skip = octets;
+    }
+
+    /// Some of the content: what is in the buffer, or what comes next. Never empty; the connection's end and a client
+    /// that stalls are errors (`UnexpectedEof`, `TimedOut`).
+    pub(super) async fn content(&mut self) -> io::Result<&[u8]> {
+        if self.input.is_empty() {
+            self.flush().await?;
+            self.make_room(true);
+            if timeout(CONTENT_TIMEOUT, self.stream.read_buf(&mut self.input)).await?? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(&self.input)
+    }
+
+    /// Adds a reply to those that wait to be sent.
+    pub(super) async fn reply(&mut self, reply: &Reply) -> io::Result<()> {
+        reply.write_to(&mut self.output);
+        if self.output.len() > MAX_UNSENT { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends what waits, and hangs up so that the client gets to read it: with unread input, closing at once would
+    /// make the client's system throw the last replies away.
+    pub(super) async fn close(mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.stream.shutdown().await?;
+        let drain = async {
+            while self.stream.read_buf(&mut self.input).await? > 0 {
+                self.input.clear();
+            }
+            io::Result::Ok(())
+        };
+        timeout(LINGER, drain).await.unwrap_or(Ok(()))
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let write = async {
+            self.stream.write_all(&self.output).await?;
+            // For a TCP stream this does nothing; one with TLS has records of its own to send.
+            self.stream.flush().await
+        };
+        timeout(WRITE_TIMEOUT, write).await??;
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Makes room for the next read, and gives back what content made the buffer grow to.
+    fn make_room(&mut self, roomy: bool) {
+        let wanted = if roomy { CONTENT_BUFFER } else { COMMAND_BUFFER };
+        if self.input.is_empty() && self.roomy != roomy {
+            self.input = BytesMut::with_capacity(wanted);
+            self.roomy = roomy;
+        }
+        // What was consumed leaves room at the front, which `reserve` takes back without asking for memory.
+        if self.input.capacity() - self.input.len() < wanted / 4 {
+            self.input.reserve(wanted);
+        }
+    }
+}
