@@ -21,7 +21,7 @@ use crate::{
 
 /// Try the relay out: a simulated Microsoft 365 and the relay, on loopback, nothing to configure
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Where to keep spool, pickup folders and configuration; made if it is missing [default: a new temporary folder]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -45,7 +45,9 @@ const TENANTS: [(&str, &str); 2] = [("contoso", "contoso.example"), ("fabrikam",
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for address in [args.smtp, args.admin, args.service] {
         if !address.ip().is_loopback() {
-            bail!("{address}: the sandbox takes no login, so it stays on loopback addresses such as 127.0.0.1");
+            bail!(
+                "{address}: the sandbox takes no login, so it stays on loopback addresses such as 127.0.0.1"
+            );
         }
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
@@ -55,7 +57,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     let shutdown = stop::on_signal()?;
     let service = Service::start(options(args)).await;
-    let service = service.with_context(|| format!("cannot start the simulated Microsoft 365 on {}", args.service))?;
+    let service =
+        service.with_context(|| format!("cannot start the simulated Microsoft 365 on {}", args.service))?;
     let (dir, temporary) = match &args.dir {
         Some(dir) => (dir.clone(), false),
         None => (temporary_dir()?, true),
@@ -94,8 +97,7 @@ fn secret(tenant: &str) -> String {
 fn configuration(args: &Args, service: &Service) -> String {
     let Args { smtp, admin, no_limits, .. } = args;
     let url = service.url();
-    let limits =
-        if *no_limits { "[limits]\nmessages_per_minute = 0\nconcurrent_requests = 0\n" } else { "" };
+    let limits = if *no_limits { "[limits]\nmessages_per_minute = 0\nconcurrent_requests = 0\n" } else { "" };
     let mut text = format!(
         r#"# Written by `m365-relay sandbox` at each start.
 [spool]

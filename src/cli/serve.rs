@@ -10,7 +10,7 @@ use crate::{config::Config, relay::Relay, telemetry};
 
 /// Run the relay
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     config: ConfigPath,
 }
