@@ -1,0 +1,83 @@
+//! Microsoft's limits are kept on this side, mailbox by mailbox.
+
+use std::time::Duration;
+
+use m365_relay::sandbox::{Action, Fault, Limits, On};
+
+use crate::harness::{Lab, message};
+
+const FROM: &str = "busy@contoso.example";
+const TO: &str = "b@example.net";
+
+fn send_forty(lab: &Lab) {
+    let mut smtp = lab.smtp();
+    for n in 0..40 {
+        smtp.send(FROM, &[TO], &message(FROM, TO, &format!("{n}")));
+    }
+}
+
+/// So that calls overlap where they may.
+fn slow_calls(time: Duration) -> Fault {
+    Fault::new(On::SendMail, Action::Delay(time))
+}
+
+#[test]
+fn a_burst_from_one_mailbox_is_spread_and_delays_no_other_mailbox() {
+    let lab = Lab::with(|setup| {
+        setup.limits = String::new();
+        setup.service_limits = Limits::default();
+    });
+    lab.inject(slow_calls(Duration::from_millis(200)));
+    send_forty(&lab);
+    let other = "calm@contoso.example";
+    lab.send(other, &[TO], &message(other, TO, "calm"));
+
+    // Three at once, then one each two seconds: the sixth is out after six.
+    crate::harness::wait_until("some of the burst", || lab.service.messages().len() >= 7);
+    let messages = lab.service.messages();
+    let at = |n: usize| messages[n].accepted_at_ms;
+    let calm = messages.iter().position(|message| message.mailbox == other).unwrap();
+    assert!(calm <= 3, "the other mailbox had to wait: {messages:#?}");
+    let busy: Vec<u64> = (0..messages.len()).filter(|&n| n != calm).map(at).collect();
+    assert!(busy[5] - busy[2] >= 5000, "{busy:?}");
+    assert!(lab.service.peak_concurrency(FROM) <= 3);
+    assert_eq!(lab.service.counts().throttled, 0);
+    lab.wait_for_metric("m365_relay_waiting_for_limit", &[("limit", "messages_per_minute")], 1.0);
+    let waiting = lab.metric("m365_relay_queue_messages", &[("tenant", "contoso")]);
+    assert!((30.0..=34.0).contains(&waiting), "{waiting}");
+}
+
+#[test]
+fn a_mailbox_has_no_more_calls_at_a_time_than_allowed() {
+    let lab = Lab::with(|setup| {
+        setup.limits = "messages_per_minute = 0".into();
+        setup.service_limits = Limits { messages_per_minute: None, ..Limits::default() };
+    });
+    lab.inject(slow_calls(Duration::from_millis(100)));
+    send_forty(&lab);
+
+    lab.wait_for(40);
+    lab.wait_until_empty();
+    assert_eq!(lab.service.peak_concurrency(FROM), 3);
+    assert_eq!(lab.service.counts().throttled, 0);
+    assert_eq!(lab.sends(FROM).len(), 40);
+}
+
+#[test]
+fn a_tenants_own_limits_win() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").more = "limits = { concurrent_requests = 1 }".into();
+        setup.tenant("fabrikam").more = "limits = { concurrent_requests = 2 }".into();
+    });
+    lab.inject(slow_calls(Duration::from_millis(100)));
+    let mut smtp = lab.smtp();
+    for n in 0..5 {
+        for from in ["a@contoso.example", "a@fabrikam.example"] {
+            smtp.send(from, &[TO], &message(from, TO, &format!("{n}")));
+        }
+    }
+
+    lab.wait_for(10);
+    assert_eq!(lab.service.peak_concurrency("a@contoso.example"), 1);
+    assert_eq!(lab.service.peak_concurrency("a@fabrikam.example"), 2);
+}
