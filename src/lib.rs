@@ -15,6 +15,7 @@
 //! | [`schedule`]  | which message next: tenant and mailbox queues, retry times, limits       |
 //! | [`delivery`]  | carries one message to Microsoft 365 and says how it went                |
 //! | [`identity`]  | tenant credentials become access tokens                                  |
+//! | [`network`]   | HTTP clients to the clouds: TLS, timeouts                                |
 //! | [`bounce`]    | delivery status notifications                                            |
 //! | [`admin`]     | metrics and health over HTTP                                             |
 //! | [`telemetry`] | metric families with typed labels                                        |
@@ -33,6 +34,7 @@ pub mod delivery;
 pub mod identity;
 pub mod ingress;
 pub mod message;
+pub mod network;
 pub mod relay;
 pub mod sandbox;
 pub mod schedule;

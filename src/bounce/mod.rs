@@ -1,1 +1,42 @@
-//! (being built)
+//! Bounces: what the sender is told about a message that is given up.
+//!
+//! The rules:
+//!
+//! - A bounce is a delivery status notification (RFC 3464) that goes through the same spool, and through the same
+//!   tenant, as the message it tells about.
+//! - Its envelope sender is null (RFC 5321 section 4.5.5). A message with a null sender that cannot be delivered is never
+//!   answered: no bounce about a bounce. [`wants_bounce`] is where that is decided.
+//! - Microsoft Graph has no null sender on the wire. There the bounce is posted by a mailbox of the tenant, which must
+//!   then be its header From; fields against automatic answers keep that mailbox and the reader's from talking on.
+//! - It returns the header of the message, never its body, and without Bcc.
+//! - Whatever a stranger wrote (subjects, addresses, the service's words) is cleaned before it is quoted.
+
+mod report;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use report::{Failure, Kind, Outcome, Service, report};
+pub use status::{EnhancedStatus, InvalidStatus};
+
+use crate::{
+    config::{BounceTo, BouncesConfig},
+    message::{Envelope, HeaderBlock},
+};
+
+/// Whether anybody is to be told that the message was given up.
+///
+/// Not if the sender is null, not if the tenant wants none, and not if the message is a report itself
+/// (`multipart/report`): mail servers behind this relay may send theirs with a sender.
+pub fn wants_bounce(envelope: &Envelope, header: &HeaderBlock, bounces: &BouncesConfig) -> bool {
+    let wanted = match bounces.to {
+        BounceTo::Mailbox => true,
+        BounceTo::None => false,
+    };
+    let is_report = header.named("Content-Type").any(|field| {
+        field.value().get(..REPORT.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(REPORT.as_bytes()))
+    });
+    wanted && envelope.sender().is_some() && !is_report
+}
+
+const REPORT: &str = "multipart/report";

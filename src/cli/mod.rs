@@ -1,1 +1,37 @@
-//! (being built)
+//! The command line: one file a subcommand.
+
+pub mod check_config;
+pub mod config_path;
+mod sandbox;
+mod serve;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A mail relay that queues on disk and delivers through the senders' own Microsoft 365
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Sandbox(sandbox::Args),
+    CheckConfig(check_config::Args),
+}
+
+impl Cli {
+    /// Runs the command that was asked for. Exit code 0: done, 1: failed, 2: wrong use.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(args) => serve::run(&args),
+            Command::Sandbox(args) => sandbox::run(&args),
+            Command::CheckConfig(args) => check_config::run(args),
+        }
+    }
+}

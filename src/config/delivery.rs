@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use super::{
+    reader::TableReader,
+    value::{LONGEST, SHORTEST},
+};
+
 #[derive(Debug, Clone)]
 pub struct DeliveryConfig {
     /// Deliveries at a time, over all tenants. Default 1024.
@@ -24,4 +29,52 @@ pub struct RetryConfig {
     pub jitter: f64,
     /// The sender gets a bounce when a message is this old and not delivered. Default 2 days.
     pub give_up_after: Duration,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Default for DeliveryConfig {
+    fn default() -> Self {
+        Self { max_in_flight: 1024, retry: RetryConfig::default(), settle_after: 5 * MINUTE }
+    }
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self { first: MINUTE, factor: 2.0, longest: HOUR, jitter: 0.2, give_up_after: 48 * HOUR }
+    }
+}
+
+impl DeliveryConfig {
+    pub(super) fn read(table: &mut TableReader<'_>) -> Self {
+        let default = Self::default();
+        Self {
+            max_in_flight: table
+                .or_default("max_in_flight", default.max_in_flight, |item| item.integer(1..=100_000)),
+            retry: table.table("retry", |retry| Some(RetryConfig::read(retry))).unwrap_or_default(),
+            settle_after: table
+                .or_default("settle_after", default.settle_after, |item| item.duration(SHORTEST..=LONGEST)),
+        }
+    }
+}
+
+impl RetryConfig {
+    fn read(table: &mut TableReader<'_>) -> Self {
+        let default = Self::default();
+        let first = table.or_default("first", default.first, |item| item.duration(SHORTEST..=LONGEST));
+        Self {
+            first,
+            factor: table.or_default("factor", default.factor, |item| {
+                item.number("a number from 1 to 100", |n| (1.0..=100.0).contains(&n))
+            }),
+            longest: table
+                .or_default("longest", default.longest.max(first), |item| item.duration(first..=LONGEST)),
+            jitter: table.or_default("jitter", default.jitter, |item| {
+                item.number("a number from 0 up to, not including, 1", |n| (0.0..1.0).contains(&n))
+            }),
+            give_up_after: table
+                .or_default("give_up_after", default.give_up_after, |item| item.duration(SHORTEST..=LONGEST)),
+        }
+    }
 }

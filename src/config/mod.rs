@@ -1,26 +1,49 @@
 //! The configuration file: parsed once, whole, into values that are valid by construction.
 //!
 //! One file a table. Nothing outside this room sees TOML, and nothing inside the relay checks a value again.
+//! [`Config::load`] either answers a configuration that can be run or every mistake at once, each with file, line and key.
+//! Secrets that are kept in files or in the environment are read once while loading, to find out whether they can be,
+//! and again at each use.
 
 mod delivery;
+mod files;
 mod limits;
 mod network;
+mod problem;
+mod reader;
 mod secret;
 mod size;
 mod smtp;
 mod spool;
 mod tenant;
+mod tenant_table;
+mod value;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tracing_subscriber::EnvFilter;
 
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use limits::Limits;
-pub use network::{Cloud, CloudName};
-pub use secret::{Secret, SecretSource};
-pub use size::ByteSize;
+pub use network::{Cloud, CloudName, InvalidCloudName};
+pub use problem::{ConfigErrors, Problem};
+pub use secret::{Secret, SecretError, SecretSource};
+pub use size::{ByteSize, InvalidSize};
 pub use smtp::{Listener, SmtpConfig};
 pub use spool::SpoolConfig;
-pub use tenant::{BounceTo, BouncesConfig, MailboxRule, SenderRule, Tenant, TenantName};
+pub use tenant::{BounceTo, BouncesConfig, InvalidTenantName, MailboxRule, SenderRule, Tenant, TenantName};
+
+use files::ConfigFile;
+use reader::{Findings, Item, TableReader};
+use tenant_table::Surroundings;
 
 /// Everything in the file.
 #[derive(Debug, Clone)]
@@ -33,6 +56,8 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     pub log: LogConfig,
     pub tenants: BTreeMap<TenantName, Arc<Tenant>>,
+    /// What works but was probably not meant, for the administrator to read.
+    pub warnings: Vec<Problem>,
 }
 
 /// `[pickup]`
@@ -61,4 +86,135 @@ pub struct LogConfig {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+impl Config {
+    /// Reads `path`, and `tenants.d/*.toml` beside it.
+    ///
+    /// Relative paths in any of these files start at the folder of `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::read(&files::read_files(path)?)
+    }
+
+    /// Reads a configuration out of `text`. `file` is the name in errors, and relative paths start at its folder; it is
+    /// not opened, and neither is tenants.d.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
+        Self::read(&[ConfigFile::of_text(text, file)])
+    }
+
+    fn read(files: &[ConfigFile]) -> Result<Self, ConfigErrors> {
+        let findings = Findings::default();
+        let config = files::read_config(files, &findings);
+        let mut errors = findings.errors.into_inner();
+        match config {
+            Some(config) if errors.is_empty() => Ok(config),
+            _ => {
+                for file in errors.chunk_by_mut(|a, b| a.file == b.file) {
+                    file.sort_by_key(|problem| (problem.line, problem.column));
+                }
+                Err(ConfigErrors::new(errors))
+            }
+        }
+    }
+
+    /// Everything but the tenants, and what these need to know of it.
+    fn read_all_but_tenants(root: &mut TableReader<'_>) -> (Option<Self>, Surroundings) {
+        let has_pickup = root.has("pickup");
+        let spool = root.table("spool", SpoolConfig::read);
+        let smtp = root.table("smtp", |table| {
+            if !has_pickup && !table.has("listener") {
+                table.fail_at::<()>("listener", "mail has no way in: add [[smtp.listener]] or [pickup]");
+            }
+            SmtpConfig::read(table)
+        });
+        let pickup = root.optional("pickup", |item| item.table(PickupConfig::read));
+        let admin = root.table("admin", |table| Some(AdminConfig::read(table))).unwrap_or_default();
+        let log = root.table("log", |table| Some(LogConfig::read(table))).unwrap_or_default();
+        let delivery = root.table("delivery", |table| Some(DeliveryConfig::read(table))).unwrap_or_default();
+        let limits = root.table("limits", |table| Some(Limits::read(table, &Limits::default())));
+        let clouds = root.table("clouds", |table| Some(Cloud::read_all(table)));
+
+        let around = Surroundings {
+            clouds: clouds.unwrap_or_default(),
+            limits: limits.unwrap_or_default(),
+            reachable: smtp.as_ref().is_some_and(SmtpConfig::is_reachable),
+            pickup: has_pickup,
+        };
+        let config = spool.zip(smtp).map(|(spool, smtp)| Self {
+            spool,
+            smtp,
+            pickup,
+            admin,
+            delivery,
+            log,
+            tenants: BTreeMap::new(),
+            warnings: Vec::new(),
+        });
+        (config, around)
+    }
+}
+
+/// Every key that reading `text` asked for, such as `smtp.listener.address` or `tenants.NAME.client_id`: all there are, if
+/// the text has each kind of table. For a test that compares them with the documented ones.
+pub fn known_keys(text: &str, file: &Path) -> BTreeSet<String> {
+    let findings = Findings::default();
+    files::read_config(&[ConfigFile::of_text(text, file)], &findings);
+    findings.known_keys.into_inner()
+}
+
+impl PickupConfig {
+    fn read(table: &mut TableReader<'_>) -> Option<Self> {
+        let path = table.required("path", r#""/var/spool/m365-relay/pickup""#, |item| item.path());
+        Some(Self { path: path? })
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { address: (Ipv4Addr::LOCALHOST, 8025).into() }
+    }
+}
+
+impl AdminConfig {
+    fn read(table: &mut TableReader<'_>) -> Self {
+        const EXAMPLE: &str = r#""127.0.0.1:8025""#;
+        let address = table.or_default("address", Self::default().address, |item| {
+            let address = item.socket_address(EXAMPLE)?;
+            if address.ip().to_canonical().is_loopback() {
+                return Some(address);
+            }
+            item.fail(format!(
+                "this version asks for no token yet, so other machines must not reach it: write a loopback \
+                 address such as {EXAMPLE}"
+            ))
+        });
+        Self { address }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+impl LogConfig {
+    fn read(table: &mut TableReader<'_>) -> Self {
+        let default = Self::default();
+        Self {
+            format: table.or_default("format", default.format, |item| {
+                item.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
+            }),
+            filter: table.or_default("filter", default.filter, read_filter),
+        }
+    }
+}
+
+fn read_filter(item: &Item<'_>) -> Option<String> {
+    const EXAMPLE: &str = r#""info" or "info,m365_relay=debug""#;
+    let text = item.text(EXAMPLE)?;
+    match EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Some(text.to_owned()),
+        _ => item.fail(format!("{text:?} is not a log filter: write one such as {EXAMPLE}")),
+    }
 }

@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::ByteSize;
+use super::{
+    ByteSize,
+    reader::{Item, TableReader},
+    value::is_domain,
+};
 
 #[derive(Debug, Clone)]
 pub struct SmtpConfig {
@@ -20,4 +24,70 @@ pub struct SmtpConfig {
 #[derive(Debug, Clone)]
 pub struct Listener {
     pub address: SocketAddr,
+}
+
+impl SmtpConfig {
+    pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
+        let listeners = table.or_default("listener", Vec::new(), Listener::read_all);
+        let hostname = table.or_else("hostname", read_hostname, machine_hostname);
+        let max_message =
+            table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)));
+        let max_recipients = table.or_default("max_recipients", 1000, |item| item.integer(100..=100_000));
+        let max_connections = table.or_default("max_connections", 2000, |item| item.integer(1..=1_000_000));
+        Some(Self { listeners, hostname: hostname?, max_message, max_recipients, max_connections })
+    }
+
+    /// Whether other machines can reach a listener.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.listeners.iter().any(|listener| !listener.address.ip().to_canonical().is_loopback())
+    }
+}
+
+fn read_hostname(item: &Item<'_>) -> Option<String> {
+    let name = item.text(r#""relay.example.net""#)?;
+    if is_domain(name) {
+        return Some(name.to_owned());
+    }
+    item.fail(format!("{name:?} is not a host name: write one such as \"relay.example.net\""))
+}
+
+fn machine_hostname(table: &TableReader<'_>) -> Option<String> {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    if is_domain(&name) {
+        return Some(name.into_owned());
+    }
+    table.fail_at(
+        "hostname",
+        format!(
+            "missing, and this machine's own name {name:?} cannot be used: write hostname = \"relay.example.net\""
+        ),
+    )
+}
+
+impl Listener {
+    fn read_all(item: &Item<'_>) -> Option<Vec<Self>> {
+        let mut listeners: Vec<Self> = Vec::new();
+        for element in item.elements(r#"[[smtp.listener]]"#)? {
+            let Some(listener) = element.table(Self::read) else { continue };
+            // Port 0 is any free port, and can be asked for twice.
+            if listener.address.port() != 0 && listeners.iter().any(|l| l.address == listener.address) {
+                element.fail::<()>(format!("{} is listed twice: remove one", listener.address));
+            }
+            listeners.push(listener);
+        }
+        Some(listeners)
+    }
+
+    fn read(table: &mut TableReader<'_>) -> Option<Self> {
+        const EXAMPLE: &str = r#""127.0.0.1:2525""#;
+        let address = table.required("address", EXAMPLE, |item| item.socket_address(EXAMPLE));
+        table.optional("tls", |item| match item.value.as_str() {
+            Some("starttls" | "implicit") => {
+                item.fail("this version has no TLS for incoming mail yet: write tls = \"off\"")
+            }
+            _ => item.choice(&[("off", ())]),
+        });
+        Some(Self { address: address? })
+    }
 }

@@ -2,11 +2,19 @@
 
 use std::path::PathBuf;
 
-use super::ByteSize;
+use super::{ByteSize, reader::TableReader};
 
 #[derive(Debug, Clone)]
 pub struct SpoolConfig {
     pub path: PathBuf,
     /// With less free disk than this, mail is refused with 452 and pickup pauses. Default 1 GiB.
     pub min_free: ByteSize,
+}
+
+impl SpoolConfig {
+    pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
+        let path = table.required("path", r#""/var/lib/m365-relay/spool""#, |item| item.path());
+        let min_free = table.or_default("min_free", ByteSize::gib(1), |item| item.size(ByteSize(0)));
+        Some(Self { path: path?, min_free })
+    }
 }

@@ -97,6 +97,12 @@ impl Tenant {
     }
 }
 
+impl Default for BouncesConfig {
+    fn default() -> Self {
+        Self { mailbox: None, to: BounceTo::Mailbox }
+    }
+}
+
 impl SenderRule {
     pub fn allows(&self, address: &MailboxAddress) -> bool {
         match self {

@@ -1,1 +1,12 @@
-//! (being built)
+//! Carries one message to Microsoft 365, says how it went, and settles it.
+//!
+//! The one seam between "how it went" and "what next" is [`Disposition`]: decided by the route, where the knowledge is,
+//! and acted on by the [`Worker`], in one place. Knows no SMTP ingress.
+
+mod disposition;
+pub mod graph;
+mod notice;
+mod worker;
+
+pub use disposition::{Disposition, Reason, Receipt};
+pub use worker::{Worker, WorkerSettings};

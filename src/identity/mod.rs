@@ -1,1 +1,119 @@
-//! (being built)
+//! Tenant credentials become access tokens.
+//!
+//! # Contract
+//!
+//! * Each tenant has a cache of its own, and no lock is held over the network: a slow login of one tenant delays no other.
+//! * One request at a time for each tenant: whoever needs a token meanwhile waits for that one.
+//! * A token is renewed in the background a few minutes before it ends, while it is still good: nobody waits for that.
+//! * A failure is remembered for a while, so that a broken credential is not hammered on the login service.
+//! * Tokens are in memory only, wiped when dropped, and appear in no log, error or metric.
+//!
+//! Called by the scheduler, through the worker, before it hands a tenant's mail out; and by the routes for each call.
+
+mod aadsts;
+mod cache;
+mod request;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{Tenant, TenantName},
+    network::Clients,
+    telemetry::Metrics,
+};
+use cache::TokenCache;
+
+/// All tenants' tokens.
+pub struct Identity {
+    caches: HashMap<TenantName, Arc<TokenCache>>,
+}
+
+/// A token that Graph takes. Cheap to clone.
+#[derive(Clone)]
+pub struct AccessToken {
+    secret: Arc<Zeroizing<String>>,
+    expires: Instant,
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct TokenError {
+    pub kind: TokenErrorKind,
+    /// For the administrator: what happened, and what to mend.
+    pub why: String,
+    /// When to ask again.
+    pub retry_after: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenErrorKind {
+    /// The login service is unreachable, overloaded or at fault.
+    Transient,
+    /// An administrator has to mend something.
+    Blocked,
+}
+
+impl Identity {
+    pub fn new(tenants: &BTreeMap<TenantName, Arc<Tenant>>, clients: &Clients, metrics: &Metrics) -> Self {
+        let cache = |tenant: &Arc<Tenant>| {
+            let client = clients.of(&tenant.cloud)?.clone();
+            Some((tenant.name.clone(), TokenCache::new(tenant.clone(), client, metrics.clone())))
+        };
+        Self { caches: tenants.values().filter_map(cache).collect() }
+    }
+
+    /// A token for Graph that is good now.
+    pub async fn token(&self, tenant: &TenantName) -> Result<AccessToken, TokenError> {
+        match self.caches.get(tenant) {
+            Some(cache) => cache.token().await,
+            None => Err(TokenError {
+                kind: TokenErrorKind::Blocked,
+                why: format!("there is no tenant {tenant}"),
+                retry_after: Duration::from_secs(600),
+            }),
+        }
+    }
+
+    /// The service refused `token`: it is not handed out again.
+    pub fn reject(&self, tenant: &TenantName, token: &AccessToken) {
+        if let Some(cache) = self.caches.get(tenant) {
+            cache.reject(token);
+        }
+    }
+}
+
+impl AccessToken {
+    fn new(secret: String, lifetime: Duration) -> Self {
+        Self { secret: Arc::new(Zeroizing::new(secret)), expires: Instant::now() + lifetime }
+    }
+
+    /// The token itself, for the Authorization header.
+    pub fn expose(&self) -> &str {
+        &self.secret
+    }
+
+    pub fn expires(&self) -> Instant {
+        self.expires
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.secret, &other.secret)
+    }
+}
+
+impl std::fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(access token)")
+    }
+}

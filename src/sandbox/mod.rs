@@ -1,1 +1,147 @@
-//! (being built)
+//! A simulated Microsoft 365: the login service, Graph's mail calls and upload sessions, on one loopback port.
+//!
+//! For trying the relay out and for tests; both run this same code. It checks what it is sent as strictly as the real
+//! service is documented to, because a simulator that forgives proves nothing: token audience and expiry, permissions, base64,
+//! sizes, recipients, send-as, calls at a time, messages a minute. Where Microsoft documents nothing, the code says so
+//! and takes the answer that is harder on the client. Faults can be asked for ([`Fault`]), and everything that happened
+//! can be read back, in the process ([`Service`]) or over HTTP (`/_sandbox/…`, and a page for people at `/`).
+//!
+//! It promises: a message is in [`Service::messages`] before its 202 is sent; a refused call delivers nothing; a call goes
+//! on when its client gives up, as at the real back end. It keeps the last messages and calls in memory, never on disk.
+//! Access tokens are random; it holds no secret but the made-up ones it was started with.
+//!
+//! | file | what |
+//! |---|---|
+//! | `options` | what exists, and the limits |
+//! | `server`, `wire` | routes, bodies, request ids; connections that can be cut |
+//! | `login`, `token` | the token endpoint |
+//! | `graph` | permissions and routing of Graph calls |
+//! | `send`, `mime` | `sendMail` |
+//! | `drafts`, `items`, `resource`, `uploads` | calls on messages, what is in a mailbox, JSON messages, large attachments |
+//! | `limits`, `faults`, `errors` | throttling, faults on demand, Microsoft's error shapes |
+//! | `world`, `store` | what it all acts on; what is remembered |
+//! | `control`, `page` | `/_sandbox/…` and `/` |
+
+mod control;
+mod drafts;
+mod errors;
+mod faults;
+mod graph;
+mod items;
+mod limits;
+mod login;
+mod mime;
+mod options;
+mod page;
+mod resource;
+mod send;
+mod server;
+mod store;
+#[cfg(test)]
+mod tests;
+mod token;
+mod uploads;
+mod urlencoded;
+mod wire;
+mod world;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+pub use faults::{Action, Fault, FaultBody, On, StatusFault};
+pub use options::{Directory, Limits, MailboxPolicy, Options, RetryAfter};
+pub use store::{Call, Counts, Delivered, Via};
+
+use self::{
+    wire::{Cut, Door},
+    world::World,
+};
+
+/// A running service. Clones are handles to the same one; it stops when the last is dropped.
+#[derive(Clone)]
+pub struct Service(Arc<Running>);
+
+struct Running {
+    world: Arc<World>,
+    address: SocketAddr,
+    task: TaskTracker,
+    _stop: DropGuard,
+}
+
+impl Service {
+    /// Binds, and serves on the current tokio runtime. Fails only if it cannot bind.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.address).await?;
+        let address = listener.local_addr()?;
+        let world = Arc::new(World::new(format!("http://{address}"), options));
+        let stop: CancellationToken = world.stop.clone();
+        let service = server::router(world.clone()).into_make_service_with_connect_info::<Cut>();
+        let serve =
+            axum::serve(Door(listener), service).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let task = TaskTracker::new();
+        task.spawn(async move { serve.await });
+        task.close();
+        Ok(Self(Arc::new(Running { world, address, task, _stop: stop.drop_guard() })))
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// `http://127.0.0.1:PORT`: the base of login URLs and of Graph URLs.
+    pub fn url(&self) -> String {
+        self.0.world.url.clone()
+    }
+
+    /// What would have been delivered, in the order of acceptance; the last [`Options::keep_messages`].
+    pub fn messages(&self) -> Vec<Arc<Delivered>> {
+        self.0.world.store.messages()
+    }
+
+    /// [`messages`](Self::messages), once `count` have been accepted since the start or `timeout` has passed.
+    pub async fn wait_for(&self, count: usize, timeout: Duration) -> Vec<Arc<Delivered>> {
+        let _ = tokio::time::timeout(timeout, self.0.world.store.accepted(count as u64)).await;
+        self.messages()
+    }
+
+    /// Totals since the start. Costs nothing, whatever their size.
+    pub fn counts(&self) -> Counts {
+        self.0.world.store.counts()
+    }
+
+    /// The log of login, Graph and upload calls, in the order of their answers; the last [`Options::keep_calls`]. A call is
+    /// in it before its answer is sent.
+    pub fn calls(&self) -> Vec<Call> {
+        self.0.world.store.calls()
+    }
+
+    /// The most calls that one mailbox has had in progress at a time, refused ones left out.
+    pub fn peak_concurrency(&self, mailbox: &str) -> u32 {
+        self.0.world.peak(mailbox)
+    }
+
+    pub fn inject(&self, fault: Fault) {
+        self.0.world.faults.inject(fault);
+    }
+
+    pub fn clear_faults(&self) {
+        self.0.world.faults.clear();
+    }
+
+    /// Faults that may still strike.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.0.world.faults.active()
+    }
+
+    /// Stops for all handles: cuts the calls in progress, closes the others' connections, and returns when the port is
+    /// free.
+    pub async fn shutdown(self) {
+        self.0.world.stop.cancel();
+        self.0.task.wait().await;
+    }
+}

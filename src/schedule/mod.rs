@@ -1,1 +1,86 @@
-//! (being built)
+//! Which message next: tenant and mailbox queues, retry times, limits.
+//!
+//! # Contract
+//!
+//! * Each tenant has a pool of workers, and in it each mailbox a queue. Nothing that stops one queue (a limit, a
+//!   throttling service) stops another; nothing that stops one tenant (a slow login, a broken credential, a backlog)
+//!   stops another tenant.
+//! * The permit comes before the claim: a message is handed to a worker only when its tenant has a credential, its mailbox
+//!   has a free slot and its limits allow it now. So waiting costs no attempt and no lease.
+//! * A mailbox at a limit sleeps until the limiter says when. Nothing polls.
+//! * All that waits is known by id and due time only: no envelope, no body.
+//! * Not durable, and need not be: after a crash the spool tells everything again.
+//!
+//! One task owns all queues, so there are no locks. It hears of messages from the spool, hands [`Job`]s to a [`Courier`]
+//! and hears back a [`Verdict`]. How a delivery went and what becomes of the message is the courier's business; the
+//! scheduler only learns whether a mailbox or a tenant has to sleep.
+
+mod depth;
+mod limits;
+mod pool;
+mod queue;
+mod retry;
+mod scheduler;
+
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+pub use depth::{Depth, Depths};
+pub use retry::retry_delay;
+pub use scheduler::{Scheduler, Settings};
+
+use crate::{
+    config::TenantName, message::MailboxAddress, message::MessageId, spool::Lane, telemetry::LimitKind,
+};
+
+/// Carries messages for the scheduler: claims, delivers, settles.
+pub trait Courier: Send + Sync + 'static {
+    /// Gets the tenant ready to deliver: it has a credential. Answers until when that holds.
+    fn prepare(&self, tenant: &TenantName) -> impl Future<Output = Result<Instant, Blocked>> + Send;
+
+    /// Takes the job to its end: the message has been settled in the spool, or cannot be.
+    fn carry(&self, job: Job) -> impl Future<Output = Verdict> + Send;
+}
+
+/// One message for one worker.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub id: MessageId,
+    pub lane: Arc<Lane>,
+    pub mailbox: MailboxAddress,
+    pub task: Task,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    Deliver,
+    /// The message has waited longer than `give_up_after`: it is to be bounced without another attempt.
+    Expire,
+}
+
+/// What a job tells about its mailbox and tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing that concerns the next message.
+    Done,
+    /// The mailbox must not be used before `until`.
+    MailboxAsleep { until: Instant, limit: LimitKind },
+    /// The tenant cannot deliver.
+    TenantBlocked(Blocked),
+    /// The spool records nothing: no more jobs until it does.
+    SpoolUnhealthy,
+}
+
+/// A tenant cannot deliver, and when to look again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// For the metric: one of a few words.
+    pub reason: &'static str,
+    /// For the administrator: what to mend.
+    pub why: String,
+    pub retry_after: Duration,
+}

@@ -275,6 +275,17 @@ pub enum DamagedBody {
     Checksum(MessageId, &'static str),
 }
 
+impl DamagedBody {
+    /// Whether the body itself is damaged, and not merely out of reach for now (too many open files, say).
+    pub fn is_certain(&self) -> bool {
+        use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+        match self {
+            Self::Checksum(..) => true,
+            Self::Io(_, error) => matches!(error.kind(), NotFound | UnexpectedEof | InvalidData),
+        }
+    }
+}
+
 /// A body that was checked and is being read.
 #[derive(Debug)]
 pub enum OpenBody {
@@ -297,6 +308,11 @@ impl BodyReader {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// An error met while reading on, as damage of this body.
+    pub fn damaged(&self, error: io::Error) -> DamagedBody {
+        DamagedBody::Io(self.id, error)
     }
 
     /// The octets where the body should be, right or not, as far as they can be read: for quarantine.
@@ -364,6 +380,14 @@ fn open_record(id: MessageId, len: u64, path: &Path, offset: u64) -> Result<Open
 }
 
 impl OpenBody {
+    /// Octets that [`OpenBody::next`] has yet to give.
+    pub fn remaining(&self) -> u64 {
+        match self {
+            Self::Whole(bytes) => bytes.len() as u64,
+            Self::Parts { at, end, .. } => end - at,
+        }
+    }
+
     /// The next part, at most 256 KiB; `None` at the end.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         match self {

@@ -55,6 +55,8 @@ pub enum LimitKind {
     ConcurrentRequests,
     /// The service said when: 429 or 503 with Retry-After.
     Service,
+    /// No limit: something about the mailbox has to be mended, and it is looked at now and then.
+    Mailbox,
 }
 
 /// What an unknown outcome was concluded to be.
@@ -94,6 +96,7 @@ label! {
     Route { Graph => "graph" }
     LimitKind {
         MessagesPerMinute => "messages_per_minute", ConcurrentRequests => "concurrent_requests", Service => "service",
+        Mailbox => "mailbox",
     }
     Resolved { Resent => "resent" }
     TokenResult { Ok => "ok", Transient => "transient", Blocked => "blocked" }

@@ -1,5 +1,7 @@
 //! Logs: one line an event on standard error, as text or JSON.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
@@ -7,7 +9,9 @@ use crate::config::{LogConfig, LogFormat};
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // An error means that a subscriber is set already, which is then the one that was asked for first.
     let _ = match config.format {
         LogFormat::Text => lines.with_target(false).try_init(),

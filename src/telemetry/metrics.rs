@@ -129,9 +129,9 @@ impl Metrics {
         }))
     }
 
-    /// Adds families that are computed when they are asked for.
-    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
-        self.0.registry.register(collector)
+    /// Adds further families, for a room that sets its gauges when it is asked for them.
+    pub(crate) fn build(&self) -> Build {
+        Build { registry: self.0.registry.clone() }
     }
 
     /// The text format of Prometheus.
@@ -224,7 +224,7 @@ impl Default for Metrics {
 }
 
 /// Makes families and registers each.
-struct Build {
+pub(crate) struct Build {
     registry: Registry,
 }
 
@@ -244,11 +244,11 @@ impl Build {
         self.add(IntCounter::with_opts(Opts::new(name, help).namespace("m365_relay")))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    pub(crate) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(name, help).namespace("m365_relay"), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.add(IntGauge::with_opts(Opts::new(name, help).namespace("m365_relay")))
     }
 

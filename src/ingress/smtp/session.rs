@@ -228,8 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let Transaction { grant, sender, body, recipients, .. } = begun;
         let envelope = Envelope::new(sender, recipients, body).map_err(|_| no_recipient())?;
-        let protocol = if hello.extended { "ESMTP" } else { "SMTP" };
-        let client = Client { helo: hello.name.clone(), address, protocol };
+        let client = Client { helo: hello.name.clone(), address, extended: hello.extended };
         Ok(Accepted { grant, envelope, origin: Origin { client: Some(client), by } })
     }
 

@@ -1,0 +1,251 @@
+use mail_parser::{Message, MessageParser, MimeHeaders};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    clock::Timestamp,
+    message::{BodyKind, HeaderScanner, MailboxAddress, MessageId},
+};
+
+fn header(text: &str) -> HeaderBlock {
+    HeaderScanner::split_message(text.as_bytes()).unwrap().header
+}
+
+fn address(text: &str) -> MailboxAddress {
+    text.parse().unwrap()
+}
+
+fn status(text: &str) -> EnhancedStatus {
+    text.parse().unwrap()
+}
+
+fn id() -> MessageId {
+    MessageId::first_at(Timestamp::from_millis(1_784_793_901_000))
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(1_784_797_501_123)
+}
+
+const ORIGINAL: &str = "From: A <a@x.se>\r\nSubject: =?utf-8?Q?Rechnung_f=C3=BCr?=\r\n Juli\r\nMessage-ID: <1@x.se>\r\n\
+                        Bcc: hidden@y.se\r\n";
+
+fn a_report(kind: Kind) -> Vec<u8> {
+    let (from, to, bee, unicode) =
+        (address("scanner@x.se"), address("a@x.se"), address("b@y.se"), address("j\u{f6}rn@y.se"));
+    let outcome = |address, code, service, diagnostic, remote| Outcome {
+        address,
+        status: status(code),
+        service,
+        diagnostic,
+        remote,
+    };
+    report(&Failure {
+        kind,
+        reporting_mta: "relay.example.net",
+        from: &from,
+        to: &to,
+        id: id(),
+        recipients: vec![
+            outcome(
+                &bee,
+                "5.7.60",
+                Service::Graph,
+                "ErrorSendAsDenied: no right",
+                Some("graph.microsoft.com"),
+            ),
+            outcome(&unicode, "5.1.1", Service::Smtp, "550 5.1.1\r\nunk\u{f6}nown", None),
+        ],
+        header: &header(ORIGINAL),
+        now: now(),
+    })
+}
+
+fn parse(bytes: &[u8]) -> Message<'_> {
+    MessageParser::new().parse(bytes).unwrap()
+}
+
+#[test]
+fn a_program_can_read_it() {
+    let bytes = a_report(Kind::Failed);
+    let message = parse(&bytes);
+    assert_eq!(message.from().unwrap().first().unwrap().name(), Some("Mail Delivery System"));
+    assert_eq!(message.from().unwrap().first().unwrap().address(), Some("scanner@x.se"));
+    assert_eq!(message.to().unwrap().first().unwrap().address(), Some("a@x.se"));
+    assert_eq!(message.subject(), Some("Undelivered mail: Rechnung f\u{fc}r Juli"));
+    assert_eq!(message.date().unwrap().to_rfc822(), "Thu, 23 Jul 2026 09:05:01 +0000");
+    assert_eq!(message.message_id().unwrap(), "1KY7039Y80000.1784797501123@relay.example.net");
+    assert_eq!(message.in_reply_to().as_text(), Some("1@x.se"));
+    assert_eq!(message.references().as_text(), Some("1@x.se"));
+    let own = HeaderScanner::split_message(&bytes).unwrap().header;
+    let value = |name| own.named(name).next().unwrap().value().into_owned();
+    assert_eq!(value("Auto-Submitted"), b"auto-replied");
+    assert_eq!(value("X-Auto-Response-Suppress"), b"All");
+
+    let kind = message.content_type().unwrap();
+    assert_eq!((kind.ctype(), kind.subtype()), ("multipart", Some("report")));
+    assert_eq!(kind.attribute("report-type"), Some("delivery-status"));
+    let kinds: Vec<_> = message.parts[1..]
+        .iter()
+        .map(|part| {
+            let kind = part.content_type().unwrap();
+            format!("{}/{}", kind.ctype(), kind.subtype().unwrap())
+        })
+        .collect();
+    assert_eq!(kinds, ["text/plain", "message/delivery-status", "text/rfc822-headers"]);
+}
+
+#[test]
+fn the_delivery_status_is_that_of_rfc_3464() {
+    let bytes = a_report(Kind::Failed);
+    let message = parse(&bytes);
+    assert_eq!(
+        String::from_utf8_lossy(message.parts[2].contents()),
+        "Reporting-MTA: dns; relay.example.net\r\n\
+         X-Queue-ID: 1KY7039Y80000\r\n\
+         Arrival-Date: Thu, 23 Jul 2026 08:05:01 +0000\r\n\
+         \r\n\
+         Final-Recipient: rfc822; b@y.se\r\n\
+         Action: failed\r\n\
+         Status: 5.7.60\r\n\
+         Remote-MTA: dns; graph.microsoft.com\r\n\
+         Diagnostic-Code: X-Microsoft-Graph; ErrorSendAsDenied: no right\r\n\
+         \r\n\
+         Final-Recipient: utf-8; j\\x{F6}rn@y.se\r\n\
+         Action: failed\r\n\
+         Status: 5.1.1\r\n\
+         Diagnostic-Code: smtp; 550 5.1.1 unk?nown\r\n"
+    );
+}
+
+#[test]
+fn a_person_can_read_it() {
+    let bytes = a_report(Kind::Failed);
+    let message = parse(&bytes);
+    let text = message.body_text(0).unwrap();
+    for part in [
+        "It will not be tried again",
+        "Rechnung f\u{fc}r Juli",
+        "<b@y.se>",
+        "Microsoft 365 said (5.7.60): ErrorSendAsDenied: no right",
+        "A permission",
+        "The mail server said (5.1.1): 550 5.1.1  unk\u{f6}nown",
+        "Check the address",
+        "1KY7039Y80000",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let bytes = a_report(Kind::Expired);
+    assert!(parse(&bytes).body_text(0).unwrap().contains("in time"));
+}
+
+#[test]
+fn the_header_is_returned_without_bcc() {
+    let bytes = a_report(Kind::Failed);
+    let message = parse(&bytes);
+    let returned = String::from_utf8_lossy(message.parts[3].contents()).into_owned();
+    assert_eq!(returned.trim_end(), ORIGINAL.replace("Bcc: hidden@y.se\r\n", "").trim_end());
+    assert!(!String::from_utf8_lossy(&bytes).contains("hidden@y.se"));
+}
+
+#[test]
+fn a_long_header_is_cut_between_fields() {
+    let long = format!("Subject: s\r\nX: {}\r\n", "x".repeat(900)).repeat(100);
+    let (from, to) = (address("a@x.se"), address("b@x.se"));
+    let bytes = report(&Failure {
+        kind: Kind::Expired,
+        reporting_mta: "r",
+        from: &from,
+        to: &to,
+        id: id(),
+        recipients: vec![],
+        header: &header(&long),
+        now: now(),
+    });
+    assert!((60_000..70_000).contains(&bytes.len()), "{}", bytes.len());
+}
+
+#[test]
+fn who_is_told() {
+    let config = |to| BouncesConfig { mailbox: None, to };
+    let envelope = |sender: Option<&str>| {
+        Envelope::new(sender.map(address), [address("b@y.se")], BodyKind::SevenBit).unwrap()
+    };
+    let plain = header("Content-Type: text/plain\r\n");
+    let dsn = header("content-type:\r\n Multipart/Report; report-type=delivery-status\r\n");
+    let sender = envelope(Some("a@x.se"));
+    assert!(wants_bounce(&sender, &plain, &config(BounceTo::Mailbox)));
+    assert!(!wants_bounce(&sender, &plain, &config(BounceTo::None)));
+    assert!(!wants_bounce(&envelope(None), &plain, &config(BounceTo::Mailbox)));
+    assert!(!wants_bounce(&sender, &dsn, &config(BounceTo::Mailbox)));
+    // A bounce of ours is one of them, should it come back with a sender.
+    let ours = HeaderScanner::split_message(&a_report(Kind::Failed)).unwrap().header;
+    assert!(!wants_bounce(&sender, &ours, &config(BounceTo::Mailbox)));
+}
+
+fn hostile() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "(\\PC|\r|\n|\r\n|\0|\u{2028}|\u{85}| |\t|:|--|Bcc: x@y\\.se){0,60}",
+        "\\PC{0,20}".prop_map(|text| text.repeat(100)),
+        "[ -~]{0,3}".prop_map(|text| text.repeat(1000)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nothing_gets_through(
+        fields in prop::collection::vec(("(Subject|Message-ID|X)", hostile()), 0..4),
+        raw in prop::collection::vec(any::<u8>(), 0..200),
+        diagnostic in hostile(),
+        remote in prop::option::of(hostile()),
+        host in hostile(),
+    ) {
+        let mut text: Vec<u8> = b"X: ".to_vec();
+        text.extend(raw);
+        for (name, value) in fields {
+            text.extend(format!("\r\n{name}: {value}").into_bytes());
+        }
+        text.retain(|&byte| byte != b'\r');
+        let header = HeaderScanner::split_message(&text).unwrap().header;
+        let (from, to, bee) = (address("scanner@x.se"), address("a@x.se"), address("\"b b\"@y.se"));
+        let bytes = report(&Failure {
+            kind: Kind::Failed,
+            reporting_mta: &host,
+            from: &from,
+            to: &to,
+            id: id(),
+            recipients: vec![Outcome {
+                address: &bee,
+                status: status("5.1.1"),
+                service: Service::Smtp,
+                diagnostic: &diagnostic,
+                remote: remote.as_deref(),
+            }],
+            header: &header,
+            now: now(),
+        });
+        prop_assert!(bytes.is_ascii());
+        prop_assert!(bytes.ends_with(b"\r\n"));
+        for line in bytes.strip_suffix(b"\r\n").unwrap().split(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            prop_assert!(line.len() <= 998);
+            prop_assert!(!line.contains(&b'\r') && !line.contains(&0));
+        }
+        prop_assert_eq!(
+            memchr::memchr_iter(b'\n', &bytes).count(),
+            memchr::memmem::find_iter(&bytes, b"\r\n").count()
+        );
+        // The fields are ours, whatever was quoted in them.
+        let own = HeaderScanner::split_message(&bytes).unwrap().header;
+        let known = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "X-Auto-Response-Suppress",
+            "In-Reply-To", "References", "MIME-Version", "Content-Type"];
+        for name in own.fields().map(|field| String::from_utf8_lossy(field.name()).into_owned()) {
+            prop_assert!(known.contains(&name.as_str()), "{}", name);
+        }
+        let message = parse(&bytes);
+        prop_assert_eq!(message.parts.len(), 4);
+        let status_fields = String::from_utf8_lossy(message.parts[2].contents()).into_owned();
+        prop_assert_eq!(status_fields.matches("\r\nFinal-Recipient:").count(), 1);
+        prop_assert!(!status_fields.contains("\nBcc"));
+    }
+}

@@ -1,0 +1,178 @@
+//! `m365-relay sandbox`: the relay on a simulated Microsoft 365, with nothing to configure.
+//!
+//! Writes an ordinary configuration file into its folder and runs the relay from that, so that what is tried out is what
+//! `serve` does, and the file is there to be read and changed.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+
+use super::stop;
+use crate::{
+    config::Config,
+    relay::Relay,
+    sandbox::{Directory, Limits, Options, Service},
+    telemetry,
+};
+
+/// Try the relay out: a simulated Microsoft 365 and the relay, on loopback, nothing to configure
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to keep spool, pickup folders and configuration; made if it is missing [default: a new temporary folder]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Where the relay takes SMTP
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2525")]
+    smtp: SocketAddr,
+    /// Where the relay shows metrics and health
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8025")]
+    admin: SocketAddr,
+    /// Where the simulated Microsoft 365 is
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18080")]
+    service: SocketAddr,
+    /// Switch all limits off, on both sides: for measuring
+    #[arg(long)]
+    no_limits: bool,
+}
+
+/// Name and domain of the two tenants.
+const TENANTS: [(&str, &str); 2] = [("contoso", "contoso.example"), ("fabrikam", "fabrikam.example")];
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    for address in [args.smtp, args.admin, args.service] {
+        if !address.ip().is_loopback() {
+            bail!(
+                "{address}: the sandbox takes no login, so it stays on loopback addresses such as 127.0.0.1"
+            );
+        }
+    }
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(demonstrate(args))
+}
+
+async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
+    let shutdown = stop::on_signal()?;
+    let service = Service::start(options(args)).await;
+    let service =
+        service.with_context(|| format!("cannot start the simulated Microsoft 365 on {}", args.service))?;
+    let (dir, temporary) = match &args.dir {
+        Some(dir) => (dir.clone(), false),
+        None => (temporary_dir()?, true),
+    };
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let file = dir.join("config.toml");
+    let text = configuration(args, &service);
+    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let config = Config::load(&file)?;
+    telemetry::start_logs(&config.log);
+    let relay = Relay::start(config).await?;
+    introduce(&relay, &service, &dir);
+    relay.run(shutdown).await?;
+    service.shutdown().await;
+    if temporary {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: &Args) -> Options {
+    let directories = TENANTS.map(|(name, domain)| Directory::new(domain, client_id(name), secret(name)));
+    let limits = if args.no_limits { Limits::unthrottled() } else { Limits::default() };
+    Options { address: args.service, directories: directories.into(), limits, ..Options::default() }
+}
+
+fn client_id(tenant: &str) -> String {
+    format!("{tenant}-app")
+}
+
+/// Made up, for a service that is.
+fn secret(tenant: &str) -> String {
+    format!("{tenant}-sandbox-secret")
+}
+
+fn configuration(args: &Args, service: &Service) -> String {
+    let Args { smtp, admin, no_limits, .. } = args;
+    let url = service.url();
+    let limits = if *no_limits { "[limits]\nmessages_per_minute = 0\nconcurrent_requests = 0\n" } else { "" };
+    let mut text = format!(
+        r#"# Written by `m365-relay sandbox` at each start.
+[spool]
+path = "spool"
+min_free = "100MB"
+
+[smtp]
+hostname = "sandbox.example"
+
+[[smtp.listener]]
+address = "{smtp}"
+
+[pickup]
+path = "pickup"
+
+[admin]
+address = "{admin}"
+
+{limits}
+[clouds.sandbox]
+login = "{url}"
+graph = "{url}"
+"#
+    );
+    for (name, domain) in TENANTS {
+        let (client_id, secret) = (client_id(name), secret(name));
+        text.push_str(&format!(
+            r#"
+[tenants.{name}]
+cloud = "sandbox"
+directory = "{domain}"
+client_id = "{client_id}"
+client_secret = "{secret}"
+senders = ["@{domain}"]
+networks = ["127.0.0.0/8", "::1/128"]
+"#
+        ));
+    }
+    text
+}
+
+fn temporary_dir() -> anyhow::Result<PathBuf> {
+    let name = format!("m365-relay-sandbox-{}", uuid::Uuid::new_v4().simple());
+    Ok(std::env::temp_dir().join(name))
+}
+
+fn introduce(relay: &Relay, service: &Service, dir: &Path) {
+    let url = service.url();
+    let smtp = relay.smtp_addresses().first().map_or_else(String::new, SocketAddr::to_string);
+    let admin = relay.admin_address().map_or_else(|_| String::new(), |address| address.to_string());
+    let dir = dir.display();
+    println!(
+        r#"
+The relay and a simulated Microsoft 365 are running.
+
+  SMTP              {smtp}
+  pickup folders    {dir}/pickup/contoso  {dir}/pickup/fabrikam
+  metrics, health   http://{admin}/metrics  http://{admin}/readyz
+  Microsoft 365     {url}/  (delivered mail; this page is for your browser)
+  configuration     {dir}/config.toml
+
+Try, in another terminal:
+
+  1. Send a message by SMTP:
+     swaks --server {smtp} --from a@contoso.example --to b@example.net
+
+  2. Move a file into a pickup folder:
+     printf 'From: a@fabrikam.example\nTo: b@example.net\nSubject: by file\n\nHello\n' > /tmp/hello.eml
+     mv /tmp/hello.eml {dir}/pickup/fabrikam/
+
+  3. Make Microsoft 365 throttle, send again, and watch the relay wait and deliver:
+     curl {url}/_sandbox/faults -d '{{"on":"send_mail","times":1,"action":{{"status":{{"code":429,"error":"TooManyRequests","retry_after":"5"}}}}}}'
+     curl -s http://{admin}/metrics | grep -E 'm365_relay_(throttled|deliveries|queue)'
+
+Ctrl-C stops both.
+"#
+    );
+}

@@ -1,0 +1,104 @@
+//! The files of a configuration: one main file, and tenants in `tenants.d/*.toml` beside it.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use toml_span::Value;
+use zeroize::Zeroizing;
+
+use super::{
+    Config, ConfigErrors, Problem,
+    reader::{Findings, Source, TableReader},
+    tenant_table::Tenants,
+};
+
+/// A file as it was read. The text may hold secrets, and is wiped.
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    text: Zeroizing<String>,
+    world_readable: bool,
+}
+
+impl ConfigFile {
+    pub(super) fn of_text(text: &str, path: &Path) -> Self {
+        Self { path: path.to_owned(), text: Zeroizing::new(text.to_owned()), world_readable: false }
+    }
+
+    fn read(path: PathBuf) -> Result<Self, Problem> {
+        let read = || {
+            let mode = fs::metadata(&path)?.permissions().mode();
+            Ok((fs::read_to_string(&path)?, mode & 0o004 != 0))
+        };
+        match read() {
+            Ok((text, world_readable)) => Ok(Self { text: Zeroizing::new(text), path, world_readable }),
+            Err(error) => Err(unreadable(&path, &error)),
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Problem {
+    Problem::of_file(path, format!("cannot be read: {error}"))
+}
+
+/// Reads the main file and those beside it, main file first, then by name.
+pub(super) fn read_files(main: &Path) -> Result<Vec<ConfigFile>, ConfigErrors> {
+    let mut problems = Vec::new();
+    let mut files = Vec::new();
+    let folder = main.parent().unwrap_or(Path::new("")).join("tenants.d");
+    let beside = tenant_files(&folder).unwrap_or_else(|error| {
+        problems.push(unreadable(&folder, &error));
+        Vec::new()
+    });
+    for path in std::iter::once(main.to_owned()).chain(beside) {
+        match ConfigFile::read(path) {
+            Ok(file) => files.push(file),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(files) } else { Err(ConfigErrors::new(problems)) }
+}
+
+fn tenant_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    // Editors leave .#contoso.toml and the like behind.
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
+    paths.sort();
+    Ok(paths)
+}
+
+/// Reads a configuration out of `files`; the first is the main one, the others hold tenants.
+pub(super) fn read_config(files: &[ConfigFile], findings: &Findings) -> Option<Config> {
+    let base = files.first()?.path.parent().unwrap_or(Path::new(""));
+    let sources: Vec<Source<'_>> = files
+        .iter()
+        .map(|file| Source::new(&file.path, &file.text, base, file.world_readable, findings))
+        .collect();
+    let values: Vec<Option<Value<'_>>> = sources.iter().map(Source::parse).collect();
+
+    let mut parsed = sources.iter().zip(&values);
+    let (main, value) = parsed.next()?;
+    // Without the main file nothing sure can be said about the tenants.
+    let value = value.as_ref()?;
+    let mut tenants = Tenants::default();
+    let (config, around) = TableReader::root(main, value, |root| {
+        let (config, around) = Config::read_all_but_tenants(root);
+        root.table("tenants", |table| tenants.read(table, &around));
+        (config, around)
+    });
+    for (source, value) in parsed {
+        let Some(value) = value else { continue };
+        TableReader::root(source, value, |root| root.table("tenants", |table| tenants.read(table, &around)));
+    }
+    if tenants.is_empty() {
+        main.warn("there is no tenant, so no mail will be accepted: add a table [tenants.NAME]");
+    }
+    config.map(|config| Config { tenants: tenants.valid, warnings: findings.warnings.take(), ..config })
+}

@@ -1,0 +1,226 @@
+//! Reads `[tenants.NAME]`.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use super::{
+    BounceTo, BouncesConfig, Cloud, InvalidTenantName, Limits, MailboxRule, SecretSource, SenderRule, Tenant,
+    TenantName,
+    network::Clouds,
+    reader::{Item, TableReader, nearest},
+    value::is_domain,
+};
+
+/// What the rest of the configuration says about every tenant.
+pub(super) struct Surroundings {
+    pub(super) clouds: Clouds,
+    pub(super) limits: Limits,
+    /// Other machines can reach an SMTP listener.
+    pub(super) reachable: bool,
+    pub(super) pickup: bool,
+}
+
+/// All tenants so far, each with the place where it was named.
+#[derive(Default)]
+pub(super) struct Tenants {
+    places: BTreeMap<String, String>,
+    pub(super) valid: BTreeMap<TenantName, Arc<Tenant>>,
+}
+
+impl Tenants {
+    /// Whether no tenant was named, valid or not.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Reads the `[tenants]` of one file. May be called once a file.
+    pub(super) fn read(&mut self, table: &mut TableReader<'_>, around: &Surroundings) -> Option<()> {
+        for (name, item) in table.named() {
+            if let Some(other) = self.places.insert(name.to_owned(), item.place()) {
+                item.fail::<()>(format!("this tenant is also in {other}: remove one, or rename it"));
+            }
+            let valid_name = match name.parse() {
+                Ok(name) => Some(name),
+                Err(error @ InvalidTenantName) => item.fail(error.to_string()),
+            };
+            let tenant = item.table(|table| Tenant::read(table, &item, around, valid_name));
+            if let Some(tenant) = tenant {
+                self.valid.insert(tenant.name.clone(), Arc::new(tenant));
+            }
+        }
+        Some(())
+    }
+}
+
+impl Tenant {
+    /// With `name` `None` the table is read for its errors.
+    fn read(
+        table: &mut TableReader<'_>,
+        whole: &Item<'_>,
+        around: &Surroundings,
+        name: Option<TenantName>,
+    ) -> Option<Self> {
+        let cloud = table.or_else(
+            "cloud",
+            |item| find_cloud(item, around),
+            |_| around.clouds.get("global").cloned().flatten(),
+        );
+        let directory = table.required("directory", r#""contoso.onmicrosoft.com""#, read_directory);
+        let client_id = table.required("client_id", CLIENT_ID, |item| item.word(CLIENT_ID));
+        let client_secret = table.required(
+            "client_secret",
+            r#"{ file = "/etc/m365-relay/contoso.secret" }"#,
+            SecretSource::read_item,
+        );
+        let senders = table.required("senders", SENDERS, SenderRule::read_all);
+        let networks = table.or_default("networks", Vec::new(), |item| {
+            read_networks(item, senders.as_deref().unwrap_or_default(), around)
+        });
+        let mailbox = table.or_default("mailbox", MailboxRule::From, MailboxRule::read);
+        let max_queued = table.or_default("max_queued", 100_000, |item| item.integer(1..=1_000_000_000));
+        let limits = table.table("limits", |limits| Some(Limits::read(limits, &around.limits)));
+        let bounces = table.table("bounces", |bounces| Some(BouncesConfig::read(bounces)));
+        if !around.pickup && networks.is_empty() {
+            whole.warn("has no networks, and there is no [pickup]: nobody can hand in mail for this tenant");
+        }
+        Some(Self {
+            name: name?,
+            cloud: cloud?,
+            directory: directory?,
+            client_id: client_id?.to_owned(),
+            client_secret: client_secret?,
+            senders: senders?,
+            networks,
+            mailbox,
+            max_queued,
+            limits: limits?,
+            bounces: bounces?,
+        })
+    }
+}
+
+const CLIENT_ID: &str = r#""11111111-2222-3333-4444-555555555555""#;
+const SENDERS: &str = r#"["@contoso.com"]"#;
+const NETWORK: &str = r#""10.1.0.0/16" or "10.1.2.3""#;
+
+fn find_cloud(item: &Item<'_>, around: &Surroundings) -> Option<Cloud> {
+    let name = item.text(r#""global""#)?;
+    if let Some(cloud) = around.clouds.get(name) {
+        return cloud.clone();
+    }
+    let known: Vec<&str> = around.clouds.keys().map(String::as_str).collect();
+    match nearest(name, &known) {
+        Some(known) => item.fail(format!("there is no cloud {name:?}; did you mean {known:?}?")),
+        None => item.fail(format!(
+            "there is no cloud {name:?}: write one of {}, or add a table [clouds.NAME]",
+            known.join(", ")
+        )),
+    }
+}
+
+fn read_directory(item: &Item<'_>) -> Option<String> {
+    const EXAMPLE: &str = r#""contoso.onmicrosoft.com" or the tenant's GUID"#;
+    let text = item.text(EXAMPLE)?;
+    if matches!(text, "common" | "organizations" | "consumers") {
+        return item
+            .fail(format!("{text:?} is no tenant, and an application cannot log in there: write {EXAMPLE}"));
+    }
+    // It becomes part of the login URL.
+    if text.is_ascii() && is_domain(text) && !text.starts_with('[') {
+        return Some(text.to_owned());
+    }
+    item.fail(format!("{text:?} is neither a domain nor a GUID: write {EXAMPLE}"))
+}
+
+impl SenderRule {
+    fn read_all(item: &Item<'_>) -> Option<Vec<Self>> {
+        let elements = item.elements(SENDERS)?;
+        if elements.is_empty() {
+            return item.fail(format!("is empty, so nobody may send: write senders = {SENDERS}"));
+        }
+        // All elements are read before the first bad one ends it.
+        let rules: Vec<_> = elements.iter().map(Self::read).collect();
+        rules.into_iter().collect()
+    }
+
+    fn read(item: &Item<'_>) -> Option<Self> {
+        let text = item.text(r#""@contoso.com""#)?;
+        if text == "*" {
+            return Some(Self::Any);
+        }
+        let domain = text.strip_prefix("*@").or(text.strip_prefix('@')).unwrap_or(text);
+        if is_domain(domain) {
+            return match text.starts_with('@') {
+                true => Some(Self::Domain(domain.to_lowercase())),
+                false => item.fail(format!("{text:?} is not an address: write \"@{domain}\" for the domain")),
+            };
+        }
+        match text.parse() {
+            Ok(address) => Some(Self::Address(address)),
+            Err(error) => item.fail(format!(
+                "{text:?} is not an address ({error}): write name@domain, @domain for a whole domain, or * for anybody"
+            )),
+        }
+    }
+}
+
+fn read_networks(item: &Item<'_>, senders: &[SenderRule], around: &Surroundings) -> Option<Vec<IpNet>> {
+    let read = |element: &Item<'_>| {
+        let network = read_network(element)?;
+        if network.prefix_len() > 0 || !around.reachable {
+            return Some(network);
+        }
+        if senders.contains(&SenderRule::Any) {
+            return element.fail(
+                "everybody on the internet could send as anybody (an open relay): name the senders, narrow the \
+                 networks, or let all listeners be on loopback",
+            );
+        }
+        element.warn("everybody who can reach the listeners may send as this tenant: narrow the networks");
+        Some(network)
+    };
+    let networks: Vec<_> = item.elements(r#"["10.1.0.0/16"]"#)?.iter().map(read).collect();
+    networks.into_iter().collect()
+}
+
+fn read_network(item: &Item<'_>) -> Option<IpNet> {
+    let text = item.text(NETWORK)?;
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let Ok(network) = parsed else {
+        return item.fail(format!("{text:?} is not an IP network or address: write {NETWORK}"));
+    };
+    if network.trunc() != network {
+        let (whole, one) = (network.trunc(), network.addr());
+        return item
+            .fail(format!("{text:?} names one machine and a whole network: write \"{whole}\" or \"{one}\""));
+    }
+    if network.addr().to_canonical() != network.addr() {
+        return item.fail(format!(
+            "{text:?} is an IPv4 network written as IPv6: write it as IPv4, such as {NETWORK}"
+        ));
+    }
+    Some(network)
+}
+
+impl MailboxRule {
+    fn read(item: &Item<'_>) -> Option<Self> {
+        match item.value.as_str() {
+            Some("from") => Some(Self::From),
+            Some(text) if !text.contains('@') => {
+                item.fail(format!("{text:?} is not known here: write \"from\" or the address of a mailbox"))
+            }
+            _ => item.mailbox().map(Self::Fixed),
+        }
+    }
+}
+
+impl BouncesConfig {
+    fn read(table: &mut TableReader<'_>) -> Self {
+        let mailbox = table.optional("mailbox", Item::mailbox);
+        let to = table.or_default("to", BounceTo::Mailbox, |item| {
+            item.choice(&[("mailbox", BounceTo::Mailbox), ("none", BounceTo::None)])
+        });
+        Self { mailbox, to }
+    }
+}

@@ -1,0 +1,348 @@
+//! Mailboxes in header fields: RFC 5322 `address-list`.
+//!
+//! The question is not "what can be made of this text" but "whom will the service deliver to". So this is a strict
+//! reader. An entry is *regular* if RFC 5322 leaves one reading of it, with the few liberties that every mailer takes
+//! (dots and raw 8-bit text in display names). What can be made out but has another reading too (`a@x; b@y`, an
+//! unquoted `@` in a display name, an address outside the angle brackets) is *irregular*: whoever must be certain
+//! writes it anew. What names no mailbox at all is *broken*. Display names are decoded by mail-parser.
+
+use std::ops::Range;
+
+use super::{Field, HeaderBlock, MailboxAddress};
+
+/// An entry of an address list that names no mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {entry:?} is not an address (RFC 5322 section 3.4)")]
+pub struct BrokenAddress {
+    pub field: String,
+    /// As it was written, shortened.
+    pub entry: String,
+}
+
+/// Who wrote the message: RFC 5322 section 3.6.2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    from: Vec<MailboxAddress>,
+    sender: Option<MailboxAddress>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAuthor {
+    #[error("the header has no From field")]
+    Missing,
+    #[error("the header has more than one {0} field")]
+    Repeated(&'static str),
+    #[error("the From field names no mailbox")]
+    Empty,
+    #[error(transparent)]
+    Broken(#[from] BrokenAddress),
+    #[error(
+        "From names several mailboxes, so a Sender field with exactly one is needed (RFC 5322 section 3.6.2)"
+    )]
+    NoSender,
+}
+
+/// All mailboxes of the field, group members included, in their order.
+pub fn addresses(field: &Field<'_>) -> Result<Vec<MailboxAddress>, BrokenAddress> {
+    let list = AddressList::parse(field.raw_value());
+    list.entries
+        .into_iter()
+        .map(|entry| entry.address.ok_or_else(|| BrokenAddress::new(field, entry.raw)))
+        .collect()
+}
+
+/// The author: From, and Sender if there are several authors.
+pub fn author(header: &HeaderBlock) -> Result<Author, InvalidAuthor> {
+    let field = only(header, "From")?.ok_or(InvalidAuthor::Missing)?;
+    let from = addresses(&field)?;
+    let sender = match from.len() {
+        0 => return Err(InvalidAuthor::Empty),
+        1 => None,
+        _ => Some(single_sender(header)?.ok_or(InvalidAuthor::NoSender)?),
+    };
+    Ok(Author { from, sender })
+}
+
+/// The one mailbox of the Sender field, if there is such a field.
+pub(super) fn single_sender(header: &HeaderBlock) -> Result<Option<MailboxAddress>, InvalidAuthor> {
+    let Some(field) = only(header, "Sender")? else { return Ok(None) };
+    match <[MailboxAddress; 1]>::try_from(addresses(&field)?) {
+        Ok([sender]) => Ok(Some(sender)),
+        Err(_) => Err(InvalidAuthor::NoSender),
+    }
+}
+
+fn only<'a>(header: &'a HeaderBlock, name: &'static str) -> Result<Option<Field<'a>>, InvalidAuthor> {
+    let mut fields = header.named(name);
+    let first = fields.next();
+    if fields.next().is_some() { Err(InvalidAuthor::Repeated(name)) } else { Ok(first) }
+}
+
+impl Author {
+    /// The mailboxes of the From field, at least one. A tenant must be allowed every one of them.
+    pub fn from(&self) -> &[MailboxAddress] {
+        &self.from
+    }
+
+    /// The mailbox that sends: the only one of From, or Sender.
+    pub fn mailbox(&self) -> &MailboxAddress {
+        self.sender.as_ref().unwrap_or(&self.from[0])
+    }
+}
+
+impl BrokenAddress {
+    fn new(field: &Field<'_>, entry: &[u8]) -> Self {
+        Self {
+            field: String::from_utf8_lossy(field.name()).into_owned(),
+            entry: String::from_utf8_lossy(entry).chars().take(100).collect(),
+        }
+    }
+}
+
+/// A field's value, taken apart.
+pub(super) struct AddressList<'a> {
+    pub(super) entries: Vec<Entry<'a>>,
+    /// The commas, colons and semicolons between the entries stand where RFC 5322 has them.
+    pub(super) regular: bool,
+}
+
+/// One mailbox, or what stands in its place. Groups are not entries, their members are.
+pub(super) struct Entry<'a> {
+    /// As it was written, folding included, without white space at both ends.
+    pub(super) raw: &'a [u8],
+    pub(super) address: Option<MailboxAddress>,
+    pub(super) regular: bool,
+}
+
+impl Entry<'_> {
+    /// The display name, decoded, where mail-parser finds one beside this very address.
+    pub(super) fn name(&self) -> Option<String> {
+        let parsed = mail_parser::parsers::MessageStream::new(self.raw).parse_address();
+        let parsed = parsed.as_address()?.first()?;
+        let same = parsed.address()?.parse::<MailboxAddress>().ok() == self.address;
+        parsed.name().filter(|_| same).map(str::to_owned)
+    }
+}
+
+impl<'a> AddressList<'a> {
+    /// `value` is what follows the colon, folded or not.
+    pub(super) fn parse(value: &'a [u8]) -> Self {
+        let mut reader = Reader {
+            value,
+            list: AddressList { entries: Vec::new(), regular: true },
+            group: Group::None,
+            comma: false,
+            entry: Draft::default(),
+        };
+        reader.read();
+        reader.list
+    }
+}
+
+/// Walks over the value once.
+struct Reader<'a> {
+    value: &'a [u8],
+    list: AddressList<'a>,
+    group: Group,
+    /// A comma was the last separator, so that another entry should follow.
+    comma: bool,
+    entry: Draft,
+}
+
+#[derive(PartialEq, Clone, Copy)]
+enum Group {
+    None,
+    /// Between the colon and the semicolon.
+    Open,
+    /// Behind the semicolon, where only a comma may follow.
+    Closed,
+}
+
+/// The entry being read. Positions are in the value.
+#[derive(Default)]
+struct Draft {
+    start: usize,
+    /// From the first to after the last byte that is neither white space, nor comment, nor in angle brackets.
+    bare: Option<Range<usize>>,
+    /// White space or a comment stands inside of `bare`.
+    gap: bool,
+    /// Between the angle brackets.
+    angle: Option<Range<usize>>,
+    /// An `@` stands outside of quotes, comments and angle brackets.
+    at_sign: bool,
+    comment: bool,
+    irregular: bool,
+    broken: bool,
+}
+
+impl Reader<'_> {
+    fn read(&mut self) {
+        let mut at = 0;
+        while let Some(&byte) = self.value.get(at) {
+            at = match byte {
+                b' ' | b'\t' | b'\r' | b'\n' => at + 1,
+                b'(' => self.comment(at),
+                b'"' => {
+                    let end = self.end_of_quote(at);
+                    self.bare(at, end)
+                }
+                b'<' => self.angle(at),
+                b'@' => self.at_sign(at),
+                b',' => self.comma(at),
+                b':' => self.colon(at),
+                b';' => self.semicolon(at),
+                _ => {
+                    // Specials and controls outside of quotes and comments: no two programs agree about them.
+                    self.entry.irregular |=
+                        matches!(byte, b')' | b'>' | b'[' | b']' | b'\\') || byte.is_ascii_control();
+                    self.bare(at, at + 1)
+                }
+            };
+        }
+        self.list.regular &= self.group != Group::Open;
+        self.end_entry(at, self.comma);
+    }
+
+    /// Reads one byte, or an escaped one, of a comment or of a quoted string. Returns where the next one is.
+    fn text(&mut self, at: usize) -> usize {
+        let escaped = self.value[at] == b'\\';
+        let byte = self.value.get(at + usize::from(escaped)).copied().unwrap_or_default();
+        self.entry.irregular |= match byte {
+            b'\t' | b' '..=b'~' | 0x80.. => false,
+            b'\r' | b'\n' => escaped,
+            _ => true,
+        };
+        at + 1 + usize::from(escaped)
+    }
+
+    /// Skips a comment, which may hold comments; an unfinished one to the end.
+    fn comment(&mut self, open: usize) -> usize {
+        self.entry.comment = true;
+        let mut depth = 0;
+        let mut at = open;
+        while let Some(&byte) = self.value.get(at) {
+            match byte {
+                b'(' => depth += 1,
+                b')' if depth == 1 => return at + 1,
+                b')' => depth -= 1,
+                _ => {}
+            }
+            at = self.text(at);
+        }
+        self.entry.broken = true;
+        self.value.len()
+    }
+
+    fn end_of_quote(&mut self, open: usize) -> usize {
+        let mut at = open + 1;
+        while let Some(&byte) = self.value.get(at) {
+            if byte == b'"' {
+                return at + 1;
+            }
+            at = self.text(at);
+        }
+        self.entry.broken = true;
+        self.value.len()
+    }
+
+    /// Reads to the closing angle bracket.
+    fn angle(&mut self, open: usize) -> usize {
+        self.entry.broken |= self.entry.angle.is_some();
+        let mut at = open + 1;
+        while let Some(&byte) = self.value.get(at) {
+            at = match byte {
+                b'"' => self.end_of_quote(at),
+                b'>' => {
+                    self.entry.angle = Some(open + 1..at);
+                    return at + 1;
+                }
+                _ => at + 1,
+            };
+        }
+        self.entry.broken = true;
+        self.value.len()
+    }
+
+    fn at_sign(&mut self, at: usize) -> usize {
+        self.entry.at_sign = true;
+        // An address literal may hold colons: [IPv6:::1].
+        let literal = self.value[at + 1..].starts_with(b"[");
+        let close = memchr::memchr(b']', &self.value[at..]).filter(|_| literal).unwrap_or(0);
+        // Lenient readers know neither these nor quoted local parts, except in angle brackets.
+        self.entry.irregular |=
+            self.value[at..=at + close].contains(&b':') || self.value[..at].ends_with(b"\"");
+        self.bare(at, at + close + 1)
+    }
+
+    /// Takes a piece of a display name, or of an address without angle brackets. Returns its end.
+    fn bare(&mut self, from: usize, to: usize) -> usize {
+        let entry = &mut self.entry;
+        entry.irregular |= entry.angle.is_some();
+        match &mut entry.bare {
+            Some(bare) => {
+                entry.gap |= bare.end != from;
+                bare.end = to;
+            }
+            None => entry.bare = Some(from..to),
+        }
+        to
+    }
+
+    fn comma(&mut self, at: usize) -> usize {
+        self.end_entry(at, self.group != Group::Closed);
+        if self.group == Group::Closed {
+            self.group = Group::None;
+        }
+        self.comma = true;
+        at + 1
+    }
+
+    /// What came before was the name of a group.
+    fn colon(&mut self, at: usize) -> usize {
+        let name = self.next_entry(at);
+        let plain = name.bare.is_some() && name.angle.is_none();
+        self.list.regular &= plain && !name.at_sign && !name.irregular && self.group == Group::None;
+        self.group = Group::Open;
+        self.comma = false;
+        at + 1
+    }
+
+    fn semicolon(&mut self, at: usize) -> usize {
+        self.list.regular &= self.group == Group::Open;
+        self.end_entry(at, self.comma);
+        self.group = Group::Closed;
+        self.comma = false;
+        at + 1
+    }
+
+    fn next_entry(&mut self, end: usize) -> Draft {
+        std::mem::replace(&mut self.entry, Draft { start: end + 1, ..Draft::default() })
+    }
+
+    /// `expected`: something must stand here. RFC 5322 section 4.4 lets old programs leave it out; that is irregular.
+    fn end_entry(&mut self, end: usize, expected: bool) {
+        let entry = self.next_entry(end);
+        if entry.bare.is_none() && entry.angle.is_none() && !entry.broken {
+            self.list.regular &= !expected && !entry.comment;
+            return;
+        }
+        self.list.regular &= self.group != Group::Closed;
+        let address = entry.address(self.value);
+        let regular = address.is_some() && !entry.irregular && !(entry.angle.is_some() && entry.at_sign);
+        self.list.entries.push(Entry { raw: self.value[entry.start..end].trim_ascii(), address, regular });
+    }
+}
+
+impl Draft {
+    fn address(&self, value: &[u8]) -> Option<MailboxAddress> {
+        let range = match (&self.angle, &self.bare) {
+            _ if self.broken => return None,
+            (Some(angle), _) => angle,
+            (None, Some(bare)) if !self.gap => bare,
+            _ => return None,
+        };
+        let text = str::from_utf8(value[range.clone()].trim_ascii()).ok()?;
+        // RFC 2047 section 5 forbids encoded words in addresses; who decodes them there reads another address.
+        if text.contains("=?") { None } else { text.parse().ok() }
+    }
+}

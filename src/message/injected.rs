@@ -1,0 +1,255 @@
+//! The envelope of a picked-up file.
+//!
+//! Two forms: lines that stand before the header (Exchange Replay, the SMTP service of IIS, .NET's
+//! `SpecifiedPickupDirectory`), or none, when the header itself says who sends and who receives (Exchange Pickup). In
+//! both, Bcc is taken out of what goes on. Errors say what to mend in the file.
+
+use super::{
+    AddressList, BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, InvalidAuthor, MailboxAddress,
+    author, recipients_of, single_sender, without_bcc,
+};
+
+/// Lines that Exchange Replay knows beside X-Sender and X-Receiver. Nothing here needs them.
+const REPLAY_LINES: [&str; 6] =
+    ["X-CreatedBy", END_OF_LINES, "X-ExtendedMessageProps", "X-HeloDomain", "X-Source", "X-SourceIPAddress"];
+const END_OF_LINES: &str = "X-EndOfInjectedXHeaders";
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPickup {
+    #[error("{0} X-Sender lines at the top of the file: exactly one is needed beside X-Receiver")]
+    SenderLines(usize),
+    #[error(
+        "an X-Sender line at the top of the file, but no X-Receiver line: one for each recipient is needed"
+    )]
+    NoReceiverLine,
+    #[error("{line}: {text:?} is not an address with parameters of the form KEY=VALUE")]
+    Line { line: &'static str, text: String },
+    #[error("To, Cc and Bcc name no recipient")]
+    NoRecipient,
+    #[error(transparent)]
+    Sender(#[from] InvalidAuthor),
+    #[error(transparent)]
+    Recipient(#[from] BrokenAddress),
+}
+
+/// The envelope in X-Sender and X-Receiver lines at the very top, and the header without them and without Bcc.
+///
+/// `None` if the header does not begin with such lines. The sender may be `<>`. `BODY=7BIT` is heeded; other
+/// parameters (`RET=`, `NOTIFY=` …) are let pass, as nothing on the way to Graph could honour them.
+pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, HeaderBlock)>, InvalidPickup> {
+    let lines = injected_lines(header);
+    let senders: Vec<_> = lines.iter().filter(|line| line.is("X-Sender")).collect();
+    let receivers: Vec<_> = lines.iter().filter(|line| line.is("X-Receiver")).collect();
+    let sender = match (senders.as_slice(), receivers.as_slice()) {
+        ([], []) => return Ok(None),
+        ([_], []) => return Err(InvalidPickup::NoReceiverLine),
+        ([sender], _) => sender,
+        _ => return Err(InvalidPickup::SenderLines(senders.len())),
+    };
+
+    let (sender, body) = read_line(sender, "X-Sender")?;
+    let receivers = receivers
+        .into_iter()
+        .map(|line| read_line(line, "X-Receiver")?.0.ok_or_else(|| invalid_line(line, "X-Receiver")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let envelope = Envelope::new(sender, receivers, body).map_err(|_| InvalidPickup::NoReceiverLine)?;
+    let rest = HeaderBlock::from_fields(header.fields().skip(lines.len()));
+    Ok(Some((envelope, without_bcc(&rest))))
+}
+
+/// The envelope in the header, by the rules of Exchange's Pickup folder, and the header without Bcc.
+///
+/// The sender is From if that names one mailbox, else Sender. The recipients are To, Cc and Bcc.
+pub fn pickup_envelope(header: &HeaderBlock) -> Result<(Envelope, HeaderBlock), InvalidPickup> {
+    let sender = match author(header) {
+        Ok(author) => author.mailbox().clone(),
+        Err(InvalidAuthor::Missing) => single_sender(header)?.ok_or(InvalidAuthor::Missing)?,
+        Err(why) => return Err(why.into()),
+    };
+    let envelope = Envelope::new(Some(sender), recipients_of(header)?, FILE_BODY)
+        .map_err(|_| InvalidPickup::NoRecipient)?;
+    Ok((envelope, without_bcc(header)))
+}
+
+/// A file promises nothing about its octets.
+const FILE_BODY: BodyKind = BodyKind::EightBitMime;
+
+fn injected_lines(header: &HeaderBlock) -> Vec<Field<'_>> {
+    let known = |field: &Field<'_>| {
+        field.is("X-Sender") || field.is("X-Receiver") || REPLAY_LINES.iter().any(|name| field.is(name))
+    };
+    let mut lines: Vec<_> = header.fields().take_while(known).collect();
+    if let Some(end) = lines.iter().position(|line| line.is(END_OF_LINES)) {
+        lines.truncate(end + 1);
+    }
+    lines
+}
+
+/// The address, `None` for `<>`, and what the parameters say about the body.
+fn read_line(
+    line: &Field<'_>,
+    name: &'static str,
+) -> Result<(Option<MailboxAddress>, BodyKind), InvalidPickup> {
+    let value = line.value();
+    let (path, parameters) = value.split_at(end_of_path(&value));
+    let mut body = FILE_BODY;
+    for parameter in parameters.split(u8::is_ascii_whitespace).filter(|parameter| !parameter.is_empty()) {
+        if !parameter.contains(&b'=') {
+            return Err(invalid_line(line, name));
+        }
+        if parameter.eq_ignore_ascii_case(b"BODY=7BIT") {
+            body = BodyKind::SevenBit;
+        }
+    }
+    if path == b"<>" {
+        return Ok((None, body));
+    }
+    match AddressList::parse(path).entries.as_slice() {
+        [entry] if entry.address.is_some() => Ok((entry.address.clone(), body)),
+        _ => Err(invalid_line(line, name)),
+    }
+}
+
+/// Behind the closing angle bracket; without brackets, before the first white space.
+fn end_of_path(value: &[u8]) -> usize {
+    let mut quoted = false;
+    let mut escaped = false;
+    let mut space = None;
+    for (at, byte) in value.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'>' => return at + 1,
+            b' ' | b'\t' => space = space.or(Some(at)),
+            _ => {}
+        }
+    }
+    let open = memchr::memchr(b'<', value);
+    space.filter(|_| open.is_none()).unwrap_or(value.len())
+}
+
+fn invalid_line(line: &Field<'_>, name: &'static str) -> InvalidPickup {
+    InvalidPickup::Line {
+        line: name,
+        text: String::from_utf8_lossy(&line.value()).chars().take(200).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::HeaderScanner;
+
+    fn header(text: &str) -> HeaderBlock {
+        HeaderScanner::split_message(text.as_bytes()).unwrap().header
+    }
+
+    fn injected(text: &str) -> Result<Option<(String, String)>, InvalidPickup> {
+        let found = injected_envelope(&header(text))?;
+        Ok(found.map(|(envelope, rest)| {
+            let to: Vec<_> = envelope.recipients().iter().map(MailboxAddress::as_str).collect();
+            let from = envelope.sender().map_or("", MailboxAddress::as_str);
+            (format!("{from} > {}", to.join(" ")), String::from_utf8(rest.into_bytes()).unwrap())
+        }))
+    }
+
+    #[test]
+    fn lines_at_the_top_are_the_envelope() {
+        let rows = [
+            ("X-Sender: <a@x.se>\nX-Receiver: <b@y.se>\n", "a@x.se > b@y.se"),
+            ("x-sender: a@x.se\nx-RECEIVER: b@y.se\nX-Receiver:c@y.se\n", "a@x.se > b@y.se c@y.se"),
+            ("X-Receiver: B@y.se\nX-Sender: <>\nX-Receiver: b@Y.se\n", " > B@y.se"),
+            (
+                "X-Sender: =?utf-8?B?w4XDpA==?= <a@x.se>\nX-Receiver: \"Bee, <B>\" <b@y.se>\n",
+                "a@x.se > b@y.se",
+            ),
+            (
+                "X-Sender: <a@x.se> BODY=8bitmime RET=HDRS auth=<>\nX-Receiver: <b@y.se> NOTIFY=NEVER ORcpt=rfc822;b@y.se\n",
+                "a@x.se > b@y.se",
+            ),
+            ("X-Sender: a@x.se BODY=7bit\nX-Receiver: \"b b\"@y.se NOTIFY=NEVER\n", "a@x.se > \"b b\"@y.se"),
+            (
+                "X-HeloDomain: h\nX-Source: Replay\nX-Sender: a@x.se\nX-CreatedBy: me\nX-Receiver: b@y.se\n\
+                 X-SourceIPAddress: 0.0.0.0\nX-ExtendedMessageProps: x\nX-EndOfInjectedXHeaders: 99\n",
+                "a@x.se > b@y.se",
+            ),
+        ];
+        for (lines, envelope) in rows {
+            let text =
+                format!("{lines}From: o@x.se\nX-Receiver: no@y.se\nBcc: hidden@y.se\nTo: t@y.se\n\nbody");
+            let rest = "From: o@x.se\r\nX-Receiver: no@y.se\r\nTo: t@y.se\r\n";
+            let found = injected(&text);
+            // Behind the end marker, or behind another field, the lines mean nothing.
+            assert_eq!(found, Ok(Some((envelope.to_owned(), rest.to_owned()))), "{lines}");
+        }
+    }
+
+    #[test]
+    fn the_body_parameter_is_heeded() {
+        let found = injected_envelope(&header("X-Sender: <a@x.se> BODY=7bit\nX-Receiver: <b@y.se>\n"));
+        assert_eq!(found.unwrap().unwrap().0.body(), BodyKind::SevenBit);
+    }
+
+    #[test]
+    fn plain_headers_have_no_lines() {
+        assert_eq!(injected("From: a@x.se\nX-Sender: a@x.se\nX-Receiver: b@y.se\n"), Ok(None));
+        assert_eq!(injected("X-Source: a program\nFrom: a@x.se\n"), Ok(None));
+        assert_eq!(injected(""), Ok(None));
+    }
+
+    #[test]
+    fn errors_say_what_to_mend() {
+        let rows = [
+            ("X-Sender: a@x.se\n", "no X-Receiver"),
+            ("X-Receiver: b@y.se\n", "0 X-Sender"),
+            ("X-Sender: a@x.se\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "2 X-Sender"),
+            ("X-Sender: a@x.se\nX-Receiver: b@y.se, c@y.se\n", "X-Receiver: \"b@y.se, c@y.se\""),
+            ("X-Sender: a@x.se\nX-Receiver: <b@y.se> <c@y.se>\n", "KEY=VALUE"),
+            ("X-Sender: a@x.se\nX-Receiver: <>\n", "X-Receiver: \"<>\""),
+            ("X-Sender: root\nX-Receiver: b@y.se\n", "X-Sender: \"root\""),
+        ];
+        for (lines, part) in rows {
+            let text = injected(lines).unwrap_err().to_string();
+            assert!(text.contains(part), "{lines:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn plain_pickup() {
+        let (envelope, rest) = pickup_envelope(&header(
+            "From: A <a@x.se>\nTo: b@y.se\nCC: g: c@y.se;\nBcc: d@y.se,\n b@y.se\nSubject: s\n",
+        ))
+        .unwrap();
+        assert_eq!(envelope.sender().unwrap().as_str(), "a@x.se");
+        let to: Vec<_> = envelope.recipients().iter().map(MailboxAddress::as_str).collect();
+        assert_eq!(to, ["b@y.se", "c@y.se", "d@y.se"]);
+        assert_eq!(rest.as_bytes(), b"From: A <a@x.se>\r\nTo: b@y.se\r\nCC: g: c@y.se;\r\nSubject: s\r\n");
+    }
+
+    #[test]
+    fn the_sender_of_a_plain_pickup() {
+        let sender = |text: &str| {
+            let envelope = pickup_envelope(&header(&format!("{text}To: b@y.se\n")));
+            envelope
+                .map(|(envelope, _)| envelope.sender().unwrap().to_string())
+                .map_err(|why| why.to_string())
+        };
+        assert_eq!(sender("From: a@x.se\nSender: s@x.se\n"), Ok("a@x.se".to_owned()));
+        assert_eq!(sender("From: a@x.se, b@x.se\nSender: s@x.se\n"), Ok("s@x.se".to_owned()));
+        assert_eq!(sender("Sender: s@x.se\n"), Ok("s@x.se".to_owned()));
+        let why = |text: &str| sender(text).unwrap_err();
+        assert!(why("").contains("no From"));
+        assert!(why("From: a@x.se, b@x.se\n").contains("Sender"));
+        assert!(why("From: a@x.se, b@x.se\nSender: s@x.se, t@x.se\n").contains("exactly one"));
+        assert!(why("From: root\n").contains("From: \"root\""));
+    }
+
+    #[test]
+    fn a_plain_pickup_needs_recipients() {
+        let why = |text: &str| pickup_envelope(&header(text)).unwrap_err().to_string();
+        assert!(why("From: a@x.se\nTo: undisclosed-recipients:;\n").contains("no recipient"));
+        assert!(why("From: a@x.se\nTo: b@y.se\nCc: bob\n").contains("Cc: \"bob\""));
+    }
+}

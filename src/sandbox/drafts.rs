@@ -1,0 +1,192 @@
+//! Calls on messages: drafts are created, read, changed and sent; what was sent can be found again.
+//!
+//! `Prefer: IdType="ImmutableId"` decides which kind of id an answer gives.
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::{
+    errors::{GraphError, iso, json_response},
+    graph::{Caller, Folder},
+    items::{Draft, Item},
+    mime,
+    resource::{self, FileAttachment, MessageResource},
+    send::submit,
+    server::{Exchange, empty, is_media_type},
+    store::{Via, lock},
+    urlencoded::pairs,
+};
+use crate::clock;
+
+pub(super) fn create(caller: &Caller<'_>, exchange: &Exchange, body: Bytes) -> Result<Response, GraphError> {
+    let draft = if is_media_type(exchange, "text/plain") {
+        let raw = mime::decode(&body)?;
+        if caller.world.options.limits.mime_bytes.is_some_and(|most| raw.len() > most) {
+            // As with sendMail: no error, and nothing created (microsoft-graph-docs#13979).
+            return Ok(empty(StatusCode::OK));
+        }
+        Draft::from_mime(raw)?
+    } else {
+        let message: MessageResource = resource::parse(&body)?;
+        message.check()?;
+        Draft { attachments: message.inline_attachments()?, message, mime: None, created: clock::now() }
+    };
+    let mut items = lock(&caller.mailbox.items);
+    let item = items.insert(draft);
+    Ok(answer(caller, exchange, StatusCode::CREATED, render(caller, exchange, item)))
+}
+
+pub(super) fn read(caller: &Caller<'_>, exchange: &Exchange, id: &str) -> Result<Response, GraphError> {
+    let items = lock(&caller.mailbox.items);
+    let item = items.find(id, &caller.mailbox.address)?;
+    Ok(answer(caller, exchange, StatusCode::OK, render(caller, exchange, item)))
+}
+
+/// Understands `$filter=internetMessageId eq '…'` and `$select`.
+pub(super) fn list(caller: &Caller<'_>, exchange: &Exchange, folder: Folder) -> Result<Response, GraphError> {
+    let wanted = query(exchange, "$filter").map(|filter| parse_filter(&filter)).transpose()?;
+    let items = lock(&caller.mailbox.items);
+    let value: Vec<Value> = items
+        .all()
+        .filter(|item| match folder {
+            Folder::All => true,
+            Folder::Drafts => matches!(item, Item::Draft(..)),
+            Folder::SentItems => matches!(item, Item::Sent(..)),
+        })
+        .filter(|item| wanted.as_deref().is_none_or(|wanted| wanted == item.internet_message_id()))
+        .map(|item| render(caller, exchange, item))
+        .collect();
+    Ok(answer(caller, exchange, StatusCode::OK, json!({ "value": value })))
+}
+
+pub(super) fn update(
+    caller: &Caller<'_>,
+    exchange: &Exchange,
+    id: &str,
+    body: &[u8],
+) -> Result<Response, GraphError> {
+    let change: MessageResource = resource::parse(body)?;
+    change.check()?;
+    let mut items = lock(&caller.mailbox.items);
+    let (number, draft) = items.draft(id, &caller.mailbox.address)?;
+    if !change.only_recipients() {
+        draft.open();
+    }
+    draft.message.merge(change);
+    let item = Item::Draft(number, draft);
+    Ok(answer(caller, exchange, StatusCode::OK, render(caller, exchange, item)))
+}
+
+pub(super) fn delete(caller: &Caller<'_>, id: &str) -> Result<Response, GraphError> {
+    lock(&caller.mailbox.items).remove(id, &caller.mailbox.address)?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// The mailbox is locked throughout, so that two calls cannot send one draft twice.
+pub(super) fn send(caller: &Caller<'_>, exchange: &Exchange, id: &str) -> Result<Response, GraphError> {
+    if exchange.header("content-length").is_none() && exchange.header("transfer-encoding").is_none() {
+        let message = "A POST without a body needs Content-Length: 0.";
+        return Err(GraphError::new(StatusCode::LENGTH_REQUIRED, "LengthRequired", message));
+    }
+    let mut items = lock(&caller.mailbox.items);
+    let mailbox = &caller.mailbox.address;
+    let (number, draft) = items.draft(id, mailbox)?;
+    let submission = match &draft.mime {
+        Some(raw) => resource::address(&draft.message, mailbox, raw.clone())?,
+        None => resource::build(&draft.message, &draft.attachments, mailbox)?,
+    };
+    let (internet_message_id, subject) = (submission.message_id.clone(), submission.subject.clone());
+    submit(caller, submission, Via::Draft)?;
+    let after = caller.world.options.sent_items_after;
+    items.keep_sent(Some(number), internet_message_id, subject, after);
+    Ok(empty(StatusCode::ACCEPTED))
+}
+
+pub(super) fn attach(caller: &Caller<'_>, id: &str, body: &[u8]) -> Result<Response, GraphError> {
+    let attachment = resource::parse::<FileAttachment>(body)?.decode()?;
+    let mut answer = json!({
+        "@odata.type": "#microsoft.graph.fileAttachment",
+        "name": attachment.name,
+        "contentType": attachment.content_type,
+        "isInline": attachment.inline,
+        "contentId": attachment.content_id,
+        "size": attachment.content.len(),
+    });
+    let mut items = lock(&caller.mailbox.items);
+    let (number, draft) = items.draft(id, &caller.mailbox.address)?;
+    answer["id"] = draft.add(number, attachment).into();
+    Ok(json_response(StatusCode::CREATED, &answer))
+}
+
+/// The properties that `$select` leaves.
+fn render(caller: &Caller<'_>, exchange: &Exchange, item: Item<'_>) -> Value {
+    let mut message = match item {
+        Item::Draft(_, draft) => {
+            let mut message = serde_json::to_value(&draft.message).unwrap_or_default();
+            message["isDraft"] = true.into();
+            message["parentFolderId"] = "drafts".into();
+            message["hasAttachments"] = (!draft.attachments.is_empty()).into();
+            message["createdDateTime"] = iso(draft.created).into();
+            message
+        }
+        Item::Sent(_, sent) => json!({
+            "internetMessageId": sent.internet_message_id,
+            "subject": sent.subject,
+            "isDraft": false,
+            "parentFolderId": "sentitems",
+            "sentDateTime": iso(sent.at),
+        }),
+    };
+    message["id"] = item.id(&caller.mailbox.address, wants_immutable(exchange)).into();
+    select(exchange, message)
+}
+
+/// Drops what `$select` does not name. The id always stays.
+fn select(exchange: &Exchange, mut message: Value) -> Value {
+    if let (Some(names), Some(fields)) = (query(exchange, "$select"), message.as_object_mut()) {
+        let names: Vec<&str> = names.split(',').map(str::trim).collect();
+        fields.retain(|name, _| name == "id" || names.contains(&name.as_str()));
+    }
+    message
+}
+
+fn answer(caller: &Caller<'_>, exchange: &Exchange, status: StatusCode, mut body: Value) -> Response {
+    let mailbox = &caller.mailbox.address;
+    let base = &caller.world.url;
+    body["@odata.context"] = format!("{base}/v1.0/$metadata#users('{mailbox}')/messages").into();
+    let mut response = json_response(status, &body);
+    if wants_immutable(exchange) {
+        let applied = HeaderValue::from_static("IdType=\"ImmutableId\"");
+        response.headers_mut().insert("preference-applied", applied);
+    }
+    let id = body["id"].as_str().filter(|_| status == StatusCode::CREATED);
+    let location = id.map(|id| format!("{base}/v1.0/users/{mailbox}/messages/{id}"));
+    if let Some(location) = location.and_then(|location| HeaderValue::from_str(&location).ok()) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn wants_immutable(exchange: &Exchange) -> bool {
+    let wish = exchange.header("prefer").unwrap_or_default().replace([' ', '"'], "");
+    wish.split([',', ';']).any(|part| part.eq_ignore_ascii_case("IdType=ImmutableId"))
+}
+
+fn parse_filter(filter: &str) -> Result<String, GraphError> {
+    let literal = filter
+        .trim()
+        .strip_prefix("internetMessageId")
+        .and_then(|rest| rest.trim_start().strip_prefix("eq "))
+        .and_then(|rest| rest.trim().strip_prefix('\'')?.strip_suffix('\''));
+    match literal {
+        // A quote inside is written twice.
+        Some(text) if !text.replace("''", "").contains('\'') => Ok(text.replace("''", "'")),
+        _ => Err(GraphError::bad("BadRequest", format!("Invalid filter clause: {filter}"))),
+    }
+}
+
+fn query(exchange: &Exchange, name: &str) -> Option<String> {
+    pairs(exchange.uri.query()?).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}

@@ -1,0 +1,194 @@
+//! What the simulated service consists of: organisations, their mailboxes, and the limits it keeps.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+/// How to start a [`Service`](super::Service). The default has no organisations, listens on a free loopback port and
+/// keeps Microsoft's published limits.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Port 0: any free port, see [`Service::address`](super::Service::address).
+    pub address: SocketAddr,
+    pub directories: Vec<Directory>,
+    pub limits: Limits,
+    /// How 429 answers name the time to wait.
+    pub retry_after: RetryAfter,
+    /// `expires_in` of tokens. Zero: every token is expired when it arrives. Microsoft: 60 to 90 minutes.
+    pub token_lifetime: Duration,
+    /// How long an upload URL works, counted from its creation and not lengthened by chunks.
+    pub upload_lifetime: Duration,
+    /// How long a sent message takes to appear in Sent Items. Microsoft publishes no figure; minutes happen.
+    pub sent_items_after: Duration,
+    /// Delivered messages to keep, the last ones; all are counted.
+    pub keep_messages: usize,
+    /// Octets of delivered messages to keep, the last ones. At least one message is always kept.
+    pub keep_bytes: usize,
+    /// Calls to keep in the log, the last ones; all are counted.
+    pub keep_calls: usize,
+}
+
+/// One organisation, with the one application that may log in to it.
+#[derive(Clone)]
+pub struct Directory {
+    /// The names it goes by in login URLs: its domains, its GUID. The first is its name here.
+    pub names: Vec<String>,
+    pub client_id: String,
+    pub client_secret: String,
+    /// Application permissions, such as `Mail.Send` and `Mail.ReadWrite`.
+    pub roles: Vec<String>,
+    pub mailboxes: MailboxPolicy,
+    /// Pairs (mailbox, From address) that may be sent although they differ.
+    pub send_as: Vec<(String, String)>,
+}
+
+/// Which mailboxes an organisation has.
+#[derive(Debug, Clone)]
+pub enum MailboxPolicy {
+    /// Every address at these domains.
+    AnyAt(Vec<String>),
+    /// These addresses.
+    Listed(Vec<String>),
+}
+
+/// What one application may do with one mailbox, and how large things may be. `None`: no limit.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Messages in a rolling minute. Exchange Online: 30. The real service may slow surplus mail down instead of
+    /// refusing it; refusing is what a client has to be ready for.
+    pub messages_per_minute: Option<u32>,
+    /// Calls at a time. Outlook service limit: 4.
+    pub concurrency: Option<u32>,
+    /// Outlook service limit: 10,000. Refused calls count too.
+    pub requests_per_10_minutes: Option<u64>,
+    /// Octets of POST, PATCH and PUT bodies. Outlook service limit: 150 MB.
+    pub upload_per_5_minutes: Option<u64>,
+    /// Octets of a request's body, 413 above. Graph: 4 MiB.
+    pub request_bytes: usize,
+    /// Octets of a MIME message after base64 is taken off. Above it the service has been seen to answer 200 and to
+    /// send nothing (microsoft-graph-docs#13979): 2240 KiB.
+    pub mime_bytes: Option<usize>,
+    /// Octets of a message built from a draft. Exchange Online's default: 35 MB.
+    pub message_bytes: Option<usize>,
+    /// Recipients of one message. Exchange Online's default: 500.
+    pub recipients: Option<usize>,
+}
+
+/// The form of the `Retry-After` header on 429.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// `2.128`, as in Microsoft's own example, though RFC 9110 section 10.2.3 has whole seconds only.
+    Fractional,
+    /// Rounded up.
+    Whole,
+    /// This text, whatever the wait is.
+    Fixed(String),
+    /// No header.
+    Absent,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            directories: Vec::new(),
+            limits: Limits::default(),
+            retry_after: RetryAfter::Fractional,
+            token_lifetime: Duration::from_secs(3599),
+            upload_lifetime: Duration::from_secs(3600),
+            sent_items_after: Duration::ZERO,
+            keep_messages: 1000,
+            keep_bytes: 256 << 20,
+            keep_calls: 10_000,
+        }
+    }
+}
+
+impl Directory {
+    /// An organisation named `domain` with every mailbox at that domain, whose application may send and edit mail.
+    pub fn new(
+        domain: impl Into<String>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
+    ) -> Self {
+        let domain = domain.into();
+        Self {
+            names: vec![domain.clone()],
+            client_id: client_id.into(),
+            client_secret: client_secret.into(),
+            roles: vec!["Mail.Send".into(), "Mail.ReadWrite".into()],
+            mailboxes: MailboxPolicy::AnyAt(vec![domain]),
+            send_as: Vec::new(),
+        }
+    }
+
+    /// The first of its names.
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory")
+            .field("names", &self.names)
+            .field("client_id", &self.client_id)
+            .field("client_secret", &"(secret)")
+            .field("roles", &self.roles)
+            .field("mailboxes", &self.mailboxes)
+            .field("send_as", &self.send_as)
+            .finish()
+    }
+}
+
+impl MailboxPolicy {
+    pub(super) fn has(&self, address: &str) -> bool {
+        match self {
+            Self::AnyAt(domains) => address
+                .rsplit_once('@')
+                .is_some_and(|(_, domain)| domains.iter().any(|d| d.eq_ignore_ascii_case(domain))),
+            Self::Listed(addresses) => addresses.iter().any(|a| a.eq_ignore_ascii_case(address)),
+        }
+    }
+}
+
+impl Limits {
+    /// No throttling, for benchmarks. Sizes stay limited.
+    pub fn unthrottled() -> Self {
+        Self {
+            messages_per_minute: None,
+            concurrency: None,
+            requests_per_10_minutes: None,
+            upload_per_5_minutes: None,
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            messages_per_minute: Some(30),
+            concurrency: Some(4),
+            requests_per_10_minutes: Some(10_000),
+            upload_per_5_minutes: Some(150_000_000),
+            request_bytes: 4 << 20,
+            mime_bytes: Some(2240 << 10),
+            message_bytes: Some(35 << 20),
+            recipients: Some(500),
+        }
+    }
+}
+
+impl RetryAfter {
+    pub(super) fn header(&self, wait: Duration) -> Option<String> {
+        match self {
+            Self::Fractional => Some(format!("{:.3}", wait.as_secs_f64().max(0.001))),
+            Self::Whole => Some(format!("{}", wait.as_secs_f64().ceil().max(1.0))),
+            Self::Fixed(text) => Some(text.clone()),
+            Self::Absent => None,
+        }
+    }
+}

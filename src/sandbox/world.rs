@@ -1,0 +1,95 @@
+//! Everything behind the one port: organisations, mailboxes, tokens, uploads, faults, and the record of it all.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    faults::Faults,
+    items::Items,
+    limits::Gate,
+    options::{Directory, Options},
+    store::Store,
+    token::Tokens,
+    uploads::Uploads,
+};
+
+pub(super) struct World {
+    /// `http://ADDRESS`: both the login and the Graph base, and so a token audience.
+    pub(super) url: String,
+    pub(super) options: Options,
+    pub(super) tenants: Vec<Arc<Tenant>>,
+    pub(super) tokens: Tokens,
+    pub(super) uploads: Uploads,
+    pub(super) faults: Faults,
+    pub(super) store: Store,
+    pub(super) stop: CancellationToken,
+}
+
+/// An organisation while the service runs.
+pub(super) struct Tenant {
+    pub(super) directory: Directory,
+    /// By address in lower case; those that have been used.
+    mailboxes: RwLock<HashMap<String, Arc<Mailbox>>>,
+}
+
+pub(super) struct Mailbox {
+    /// In lower case.
+    pub(super) address: String,
+    pub(super) gate: Gate,
+    pub(super) items: Mutex<Items>,
+}
+
+impl World {
+    pub(super) fn new(url: String, mut options: Options) -> Self {
+        let tenants = std::mem::take(&mut options.directories)
+            .into_iter()
+            .map(|directory| Arc::new(Tenant { directory, mailboxes: RwLock::default() }))
+            .collect();
+        Self {
+            url,
+            tenants,
+            tokens: Tokens::default(),
+            uploads: Uploads::default(),
+            faults: Faults::default(),
+            store: Store::new(options.keep_messages, options.keep_bytes, options.keep_calls),
+            stop: CancellationToken::new(),
+            options,
+        }
+    }
+
+    /// The organisation that a login URL names.
+    pub(super) fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.iter().find(|t| t.directory.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
+    }
+
+    pub(super) fn peak(&self, mailbox: &str) -> u32 {
+        let mailbox = mailbox.to_lowercase();
+        self.tenants.iter().filter_map(|t| t.used(&mailbox)).map(|m| m.gate.peak()).max().unwrap_or(0)
+    }
+}
+
+impl Tenant {
+    /// `None`: this organisation has no such mailbox.
+    pub(super) fn mailbox(&self, address: &str) -> Option<Arc<Mailbox>> {
+        let address = address.to_lowercase();
+        if let Some(mailbox) = self.used(&address) {
+            return Some(mailbox);
+        }
+        if !self.directory.mailboxes.has(&address) {
+            return None;
+        }
+        let mut mailboxes = self.mailboxes.write().unwrap_or_else(PoisonError::into_inner);
+        let mailbox = mailboxes
+            .entry(address.clone())
+            .or_insert_with(|| Arc::new(Mailbox { address, gate: Gate::default(), items: Mutex::default() }));
+        Some(mailbox.clone())
+    }
+
+    fn used(&self, lower_case: &str) -> Option<Arc<Mailbox>> {
+        self.mailboxes.read().unwrap_or_else(PoisonError::into_inner).get(lower_case).cloned()
+    }
+}

@@ -1,0 +1,352 @@
+//! One tenant's pool: its mailbox queues, whose turn it is, and whether the tenant can deliver at all.
+//!
+//! Bookkeeping only: no I/O, no spawning. The scheduler asks [`Pool::next`] for the next message and says how it went.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Blocked,
+    depth::{Counts, Depth},
+    limits::{MailboxLimits, TokioClock},
+    queue::{Queue, Standing},
+};
+use crate::{
+    clock::{self, Timestamp},
+    config::Tenant,
+    message::{MailboxAddress, MessageId},
+    spool::{Lane, Waiting},
+    telemetry::{LimitKind, Metrics},
+};
+
+pub(super) struct Pool {
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) credential: Credential,
+    pub(super) in_flight: usize,
+    /// Whether the scheduler has it among the pools that may have something to do.
+    pub(super) is_runnable: bool,
+    /// Whether the credential has been asked for.
+    pub(super) is_preparing: bool,
+    messages: BTreeMap<MessageId, Entry>,
+    queues: HashMap<QueueId, Queue>,
+    by_mailbox: HashMap<MailboxAddress, QueueId>,
+    last_queue: QueueId,
+    turn: VecDeque<QueueId>,
+    counts: Counts,
+    depth: Arc<Depth>,
+    metrics: Metrics,
+    clock: TokioClock,
+}
+
+pub(super) type QueueId = u32;
+
+/// Whether the tenant has what it needs to deliver.
+#[derive(Debug)]
+pub(super) enum Credential {
+    Unknown,
+    Good { until: Instant },
+    Blocked { until: Instant, because: Blocked },
+}
+
+struct Entry {
+    queue: QueueId,
+    lane: Arc<Lane>,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Ready,
+    Scheduled(Timestamp),
+    /// With a worker; the number tells one claim of a message from the next.
+    Leased(u64),
+}
+
+/// A message whose turn it is.
+pub(super) struct Turn {
+    pub(super) id: MessageId,
+    pub(super) lane: Arc<Lane>,
+    pub(super) queue: QueueId,
+    pub(super) mailbox: MailboxAddress,
+}
+
+/// What [`Pool::next`] finds.
+pub(super) enum Next {
+    Take(Turn),
+    /// This queue sleeps until then; others may still have something.
+    Sleep(QueueId, Instant),
+    Nothing,
+}
+
+impl Pool {
+    pub(super) fn new(tenant: Arc<Tenant>, depth: Arc<Depth>, metrics: Metrics, clock: TokioClock) -> Self {
+        Self {
+            tenant,
+            credential: Credential::Unknown,
+            in_flight: 0,
+            is_runnable: false,
+            is_preparing: false,
+            messages: BTreeMap::new(),
+            queues: HashMap::new(),
+            by_mailbox: HashMap::new(),
+            last_queue: 0,
+            turn: VecDeque::new(),
+            counts: Counts::default(),
+            depth,
+            metrics,
+            clock,
+        }
+    }
+
+    /// Takes in a message that waits. Answers when to [promote](Pool::promote) its queue, if it is not due yet and
+    /// nothing of that queue is due earlier.
+    pub(super) fn add(&mut self, waiting: Waiting) -> Option<(QueueId, Instant)> {
+        let Waiting { id, lane, due } = waiting;
+        let queue_id = self.queue_for(&lane);
+        if let Some(before) = self.messages.remove(&id) {
+            self.uncount(before.place);
+        }
+        let queue = self.queues.get_mut(&queue_id)?;
+        queue.last_used = Instant::now();
+        let place = if due <= clock::now() {
+            queue.ready.push_back(id);
+            Place::Ready
+        } else {
+            queue.scheduled.insert((due, id));
+            Place::Scheduled(due)
+        };
+        self.count(place);
+        self.messages.insert(id, Entry { queue: queue_id, lane, place });
+        if place == Place::Ready {
+            self.put_in_turn(queue_id);
+            return None;
+        }
+        let (queue, at) = (self.queues.get_mut(&queue_id)?, clock::instant_of(due));
+        if queue.promote_at.is_some_and(|earlier| earlier <= at) {
+            return None;
+        }
+        queue.promote_at = Some(at);
+        Some((queue_id, at))
+    }
+
+    /// Moves what is due now to the ready part. Answers when to come again. `at` is when this call was asked for: one
+    /// that an earlier one has replaced does nothing.
+    pub(super) fn promote(&mut self, queue_id: QueueId, at: Instant) -> Option<Instant> {
+        let now = clock::now();
+        let queue = self.queues.get_mut(&queue_id)?;
+        if queue.promote_at != Some(at) {
+            return None;
+        }
+        let mut due_now = Vec::new();
+        while let Some(&(due, id)) = queue.scheduled.first()
+            && due <= now
+        {
+            queue.scheduled.pop_first();
+            due_now.push((due, id));
+        }
+        // Due times are whole milliseconds, timers are not: never the same instant again.
+        let later = Instant::now() + Duration::from_millis(1);
+        let next = queue.scheduled.first().map(|(due, _)| clock::instant_of(*due).max(later));
+        queue.promote_at = next;
+        for (due, id) in due_now {
+            // An entry that has been re-announced since then stands elsewhere.
+            let Some(entry) = self.messages.get_mut(&id).filter(|entry| entry.place == Place::Scheduled(due))
+            else {
+                continue;
+            };
+            entry.place = Place::Ready;
+            self.counts.scheduled -= 1;
+            self.counts.ready += 1;
+            if let Some(queue) = self.queues.get_mut(&queue_id) {
+                queue.ready.push_back(id);
+            }
+        }
+        self.put_in_turn(queue_id);
+        next
+    }
+
+    /// The next message that its limits allow, and its permit with it.
+    pub(super) fn next(&mut self, lease: u64) -> Next {
+        while let Some(queue_id) = self.turn.pop_front() {
+            let Some(queue) = self.queues.get_mut(&queue_id) else { continue };
+            queue.standing = Standing::Idle;
+            let messages = &self.messages;
+            let is_ready = |id: &MessageId| messages.get(id).is_some_and(|entry| entry.place == Place::Ready);
+            while queue.ready.front().is_some_and(|id| !is_ready(id)) {
+                queue.ready.pop_front();
+            }
+            let Some(&id) = queue.ready.front() else { continue };
+            if !queue.limits.has_slot(queue.in_flight) {
+                self.stand(queue_id, Standing::Full);
+                continue;
+            }
+            if let Err(wait) = queue.limits.take() {
+                let until = Instant::now() + wait;
+                self.sleep(queue_id, until, LimitKind::MessagesPerMinute);
+                return Next::Sleep(queue_id, until);
+            }
+            queue.ready.pop_front();
+            queue.in_flight += 1;
+            queue.last_used = Instant::now();
+            let mailbox = queue.mailbox.clone();
+            self.put_in_turn(queue_id);
+            if let Some(lane) = self.lease(id, lease) {
+                return Next::Take(Turn { id, lane, queue: queue_id, mailbox });
+            }
+        }
+        Next::Nothing
+    }
+
+    /// The oldest message that has outlived `give_up_after` and is with no worker.
+    pub(super) fn next_expired(&mut self, accepted_before: Timestamp, lease: u64) -> Option<Turn> {
+        let oldest = self.messages.range(..MessageId::first_at(accepted_before));
+        let mut waiting = oldest.filter(|(_, entry)| !matches!(entry.place, Place::Leased(_)));
+        let (&id, entry) = waiting.next()?;
+        let (queue_id, place) = (entry.queue, entry.place);
+        let queue = self.queues.get_mut(&queue_id)?;
+        if let Place::Scheduled(due) = place {
+            queue.scheduled.remove(&(due, id));
+        }
+        queue.in_flight += 1;
+        let mailbox = queue.mailbox.clone();
+        let lane = self.lease(id, lease)?;
+        Some(Turn { id, lane, queue: queue_id, mailbox })
+    }
+
+    /// A worker is done with a message. If it still waits, the spool has said so or will.
+    pub(super) fn release(&mut self, id: MessageId, queue_id: QueueId, lease: u64) {
+        if self.messages.get(&id).is_some_and(|entry| entry.place == Place::Leased(lease)) {
+            self.messages.remove(&id);
+            self.counts.leased -= 1;
+        }
+        if let Some(queue) = self.queues.get_mut(&queue_id) {
+            queue.in_flight -= 1;
+            if queue.standing == Standing::Full {
+                self.stand(queue_id, Standing::Idle);
+            }
+        }
+        self.put_in_turn(queue_id);
+    }
+
+    /// Puts a queue to sleep, unless it sleeps longer already.
+    pub(super) fn sleep(&mut self, queue_id: QueueId, until: Instant, limit: LimitKind) {
+        let Some(queue) = self.queues.get(&queue_id) else { return };
+        if matches!(queue.standing, Standing::Asleep { until: longer, .. } if longer >= until) {
+            return;
+        }
+        self.metrics.throttled(&self.tenant.name, limit);
+        self.stand(queue_id, Standing::Asleep { until, limit });
+    }
+
+    /// A queue's sleep may be over. Answers until when, if it sleeps on.
+    pub(super) fn wake(&mut self, queue_id: QueueId) -> Option<Instant> {
+        match self.queues.get(&queue_id)?.standing {
+            Standing::Asleep { until, .. } if until > Instant::now() => Some(until),
+            Standing::Asleep { .. } => {
+                self.stand(queue_id, Standing::Idle);
+                self.put_in_turn(queue_id);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn has_turn(&self) -> bool {
+        !self.turn.is_empty()
+    }
+
+    /// The tenant cannot deliver. Answers when to look again.
+    pub(super) fn block(&mut self, because: Blocked) -> Instant {
+        let until = Instant::now() + because.retry_after;
+        self.show_blocked(false);
+        self.credential = Credential::Blocked { until, because };
+        self.show_blocked(true);
+        until
+    }
+
+    pub(super) fn unblock(&mut self, until: Instant) {
+        self.show_blocked(false);
+        self.credential = Credential::Good { until };
+    }
+
+    fn show_blocked(&self, blocked: bool) {
+        if let Credential::Blocked { because, .. } = &self.credential {
+            self.metrics.tenant_blocked(&self.tenant.name, because.reason, blocked);
+            self.depth.set_blocked(blocked);
+        }
+    }
+
+    pub(super) fn publish(&self) {
+        self.depth.publish(self.counts, self.messages.keys().next().copied());
+    }
+
+    pub(super) fn forget_idle_queues(&mut self) {
+        let now = Instant::now();
+        self.queues.retain(|_, queue| !queue.is_forgettable(now));
+        self.by_mailbox.retain(|_, id| self.queues.contains_key(id));
+    }
+
+    fn queue_for(&mut self, lane: &Lane) -> QueueId {
+        let mailbox = self.tenant.mailbox_for(&lane.author);
+        if let Some(id) = self.by_mailbox.get(mailbox) {
+            return *id;
+        }
+        self.last_queue += 1;
+        let limits = MailboxLimits::new(&self.tenant.limits, self.clock);
+        self.queues.insert(self.last_queue, Queue::new(mailbox.clone(), limits));
+        self.by_mailbox.insert(mailbox.clone(), self.last_queue);
+        self.last_queue
+    }
+
+    fn put_in_turn(&mut self, queue_id: QueueId) {
+        if let Some(queue) = self.queues.get_mut(&queue_id)
+            && queue.standing == Standing::Idle
+            && !queue.ready.is_empty()
+        {
+            queue.standing = Standing::InTurn;
+            self.turn.push_back(queue_id);
+        }
+    }
+
+    fn stand(&mut self, queue_id: QueueId, standing: Standing) {
+        let Some(queue) = self.queues.get_mut(&queue_id) else { return };
+        let before = queue.waits_for();
+        queue.standing = standing;
+        let after = queue.waits_for();
+        if before != after {
+            let gauge = |limit| self.metrics.waiting_for(&self.tenant.name, limit);
+            before.into_iter().for_each(|limit| gauge(limit).dec());
+            after.into_iter().for_each(|limit| gauge(limit).inc());
+        }
+    }
+
+    fn lease(&mut self, id: MessageId, lease: u64) -> Option<Arc<Lane>> {
+        let entry = self.messages.get_mut(&id)?;
+        let before = std::mem::replace(&mut entry.place, Place::Leased(lease));
+        let lane = entry.lane.clone();
+        self.uncount(before);
+        self.counts.leased += 1;
+        Some(lane)
+    }
+
+    fn count(&mut self, place: Place) {
+        match place {
+            Place::Ready => self.counts.ready += 1,
+            Place::Scheduled(_) => self.counts.scheduled += 1,
+            Place::Leased(_) => self.counts.leased += 1,
+        }
+    }
+
+    fn uncount(&mut self, place: Place) {
+        match place {
+            Place::Ready => self.counts.ready -= 1,
+            Place::Scheduled(_) => self.counts.scheduled -= 1,
+            Place::Leased(_) => self.counts.leased -= 1,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! One mailbox's queue.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use tokio::time::Instant;
+
+use super::limits::MailboxLimits;
+use crate::{clock::Timestamp, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
+
+pub(super) struct Queue {
+    pub(super) mailbox: MailboxAddress,
+    pub(super) limits: MailboxLimits,
+    /// Due, in the order in which they became so. An id whose message has gone elsewhere is skipped when it comes up.
+    pub(super) ready: VecDeque<MessageId>,
+    /// Due later.
+    pub(super) scheduled: BTreeSet<(Timestamp, MessageId)>,
+    /// When the timer runs out that moves what is due from there to the ready part.
+    pub(super) promote_at: Option<Instant>,
+    pub(super) in_flight: u32,
+    pub(super) standing: Standing,
+    /// When it last had anything to do: an idle queue is forgotten after a while.
+    pub(super) last_used: Instant,
+}
+
+/// Where a queue stands in its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing to do.
+    Idle,
+    /// In the pool's turn.
+    InTurn,
+    /// All its slots are taken: the next verdict wakes it.
+    Full,
+    Asleep {
+        until: Instant,
+        limit: LimitKind,
+    },
+}
+
+impl Queue {
+    pub(super) fn new(mailbox: MailboxAddress, limits: MailboxLimits) -> Self {
+        Self {
+            mailbox,
+            limits,
+            ready: VecDeque::new(),
+            scheduled: BTreeSet::new(),
+            promote_at: None,
+            in_flight: 0,
+            standing: Standing::Idle,
+            last_used: Instant::now(),
+        }
+    }
+
+    /// Whether nothing would be lost by forgetting it: its limiter has long refilled.
+    pub(super) fn is_forgettable(&self, now: Instant) -> bool {
+        const IDLE: std::time::Duration = std::time::Duration::from_secs(600);
+        self.ready.is_empty()
+            && self.scheduled.is_empty()
+            && self.in_flight == 0
+            && self.standing == Standing::Idle
+            && now.saturating_duration_since(self.last_used) > IDLE
+    }
+
+    pub(super) fn waits_for(&self) -> Option<LimitKind> {
+        match self.standing {
+            Standing::Asleep { limit, .. } => Some(limit),
+            Standing::Full => Some(LimitKind::ConcurrentRequests),
+            Standing::Idle | Standing::InTurn => None,
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The task that owns all pools.
+//!
+//! Woken by four things: a message that waits (from the spool), a job that has ended, a credential that is ready or not,
+//! and a timer. After each it hands out whatever can be handed out, pool by pool, queue by queue, one message a turn.
+//!
+//! `max_in_flight` is shared by need, with the rule of dynamic thresholds (Choudhury and Hahne, 1998): a tenant may have at
+//! most [`SHARE`] times as many jobs in flight as there are free slots. One tenant alone gets eight ninths; however many
+//! slow tenants there are, some slots stay free for the one that wakes up next, who then gets its share at once.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use super::{
+    Blocked, Courier, Depths, Job, Task, Verdict,
+    limits::TokioClock,
+    pool::{Credential, Next, Pool, QueueId, Turn},
+};
+use crate::{
+    clock,
+    config::{Tenant, TenantName},
+    spool::{Spool, Waiting},
+    telemetry::Metrics,
+};
+
+/// See the module's documentation.
+const SHARE: usize = 8;
+/// How often messages that have waited too long are looked for, and idle queues forgotten.
+const ROUND: Duration = Duration::from_secs(15);
+/// How often a scheduler that found the spool unhealthy looks again.
+const UNHEALTHY_PAUSE: Duration = Duration::from_secs(1);
+
+pub struct Settings {
+    pub tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
+    pub max_in_flight: usize,
+    pub give_up_after: Duration,
+}
+
+pub struct Scheduler<C> {
+    settings: Settings,
+    courier: Arc<C>,
+    spool: Spool,
+    metrics: Metrics,
+    depths: Depths,
+    clock: TokioClock,
+    pools: HashMap<TenantName, Pool>,
+    /// Pools that may have something to hand out, in turn.
+    runnable: VecDeque<TenantName>,
+    /// Pools that have their share of slots: the next free slot makes them runnable.
+    starved: Vec<TenantName>,
+    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    in_flight: usize,
+    last_lease: u64,
+    /// Messages of tenants that the configuration does not have.
+    unknown: BTreeMap<TenantName, u64>,
+    reports: mpsc::UnboundedSender<Report>,
+    jobs: TaskTracker,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Promote(TenantName, QueueId),
+    Wake(TenantName, QueueId),
+    Prepare(TenantName),
+    Resume,
+    Round,
+}
+
+enum Report {
+    Ended(Ended),
+    Prepared(TenantName, Result<Instant, Blocked>),
+}
+
+/// A job that has ended. Reports itself when it is dropped, so that even a panic gives its slots back.
+struct Ended {
+    turn: Turn,
+    tenant: TenantName,
+    lease: u64,
+    verdict: Verdict,
+}
+
+struct OnDrop {
+    ended: Option<Ended>,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            // Nobody listens once the scheduler has stopped.
+            let _ = self.reports.send(Report::Ended(ended));
+        }
+    }
+}
+
+impl<C: Courier> Scheduler<C> {
+    /// Runs until `shutdown`, then waits for the jobs in flight. Messages come in by `waiting`.
+    pub async fn run(
+        settings: Settings,
+        courier: Arc<C>,
+        spool: Spool,
+        metrics: Metrics,
+        depths: Depths,
+        mut waiting: mpsc::UnboundedReceiver<Waiting>,
+        shutdown: CancellationToken,
+    ) {
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let mut scheduler = Self {
+            settings,
+            courier,
+            spool,
+            metrics,
+            depths,
+            clock: TokioClock::start(),
+            pools: HashMap::new(),
+            runnable: VecDeque::new(),
+            starved: Vec::new(),
+            timers: BinaryHeap::new(),
+            in_flight: 0,
+            last_lease: 0,
+            unknown: BTreeMap::new(),
+            reports,
+            jobs: TaskTracker::new(),
+        };
+        scheduler.timers.push(Reverse((Instant::now() + ROUND, Timer::Round)));
+        loop {
+            let timer = scheduler.timers.peek().map_or_else(Instant::now, |Reverse((at, _))| *at);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(report) = reported.recv() => {
+                    scheduler.take(report);
+                    // What came in meanwhile costs no turn of the loop each.
+                    while let Ok(report) = reported.try_recv() {
+                        scheduler.take(report);
+                    }
+                }
+                Some(message) = waiting.recv() => {
+                    scheduler.add(message);
+                    // Bounded, so that a start with a million messages begins to deliver at once.
+                    for _ in 0..1000 {
+                        match waiting.try_recv() {
+                            Ok(message) => scheduler.add(message),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(timer) => scheduler.fire_timers(),
+            }
+            scheduler.hand_out();
+        }
+        scheduler.jobs.close();
+        scheduler.jobs.wait().await;
+    }
+
+    // === what happens ===
+
+    fn add(&mut self, waiting: Waiting) {
+        let name = &waiting.lane.tenant;
+        if !self.pools.contains_key(name) {
+            let Some(tenant) = self.settings.tenants.get(name) else { return self.hold(name.clone()) };
+            let depth = self.depths.tenant(name);
+            let pool = Pool::new(tenant.clone(), depth, self.metrics.clone(), self.clock);
+            self.pools.insert(name.clone(), pool);
+        }
+        let name = name.clone();
+        let Some(pool) = self.pools.get_mut(&name) else { return };
+        if let Some((queue, at)) = pool.add(waiting) {
+            self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
+        }
+        self.changed(&name);
+    }
+
+    /// Mail of a tenant that is not configured stays where it is until a configuration has the tenant again.
+    fn hold(&mut self, name: TenantName) {
+        let count = self.unknown.entry(name.clone()).or_default();
+        *count += 1;
+        if *count == 1 {
+            warn!(tenant = %name, "the spool has mail of a tenant that is not in the configuration; it is held");
+        }
+        let depth = self.depths.tenant(&name);
+        depth.set_held();
+        depth.publish(super::depth::Counts { ready: *count, ..Default::default() }, None);
+    }
+
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::Prepared(name, result) => self.prepared(name, result),
+            Report::Ended(ended) => self.ended(ended),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let Ended { turn, tenant: name, lease, verdict } = ended;
+        self.in_flight -= 1;
+        let Some(pool) = self.pools.get_mut(&name) else { return };
+        pool.in_flight -= 1;
+        self.metrics.in_flight(&name).dec();
+        match verdict {
+            Verdict::Done => {}
+            Verdict::MailboxAsleep { until, limit } => {
+                pool.sleep(turn.queue, until, limit);
+                self.timers.push(Reverse((until, Timer::Wake(name.clone(), turn.queue))));
+            }
+            Verdict::TenantBlocked(because) => {
+                warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "the tenant is blocked");
+                let until = pool.block(because);
+                self.timers.push(Reverse((until, Timer::Prepare(name.clone()))));
+            }
+            Verdict::SpoolUnhealthy => {}
+        }
+        pool.release(turn.id, turn.queue, lease);
+        self.changed(&name);
+        self.runnable.extend(self.starved.drain(..));
+    }
+
+    fn prepared(&mut self, name: TenantName, result: Result<Instant, Blocked>) {
+        let Some(pool) = self.pools.get_mut(&name) else { return };
+        pool.is_preparing = false;
+        match result {
+            Ok(until) => pool.unblock(until),
+            Err(because) => {
+                warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "the tenant is blocked");
+                let until = pool.block(because);
+                self.timers.push(Reverse((until, Timer::Prepare(name.clone()))));
+            }
+        }
+        self.changed(&name);
+    }
+
+    fn fire_timers(&mut self) {
+        let now = Instant::now();
+        while self.timers.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Some(Reverse((at, timer))) = self.timers.pop() else { break };
+            match timer {
+                Timer::Promote(name, queue) => {
+                    let again = self.pools.get_mut(&name).and_then(|pool| pool.promote(queue, at));
+                    if let Some(next) = again {
+                        self.timers.push(Reverse((next, Timer::Promote(name.clone(), queue))));
+                    }
+                    self.changed(&name);
+                }
+                Timer::Wake(name, queue) => {
+                    // A queue that was put to sleep for longer since then has a timer for that.
+                    self.pools.get_mut(&name).map(|pool| pool.wake(queue));
+                    self.changed(&name);
+                }
+                Timer::Prepare(name) => self.changed(&name),
+                Timer::Resume => {
+                    self.pools.keys().cloned().collect::<Vec<_>>().iter().for_each(|n| self.changed(n))
+                }
+                Timer::Round => {
+                    self.round();
+                    self.timers.push(Reverse((now + ROUND, Timer::Round)));
+                }
+            }
+        }
+    }
+
+    /// Expires what has waited too long behind a limit or a block; what is merely retried expires with its last attempt.
+    fn round(&mut self) {
+        let names: Vec<_> = self.pools.keys().cloned().collect();
+        let accepted_before = clock::now() - self.settings.give_up_after;
+        for name in names {
+            while self.in_flight < self.settings.max_in_flight && self.spool.unhealthy().is_none() {
+                let lease = self.next_lease();
+                let Some(pool) = self.pools.get_mut(&name) else { break };
+                let Some(turn) = pool.next_expired(accepted_before, lease) else { break };
+                self.hand_to_worker(&name, turn, lease, Task::Expire);
+            }
+            if let Some(pool) = self.pools.get_mut(&name) {
+                pool.forget_idle_queues();
+                pool.publish();
+            }
+        }
+    }
+
+    // === handing out ===
+
+    /// Notes that this pool may have something to hand out.
+    fn changed(&mut self, name: &TenantName) {
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        pool.publish();
+        if !pool.is_runnable && pool.has_turn() {
+            pool.is_runnable = true;
+            self.runnable.push_back(name.clone());
+        }
+    }
+
+    fn hand_out(&mut self) {
+        if self.runnable.is_empty() {
+            return;
+        }
+        if self.spool.unhealthy().is_some() {
+            // A delivery whose result cannot be stored would be a duplicate after the next start.
+            self.runnable.drain(..).for_each(|name| {
+                if let Some(pool) = self.pools.get_mut(&name) {
+                    pool.is_runnable = false;
+                }
+            });
+            self.timers.push(Reverse((Instant::now() + UNHEALTHY_PAUSE, Timer::Resume)));
+            return;
+        }
+        while self.in_flight < self.settings.max_in_flight
+            && let Some(name) = self.runnable.pop_front()
+        {
+            self.hand_out_one(name);
+        }
+    }
+
+    fn hand_out_one(&mut self, name: TenantName) {
+        let lease = self.next_lease();
+        let free = self.settings.max_in_flight - self.in_flight;
+        let Some(pool) = self.pools.get_mut(&name) else { return };
+        pool.is_runnable = false;
+        if !pool.has_turn() || !is_good(&self.courier, &self.reports, &self.jobs, pool) {
+            return;
+        }
+        if pool.in_flight >= SHARE * free {
+            // It counts as runnable while it starves, so that it is not put in twice.
+            pool.is_runnable = true;
+            self.starved.push(name);
+            return;
+        }
+        match pool.next(lease) {
+            Next::Nothing => {}
+            Next::Sleep(queue, until) => {
+                self.timers.push(Reverse((until, Timer::Wake(name.clone(), queue))));
+                self.changed(&name);
+            }
+            Next::Take(turn) => {
+                self.hand_to_worker(&name, turn, lease, Task::Deliver);
+                self.changed(&name);
+            }
+        }
+    }
+
+    fn hand_to_worker(&mut self, name: &TenantName, turn: Turn, lease: u64, task: Task) {
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        pool.in_flight += 1;
+        self.in_flight += 1;
+        self.metrics.in_flight(name).inc();
+        let job = Job { id: turn.id, lane: turn.lane.clone(), mailbox: turn.mailbox.clone(), task };
+        let courier = self.courier.clone();
+        // Until the worker says otherwise, the job is one that broke off: its message is found again at the next start.
+        let ended = Ended { turn, tenant: name.clone(), lease, verdict: Verdict::Done };
+        let mut on_drop = OnDrop { ended: Some(ended), reports: self.reports.clone() };
+        self.jobs.spawn(async move {
+            let verdict = courier.carry(job).await;
+            if let Some(ended) = &mut on_drop.ended {
+                ended.verdict = verdict;
+            }
+        });
+    }
+
+    fn next_lease(&mut self) -> u64 {
+        self.last_lease += 1;
+        self.last_lease
+    }
+}
+
+/// Whether the pool has a credential. If not, it is asked for, or a timer runs until it may be.
+fn is_good<C: Courier>(
+    courier: &Arc<C>,
+    reports: &mpsc::UnboundedSender<Report>,
+    jobs: &TaskTracker,
+    pool: &mut Pool,
+) -> bool {
+    let now = Instant::now();
+    match pool.credential {
+        Credential::Good { until } if until > now => return true,
+        Credential::Blocked { until, .. } if until > now => return false,
+        _ if pool.is_preparing => return false,
+        Credential::Unknown | Credential::Good { .. } | Credential::Blocked { .. } => {}
+    }
+    let was_blocked = matches!(pool.credential, Credential::Blocked { .. });
+    pool.is_preparing = true;
+    let (courier, reports, name) = (courier.clone(), reports.clone(), pool.tenant.name.clone());
+    jobs.spawn(async move {
+        let result = courier.prepare(&name).await;
+        if was_blocked && result.is_ok() {
+            info!(tenant = %name, "the tenant can deliver again");
+        }
+        if reports.send(Report::Prepared(name, result)).is_err() {
+            error!("a credential came after the scheduler had stopped");
+        }
+    });
+    false
+}

@@ -1,0 +1,112 @@
+//! config.example.toml is right: it loads, the defaults it tells are the defaults, and it has every key there is.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use m365_relay::config::{Config, known_keys};
+use toml_span::value::{Table, Value, ValueInner};
+
+const EXAMPLE: &str = include_str!("../config.example.toml");
+
+#[test]
+fn loads_as_it_stands() {
+    let config =
+        Config::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml"))).unwrap();
+
+    assert_eq!(config.tenants.len(), 1);
+    assert_eq!(config.smtp.listeners.len(), 1);
+}
+
+#[test]
+fn defaults_are_as_written() {
+    assert!(EXAMPLE.lines().filter_map(default_of).count() > 15, "the example has lost its defaults");
+
+    assert_eq!(shown(&with_defaults()), shown(EXAMPLE));
+}
+
+#[test]
+fn each_alternative_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("lab-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    fs::write(folder.path().join("contoso.secret"), "a secret\n").unwrap();
+    let alternatives = with_alternatives();
+    assert!(alternatives.len() > 10, "the example has lost its alternatives");
+
+    for (line, text) in alternatives {
+        // A variable that is set wherever this test runs.
+        let text = text.replace("CONTOSO_SECRET", "PATH");
+        if let Err(errors) = Config::parse(&text, &folder.path().join("config.toml")) {
+            panic!("{line}:\n{errors}");
+        }
+    }
+}
+
+#[test]
+fn every_key_is_documented_and_every_documented_key_is_known() {
+    let mut documented = BTreeSet::new();
+    let alternatives = with_alternatives().into_iter().map(|(_, text)| text);
+    for text in alternatives.chain([with_defaults()]) {
+        collect_keys(&toml_span::parse(&text).unwrap(), "", &mut documented);
+    }
+
+    let known = known_keys(EXAMPLE, Path::new("config.toml"));
+    assert_eq!(known.difference(&documented).collect::<Vec<_>>(), [""; 0], "known, but not in the example");
+    assert_eq!(documented.difference(&known).collect::<Vec<_>>(), [""; 0], "in the example, but not known");
+}
+
+fn shown(text: &str) -> String {
+    match Config::parse(text, Path::new("config.toml")) {
+        Ok(config) => format!("{config:?}"),
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+/// The example with each default written out.
+fn with_defaults() -> String {
+    EXAMPLE.lines().map(|line| default_of(line).unwrap_or(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// For each `# or:` line, the example with that line instead of the one it stands for.
+fn with_alternatives() -> Vec<(&'static str, String)> {
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let with = |at: usize| {
+        let alternative = lines[at].strip_prefix("# or: ")?;
+        let key = key_of(alternative);
+        // It stands above, with nothing but comments between.
+        let replaced = (0..at).rev().take_while(|&i| !lines[i].is_empty()).find(|&i| key_of(lines[i]) == key);
+        let kept = (0..lines.len()).filter(|&i| Some(i) != replaced);
+        let text = kept.flat_map(|i| [if i == at { alternative } else { lines[i] }, "\n"]).collect();
+        Some((alternative, text))
+    };
+    (0..lines.len()).filter_map(with).collect()
+}
+
+/// `key = value`
+fn key_of(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once(" = ")?;
+    key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(key)
+}
+
+/// `# key = value`
+fn default_of(line: &str) -> Option<&str> {
+    line.strip_prefix("# ").filter(|line| key_of(line).is_some())
+}
+
+fn collect_keys(value: &Value<'_>, path: &str, keys: &mut BTreeSet<String>) {
+    match value.as_ref() {
+        ValueInner::Table(table) => collect_table(table, path, keys),
+        ValueInner::Array(elements) => elements.iter().for_each(|element| collect_keys(element, path, keys)),
+        _ => {}
+    }
+}
+
+fn collect_table(table: &Table<'_>, path: &str, keys: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = match path {
+            "" => key.name.to_string(),
+            "tenants" | "clouds" => format!("{path}.NAME"),
+            _ => format!("{path}.{}", key.name),
+        };
+        collect_keys(value, &path, keys);
+        keys.insert(path);
+    }
+}
