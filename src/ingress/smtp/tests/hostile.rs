@@ -4,7 +4,7 @@ use super::*;
 use crate::ingress::testing::House;
 
 const DIALOGUE: &str = "EHLO client\r\nMAIL FROM:<a@contoso.example>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n\
-                        Subject: x\r\n\r\n..body\r\n.\r\nQUIT\r\n";
+                        From: a@contoso.example\r\n\r\n..body\r\n.\r\nQUIT\r\n";
 
 #[tokio::test]
 async fn one_octet_at_a_time() {

@@ -110,7 +110,7 @@ async fn a_shutdown_says_goodbye_and_lets_messages_finish() {
         assert_eq!(client.rest().await, "421 4.3.2 Shutting down, closing\r\n");
     }
     drop((idle, between));
-    sending.send("content\r\n.\r\n").await;
+    sending.send(format!("{HEADER}content\r\n.\r\n")).await;
     assert!(sending.reply().await.starts_with("250 2.0.0"));
     assert_eq!(sending.rest().await, "421 4.3.2 Shutting down, closing\r\n");
     drop(sending);

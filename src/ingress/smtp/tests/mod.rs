@@ -21,6 +21,7 @@ use super::session::{Service, Session};
 use crate::ingress::testing::House;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const HEADER: &str = "From: a@contoso.example\r\n\r\n";
 /// Small, so that a test can reach it.
 const MAX_RECIPIENTS: usize = 25;
 
@@ -70,8 +71,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.script(&[("EHLO client.example", "250-relay.example")]).await;
     }
 
-    /// A message from contoso with that content, which is sent as it is.
-    async fn mail(&mut self, content: impl AsRef<[u8]>) -> String {
+    /// A message from contoso with that body, which is sent as it is.
+    async fn mail(&mut self, body: impl AsRef<[u8]>) -> String {
+        self.raw_mail([HEADER.as_bytes(), body.as_ref()].concat()).await
+    }
+
+    /// A transaction from contoso with that content, which is sent as it is.
+    async fn raw_mail(&mut self, content: impl AsRef<[u8]>) -> String {
         self.script(&[
             ("MAIL FROM:<a@contoso.example>", "250 2.1.0"),
             ("RCPT TO:<b@example.net>", "250 2.1.5"),
