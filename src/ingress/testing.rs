@@ -10,7 +10,7 @@ use crate::{
         BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, MailboxRule, Secret, SecretSource,
         SenderRule, Tenant, TenantName,
     },
-    spool::{FreeSpace, MemoryStore, Message, Spool, Waiting},
+    spool::{FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
 };
 
@@ -28,6 +28,7 @@ pub(super) struct Found {
     pub(super) id: String,
     pub(super) message: Arc<Message>,
     pub(super) content: Vec<u8>,
+    lease: Lease,
 }
 
 impl House {
@@ -56,6 +57,13 @@ impl House {
         self.found(waiting).await
     }
 
+    /// As `next`; and the message leaves the spool, which makes room for another.
+    pub(super) async fn deliver(&mut self) -> Found {
+        let found = self.next().await;
+        self.door.spool().settle(found.lease, Settlement::End { bounce: None }).await.unwrap();
+        found
+    }
+
     /// Whether everything that the spool took has been looked at.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
@@ -68,7 +76,7 @@ impl House {
         while let Some(chunk) = body.next().await.unwrap() {
             content.extend_from_slice(&chunk);
         }
-        Found { id: waiting.id.to_string(), message: claim.message, content }
+        Found { id: waiting.id.to_string(), message: claim.message, content, lease: claim.lease }
     }
 
     /// The value of one series, such as `smtp_commands_total{code="250",verb="mail"}`, zero if there is none.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     ingress::{Refusal, Submission},
-    telemetry::Refused,
+    telemetry::{Ingress, Refused},
 };
 
 /// Reads the content and settles the message; `None` if the client stalls. An error ends the connection. Either way
@@ -63,6 +63,7 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     match stored {
         Ok(id) => {
             session.forgive();
+            session.service.metrics.received(&tenant, Ingress::Smtp);
             let sender = sender.as_ref().map_or("", |sender| sender.as_str());
             info!(%id, %tenant, sender, recipients, size, "accepted");
             Ok(Some(Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))))
