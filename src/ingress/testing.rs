@@ -57,11 +57,9 @@ impl House {
         self.found(waiting).await
     }
 
-    /// As `next`; and the message leaves the spool, which makes room for another.
-    pub(super) async fn deliver(&mut self) -> Found {
-        let found = self.next().await;
+    /// The message leaves the spool, which makes room for another.
+    pub(super) async fn end(&self, found: Found) {
         self.door.spool().settle(found.lease, Settlement::End { bounce: None }).await.unwrap();
-        found
     }
 
     /// Whether everything that the spool took has been looked at.

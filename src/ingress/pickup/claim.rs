@@ -209,11 +209,11 @@ impl Claim {
                 Err(Errno::EXIST) => continue,
                 Err(error) => return Err(error.into()),
             };
-            match rename_new(&self.claimed_path(), &bad, Path::new(&name)) {
-                Ok(()) => {
-                    (&explanation).write_all(reason.as_bytes())?;
-                    return Ok(name);
-                }
+            let moved = (&explanation)
+                .write_all(reason.as_bytes())
+                .and_then(|()| rename_new(&self.claimed_path(), &bad, Path::new(&name)));
+            match moved {
+                Ok(()) => return Ok(name),
                 Err(error) => {
                     rustix::fs::unlinkat(&bad, &beside, rustix::fs::AtFlags::empty())?;
                     if error.kind() != io::ErrorKind::AlreadyExists {

@@ -192,18 +192,24 @@ async fn a_bad_file_is_put_aside_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_full_relay_is_waited_for() {
     let mut running = Running::start(House::with_max_queued(1), temp()).await;
+    running.move_in("first.eml", MAIL);
+    let first = running.house.next().await;
     for number in 0..5 {
         running.move_in(&format!("{number}.eml"), &MAIL.replace("hello", &format!("number {number}")));
     }
+    until(|| running.house.metric("refused_total{ingress=\"pickup\",reason=\"tenant_full\"}") > 0.0).await;
+    assert!(running.house.is_empty());
+    running.house.end(first).await;
     let mut bodies = Vec::new();
     for _ in 0..5 {
-        let content = String::from_utf8(running.house.deliver().await.content).unwrap();
+        let found = running.house.next().await;
+        let content = String::from_utf8(found.content.clone()).unwrap();
         bodies.push(content.lines().last().unwrap().to_owned());
+        running.house.end(found).await;
     }
     bodies.sort();
     assert_eq!(bodies, ["number 0", "number 1", "number 2", "number 3", "number 4"]);
     running.until_names("", &[]).await;
-    assert!(running.house.metric("refused_total{ingress=\"pickup\",reason=\"tenant_full\"}") > 0.0);
 }
 
 #[tokio::test(start_paused = true)]
