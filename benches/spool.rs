@@ -5,6 +5,8 @@
 //!
 //! `SPOOL_BENCH_DIR` chooses the disk; the default is the target folder.
 
+#![allow(clippy::unwrap_used, reason = "a bench has nobody to report to")]
+
 use std::{fs::File, io::Write, path::Path, sync::Arc, time::Duration};
 
 use m365_relay::{
