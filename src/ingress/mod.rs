@@ -14,6 +14,8 @@ pub mod pickup;
 mod refusal;
 pub mod smtp;
 mod submission;
+#[cfg(test)]
+mod testing;
 
 pub use door::{Door, Grant};
 pub use refusal::Refusal;

@@ -15,14 +15,15 @@ use super::{
 };
 use crate::{
     ingress::{Refusal, Submission},
-    telemetry::Refused,
+    telemetry::{Ingress, Refused},
 };
 
-/// Reads the content and settles the message. An error ends the connection, and the message with it.
+/// Reads the content and settles the message; `None` if the client stalls. An error ends the connection. Either way
+/// there is no message then.
 pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     session: &mut Session<S>,
     accepted: Accepted,
-) -> io::Result<Reply> {
+) -> io::Result<Option<Reply>> {
     let Accepted { grant, envelope, origin } = accepted;
     let tenant = grant.tenant.name.clone();
     let sender = envelope.sender().cloned();
@@ -34,7 +35,7 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     let mut size = 0u64;
     let mut reader = DataReader::new();
     loop {
-        let input = session.wire.content().await?;
+        let Some(input) = session.wire.content().await? else { return Ok(None) };
         let mut rest = input;
         let mut ended = false;
         while let Some(piece) = reader.next(&mut rest) {
@@ -62,11 +63,12 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     match stored {
         Ok(id) => {
             session.forgive();
+            session.service.metrics.received(&tenant, Ingress::Smtp);
             let sender = sender.as_ref().map_or("", |sender| sender.as_str());
             info!(%id, %tenant, sender, recipients, size, "accepted");
-            Ok(Reply::new(250, "2.0.0", format!("Ok: queued as {id}")))
+            Ok(Some(Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))))
         }
-        Err(refusal) => Ok(session.refuse("DATA", &refusal)),
+        Err(refusal) => Ok(Some(session.refuse("DATA", &refusal))),
     }
 }
 

@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     heard
                 }
                 Heard::TooLong => ("other", Err(Reply::new(500, "5.5.2", "Line too long").into())),
-                Heard::Nothing => return self.hang_up(Reply::new(421, "4.4.2", "Timeout, closing")).await,
+                Heard::Nothing => return self.hang_up(timed_out()).await,
                 Heard::Shutdown => {
                     return self.hang_up(Reply::new(421, "4.3.2", "Shutting down, closing")).await;
                 }
@@ -115,8 +115,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Ok(accepted) => {
                     self.reply(verb, &Reply::plain(354, "End data with <CR><LF>.<CR><LF>")).await?;
                     // Boxed, so that a session without content does not hold room for one.
-                    let reply = Box::pin(content::receive(self, accepted)).await?;
-                    (reply, Next::Listen)
+                    match Box::pin(content::receive(self, accepted)).await? {
+                        Some(reply) => (reply, Next::Listen),
+                        None => (timed_out(), Next::Close),
+                    }
                 }
                 Err(reply) => (reply, Next::Listen),
             },
@@ -265,4 +267,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
 fn out_of_order(text: &'static str) -> Reply {
     Reply::new(503, "5.5.1", text)
+}
+
+fn timed_out() -> Reply {
+    Reply::new(421, "4.4.2", "Timeout, closing")
 }

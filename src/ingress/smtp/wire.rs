@@ -116,17 +116,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.skip = octets;
     }
 
-    /// Some of the content: what is in the buffer, or what comes next. Never empty; the connection's end and a client
-    /// that stalls are errors (`UnexpectedEof`, `TimedOut`).
-    pub(super) async fn content(&mut self) -> io::Result<&[u8]> {
+    /// Some of the content: what is in the buffer, or what comes next; never empty. `None`: the client stalls. The
+    /// connection's end is an error of kind `UnexpectedEof`.
+    pub(super) async fn content(&mut self) -> io::Result<Option<&[u8]>> {
         if self.input.is_empty() {
             self.flush().await?;
             self.make_room(true);
-            if timeout(CONTENT_TIMEOUT, self.stream.read_buf(&mut self.input)).await?? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            match timeout(CONTENT_TIMEOUT, self.stream.read_buf(&mut self.input)).await {
+                Err(_) => return Ok(None),
+                Ok(read) => {
+                    if read? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
             }
         }
-        Ok(&self.input)
+        Ok(Some(&self.input))
     }
 
     /// Adds a reply to those that wait to be sent.

@@ -1,0 +1,112 @@
+//! A door, a spool in memory and two tenants, for the tests of this room.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::Door;
+use crate::{
+    config::{
+        BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, MailboxRule, Secret, SecretSource,
+        SenderRule, Tenant, TenantName,
+    },
+    spool::{FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
+    telemetry::Metrics,
+};
+
+pub(super) const MAX_MESSAGE: u64 = 200_000;
+
+pub(super) struct House {
+    pub(super) door: Door,
+    pub(super) store: MemoryStore,
+    pub(super) metrics: Metrics,
+    waiting: UnboundedReceiver<Waiting>,
+}
+
+/// A message as the scheduler would find it.
+pub(super) struct Found {
+    pub(super) id: String,
+    pub(super) message: Arc<Message>,
+    pub(super) content: Vec<u8>,
+    lease: Lease,
+}
+
+impl House {
+    /// Tenants `contoso` (sends from `@contoso.example`) and `fabrikam` (from `@fabrikam.example`), each with clients on
+    /// loopback.
+    pub(super) fn new() -> Self {
+        Self::with_max_queued(1_000_000)
+    }
+
+    pub(super) fn with_max_queued(max_queued: u64) -> Self {
+        let metrics = Metrics::new();
+        let store = MemoryStore::default();
+        let (spool, waiting) = Spool::start(store.clone(), Duration::ZERO, metrics.clone()).unwrap();
+        let free_space = FreeSpace::of(&std::env::temp_dir(), ByteSize(0)).unwrap();
+        let tenants: BTreeMap<_, _> = ["contoso", "fabrikam"]
+            .map(|name| tenant(name, max_queued))
+            .map(|tenant| (tenant.name.clone(), Arc::new(tenant)))
+            .into();
+        let door = Door::new(Arc::new(tenants), spool, free_space, ByteSize(MAX_MESSAGE));
+        Self { door, store, metrics, waiting }
+    }
+
+    /// The next message that the spool took, in the order of acceptance.
+    pub(super) async fn next(&mut self) -> Found {
+        let waiting = self.waiting.recv().await.unwrap();
+        self.found(waiting).await
+    }
+
+    /// The message leaves the spool, which makes room for another.
+    pub(super) async fn end(&self, found: Found) {
+        self.door.spool().settle(found.lease, Settlement::End { bounce: None }).await.unwrap();
+    }
+
+    /// Whether everything that the spool took has been looked at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    async fn found(&self, waiting: Waiting) -> Found {
+        let claim = self.door.spool().claim(waiting.id).await.unwrap();
+        let mut body = claim.body.open().await.unwrap();
+        let mut content = Vec::new();
+        while let Some(chunk) = body.next().await.unwrap() {
+            content.extend_from_slice(&chunk);
+        }
+        Found { id: waiting.id.to_string(), message: claim.message, content, lease: claim.lease }
+    }
+
+    /// The value of one series, such as `smtp_commands_total{code="250",verb="mail"}`, zero if there is none.
+    pub(super) fn metric(&self, series: &str) -> f64 {
+        let text = self.metrics.render().unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("m365_relay_")?.strip_prefix(series));
+        line.map_or(0.0, |value| value.trim().parse().unwrap())
+    }
+}
+
+pub(super) fn name(name: &str) -> TenantName {
+    name.parse().unwrap()
+}
+
+fn tenant(of: &str, max_queued: u64) -> Tenant {
+    let cloud: CloudName = "global".parse().unwrap();
+    Tenant {
+        name: name(of),
+        cloud: Cloud {
+            name: cloud,
+            login: "https://login.example".into(),
+            graph: "https://graph.example".into(),
+            ca_file: None,
+        },
+        directory: format!("{of}.example"),
+        client_id: "client".into(),
+        client_secret: SecretSource::Text(Secret::new("secret".into())),
+        senders: vec![SenderRule::Domain(format!("{of}.example"))],
+        networks: vec!["127.0.0.0/8".parse().unwrap()],
+        mailbox: MailboxRule::From,
+        max_queued,
+        limits: Limits { messages_per_minute: None, concurrent_requests: None },
+        bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },
+    }
+}
