@@ -128,5 +128,6 @@ fn a_message_too_large_for_graph_bounces_without_a_call() {
 
     let bounce = lab.wait_for(1).remove(0);
     assert!(bounce.text().contains("Status: 5.3.4\r\n"), "{}", bounce.text());
+    lab.wait_until_empty();
     assert_eq!(lab.sends(FROM).len(), 1);
 }

@@ -6,7 +6,7 @@
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code, unreachable_pub, reason = "shared by several test programs")]
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
 #[path = "../harness/mod.rs"]
 mod harness;
 

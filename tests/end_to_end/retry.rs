@@ -28,7 +28,7 @@ fn refusal(code: u16, error: &str, retry_after: &str) -> Fault {
 }
 
 fn attempt_of_delivery(lab: &Lab) -> serde_json::Value {
-    lab.logged("delivered")[0]["attempt"].clone()
+    lab.wait_for_log("delivered")["attempt"].clone()
 }
 
 #[test]
@@ -107,6 +107,7 @@ fn waits_grow_until_it_is_delivered() {
     lab.send(FROM, &[TO], &message(FROM, TO, "at last"));
 
     lab.wait_for(1);
+    lab.wait_until_empty();
     let at: Vec<u64> = lab.sends(FROM).iter().map(|call| call.received_at_ms).collect();
     let waits: Vec<u64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(waits.len(), 3);

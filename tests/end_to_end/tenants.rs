@@ -38,7 +38,7 @@ fn a_login_service_that_is_down_costs_no_attempt() {
     lab.send(CONTOSO, &[TO], &message(CONTOSO, TO, "after all"));
 
     lab.wait_for(1);
-    assert_eq!(lab.logged("delivered")[0]["attempt"], 1);
+    assert_eq!(lab.wait_for_log("delivered")["attempt"], 1);
     let labels = [("tenant", "contoso"), ("result", "transient")];
     assert_eq!(lab.metric("m365_relay_token_refreshes_total", &labels), 1.0);
     lab.wait_for_metric("m365_relay_tenant_blocked", &[("tenant", "contoso")], 0.0);
@@ -61,8 +61,8 @@ fn a_wrong_secret_blocks_its_tenant_alone_and_mail_flows_when_it_is_mended() {
     assert_eq!(lab.wait_for(1)[0].subject, "unhurt");
     assert_eq!(lab.metric("m365_relay_queue_messages", &[("tenant", "contoso"), ("state", "blocked")]), 1.0);
     assert_eq!(lab.metric("m365_relay_tenant_blocked", &[("tenant", "fabrikam")]), 0.0);
-    let said = lab.logged("the tenant is blocked");
-    assert!(said[0]["why"].as_str().unwrap().contains("AADSTS7000215"), "{said:#?}");
+    let said = lab.wait_for_log("the tenant is blocked");
+    assert!(said["why"].as_str().unwrap().contains("AADSTS7000215"), "{said:#?}");
 
     fs::write(&file, TenantSetup::secret("contoso")).unwrap();
     assert_eq!(lab.terminate(), Some(0));

@@ -13,7 +13,8 @@ mod setup;
 mod smtp;
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{Read, Seek},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Arc,
@@ -128,7 +129,8 @@ impl Lab {
     /// The messages that the service has taken, when they are `count`. More than that fails.
     pub fn wait_for(&self, count: usize) -> Vec<Arc<Delivered>> {
         let messages = self.runtime.block_on(self.service.wait_for(count, PATIENCE));
-        assert_eq!(messages.len(), count, "messages delivered: {messages:#?}");
+        let subjects: Vec<_> = messages.iter().map(|message| &message.subject).collect();
+        assert_eq!(messages.len(), count, "delivered are {subjects:?}");
         messages
     }
 
@@ -146,7 +148,8 @@ impl Lab {
         self.service.inject(fault);
     }
 
-    /// The calls of sendMail of one mailbox that have been answered.
+    /// The calls of sendMail of one mailbox that have been answered. A message is among the delivered ones a moment before
+    /// its call is here: see [`Lab::wait_until_empty`].
     pub fn sends(&self, mailbox: &str) -> Vec<Call> {
         let calls = self.service.calls().into_iter();
         calls
@@ -183,7 +186,13 @@ impl Lab {
         wait_until(what, || is_so(&self.metrics()));
     }
 
-    /// Log lines with this message, as JSON, over all starts.
+    /// The log line with this message, as JSON, when it is there.
+    pub fn wait_for_log(&self, message: &str) -> Value {
+        wait_until(&format!("{message:?} in the log"), || !self.logged(message).is_empty());
+        self.logged(message).remove(0)
+    }
+
+    /// Log lines with this message, as JSON, over all starts, as far as they have arrived.
     pub fn logged(&self, message: &str) -> Vec<Value> {
         self.log.entries().into_iter().filter(|entry| entry["message"] == message).collect()
     }
@@ -217,7 +226,10 @@ impl Drop for Lab {
         drop(self.relay.take());
         if thread::panicking() {
             eprintln!("=== the relay's log ===\n{}\n=== end of log ===", self.log.lines().join("\n"));
-            eprintln!("=== calls ===\n{:#?}", self.service.calls());
+            eprintln!("=== calls ===");
+            for Call { received_at_ms, path, status, body_len, .. } in self.service.calls() {
+                eprintln!("{received_at_ms} {path} {status:?} {body_len}");
+            }
         }
     }
 }
@@ -241,15 +253,24 @@ pub fn holds_within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Runs a program that ends by itself, and kills it if it does not. For programs that write little.
+/// Runs a program that ends by itself, and kills it if it does not.
 pub fn run(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Files take any amount; a pipe that nobody reads would stop the program.
+    let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let ended = holds_within(PATIENCE * 3, || child.try_wait().unwrap().is_some());
+    let ended = holds_within(PATIENCE, || child.try_wait().unwrap().is_some());
     if !ended {
         child.kill().unwrap();
     }
-    let output = child.wait_with_output().unwrap();
-    assert!(ended, "{command:?} did not end: {output:?}");
+    let written = |mut file: File| {
+        let mut octets = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut octets).unwrap();
+        octets
+    };
+    let status = child.wait().unwrap();
+    let output = Output { status, stdout: written(stdout), stderr: written(stderr) };
+    assert!(ended, "{command:?} did not end: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
