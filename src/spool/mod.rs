@@ -27,6 +27,7 @@ mod lane;
 mod memory;
 mod record;
 mod tally;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use lane::{Lane, LaneId};
 pub use memory::MemoryStore;
 pub use record::{BodyPlace, Message, Phase, State};
 pub use tally::{Tally, TenantTally};
+pub use usage::Usage;
 
 use crate::{
     clock::{self, Timestamp},
