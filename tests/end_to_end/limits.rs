@@ -49,7 +49,7 @@ fn a_burst_from_one_mailbox_is_spread_and_delays_no_other_mailbox() {
     assert_eq!(lab.service.counts().throttled, 0);
     lab.wait_for_metric("m365_relay_waiting_for_limit", &[("limit", "messages_per_minute")], 1.0);
     let waiting = lab.metric("m365_relay_queue_messages", &[("tenant", "contoso")]);
-    assert!((30.0..=34.0).contains(&waiting), "{waiting}");
+    assert!(waiting >= 30.0, "{waiting}");
 }
 
 #[test]

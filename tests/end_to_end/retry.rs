@@ -85,6 +85,7 @@ fn a_throttled_mailbox_delays_its_own_mail_and_no_other() {
     assert_eq!(lab.wait_for(1)[0].subject, "of the other mailbox");
     assert_eq!(lab.sends(FROM).len(), 1, "called while it was throttled");
     lab.wait_for(3);
+    lab.wait_until_empty();
     let calls = lab.sends(FROM);
     assert!(
         calls[1..].iter().all(|call| call.received_at_ms >= calls[0].received_at_ms + 3000),
