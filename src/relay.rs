@@ -21,7 +21,7 @@ use crate::{
     ingress::{Door, pickup::Pickup, smtp},
     network::{Clients, NetworkError},
     schedule::{Depths, Scheduler, Settings},
-    spool::{DiskStore, FreeSpace, OpenError, Spool, StoreError},
+    spool::{DiskStore, FreeSpace, OpenError, Spool, StoreError, Usage},
     telemetry::Metrics,
 };
 
@@ -136,10 +136,11 @@ impl Relay {
             let pickup = Pickup::new(pickup.path, names, door, config.smtp.hostname, metrics.clone());
             tasks.spawn(pickup.run(shutdown.clone()));
         }
-        tasks.spawn(watch(free_space.clone(), shutdown.clone()));
+        let usage = Usage::of(&config.spool.path);
+        tasks.spawn(watch(free_space.clone(), usage.clone(), shutdown.clone()));
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
-        let shown = admin::Shown { metrics, spool, depths, free_space };
+        let shown = admin::Shown { metrics, spool, depths, free_space, usage };
         let admin = tokio::spawn(admin.serve(shown, admin_stop.clone()));
         info!(tenants = tenants.len(), version = env!("CARGO_PKG_VERSION"), "ready");
 
@@ -156,15 +157,19 @@ impl Relay {
     }
 }
 
-/// Keeps the figure of free space fresh.
-async fn watch(free_space: FreeSpace, shutdown: CancellationToken) {
+/// Keeps the figures of the disk fresh: free space every second, since mail is refused by it, the rest more seldom.
+async fn watch(free_space: FreeSpace, usage: Usage, shutdown: CancellationToken) {
+    const USAGE_EVERY: u32 = 15;
     let mut second = interval(Duration::from_secs(1));
-    while shutdown.run_until_cancelled(second.tick()).await.is_some() {
-        let space = free_space.clone();
-        match spawn_blocking(move || space.measure()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "cannot tell how much space is free"),
-            Err(error) => warn!(%error, "cannot tell how much space is free"),
+    for n in (0..USAGE_EVERY).cycle() {
+        if shutdown.run_until_cancelled(second.tick()).await.is_none() {
+            return;
+        }
+        let (free_space, usage) = (free_space.clone(), usage.clone());
+        let measure =
+            move || free_space.measure().and_then(|()| if n == 0 { usage.measure() } else { Ok(()) });
+        if let Err(error) = spawn_blocking(measure).await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+            warn!(%error, "cannot measure the spool's disk");
         }
     }
 }

@@ -9,6 +9,7 @@ pub struct Gauges {
     queue_messages: IntGaugeVec,
     queue_oldest: IntGaugeVec,
     queue_bytes: IntGaugeVec,
+    spool_bytes: IntGaugeVec,
     free: IntGauge,
     healthy: IntGauge,
 }
@@ -28,6 +29,7 @@ impl Gauges {
                 &["tenant"],
             ),
             queue_bytes: build.gauges("queue_bytes", "Octets of message bodies in the spool.", &["tenant"]),
+            spool_bytes: build.gauges("spool_bytes", "Octets on disk, measured every 15 seconds.", &["part"]),
             free: build.gauge("spool_free_bytes", "Free octets on the spool's disk, the floor included."),
             healthy: build.gauge("spool_healthy", "1 while the spool can write, 0 when it cannot."),
         }
@@ -44,6 +46,9 @@ impl Gauges {
         }
         for (tenant, tally) in shown.spool.tally().tenants() {
             set(&self.queue_bytes.with_label_values(&[tenant.as_str()]), tally.bytes());
+        }
+        for (part, bytes) in shown.usage.bytes() {
+            set(&self.spool_bytes.with_label_values(&[part]), bytes);
         }
         set(&self.free, shown.free_space.bytes());
         self.healthy.set(i64::from(shown.spool.unhealthy().is_none()));

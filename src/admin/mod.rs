@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     schedule::Depths,
-    spool::{FreeSpace, Spool},
+    spool::{FreeSpace, Spool, Usage},
     telemetry::Metrics,
 };
 pub use gauges::Gauges;
@@ -36,6 +36,7 @@ pub struct Shown {
     pub spool: Spool,
     pub depths: Depths,
     pub free_space: FreeSpace,
+    pub usage: Usage,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -31,7 +31,7 @@ a { color: var(--link); } .counts { display: flex; flex-wrap: wrap; gap: .75rem;
 .counts b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 500; } td { overflow-wrap: anywhere; } .n { text-align: right; white-space: nowrap; }
+th { color: var(--soft); font-weight: 500; } td { overflow-wrap: break-word; max-width: 24rem; } .n { text-align: right; white-space: nowrap; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: .75rem; overflow-x: auto; }
 </style></head><body><h1>Simulated Microsoft 365</h1>
 <p>Mail that the real service would now be delivering. Nothing leaves this machine.</p>
@@ -77,7 +77,7 @@ fn write_messages(page: &mut String, messages: &[Arc<Delivered>]) -> fmt::Result
     for message in messages.iter().rev().take(ROWS) {
         write!(
             page,
-            "<tr><td>{time}<td>{tenant}<td>{mailbox}<td>{from}<td>{recipients}<td>{subject}{warning}\
+            "<tr><td class=\"n\">{time}<td>{tenant}<td>{mailbox}<td>{from}<td>{recipients}<td>{subject}{warning}\
              <td class=\"n\">{size}<td><a href=\"/_sandbox/messages/{number}/source\">source</a></tr>",
             time = Timestamp::from_millis(message.accepted_at_ms),
             tenant = Escaped(&message.directory),

@@ -8,8 +8,7 @@
 //! which the next start finds out.
 
 use std::{
-    collections::HashMap,
-    io,
+    collections::{HashMap, HashSet},
     sync::{Arc, OnceLock},
     thread,
     time::Duration,
@@ -20,74 +19,13 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
-    Body, BodyPlace, BodyReader, Claim, Lane, LaneId, Lease, Message, NewMessage, Phase, Settlement,
-    SpoolError, State, Tally, Waiting, body::Spill,
+    BodyPlace, Change, Claim, Lane, Lease, NewMessage, Phase, Settlement, SpoolError, State, Store,
+    StoreError, Tally, Waiting, lane::Lanes,
 };
 use crate::{clock, message::MessageId, telemetry::Metrics};
 
 /// Operations committed together at most.
 const GROUP: usize = 512;
-
-/// What the committer works on: an index of small records and the bodies beside it. Driven by one thread.
-pub trait Store: Send + 'static {
-    /// Where bodies too large for memory go while they come in.
-    fn spill(&self) -> Spill;
-
-    /// Every lane. Called once, first.
-    fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError>;
-
-    /// Every message's state, oldest first, after damaged entries were put aside; answers how many were.
-    /// Called once, after [`lanes`](Store::lanes).
-    fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError>;
-
-    fn state(&self, id: MessageId) -> Result<Option<State>, StoreError>;
-
-    /// The immutable part. An unreadable one is `Ok(None)`.
-    fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError>;
-
-    fn body(&self, id: MessageId, place: BodyPlace) -> BodyReader;
-
-    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage.
-    fn commit(&mut self, changes: &mut [Change]) -> Result<(), StoreError>;
-}
-
-#[derive(Debug)]
-pub enum Change {
-    AddLane {
-        id: LaneId,
-        lane: Arc<Lane>,
-    },
-    DropLane(LaneId),
-    /// A new message; the store fills in where its body is.
-    Insert {
-        id: MessageId,
-        message: Message,
-        state: State,
-        body: Body,
-    },
-    Update {
-        id: MessageId,
-        state: State,
-    },
-    Remove {
-        id: MessageId,
-        body: BodyPlace,
-    },
-    /// As [`Change::Remove`], but what there is of it is put aside for a person to look at.
-    Quarantine {
-        id: MessageId,
-        body: BodyPlace,
-        reason: String,
-    },
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("{what}: {source}")]
-    Io { what: &'static str, source: io::Error },
-    #[error("the index fails: {0}")]
-    Index(#[from] sled::Error),
-}
 
 /// Why the spool takes no changes. Latched: set once, for the life of the process.
 #[derive(Debug, Default)]
@@ -123,14 +61,6 @@ pub(super) struct Committer {
     store: Box<dyn Store>,
     context: Context,
     lanes: Lanes,
-}
-
-/// The lanes in use, both ways round.
-#[derive(Default)]
-struct Lanes {
-    by_id: HashMap<LaneId, Arc<Lane>>,
-    by_lane: HashMap<Arc<Lane>, LaneId>,
-    last: u32,
 }
 
 /// What to do and to tell once a group is durable.
@@ -267,7 +197,7 @@ impl Committer {
             return Err(SpoolError::StaleLease(id));
         }
         let damaged = |reason: &str| SpoolError::Damaged { id, reason: reason.into() };
-        let lane = self.lanes.by_id.get(&state.lane).cloned().ok_or_else(|| damaged("its lane is unknown"));
+        let lane = self.lanes.lane(state.lane).ok_or_else(|| damaged("its lane is unknown"));
         let message = self.store.message(id).map_err(|e| self.latch(&e))?;
         let lane = lane?;
         let Some(message) = message else {
@@ -297,7 +227,7 @@ impl Committer {
             return Err(SpoolError::StaleLease(lease.id));
         }
         // A lease is given with its lane only, and lanes in use stay.
-        let lane = self.lanes.by_id.get(&state.lane).cloned().ok_or(SpoolError::NoSuchMessage(lease.id))?;
+        let lane = self.lanes.lane(state.lane).ok_or(SpoolError::NoSuchMessage(lease.id))?;
         Ok((state, lane))
     }
 
@@ -394,11 +324,11 @@ impl Committer {
 
         let retry_at = clock::now() + self.context.settle_after;
         let mut changes = Vec::new();
-        let mut used = std::collections::HashSet::new();
+        let mut used = HashSet::new();
         let last = found.last().map_or(MessageId::first_at(clock::Timestamp::default()), |(id, _)| *id);
         let (count, mut in_doubt) = (found.len(), 0);
         for (id, mut state) in found {
-            let Some(lane) = self.lanes.by_id.get(&state.lane).cloned() else {
+            let Some(lane) = self.lanes.lane(state.lane) else {
                 self.context.metrics.quarantined();
                 warn!(%id, "a damaged message is put aside: its lane is unknown");
                 changes.push(Change::Quarantine {
@@ -453,33 +383,5 @@ impl Group {
     fn remove(&mut self, id: MessageId, change: Change) {
         self.states.insert(id, None);
         self.changes.push(change);
-    }
-}
-
-impl Lanes {
-    fn add(&mut self, id: LaneId, lane: Arc<Lane>) {
-        self.last = self.last.max(id.0);
-        self.by_lane.insert(lane.clone(), id);
-        self.by_id.insert(id, lane);
-    }
-
-    fn intern(&mut self, lane: Lane, changes: &mut Vec<Change>) -> (LaneId, Arc<Lane>) {
-        if let Some((lane, id)) = self.by_lane.get_key_value(&lane) {
-            return (*id, lane.clone());
-        }
-        let (id, lane) = (LaneId(self.last + 1), Arc::new(lane));
-        self.add(id, lane.clone());
-        changes.push(Change::AddLane { id, lane: lane.clone() });
-        (id, lane)
-    }
-
-    fn drop_unused(&mut self, used: &std::collections::HashSet<LaneId>) -> Vec<Change> {
-        let unused: Vec<_> = self.by_id.keys().copied().filter(|id| !used.contains(id)).collect();
-        for id in &unused {
-            if let Some(lane) = self.by_id.remove(id) {
-                self.by_lane.remove(&lane);
-            }
-        }
-        unused.into_iter().map(Change::DropLane).collect()
     }
 }

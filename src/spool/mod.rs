@@ -26,7 +26,9 @@ mod free_space;
 mod lane;
 mod memory;
 mod record;
+mod store;
 mod tally;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -42,13 +44,14 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 pub use body::{Body, BodyReader, BodyWriter, DamagedBody, OpenBody};
-pub use committer::{Change, Store, StoreError};
 pub use disk::{DiskStore, OpenError};
 pub use free_space::FreeSpace;
 pub use lane::{Lane, LaneId};
 pub use memory::MemoryStore;
 pub use record::{BodyPlace, Message, Phase, State};
+pub use store::{Change, Store, StoreError};
 pub use tally::{Tally, TenantTally};
+pub use usage::Usage;
 
 use crate::{
     clock::{self, Timestamp},
