@@ -1,0 +1,47 @@
+# `just` shows what there is. Each recipe is a line that can be typed by hand, too.
+
+_default:
+    @just --list --unsorted
+
+# Try it: the relay on a simulated Microsoft 365
+sandbox *ARGS:
+    cargo run --release -- sandbox {{ARGS}}
+
+# The daemon, with a configuration file
+run CONFIG:
+    cargo run --release -- serve --config {{CONFIG}}
+
+# The tests that need nothing but Rust
+test *ARGS:
+    cargo test {{ARGS}}
+
+# Everything, as CI does: installs what is missing, with sudo if need be
+test-all:
+    scripts/test
+
+# The release build, as a user starts it
+smoke:
+    cargo build --release
+    scripts/smoke
+
+# Format and clippy
+check:
+    cargo fmt --check
+    cargo clippy --all-targets --all-features -- -D warnings
+
+# Licences, sources, banned crates; then known vulnerabilities, which needs github.com
+deny:
+    cargo deny check bans licenses sources
+    cargo deny check advisories
+
+# The documentation of all rooms
+doc *ARGS:
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items {{ARGS}}
+
+# How fast the spool is, beside what the disk can do
+bench-spool *ARGS:
+    cargo bench --bench spool -- {{ARGS}}
+
+# Accepted and delivered a second, beside Postfix; needs root
+bench-smtp *ARGS:
+    scripts/bench-smtp {{ARGS}}
