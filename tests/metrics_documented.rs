@@ -3,6 +3,8 @@
 //! A family with labels shows on `/metrics` only after its first event, so the families are read from the two files that
 //! make them.
 
+#![allow(clippy::unwrap_used, reason = "a test panics to fail")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use m365_relay::telemetry::Metrics;
