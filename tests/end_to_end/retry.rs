@@ -52,9 +52,18 @@ fn a_503_with_retry_after_is_waited_for() {
 }
 
 #[test]
-fn a_503_that_says_nothing_may_have_been_sent_and_is_settled_first() {
-    let lab = Lab::with(|setup| setup.delivery = "settle_after = '1500ms'".into());
+fn a_503_that_says_nothing_is_tried_again_after_the_first_wait() {
+    let lab = Lab::with(|setup| setup.retry = "first = '400ms'\njitter = 0.0".into());
     let fault = Fault::status(On::SendMail, 503, "serviceNotAvailable").times(1);
+    let waited = delivered_after(&lab, fault, &message(FROM, TO, "unavailable"));
+    assert!(waited >= 400, "{waited}");
+    assert_eq!(attempt_of_delivery(&lab), json!(2));
+}
+
+#[test]
+fn a_500_may_have_been_sent_and_is_settled_first() {
+    let lab = Lab::with(|setup| setup.delivery = "settle_after = '1500ms'".into());
+    let fault = Fault::status(On::SendMail, 500, "ErrorInternalServerError").times(1);
     let waited = delivered_after(&lab, fault, &message(FROM, TO, "unknown"));
     assert!(waited >= 1500, "{waited}");
     assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[("resolved", "resent")]), 1.0);
