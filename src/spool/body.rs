@@ -8,7 +8,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, Write},
+    io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use super::{BodyPlace, Message, SMALL_BODY, SpoolError};
+use super::{BodyPlace, Message, SMALL_BODY, SpoolError, body_record::RecordHeader};
 use crate::message::MessageId;
 
 /// Octets read or written at a time.
@@ -152,14 +152,14 @@ impl LargeBody {
         self.crc = hasher.finalize();
         Ok(())
     }
+}
 
-    /// Completes the record with what it belongs to, and syncs the file. Its directory is the committer's to sync.
-    fn seal(&mut self, id: MessageId, meta: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(meta, RecordHeader::LEN as u64 + self.len)?;
-        let header = RecordHeader::new(id, self.len, self.crc, meta);
-        self.file.write_all_at(&header.encode(), 0)?;
-        self.file.sync_data()
-    }
+/// Completes a record with what it belongs to, and syncs the file. Its directory is the committer's to sync.
+fn seal_record(file: &File, id: MessageId, len: u64, crc: u32, meta: &[u8]) -> io::Result<()> {
+    file.write_all_at(meta, RecordHeader::LEN as u64 + len)?;
+    let header = RecordHeader::new(id, len, crc, meta);
+    file.write_all_at(&header.encode(), 0)?;
+    file.sync_data()
 }
 
 impl Body {
@@ -175,11 +175,11 @@ impl Body {
     }
 
     /// Syncs a body that has a file of its own, so that the committer need not wait for its octets.
-    pub(super) async fn seal(self, id: MessageId, message: &Message) -> Result<Self, SpoolError> {
-        let Self::File(mut large) = self else { return Ok(self) };
-        let meta = message.encode();
-        let sealed = blocking(move || large.seal(id, &meta).map(|()| large)).await;
-        sealed.map(Self::File).map_err(|e| SpoolError::Body(Arc::new(e)))
+    pub(super) async fn seal(&mut self, id: MessageId, message: &Message) -> Result<(), SpoolError> {
+        let Self::File(large) = self else { return Ok(()) };
+        let (file, len, crc, meta) = (large.file.clone(), large.len, large.crc, message.encode());
+        let sealed = blocking(move || seal_record(&file, id, len, crc, &meta)).await;
+        sealed.map_err(|e| SpoolError::Body(Arc::new(e)))
     }
 
     /// The index has the message now: the file stays.
@@ -187,67 +187,6 @@ impl Body {
         if let Self::File(large) = self {
             large.path.keep();
         }
-    }
-}
-
-// === the record on disk ===
-
-/// Before each body on disk, and enough to rebuild the index from: whose it is, how long, and checksums of all parts.
-///
-/// ```text
-/// magic "m3r1" | body crc32 | id u64 | body length u64 | meta length u32 | meta crc32 | header crc32 | 0 u32
-/// body…  meta (the encoded message)…
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RecordHeader {
-    pub(super) id: MessageId,
-    pub(super) body_len: u64,
-    pub(super) meta_len: u32,
-    body_crc: u32,
-    meta_crc: u32,
-}
-
-const MAGIC: [u8; 4] = *b"m3r1";
-
-impl RecordHeader {
-    pub(super) const LEN: usize = 40;
-
-    fn new(id: MessageId, body_len: u64, body_crc: u32, meta: &[u8]) -> Self {
-        // A message's meta is bounded by max_recipients, far below 4 GiB.
-        let meta_len = u32::try_from(meta.len()).unwrap_or(u32::MAX);
-        Self { id, body_len, meta_len, body_crc, meta_crc: crc32fast::hash(meta) }
-    }
-
-    pub(super) fn of(id: MessageId, body: &[u8], meta: &[u8]) -> Self {
-        Self::new(id, body.len() as u64, crc32fast::hash(body), meta)
-    }
-
-    pub(super) fn encode(&self) -> [u8; Self::LEN] {
-        let mut out = [0; Self::LEN];
-        out[0..4].copy_from_slice(&MAGIC);
-        out[4..8].copy_from_slice(&self.body_crc.to_be_bytes());
-        out[8..16].copy_from_slice(&self.id.to_bytes());
-        out[16..24].copy_from_slice(&self.body_len.to_be_bytes());
-        out[24..28].copy_from_slice(&self.meta_len.to_be_bytes());
-        out[28..32].copy_from_slice(&self.meta_crc.to_be_bytes());
-        let crc = crc32fast::hash(&out[..32]);
-        out[32..36].copy_from_slice(&crc.to_be_bytes());
-        out
-    }
-
-    pub(super) fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
-        let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        if bytes[0..4] != MAGIC || u32_at(32)? != crc32fast::hash(&bytes[..32]) {
-            return None;
-        }
-        Some(Self {
-            id: MessageId::from_bytes(u64_at(8)?.to_be_bytes()),
-            body_len: u64_at(16)?,
-            meta_len: u32_at(24)?,
-            body_crc: u32_at(4)?,
-            meta_crc: u32_at(28)?,
-        })
     }
 }
 
@@ -315,20 +254,6 @@ impl BodyReader {
         DamagedBody::Io(self.id, error)
     }
 
-    /// The octets where the body should be, right or not, as far as they can be read: for quarantine.
-    pub(super) fn raw(&self) -> Option<Vec<u8>> {
-        match &self.source {
-            Source::Memory(bytes) => Some(bytes.to_vec()),
-            Source::File { path, offset } => {
-                let mut file = File::open(path).ok()?;
-                file.seek(io::SeekFrom::Start(offset + RecordHeader::LEN as u64)).ok()?;
-                let mut raw = Vec::new();
-                file.take(self.len).read_to_end(&mut raw).ok()?;
-                Some(raw)
-            }
-        }
-    }
-
     /// Opens the body and checks it against its checksum: what comes out afterwards is what was stored.
     pub async fn open(&self) -> Result<OpenBody, DamagedBody> {
         match &self.source {
@@ -347,9 +272,9 @@ impl BodyReader {
 fn open_record(id: MessageId, len: u64, path: &Path, offset: u64) -> Result<OpenBody, DamagedBody> {
     let io = |e| DamagedBody::Io(id, e);
     let file = File::open(path).map_err(io)?;
-    let mut header = [0; RecordHeader::LEN];
-    file.read_exact_at(&mut header, offset).map_err(io)?;
-    let header = RecordHeader::decode(&header).ok_or(DamagedBody::Checksum(id, "no record begins there"))?;
+    let header = RecordHeader::read(&file, offset)
+        .map_err(io)?
+        .ok_or(DamagedBody::Checksum(id, "no record begins there"))?;
     if header.id != id || header.body_len != len {
         return Err(DamagedBody::Checksum(id, "the record there is another's"));
     }

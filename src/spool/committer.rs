@@ -8,7 +8,7 @@
 //! which the next start finds out.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, OnceLock},
     thread,
     time::Duration,
@@ -26,6 +26,10 @@ use crate::{clock, message::MessageId, telemetry::Metrics};
 
 /// Operations committed together at most.
 const GROUP: usize = 512;
+/// When a damaged message that could not be put aside is tried again.
+const QUARANTINE_AGAIN: Duration = Duration::from_secs(60);
+/// No retry waits longer. A due time beyond it was stored by a clock that was ahead.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Why the spool takes no changes. Latched: set once, for the life of the process.
 #[derive(Debug, Default)]
@@ -39,6 +43,16 @@ impl Health {
     fn latch(&self, reason: &'static str) {
         // The first reason stays.
         let _ = self.0.set(reason);
+    }
+}
+
+struct LatchOnPanic(Arc<Health>);
+
+impl Drop for LatchOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.latch("the committer thread broke off");
+        }
     }
 }
 
@@ -111,6 +125,8 @@ impl Committer {
     }
 
     fn run(mut self, mut operations: mpsc::Receiver<Operation>) {
+        // Whoever asks for health is to learn that nobody answers any more.
+        let _latch = LatchOnPanic(self.context.health.clone());
         let mut waiting = Vec::with_capacity(GROUP);
         while let Some(first) = operations.blocking_recv() {
             waiting.push(first);
@@ -133,7 +149,7 @@ impl Committer {
         let committed = match self.context.health.reason() {
             Some(reason) => Err(SpoolError::Unhealthy(reason)),
             None if group.changes.is_empty() => Ok(()),
-            None => self.store.commit(&mut group.changes).map_err(|e| self.latch(&e)),
+            None => self.store.commit(&mut group.changes).map_err(|e| self.latch(e)),
         };
         self.context.metrics.committed(count, started.elapsed());
         for done in group.done {
@@ -144,12 +160,16 @@ impl Committer {
         }
     }
 
-    fn latch(&self, error: &StoreError) -> SpoolError {
-        error!(%error, "the spool cannot write; no mail is accepted or delivered until it is opened anew");
+    fn latch(&self, error: StoreError) -> SpoolError {
         let reason = match error {
+            StoreError::Unwritten { what, source } => {
+                warn!(what, error = %source, "a group of changes was not made; its callers will try again");
+                return SpoolError::Body(Arc::new(source));
+            }
             StoreError::Io { what, .. } => what,
             StoreError::Index(_) => "the index fails",
         };
+        error!(%error, "the spool cannot write; no mail is accepted or delivered until it is opened anew");
         self.context.health.latch(reason);
         SpoolError::Unhealthy(reason)
     }
@@ -177,8 +197,9 @@ impl Committer {
     fn insert(&mut self, new: NewMessage, group: &mut Group) -> Waiting {
         let NewMessage { id, message, body } = new;
         let lane = Lane { tenant: message.tenant.clone(), author: message.author.clone() };
-        let (lane_id, lane) = self.lanes.intern(lane, &mut group.changes);
-        let due = id.accepted();
+        let (lane_id, lane) = self.lanes.enter_new(lane, &mut group.changes);
+        // Ids never go back, the clock may: a message is due when it comes.
+        let due = id.accepted().min(clock::now());
         let state = State {
             lane: lane_id,
             phase: Phase::Waiting { due },
@@ -197,12 +218,14 @@ impl Committer {
             return Err(SpoolError::StaleLease(id));
         }
         let damaged = |reason: &str| SpoolError::Damaged { id, reason: reason.into() };
-        let lane = self.lanes.lane(state.lane).ok_or_else(|| damaged("its lane is unknown"));
-        let message = self.store.message(id).map_err(|e| self.latch(&e))?;
-        let lane = lane?;
+        let lane = self.lanes.lane(state.lane).ok_or_else(|| damaged("its lane is unknown"))?;
+        let message = self.store.message(id, state.body).map_err(|e| self.latch(e))?;
         let Some(message) = message else {
             let error = damaged("its envelope is unreadable");
-            group.remove(id, Change::Quarantine { id, body: state.body, reason: error.to_string() });
+            self.store
+                .put_aside(id, state.body, &error.to_string())
+                .map_err(|e| SpoolError::Body(Arc::new(e)))?;
+            self.remove(id, state, group);
             self.context.metrics.quarantined();
             self.context.tally.tenant(&lane.tenant).leave(state.body.len);
             warn!(%id, %error, "a damaged message is put aside");
@@ -241,20 +264,18 @@ impl Committer {
         group: &mut Group,
     ) {
         let (mut waiting, mut left, mut bounced) = (None, None, None);
+        let settlement = match settlement {
+            Settlement::Quarantine { reason } => self.quarantine(id, state, reason),
+            settlement => settlement,
+        };
         match settlement {
             Settlement::End { bounce } => {
-                group.remove(id, Change::Remove { id, body: state.body });
+                self.remove(id, state, group);
                 left = Some(state.body.len);
                 bounced = bounce.map(|bounce| {
                     let len = bounce.body.len();
                     (self.insert(*bounce, group), len)
                 });
-            }
-            Settlement::Quarantine { reason } => {
-                warn!(%id, reason, "a damaged message is put aside");
-                self.context.metrics.quarantined();
-                group.remove(id, Change::Quarantine { id, body: state.body, reason });
-                left = Some(state.body.len);
             }
             Settlement::Wait { due, counted, in_doubt } => {
                 state.phase = Phase::Waiting { due };
@@ -263,14 +284,37 @@ impl Committer {
                 group.update(id, state);
                 waiting = Some(Waiting { id, lane: lane.clone(), due });
             }
+            Settlement::Quarantine { .. } => {}
         }
         group.done.push(Done::Settled { lane, left, waiting, bounce: bounced, answer });
+    }
+
+    /// Puts a damaged message aside, after which it can end; or else it waits.
+    fn quarantine(&mut self, id: MessageId, state: State, reason: String) -> Settlement {
+        match self.store.put_aside(id, state.body, &reason) {
+            Ok(()) => {
+                warn!(%id, reason, "a damaged message is put aside");
+                self.context.metrics.quarantined();
+                Settlement::End { bounce: None }
+            }
+            Err(error) => {
+                warn!(%id, reason, %error, "a damaged message cannot be put aside now");
+                let due = clock::now() + QUARANTINE_AGAIN;
+                Settlement::Wait { due, counted: false, in_doubt: state.in_doubt }
+            }
+        }
+    }
+
+    fn remove(&mut self, id: MessageId, state: State, group: &mut Group) {
+        group.states.insert(id, None);
+        group.changes.push(Change::Remove { id, body: state.body });
+        self.lanes.leave(state.lane, &mut group.changes);
     }
 
     fn state(&self, id: MessageId, group: &Group) -> Result<State, SpoolError> {
         let state = match group.states.get(&id) {
             Some(state) => *state,
-            None => self.store.state(id).map_err(|e| self.latch(&e))?,
+            None => self.store.state(id).map_err(|e| self.latch(e))?,
         };
         state.ok_or(SpoolError::NoSuchMessage(id))
     }
@@ -322,25 +366,24 @@ impl Committer {
         let damaged = self.store.load(&mut |id, state| found.push((id, state)))?;
         (0..damaged).for_each(|_| self.context.metrics.quarantined());
 
-        let retry_at = clock::now() + self.context.settle_after;
+        let now = clock::now();
+        let retry_at = now + self.context.settle_after;
         let mut changes = Vec::new();
-        let mut used = HashSet::new();
         let last = found.last().map_or(MessageId::first_at(clock::Timestamp::default()), |(id, _)| *id);
         let (count, mut in_doubt) = (found.len(), 0);
         for (id, mut state) in found {
             let Some(lane) = self.lanes.lane(state.lane) else {
+                let put_aside = self.store.put_aside(id, state.body, "its lane is unknown");
+                warn!(%id, ?put_aside, "a damaged message is put aside: its lane is unknown");
                 self.context.metrics.quarantined();
-                warn!(%id, "a damaged message is put aside: its lane is unknown");
-                changes.push(Change::Quarantine {
-                    id,
-                    body: state.body,
-                    reason: "its lane is unknown".into(),
-                });
+                if put_aside.is_ok() {
+                    changes.push(Change::Remove { id, body: state.body });
+                }
                 continue;
             };
-            used.insert(state.lane);
+            self.lanes.enter(state.lane);
             let due = match state.phase {
-                Phase::Waiting { due } => due,
+                Phase::Waiting { due } => due.min(now + LONGEST_WAIT),
                 Phase::Leased => {
                     in_doubt += 1;
                     // The attempt had begun, so it counts, and it may have gone out.
@@ -354,7 +397,7 @@ impl Committer {
             self.context.tally.tenant(&lane.tenant).enter(state.body.len);
             self.announce(Waiting { id, lane, due });
         }
-        changes.extend(self.lanes.drop_unused(&used));
+        self.lanes.drop_unused(&mut changes);
         if !changes.is_empty() {
             self.store.commit(&mut changes)?;
         }
@@ -378,10 +421,5 @@ impl Group {
     fn update(&mut self, id: MessageId, state: State) {
         self.states.insert(id, Some(state));
         self.changes.push(Change::Update { id, state });
-    }
-
-    fn remove(&mut self, id: MessageId, change: Change) {
-        self.states.insert(id, None);
-        self.changes.push(change);
     }
 }

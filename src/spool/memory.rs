@@ -60,13 +60,18 @@ impl Store for MemoryStore {
         Ok(self.content().messages.get(&id).map(|(_, state, _)| *state))
     }
 
-    fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
+    fn message(&self, id: MessageId, _: BodyPlace) -> Result<Option<Message>, StoreError> {
         Ok(self.content().messages.get(&id).map(|(message, ..)| message.clone()))
     }
 
     fn body(&self, id: MessageId, _: BodyPlace) -> BodyReader {
         let bytes = self.content().messages.get(&id).map(|(.., body)| body.clone());
         BodyReader::memory(id, bytes.unwrap_or_default())
+    }
+
+    fn put_aside(&mut self, id: MessageId, _: BodyPlace, reason: &str) -> std::io::Result<()> {
+        self.content().quarantine.insert(id, reason.to_owned());
+        Ok(())
     }
 
     fn commit(&mut self, changes: &mut [Change]) -> Result<(), StoreError> {
@@ -98,10 +103,6 @@ impl Content {
                 }
             }
             Change::Remove { id, .. } => drop(self.messages.remove(id)),
-            Change::Quarantine { id, reason, .. } => {
-                self.messages.remove(id);
-                self.quarantine.insert(*id, reason.clone());
-            }
         }
     }
 }

@@ -20,6 +20,7 @@
 //! Called by ingress (accept), by the scheduler (claim) and by the worker (settle).
 
 mod body;
+mod body_record;
 mod committer;
 mod disk;
 mod free_space;
@@ -120,7 +121,8 @@ pub enum Settlement {
         /// Whether this or an earlier attempt may have been sent.
         in_doubt: bool,
     },
-    /// It is damaged: its record and what is left of its body are put aside, with the reason.
+    /// It is damaged: its record and what is left of its body are put aside, with the reason. If that cannot be done
+    /// now, it waits a minute.
     Quarantine { reason: String },
 }
 
@@ -146,6 +148,13 @@ pub enum SpoolError {
     Body(Arc<std::io::Error>),
     #[error("the spool is closed")]
     Closed,
+}
+
+impl NewMessage {
+    /// Whatever comes into the spool is sealed before the committer gets it.
+    async fn seal(&mut self) -> Result<(), SpoolError> {
+        self.body.seal(self.id, &self.message).await
+    }
 }
 
 impl Spool {
@@ -186,7 +195,7 @@ impl Spool {
 
     /// Makes a message durable. When this returns `Ok`, it may be acknowledged.
     pub async fn accept(&self, mut message: NewMessage) -> Result<(), SpoolError> {
-        message.body = message.body.seal(message.id, &message.message).await?;
+        message.seal().await?;
         self.ask(|answer| Operation::Accept { message: Box::new(message), answer }).await?
     }
 
@@ -196,7 +205,10 @@ impl Spool {
     }
 
     /// Stores what became of a message under `lease`.
-    pub async fn settle(&self, lease: Lease, settlement: Settlement) -> Result<(), SpoolError> {
+    pub async fn settle(&self, lease: Lease, mut settlement: Settlement) -> Result<(), SpoolError> {
+        if let Settlement::End { bounce: Some(bounce) } = &mut settlement {
+            bounce.seal().await?;
+        }
         self.ask(|answer| Operation::Settle { lease, settlement, answer }).await?
     }
 

@@ -19,12 +19,17 @@ pub trait Store: Send + 'static {
 
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError>;
 
-    /// The immutable part. An unreadable one is `Ok(None)`.
-    fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError>;
+    /// The immutable part of a message whose body is at `place`. An unreadable one is `Ok(None)`.
+    fn message(&self, id: MessageId, place: BodyPlace) -> Result<Option<Message>, StoreError>;
 
     fn body(&self, id: MessageId, place: BodyPlace) -> BodyReader;
 
-    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage.
+    /// Puts a copy of what there is of a damaged message where a person can look at it. An error changes nothing, and the
+    /// message must stay: its octets are nowhere else.
+    fn put_aside(&mut self, id: MessageId, place: BodyPlace, reason: &str) -> io::Result<()>;
+
+    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage. [`StoreError::Unwritten`]: nothing has
+    /// changed, and it may work the next time; after any other error nobody knows before the next start.
     fn commit(&mut self, changes: &mut [Change]) -> Result<(), StoreError>;
 }
 
@@ -50,18 +55,15 @@ pub enum Change {
         id: MessageId,
         body: BodyPlace,
     },
-    /// As [`Change::Remove`], but what there is of it is put aside for a person to look at.
-    Quarantine {
-        id: MessageId,
-        body: BodyPlace,
-        reason: String,
-    },
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{what}: {source}")]
     Io { what: &'static str, source: io::Error },
+    /// Nothing was written.
+    #[error("{what}: {source}")]
+    Unwritten { what: &'static str, source: io::Error },
     #[error("the index fails: {0}")]
     Index(#[from] sled::Error),
 }

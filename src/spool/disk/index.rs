@@ -12,6 +12,7 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    time::Duration,
 };
 
 use sled::{Batch, Db, Tree};
@@ -27,6 +28,17 @@ const LANE: u8 = b'l';
 const STATE: u8 = b's';
 const MESSAGE: u8 = b'm';
 
+/// Envelopes of many recipients are larger than this. They are not in the index but with the body only, since sled would
+/// put pages of them into files that it never syncs.
+const LARGEST_VALUE: usize = 4096;
+
+/// Where a message's immutable part is.
+pub(super) enum Indexed {
+    Here(Message),
+    WithBody,
+    Unreadable,
+}
+
 pub(super) struct Index {
     db: Db,
     tree: Tree,
@@ -38,7 +50,7 @@ impl Index {
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let io = |what| move |source| StoreError::Io { what, source };
         put_aside_unfinished_snapshots(dir).map_err(io("cannot move an unfinished snapshot aside"))?;
-        let db = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(500)).open()?;
+        let db = open_sled(dir)?;
         let tree = db.open_tree("spool")?;
         db.flush()?;
         let file = File::open(dir.join("db")).map_err(io("cannot open the index's file"))?;
@@ -82,8 +94,13 @@ impl Index {
         Ok(self.tree.get(key(STATE, id))?.and_then(|value| State::decode(&value)))
     }
 
-    pub(super) fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
-        Ok(self.tree.get(key(MESSAGE, id))?.and_then(|value| Message::decode(&value)))
+    /// What the index knows of the immutable part.
+    pub(super) fn message(&self, id: MessageId) -> Result<Indexed, StoreError> {
+        Ok(match self.tree.get(key(MESSAGE, id))? {
+            Some(value) if value.is_empty() => Indexed::WithBody,
+            Some(value) => Message::decode(&value).map_or(Indexed::Unreadable, Indexed::Here),
+            None => Indexed::Unreadable,
+        })
     }
 
     /// Writes `changes` in one batch and syncs.
@@ -98,11 +115,13 @@ impl Index {
                 }
                 Change::DropLane(id) => batch.remove(lane_key(*id).as_slice()),
                 Change::Insert { id, message, state, .. } => {
-                    batch.insert(&key(MESSAGE, *id), message.encode());
+                    let value = message.encode();
+                    let value = if value.len() <= LARGEST_VALUE { value } else { Vec::new() };
+                    batch.insert(&key(MESSAGE, *id), value);
                     batch.insert(&key(STATE, *id), state.encode().as_slice());
                 }
                 Change::Update { id, state } => batch.insert(&key(STATE, *id), state.encode().as_slice()),
-                Change::Remove { id, .. } | Change::Quarantine { id, .. } => remove_from(&mut batch, *id),
+                Change::Remove { id, .. } => remove_from(&mut batch, *id),
             }
         }
         self.write(batch)
@@ -119,6 +138,26 @@ impl Index {
         self.db.flush()?;
         self.file.sync_data().map_err(|source| StoreError::Io { what: "cannot sync the index", source })
     }
+}
+
+/// Opens sled. We hold the spool's lock, so nobody else has it open, but for the threads of a sled that this process has just
+/// dropped: they let go of its lock a moment later.
+fn open_sled(dir: &Path) -> sled::Result<Db> {
+    const TRIES: u32 = 500;
+    let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(500));
+    for _ in 1..TRIES {
+        match config.open() {
+            Err(sled::Error::Io(e)) if e.to_string().contains("could not acquire lock") => {
+                #[allow(
+                    clippy::disallowed_methods,
+                    reason = "the caller's thread may block, and there is nothing to wait on"
+                )]
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+    config.open()
 }
 
 fn remove_from(batch: &mut Batch, id: MessageId) {

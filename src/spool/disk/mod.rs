@@ -19,6 +19,7 @@ mod quarantine;
 mod segment;
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -27,9 +28,14 @@ use std::{
 
 use tracing::{info, warn};
 
-use self::{index::Index, segment::Segments};
+use self::{
+    index::{Index, Indexed},
+    quarantine::Found,
+    segment::Segments,
+};
 use super::{
     Body, BodyPlace, BodyReader, Change, Lane, LaneId, Message, State, Store, StoreError, body::Spill,
+    body_record::RecordHeader,
 };
 use crate::message::MessageId;
 
@@ -65,6 +71,7 @@ impl DiskStore {
             move |source| OpenError::Io { path, source }
         };
         let (index_dir, body, large) = (root.join("index"), root.join("body"), root.join("body/large"));
+        let is_new = !root.exists();
         for dir in [root, &index_dir, &large, &root.join("quarantine")] {
             create_private_dir(dir).map_err(io_at(dir))?;
         }
@@ -77,8 +84,38 @@ impl DiskStore {
         for dir in [root, &body, &large] {
             sync_dir(dir).map_err(io_at(dir))?;
         }
+        if is_new {
+            // Its own name must survive a power failure, too.
+            let parent =
+                root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            sync_dir(parent).map_err(io_at(parent))?;
+        }
         let large_dir = File::open(&large).map_err(io_at(&large))?;
         Ok(Self { index, segments, large: large.into(), large_dir, root: root.to_path_buf(), _lock: lock })
+    }
+
+    fn path(&self, id: MessageId, place: BodyPlace) -> Arc<Path> {
+        match place.segment {
+            Some(segment) => self.segments.path(segment),
+            None => self.large_path(id).into(),
+        }
+    }
+
+    /// The envelope that is stored with the body.
+    fn message_with_body(&self, id: MessageId, place: BodyPlace) -> io::Result<Option<Message>> {
+        let file = File::open(self.path(id, place))?;
+        match RecordHeader::read(&file, place.offset)? {
+            Some(header) if header.id == id => header.read_message(&file, place.offset),
+            _ => Ok(None),
+        }
+    }
+
+    fn quarantine(&self, id: MessageId, body: Option<Found>, reason: &str) -> io::Result<()> {
+        let message = match self.index.message(id).map_err(io::Error::other)? {
+            Indexed::Here(message) => Some(message),
+            Indexed::WithBody | Indexed::Unreadable => None,
+        };
+        quarantine::put_aside(&self.root, id, message.as_ref(), body, reason)
     }
 
     fn large_path(&self, id: MessageId) -> PathBuf {
@@ -99,15 +136,37 @@ impl DiskStore {
         Ok(swept)
     }
 
-    fn store_bodies(&mut self, changes: &mut [Change]) -> io::Result<()> {
-        let mut large = false;
-        self.segments.append(changes)?;
-        for change in changes {
-            if let Change::Insert { body: Body::File(_), .. } = change {
-                large = true;
+    fn store_bodies(&mut self, changes: &mut [Change]) -> Result<(), StoreError> {
+        let cannot = "cannot write bodies";
+        let unwritten = |source| StoreError::Unwritten { what: "cannot begin a segment", source };
+        self.segments.prepare(changes).map_err(unwritten)?;
+        self.segments.append(changes).map_err(io_error(cannot))?;
+        if changes.iter().any(|change| matches!(change, Change::Insert { body: Body::File(_), .. })) {
+            self.large_dir.sync_all().map_err(io_error(cannot))?;
+        }
+        Ok(())
+    }
+
+    /// Where the octets of a body are that may be damaged; `None` if there are none.
+    fn find(&self, id: MessageId, place: BodyPlace) -> Option<Found> {
+        match place.segment {
+            Some(segment) => {
+                let path = Path::new(&*self.segments.path(segment)).into();
+                Some(Found::Within { path, offset: place.offset, body_len: place.len })
+            }
+            None => {
+                Some(self.large_path(id)).filter(|path| path.exists()).map(|path| Found::Own(path.into()))
             }
         }
-        if large { self.large_dir.sync_all() } else { Ok(()) }
+    }
+
+    /// A message whose state is unreadable: nobody knows where its body is, but the body knows whose it is.
+    fn search(&self, id: MessageId) -> io::Result<Option<Found>> {
+        let own = BodyPlace { segment: None, offset: 0, len: 0 };
+        if let Some(found) = self.find(id, own) {
+            return Ok(Some(found));
+        }
+        Ok(self.segments.find(id)?.and_then(|place| self.find(id, place)))
     }
 
     /// After the commit: what is no longer needed goes. A failure leaves an orphan for the next start.
@@ -132,10 +191,9 @@ impl Store for DiskStore {
     }
 
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
-        let mut large = std::collections::HashSet::new();
-        let mut damaged = Vec::new();
+        let (mut large, mut damaged) = (HashSet::new(), Vec::new());
         self.index.states(&mut |id, state| match state {
-            Err(raw) => damaged.push((id, format!("its state is unreadable: {raw:02x?}"))),
+            Err(raw) => damaged.push((id, None, format!("its state is unreadable: {raw:02x?}"))),
             Ok(state) => {
                 let there = match state.body.segment {
                     Some(segment) => self.segments.holds(segment, state.body),
@@ -148,15 +206,19 @@ impl Store for DiskStore {
                     state.body.segment.into_iter().for_each(|segment| self.segments.count(segment));
                     found(id, state);
                 } else {
-                    damaged.push((id, "its body is missing".into()));
+                    damaged.push((id, Some(state.body), "its body is missing".into()));
                 }
             }
         })?;
         let count = damaged.len();
-        for (id, reason) in damaged {
+        for (id, place, reason) in damaged {
             warn!(%id, reason, "a damaged message is put aside");
-            quarantine::put_aside(&self.root, id, self.index.message(id)?.as_ref(), None, &reason)
-                .map_err(io_error("cannot write to quarantine"))?;
+            let put_aside = match place {
+                // There is no body to put aside.
+                Some(_) => self.quarantine(id, None, &reason),
+                None => self.search(id).and_then(|body| self.quarantine(id, body, &reason)),
+            };
+            put_aside.map_err(io_error("cannot write to quarantine"))?;
             self.index.remove(id)?;
         }
         let swept =
@@ -172,34 +234,40 @@ impl Store for DiskStore {
         self.index.state(id)
     }
 
-    fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
-        self.index.message(id)
+    fn message(&self, id: MessageId, place: BodyPlace) -> Result<Option<Message>, StoreError> {
+        match self.index.message(id)? {
+            Indexed::Here(message) => Ok(Some(message)),
+            Indexed::Unreadable => Ok(None),
+            Indexed::WithBody => match self.message_with_body(id, place) {
+                Ok(message) => Ok(message),
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+                    Ok(None)
+                }
+                Err(source) => Err(StoreError::Unwritten { what: "cannot read an envelope", source }),
+            },
+        }
     }
 
     fn body(&self, id: MessageId, place: BodyPlace) -> BodyReader {
-        let path = match place.segment {
-            Some(segment) => self.segments.path(segment),
-            None => self.large_path(id).into(),
-        };
-        BodyReader::file(id, place, path)
+        BodyReader::file(id, place, self.path(id, place))
+    }
+
+    fn put_aside(&mut self, id: MessageId, place: BodyPlace, reason: &str) -> io::Result<()> {
+        self.quarantine(id, self.find(id, place), reason)
     }
 
     fn commit(&mut self, changes: &mut [Change]) -> Result<(), StoreError> {
-        self.store_bodies(changes).map_err(io_error("cannot write bodies"))?;
-        for change in &*changes {
-            if let Change::Quarantine { id, body, reason } = change {
-                let message = self.index.message(*id)?;
-                let body = self.body(*id, *body);
-                quarantine::put_aside(&self.root, *id, message.as_ref(), Some(&body), reason)
-                    .map_err(io_error("cannot write to quarantine"))?;
+        self.store_bodies(changes)?;
+        // From here on a large body may be in the index, whatever the index says about it.
+        for change in &mut *changes {
+            if let Change::Insert { body, .. } = change {
+                body.keep();
             }
         }
         self.index.apply(changes)?;
         for change in changes {
-            match change {
-                Change::Insert { body, .. } => body.keep(),
-                Change::Remove { id, body } | Change::Quarantine { id, body, .. } => self.release(*id, *body),
-                Change::AddLane { .. } | Change::DropLane(_) | Change::Update { .. } => {}
+            if let Change::Remove { id, body } = change {
+                self.release(*id, *body);
             }
         }
         Ok(())

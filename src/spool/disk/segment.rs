@@ -13,9 +13,10 @@ use std::{
 };
 
 use super::super::{
-    Body, BodyPlace, Change, StoreError,
-    body::{RecordHeader, write_all_vectored},
+    Body, BodyPlace, Change, StoreError, body::write_all_vectored, body_record::RecordHeader,
 };
+
+use crate::message::MessageId;
 
 /// A segment that has grown to this size is followed by the next.
 const FULL: u64 = 64 * 1024 * 1024;
@@ -85,6 +86,23 @@ impl Segments {
         Ok(empty.len())
     }
 
+    /// Looks through all segments for the record of a message whose place nobody knows any more. Slow: for damage only.
+    pub(super) fn find(&self, id: MessageId) -> io::Result<Option<BodyPlace>> {
+        for (number, live) in &self.live {
+            let file = File::open(&live.path)?;
+            let mut offset = 0;
+            while offset + RecordHeader::LEN as u64 <= live.len
+                && let Some(header) = RecordHeader::read(&file, offset)?
+            {
+                if header.id == id {
+                    return Ok(Some(BodyPlace { segment: Some(*number), offset, len: header.body_len }));
+                }
+                offset = offset.saturating_add(header.record_len());
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) fn path(&self, segment: u32) -> Arc<Path> {
         match self.live.get(&segment) {
             Some(live) => live.path.clone(),
@@ -92,13 +110,22 @@ impl Segments {
         }
     }
 
-    /// Appends the small bodies among `changes`, syncs, and notes in each where its body is.
+    /// Makes sure that there is a segment to append the small bodies among `changes` to. After an error nothing has
+    /// changed, and it may work the next time: there may be too many open files just now.
+    pub(super) fn prepare(&mut self, changes: &[Change]) -> io::Result<()> {
+        let is_full = self.current.as_ref().is_none_or(|current| current.len >= FULL);
+        if is_full
+            && changes.iter().any(|change| matches!(change, Change::Insert { body: Body::Memory(_), .. }))
+        {
+            self.current = Some(self.next_segment()?);
+        }
+        Ok(())
+    }
+
+    /// Appends the small bodies among `changes` to the segment that [`prepare`](Self::prepare) has seen to, syncs, and
+    /// notes in each change where its body is.
     pub(super) fn append(&mut self, changes: &mut [Change]) -> io::Result<()> {
-        let mut current = match self.current.take() {
-            Some(current) if current.len < FULL => current,
-            _ if changes.iter().any(|change| small_body(change).is_some()) => self.next_segment()?,
-            _ => return Ok(()),
-        };
+        let Some(mut current) = self.current.take() else { return Ok(()) };
         let mut records = Vec::new();
         let mut at = current.len;
         for change in &mut *changes {
@@ -147,26 +174,19 @@ impl Segments {
     }
 
     fn next_segment(&mut self) -> io::Result<Current> {
+        let path = self.path_of(self.last + 1);
+        let file = File::options().append(true).create_new(true).open(&path)?;
+        self.dir_handle.sync_all()?;
         if let Some(ended) = self.live.get(&self.last).filter(|live| live.messages == 0) {
             fs::remove_file(&ended.path)?;
             self.live.remove(&self.last);
         }
         self.last += 1;
-        let path = self.path_of(self.last);
-        let file = File::options().append(true).create_new(true).open(&path)?;
-        self.dir_handle.sync_all()?;
         self.live.insert(self.last, Live { messages: 0, len: 0, path: path.into() });
         Ok(Current { number: self.last, file, len: 0 })
     }
 
     fn path_of(&self, segment: u32) -> PathBuf {
         self.dir.join(format!("{segment:08}.seg"))
-    }
-}
-
-fn small_body(change: &Change) -> Option<&[u8]> {
-    match change {
-        Change::Insert { body: Body::Memory(body), .. } => Some(body),
-        _ => None,
     }
 }

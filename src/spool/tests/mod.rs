@@ -1,0 +1,249 @@
+//! The contract, on both stores: each test runs on the in-memory store and on sled.
+
+mod damage;
+mod model;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::message::{BodyKind, Envelope, MailboxAddress};
+use crate::telemetry::Ingress;
+
+const SETTLE_AFTER: Duration = Duration::from_secs(300);
+
+/// A place that a spool can be started in again and again: a start is what follows a crash.
+enum Place {
+    Memory(MemoryStore),
+    Disk(TempDir),
+}
+
+impl Place {
+    fn both() -> [Self; 2] {
+        [Self::Memory(MemoryStore::default()), Self::Disk(tempfile::tempdir().unwrap())]
+    }
+
+    fn start(&self) -> (Spool, mpsc::UnboundedReceiver<Waiting>) {
+        match self {
+            Self::Memory(store) => Spool::start(store.clone(), SETTLE_AFTER, Metrics::new()).unwrap(),
+            Self::Disk(_) => Spool::start(self.store(), SETTLE_AFTER, Metrics::new()).unwrap(),
+        }
+    }
+
+    /// The store on disk. The committer of the last spool gives the lock back when it has seen that nobody is left.
+    fn store(&self) -> DiskStore {
+        let Self::Disk(dir) = self else { unreachable!() };
+        loop {
+            match DiskStore::open(dir.path()) {
+                Err(OpenError::Locked { .. }) => std::thread::yield_now(),
+                other => return other.unwrap(),
+            }
+        }
+    }
+}
+
+fn address(text: &str) -> MailboxAddress {
+    text.parse().unwrap()
+}
+
+fn message(recipients: usize) -> Message {
+    let recipients = (0..recipients).map(|n| address(&format!("r{n}@example.net")));
+    Message {
+        tenant: "contoso".parse().unwrap(),
+        ingress: Ingress::Smtp,
+        envelope: Envelope::new(Some(address("a@contoso.example")), recipients, BodyKind::SevenBit).unwrap(),
+        author: address("a@contoso.example"),
+        bounce_of: None,
+    }
+}
+
+async fn new_message(spool: &Spool, content: &[u8]) -> NewMessage {
+    let (id, mut body) = spool.begin();
+    for chunk in content.chunks(10_000) {
+        body.write(chunk).await.unwrap();
+    }
+    NewMessage { id, message: message(2), body: body.finish().await.unwrap() }
+}
+
+async fn accept(spool: &Spool, content: &[u8]) -> MessageId {
+    let new = new_message(spool, content).await;
+    let id = new.id;
+    spool.accept(new).await.unwrap();
+    id
+}
+
+async fn read(claim: &Claim) -> Vec<u8> {
+    let mut open = claim.body.open().await.unwrap();
+    let mut out = Vec::new();
+    while let Some(part) = open.next().await.unwrap() {
+        out.extend_from_slice(&part);
+    }
+    out
+}
+
+#[tokio::test]
+async fn what_went_in_comes_out() {
+    for place in Place::both() {
+        let (spool, mut waiting) = place.start();
+        for content in [&b""[..], b"x", &[7; SMALL_BODY], &[8; SMALL_BODY + 1], &[9; 1_000_000]] {
+            let id = accept(&spool, content).await;
+            assert_eq!(waiting.recv().await.unwrap().id, id);
+            let claim = spool.claim(id).await.unwrap();
+            assert_eq!((&*claim.message, claim.attempts, claim.in_doubt), (&message(2), 0, false));
+            assert_eq!(claim.body.len(), content.len() as u64);
+            assert!(read(&claim).await == content);
+            spool.settle(claim.lease, Settlement::End { bounce: None }).await.unwrap();
+            assert!(matches!(spool.claim(id).await, Err(SpoolError::NoSuchMessage(_))));
+        }
+        assert_eq!(spool.tally().tenant(&"contoso".parse().unwrap()).messages(), 0);
+        assert_eq!(spool.tally().tenant(&"contoso".parse().unwrap()).bytes(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_old_lease_is_refused() {
+    for place in Place::both() {
+        let (spool, _waiting) = place.start();
+        let id = accept(&spool, b"x").await;
+        let first = spool.claim(id).await.unwrap().lease;
+        assert!(matches!(spool.claim(id).await, Err(SpoolError::StaleLease(_))));
+        let wait = || Settlement::Wait { due: clock::now(), counted: true, in_doubt: false };
+        spool.settle(first, wait()).await.unwrap();
+        let second = spool.claim(id).await.unwrap();
+        assert_eq!(second.attempts, 1);
+        assert!(matches!(spool.settle(first, wait()).await, Err(SpoolError::StaleLease(_))));
+        spool.settle(second.lease, wait()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_does_not_count_costs_no_attempt() {
+    for place in Place::both() {
+        let (spool, mut waiting) = place.start();
+        let id = accept(&spool, b"x").await;
+        waiting.recv().await.unwrap();
+        let due = clock::now() + Duration::from_secs(7);
+        let lease = spool.claim(id).await.unwrap().lease;
+        spool.settle(lease, Settlement::Wait { due, counted: false, in_doubt: false }).await.unwrap();
+        assert_eq!(waiting.recv().await.unwrap().due, due);
+        assert_eq!(spool.claim(id).await.unwrap().attempts, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_bounce_enters_as_its_cause_leaves() {
+    for place in Place::both() {
+        let (spool, mut waiting) = place.start();
+        let id = accept(&spool, b"x").await;
+        waiting.recv().await.unwrap();
+        let lease = spool.claim(id).await.unwrap().lease;
+        let bounce = new_message(&spool, b"sorry").await;
+        let bounce_id = bounce.id;
+        spool.settle(lease, Settlement::End { bounce: Some(Box::new(bounce)) }).await.unwrap();
+        assert_eq!(waiting.recv().await.unwrap().id, bounce_id);
+        drop((spool, waiting));
+        let (spool, mut waiting) = place.start();
+        assert_eq!(waiting.recv().await.unwrap().id, bounce_id);
+        assert!(waiting.try_recv().is_err());
+        assert_eq!(read(&spool.claim(bounce_id).await.unwrap()).await, b"sorry");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_of_a_dead_process_is_in_doubt() {
+    for place in Place::both() {
+        let (spool, waiting) = place.start();
+        let leased = accept(&spool, b"leased").await;
+        let untouched = accept(&spool, b"untouched").await;
+        spool.claim(leased).await.unwrap();
+        drop((spool, waiting));
+        let before = clock::now();
+        let (spool, mut waiting) = place.start();
+        let (first, second) = (waiting.recv().await.unwrap(), waiting.recv().await.unwrap());
+        assert_eq!((first.id, second.id), (leased, untouched));
+        assert!(first.due >= before + SETTLE_AFTER);
+        assert!(second.due <= before);
+        let claim = spool.claim(leased).await.unwrap();
+        assert_eq!((claim.in_doubt, claim.attempts, claim.lease.epoch), (true, 1, 2));
+        assert!(!spool.claim(untouched).await.unwrap().in_doubt);
+    }
+}
+
+#[tokio::test]
+async fn bodies_go_when_their_messages_do() {
+    let place = Place::Disk(tempfile::tempdir().unwrap());
+    let Place::Disk(dir) = &place else { unreachable!() };
+    let (spool, waiting) = place.start();
+    for size in [10, 100_000] {
+        let id = accept(&spool, &vec![1; size]).await;
+        let lease = spool.claim(id).await.unwrap().lease;
+        spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
+    }
+    // A body that nobody finished leaves with its writer.
+    let (_, mut body) = spool.begin();
+    body.write(&[1; 500_000]).await.unwrap();
+    let count = |sub: &str| std::fs::read_dir(dir.path().join(sub)).unwrap().count();
+    assert_eq!(count("body/large"), 1);
+    drop(body);
+    assert_eq!(count("body/large"), 0);
+    drop((spool, waiting));
+    let _running = place.start();
+    // The segment of the last process is swept: only the folder for large bodies is left.
+    assert_eq!(count("body"), 1);
+}
+
+#[tokio::test]
+async fn one_process_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let _open = DiskStore::open(dir.path()).unwrap();
+    assert!(matches!(DiskStore::open(dir.path()), Err(OpenError::Locked { .. })));
+}
+
+#[tokio::test]
+async fn a_large_bounce_is_as_good_as_a_small_one() {
+    for place in Place::both() {
+        let (spool, _waiting) = place.start();
+        let id = accept(&spool, b"x").await;
+        let lease = spool.claim(id).await.unwrap().lease;
+        let bounce = new_message(&spool, &[5; 200_000]).await;
+        let bounce_id = bounce.id;
+        spool.settle(lease, Settlement::End { bounce: Some(Box::new(bounce)) }).await.unwrap();
+        assert!(read(&spool.claim(bounce_id).await.unwrap()).await == [5; 200_000]);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_recipients_come_back_and_make_no_blobs() {
+    let place = Place::Disk(tempfile::tempdir().unwrap());
+    let Place::Disk(dir) = &place else { unreachable!() };
+    let (spool, waiting) = place.start();
+    let mut stored = Vec::new();
+    for n in 0..40 {
+        let size = if n % 2 == 0 { 1 } else { SMALL_BODY + 1 };
+        let mut new = new_message(&spool, &vec![1; size]).await;
+        let recipients = (0..1000).map(|n| address(&format!("recipient.number.{n}@some.example.net")));
+        new.message.envelope = Envelope::new(None, recipients, BodyKind::SevenBit).unwrap();
+        stored.push((new.id, new.message.clone()));
+        spool.accept(new).await.unwrap();
+    }
+    assert_eq!(std::fs::read_dir(dir.path().join("index/blobs")).unwrap().count(), 0);
+    drop((spool, waiting));
+    let (spool, _waiting) = place.start();
+    for (id, message) in stored {
+        assert_eq!(*spool.claim(id).await.unwrap().message, message);
+    }
+}
+
+#[tokio::test]
+async fn an_id_from_the_future_delays_nobody() {
+    for place in Place::both() {
+        let (spool, waiting) = place.start();
+        let mut new = new_message(&spool, b"from a clock that was ahead").await;
+        new.id = MessageId::first_at(clock::now() + Duration::from_secs(86_400));
+        spool.accept(new).await.unwrap();
+        drop((spool, waiting));
+        let (spool, mut waiting) = place.start();
+        assert!(waiting.recv().await.unwrap().due <= clock::now());
+        accept(&spool, b"new").await;
+        assert!(waiting.recv().await.unwrap().due <= clock::now());
+    }
+}
