@@ -1,4 +1,4 @@
-//! Mail clients and a checker that others wrote: swaks, smtp-source (Postfix) and promtool (Prometheus).
+//! Mail clients and checkers that others wrote: swaks, smtp-source (Postfix), promtool (Prometheus) and strace.
 //!
 //! Behind the feature `outside-clients`, so that plain `cargo test` needs nothing but Rust. With it, a program that is not
 //! installed fails its test.
@@ -18,7 +18,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use harness::{Lab, Mail, message, run};
+use harness::{Lab, Mail, base64_mail, message, run, wait_until};
 
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
@@ -139,4 +139,86 @@ fn promtool_accepts_the_metrics() {
     let output = promtool.wait_with_output().unwrap();
     // It also complains about style: no word of that either.
     assert!(output.status.success() && shown(&output).is_empty(), "{}", shown(&output));
+}
+
+/// What the promise of the 250 rests on, seen from outside: body synced, its directory synced, index written, index synced,
+/// and only then the reply.
+#[test]
+fn a_message_is_on_the_disk_before_its_250() {
+    for (body, content) in
+        [(".seg>", message(FROM, TO, "small")), ("/body/large/", base64_mail(FROM, TO, "large", 300_000))]
+    {
+        let lab = Lab::start();
+        let trace = Trace::of(lab.process_id(), &lab.folder().join("strace"));
+        lab.send(FROM, &[TO], &content);
+        lab.wait_for(1);
+        let calls = trace.calls();
+        let after = |from: usize, what: &str, is_it: &dyn Fn(&str) -> bool| {
+            let found = calls[from..].iter().position(|call| is_it(call));
+            from + found.unwrap_or_else(|| panic!("no {what} after call {from}:\n{}", calls.join("\n")))
+        };
+        let written = after(0, "body", &|call| call.contains("write") && call.contains(body));
+        let synced =
+            after(written, "sync of the body", &|call| call.starts_with("fdatasync") && call.contains(body));
+        let directory = calls.iter().position(|call| call.starts_with("fsync") && call.contains("/body"));
+        let indexed = after(synced, "write to the index", &|call| {
+            call.starts_with("pwrite64") && call.contains("/index/db>")
+        });
+        let index_synced = after(indexed, "sync of the index", &|call| {
+            call.starts_with("fdatasync") && call.contains("/index/db>")
+        });
+        let replied = calls.iter().position(|call| call.contains("250 2.0.0 Ok: queued")).expect("a reply");
+        assert!(directory.is_some_and(|directory| directory < index_synced), "{}", calls.join("\n"));
+        assert!(index_synced < replied, "{}", calls.join("\n"));
+    }
+}
+
+/// strace on all threads of a process.
+struct Trace {
+    strace: std::process::Child,
+    file: std::path::PathBuf,
+}
+
+impl Trace {
+    fn of(process: u32, file: &Path) -> Self {
+        let calls = "trace=write,writev,pwrite64,fdatasync,fsync,sendto,sendmsg";
+        let strace = Command::new("strace")
+            .args(["-f", "-y", "-s", "40", "-e", calls, "-p", &process.to_string(), "-o"])
+            .arg(file)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("strace is installed");
+        wait_until("every thread is traced", || {
+            let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+            let status =
+                |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            threads.flatten().all(|thread| !status(thread).contains("TracerPid:\t0\n"))
+        });
+        Self { strace, file: file.to_owned() }
+    }
+
+    /// The calls in the order in which they ended, without the thread's number in front; the reply in the order in which it
+    /// began.
+    fn calls(mut self) -> Vec<String> {
+        let terminate = rustix::process::Pid::from_child(&self.strace);
+        rustix::process::kill_process(terminate, rustix::process::Signal::TERM).unwrap();
+        self.strace.wait().unwrap();
+        let text = fs::read_to_string(&self.file).unwrap();
+        let mut begun = std::collections::HashMap::new();
+        let mut calls = Vec::new();
+        for line in text.lines() {
+            let (thread, call) = line.split_once(' ').unwrap();
+            let call = call.trim_start();
+            if call.starts_with("send") {
+                calls.push(call.to_owned());
+            } else if let Some(unfinished) = call.strip_suffix(" <unfinished ...>") {
+                begun.insert(thread, unfinished);
+            } else if call.starts_with("<...") {
+                calls.extend(begun.remove(thread).map(str::to_owned));
+            } else {
+                calls.push(call.to_owned());
+            }
+        }
+        calls
+    }
 }

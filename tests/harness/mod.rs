@@ -115,6 +115,10 @@ impl Lab {
         smtp.quit();
     }
 
+    pub fn process_id(&self) -> u32 {
+        self.process().id()
+    }
+
     pub fn smtp_address(&self) -> std::net::SocketAddr {
         self.process().smtp
     }
