@@ -63,8 +63,12 @@ struct Entry {
 enum Place {
     Ready,
     Scheduled(Timestamp),
-    /// With a worker; the number tells one claim of a message from the next.
-    Leased(u64),
+    /// With a worker; the number tells one claim of a message from the next. `then_due`: the spool has said already that
+    /// the message waits again, and the worker has not said yet how it went.
+    Leased {
+        lease: u64,
+        then_due: Option<Timestamp>,
+    },
 }
 
 /// A message whose turn it is.
@@ -105,8 +109,15 @@ impl Pool {
 
     /// Takes in a message that waits. Answers when to [promote](Pool::promote) its queue, if it is not due yet and
     /// nothing of that queue is due earlier.
+    ///
+    /// The spool may say that a message waits again before its worker says why. It is not handed out before that: the
+    /// verdict may put its mailbox to sleep.
     pub(super) fn add(&mut self, waiting: Waiting) -> Option<(QueueId, Instant)> {
         let Waiting { id, lane, due } = waiting;
+        if let Some(Entry { place: Place::Leased { then_due, .. }, .. }) = self.messages.get_mut(&id) {
+            *then_due = Some(due);
+            return None;
+        }
         let queue_id = self.queue_for(&lane);
         if let Some(before) = self.messages.remove(&id) {
             self.uncount(before.place);
@@ -205,7 +216,7 @@ impl Pool {
     /// The oldest message that has outlived `give_up_after` and is with no worker.
     pub(super) fn next_expired(&mut self, accepted_before: Timestamp, lease: u64) -> Option<Turn> {
         let oldest = self.messages.range(..MessageId::first_at(accepted_before));
-        let mut waiting = oldest.filter(|(_, entry)| !matches!(entry.place, Place::Leased(_)));
+        let mut waiting = oldest.filter(|(_, entry)| !matches!(entry.place, Place::Leased { .. }));
         let (&id, entry) = waiting.next()?;
         let (queue_id, place) = (entry.queue, entry.place);
         let queue = self.queues.get_mut(&queue_id)?;
@@ -218,9 +229,20 @@ impl Pool {
         Some(Turn { id, lane, queue: queue_id, mailbox })
     }
 
-    /// A worker is done with a message. If it still waits, the spool has said so or will.
-    pub(super) fn release(&mut self, id: MessageId, queue_id: QueueId, lease: u64) {
-        if self.messages.get(&id).is_some_and(|entry| entry.place == Place::Leased(lease)) {
+    /// A worker is done with a message, and its verdict has been heeded. If the message still waits, the spool has said so
+    /// or will; answers as [`add`](Pool::add) does.
+    pub(super) fn release(
+        &mut self,
+        id: MessageId,
+        queue_id: QueueId,
+        lease: u64,
+    ) -> Option<(QueueId, Instant)> {
+        let mut again = None;
+        if let Some(Entry { place: Place::Leased { lease: held, then_due }, lane, .. }) =
+            self.messages.get(&id)
+            && *held == lease
+        {
+            again = then_due.map(|due| Waiting { id, lane: lane.clone(), due });
             self.messages.remove(&id);
             self.counts.leased -= 1;
         }
@@ -231,6 +253,7 @@ impl Pool {
             }
         }
         self.put_in_turn(queue_id);
+        self.add(again?)
     }
 
     /// Puts a queue to sleep, unless it sleeps longer already.
@@ -327,7 +350,7 @@ impl Pool {
 
     fn lease(&mut self, id: MessageId, lease: u64) -> Option<Arc<Lane>> {
         let entry = self.messages.get_mut(&id)?;
-        let before = std::mem::replace(&mut entry.place, Place::Leased(lease));
+        let before = std::mem::replace(&mut entry.place, Place::Leased { lease, then_due: None });
         let lane = entry.lane.clone();
         self.uncount(before);
         self.counts.leased += 1;
@@ -338,7 +361,7 @@ impl Pool {
         match place {
             Place::Ready => self.counts.ready += 1,
             Place::Scheduled(_) => self.counts.scheduled += 1,
-            Place::Leased(_) => self.counts.leased += 1,
+            Place::Leased { .. } => self.counts.leased += 1,
         }
     }
 
@@ -346,7 +369,7 @@ impl Pool {
         match place {
             Place::Ready => self.counts.ready -= 1,
             Place::Scheduled(_) => self.counts.scheduled -= 1,
-            Place::Leased(_) => self.counts.leased -= 1,
+            Place::Leased { .. } => self.counts.leased -= 1,
         }
     }
 }

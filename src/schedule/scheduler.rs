@@ -216,7 +216,9 @@ impl<C: Courier> Scheduler<C> {
             }
             Verdict::SpoolUnhealthy => {}
         }
-        pool.release(turn.id, turn.queue, lease);
+        if let Some((queue, at)) = pool.release(turn.id, turn.queue, lease) {
+            self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
+        }
         self.changed(&name);
         self.runnable.extend(self.starved.drain(..));
     }

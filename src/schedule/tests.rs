@@ -249,6 +249,26 @@ async fn sleep_is_kept_to_the_instant() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_spool_says_before_the_verdict_waits_for_it() {
+    let woken = SECOND * 3;
+    let script = move |_: &Job| {
+        // At the end of the job, which takes a second.
+        let until = Instant::now() + SECOND + woken;
+        (SECOND, Verdict::MailboxAsleep { until, limit: LimitKind::Service })
+    };
+    let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, Box::new(script));
+    let start = Instant::now();
+    let id = bench.add("contoso", "a@contoso.example", NOW);
+    bench.job().await;
+    // The worker has settled it, and has not come back yet.
+    let lane = Lane { tenant: "contoso".parse().unwrap(), author: "a@contoso.example".parse().unwrap() };
+    bench.messages.send(Waiting { id, lane: Arc::new(lane), due: clock::now() }).unwrap();
+    let (at, job) = bench.job().await;
+    assert_eq!(job.id, id);
+    assert!(at >= start + SECOND + woken, "{:?}", at - start);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_blocked_tenant_is_looked_at_again_and_flows_on() {
     let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, takes(NOW));
     let because = Blocked { reason: "credential", why: "wrong secret".into(), retry_after: SECOND * 60 };

@@ -145,11 +145,12 @@ fn class_of(code: &str) -> Option<Class> {
     TABLE.iter().find(|(known, _)| known.eq_ignore_ascii_case(code)).map(|(_, class)| *class)
 }
 
-/// Two statuses say more than their code: 413 always means the size, and with Retry-After the call was not executed.
+/// Two statuses say more than their code: 413 always means the size, and 503 that the call was not executed (Microsoft,
+/// "Best practices for working with Microsoft Graph": back off and call again).
 fn by_status_too(class: Class, status: u16, retry_after: bool) -> Class {
     match (class, status) {
         (_, 413) => Class::Message(Fault::TooLarge),
-        (Class::Unknown | Class::Transient, 503) if retry_after => Class::Throttled,
+        (Class::Unknown | Class::Transient, 503) => class_of_status(503, retry_after),
         _ => class,
     }
 }
@@ -162,6 +163,7 @@ fn class_of_status(status: u16, retry_after: bool) -> Class {
         413 => Class::Message(Fault::TooLarge),
         429 | 509 => Class::Throttled,
         503 if retry_after => Class::Throttled,
+        503 => Class::Transient,
         507 => Class::Mailbox,
         400..500 => Class::Message(Fault::Content),
         // A gateway gave up waiting, or something broke behind it: mail was delivered after such answers.
@@ -258,7 +260,7 @@ mod tests {
             (429, Class::Throttled),
             (500, Class::Unknown),
             (502, Class::Unknown),
-            (503, Class::Unknown),
+            (503, Class::Transient),
             (504, Class::Unknown),
             (507, Class::Mailbox),
             (509, Class::Throttled),

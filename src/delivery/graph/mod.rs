@@ -273,8 +273,7 @@ fn no_token(error: TokenError) -> Disposition {
 }
 
 fn too_large(len: u64) -> Disposition {
-    let diagnostic =
-        format!("the message has {len} bytes, more than the {MAX_MIME} that Graph takes in one request");
+    let diagnostic = format!("the message has {len} bytes; Graph takes {} in one request", MAX_MIME.0);
     Disposition::Failed(Reason { status: status(5, 3, 4), diagnostic })
 }
 

@@ -1,0 +1,133 @@
+//! Mail that cannot be delivered: its sender is told, once, and nobody is told about a bounce.
+
+use m365_relay::sandbox::{Action, Fault, On, StatusFault};
+
+use crate::harness::{Lab, Mail, message};
+
+const FROM: &str = "a@contoso.example";
+const TO: &str = "b@example.net";
+
+#[test]
+fn a_permanent_refusal_bounces_to_the_sender_through_the_same_tenant() {
+    let lab = Lab::start();
+    let refused = StatusFault {
+        message: "At least one recipient is not valid.".into(),
+        ..StatusFault::new(400, "ErrorInvalidRecipients")
+    };
+    lab.inject(Fault::new(On::SendMail, Action::Status(refused)).times(1));
+    let content = message(FROM, TO, "Quarterly figures");
+    let id = lab.smtp().send(FROM, &[TO], &content);
+
+    let bounce = lab.wait_for(1).remove(0);
+    lab.wait_until_empty();
+    assert_eq!((&*bounce.directory, &*bounce.mailbox, &*bounce.from), ("contoso.example", FROM, FROM));
+    assert_eq!(bounce.recipients, [FROM]);
+    let content_type = &bounce.fields("Content-Type")[0];
+    assert!(content_type.starts_with("multipart/report;"), "{content_type}");
+    assert!(content_type.contains("report-type=\"delivery-status\""), "{content_type}");
+    assert_eq!(bounce.fields("Auto-Submitted"), ["auto-replied"]);
+    assert_eq!(bounce.fields("X-Auto-Response-Suppress"), ["All"]);
+    assert_eq!(bounce.fields("In-Reply-To"), ["<Quarterly.figures@client.example>"]);
+    assert_eq!(bounce.fields("Subject"), ["Undelivered mail: Quarterly figures"]);
+    let text = bounce.text();
+    for part in [
+        "Final-Recipient: rfc822; b@example.net\r\n",
+        "Action: failed\r\n",
+        "Status: 5.1.3\r\n",
+        "Reporting-MTA: dns; relay.example\r\n",
+        "Diagnostic-Code: X-Microsoft-Graph; 400 ErrorInvalidRecipients:",
+        "Subject: Quarterly figures\r\n",
+        &id,
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    // The header goes back, the body does not.
+    assert!(!text.contains("\r\nHello.\r\n"), "{text}");
+    assert!(!bounce.bare_lf);
+    assert_eq!(lab.metric("m365_relay_bounces_total", &[("tenant", "contoso"), ("kind", "failed")]), 1.0);
+}
+
+#[test]
+fn every_recipient_is_named_in_one_bounce() {
+    let lab = Lab::start();
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorMimeContentInvalid").times(1));
+    lab.send(FROM, &[TO, "c@example.net"], &message(FROM, TO, "two"));
+
+    let text = lab.wait_for(1)[0].text();
+    assert!(text.contains("Final-Recipient: rfc822; b@example.net\r\n"), "{text}");
+    assert!(text.contains("Final-Recipient: rfc822; c@example.net\r\n"), "{text}");
+    assert!(text.contains("Status: 5.6.0\r\n"), "{text}");
+}
+
+#[test]
+fn a_bounce_that_fails_is_not_answered_with_another() {
+    let lab = Lab::start();
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients"));
+    lab.send(FROM, &[TO], &message(FROM, TO, "lost"));
+
+    lab.wait_for_metric("m365_relay_deliveries_total", &[("outcome", "failed")], 2.0);
+    lab.wait_until_empty();
+    assert_eq!(lab.sends(FROM).len(), 2);
+    assert_eq!(lab.service.messages().len(), 0);
+    assert_eq!(lab.metric("m365_relay_bounces_total", &[]), 1.0);
+}
+
+#[test]
+fn a_message_with_a_null_sender_is_never_bounced() {
+    let lab = Lab::with(|setup| setup.tenant("fabrikam").networks = "[]".into());
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients"));
+    lab.send("", &[TO], &message(FROM, TO, "a report of another server"));
+
+    lab.wait_for_metric("m365_relay_deliveries_total", &[("outcome", "failed")], 1.0);
+    lab.wait_until_empty();
+    assert_eq!(lab.sends(FROM).len(), 1);
+}
+
+#[test]
+fn what_stays_undelivered_for_too_long_expires_with_a_bounce() {
+    let lab = Lab::with(|setup| {
+        setup.retry = "first = '200ms'\nfactor = 1.0\njitter = 0.0\ngive_up_after = '1s'".into();
+        setup.tenant("contoso").more =
+            "[tenants.contoso.bounces]\nmailbox = 'postmaster@contoso.example'".into();
+    });
+    lab.inject(Fault::status(On::SendMail, 503, "ErrorMailboxStoreUnavailable").for_mailbox(FROM));
+    lab.send(FROM, &[TO], &message(FROM, TO, "late"));
+
+    let bounce = lab.wait_for(1).remove(0);
+    lab.wait_until_empty();
+    assert_eq!(
+        (&*bounce.mailbox, &*bounce.from),
+        ("postmaster@contoso.example", "postmaster@contoso.example")
+    );
+    assert_eq!(bounce.recipients, [FROM]);
+    let text = bounce.text();
+    assert!(text.contains("Status: 4.4.7\r\n") && text.contains("Action: failed\r\n"), "{text}");
+    let calls = lab.sends(FROM);
+    let tried_for = calls.last().unwrap().received_at_ms - calls[0].received_at_ms;
+    assert!(calls.len() >= 3 && (800..3000).contains(&tried_for), "{tried_for} ms: {calls:#?}");
+    assert_eq!(lab.metric("m365_relay_bounces_total", &[("kind", "expired")]), 1.0);
+}
+
+#[test]
+fn a_tenant_may_do_without_bounces() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").more = "[tenants.contoso.bounces]\nto = 'none'".into();
+    });
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").times(1));
+    lab.send(FROM, &[TO], &message(FROM, TO, "silence"));
+
+    lab.wait_for_metric("m365_relay_deliveries_total", &[("outcome", "failed")], 1.0);
+    lab.wait_until_empty();
+    assert_eq!(lab.service.messages().len(), 0);
+}
+
+#[test]
+fn a_message_too_large_for_graph_bounces_without_a_call() {
+    let lab = Lab::start();
+    lab.send(FROM, &[TO], &crate::harness::base64_mail(FROM, TO, "too large", 2_000_000));
+
+    let bounce = lab.wait_for(1).remove(0);
+    assert!(bounce.text().contains("Status: 5.3.4\r\n"), "{}", bounce.text());
+    lab.wait_until_empty();
+    assert_eq!(lab.sends(FROM).len(), 1);
+}

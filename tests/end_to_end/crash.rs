@@ -1,0 +1,210 @@
+//! Crashes and cut connections: nothing acknowledged is lost, and what may have been sent is not sent again at once.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufRead, BufReader, Write},
+    net::{SocketAddr, TcpStream},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use m365_relay::{
+    clock,
+    sandbox::{Action, Fault, On, StatusFault},
+};
+
+use crate::harness::{Lab, Mail, base64_mail, message, wait_until, with_end};
+
+const FROM: &str = "a@contoso.example";
+const TO: &str = "b@example.net";
+const SETTLE: u64 = 2000;
+
+fn lab() -> Lab {
+    Lab::with(|setup| setup.delivery = format!("settle_after = '{SETTLE}ms'"))
+}
+
+/// Longer than any test.
+fn for_ever(on: On) -> Fault {
+    Fault::new(on, Action::Delay(Duration::from_secs(600)))
+}
+
+#[test]
+fn killed_between_250_and_delivery_it_is_delivered_once_after_the_restart() {
+    let mut lab = lab();
+    lab.inject(for_ever(On::Token));
+    let mut sent = vec![
+        message(FROM, TO, "small"),
+        base64_mail(FROM, TO, "middle", 30_000),
+        base64_mail(FROM, TO, "large", 300_000),
+    ];
+    let mut smtp = lab.smtp();
+    for content in &sent {
+        smtp.send(FROM, &[TO], content);
+    }
+    // Half a message, for which there was no 250.
+    smtp.begin(FROM, &[TO]);
+    assert_eq!(smtp.command("DATA").code, 354);
+    smtp.write(&base64_mail(FROM, TO, "half", 200_000));
+    lab.kill9();
+    assert_eq!(lab.sends(FROM).len(), 0);
+    lab.service.clear_faults();
+    lab.restart();
+
+    let mut delivered: Vec<Vec<u8>> = lab.wait_for(3).iter().map(|m| m.as_sent().to_vec()).collect();
+    lab.wait_until_empty();
+    lab.wait_for(3);
+    sent.sort();
+    delivered.sort();
+    assert!(sent == delivered, "not what was sent");
+    // They had not been tried, so that nothing was in doubt.
+    assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[]), 0.0);
+
+    // And the spool has forgotten them.
+    lab.kill9();
+    lab.restart();
+    lab.wait_until_empty();
+    lab.wait_for(3);
+    let large = lab.folder().join("spool/body/large");
+    assert_eq!(large.read_dir().unwrap().count(), 0, "bodies were left behind");
+}
+
+#[test]
+fn killed_with_a_delivery_in_flight_it_is_sent_again_only_after_it_has_settled() {
+    let mut lab = lab();
+    lab.inject(for_ever(On::SendMail).times(1));
+    let content = message(FROM, TO, "in flight");
+    lab.send(FROM, &[TO], &content);
+    wait_until("the call to reach the service", || lab.service.peak_concurrency(FROM) == 1);
+    let killed_at = clock::now();
+    lab.kill9();
+    lab.restart();
+
+    let delivered = lab.wait_for(1);
+    assert_eq!(delivered[0].as_sent(), content);
+    let waited = delivered[0].accepted_at_ms - killed_at.as_millis();
+    assert!(waited >= SETTLE, "{waited}");
+    lab.wait_until_empty();
+    assert_eq!(lab.sends(FROM).len(), 1, "the first call has no answer yet");
+    let labels = [("tenant", "contoso"), ("resolved", "resent")];
+    assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &labels), 1.0);
+}
+
+/// Delivered twice, as nobody can be asked yet: once it is sure to arrive, and both copies are the same.
+fn is_sent_again_the_same(action: Action) {
+    let lab = lab();
+    lab.inject(Fault::new(On::SendMail, action).times(1));
+    let content = base64_mail(FROM, TO, "twice", 100_000);
+    lab.send(FROM, &[TO], &content);
+
+    let delivered = lab.wait_for(2);
+    lab.wait_until_empty();
+    assert!(delivered[0].raw == delivered[1].raw, "the copies differ");
+    assert!(delivered[0].as_sent() == content, "not what was sent");
+    let calls = lab.sends(FROM);
+    assert_eq!(calls.len(), 2);
+    let waited = calls[1].received_at_ms - calls[0].received_at_ms;
+    assert!(waited >= SETTLE, "{waited}");
+    assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[("resolved", "resent")]), 1.0);
+    assert_eq!(lab.metric("m365_relay_deliveries_total", &[("outcome", "unknown")]), 1.0);
+}
+
+#[test]
+fn a_connection_cut_after_acceptance_leaves_it_in_doubt() {
+    is_sent_again_the_same(Action::CutAfter);
+}
+
+#[test]
+fn a_gateway_timeout_after_acceptance_leaves_it_in_doubt() {
+    is_sent_again_the_same(Action::StatusAfter(StatusFault::new(504, "gatewayTimeout")));
+}
+
+#[test]
+fn a_connection_cut_before_acceptance_loses_nothing() {
+    let lab = lab();
+    lab.inject(Fault::new(On::SendMail, Action::CutBefore).times(1));
+    lab.send(FROM, &[TO], &message(FROM, TO, "cut"));
+
+    lab.wait_for(1);
+    lab.wait_until_empty();
+    let calls = lab.sends(FROM);
+    assert_eq!((calls[0].status, calls[1].status), (None, Some(202)));
+    assert!(calls[1].received_at_ms >= calls[0].received_at_ms + SETTLE, "{calls:#?}");
+}
+
+#[test]
+fn a_crash_in_doubt_stays_in_doubt_over_another_crash() {
+    let mut lab = lab();
+    lab.inject(for_ever(On::SendMail).times(1));
+    lab.send(FROM, &[TO], &message(FROM, TO, "twice unlucky"));
+    wait_until("the call to reach the service", || lab.service.peak_concurrency(FROM) == 1);
+    lab.kill9();
+    let killed_at = clock::now();
+    lab.restart();
+    // Before it has settled.
+    lab.kill9();
+    lab.restart();
+
+    let delivered = lab.wait_for(1);
+    assert!(delivered[0].accepted_at_ms >= killed_at.as_millis() + SETTLE);
+    assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[("resolved", "resent")]), 1.0);
+}
+
+#[test]
+fn killed_again_and_again_under_load_it_loses_nothing_that_was_acknowledged() {
+    let mut lab = lab();
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        let address = lab.smtp_address();
+        let (said, heard) = mpsc::channel();
+        // Ten clients send until the connection breaks, which is after the first few are through.
+        thread::scope(|scope| {
+            for client in 0..10 {
+                let said = said.clone();
+                scope.spawn(move || send_until_cut(address, &format!("{round}-{client}"), &said));
+            }
+            acknowledged.extend(heard.iter().take(8));
+            lab.kill9();
+            drop(said);
+        });
+        acknowledged.extend(heard);
+        lab.restart();
+    }
+    lab.wait_until_empty();
+
+    let mut copies = HashMap::<String, usize>::new();
+    for message in lab.service.messages() {
+        *copies.entry(message.subject.clone()).or_default() += 1;
+    }
+    let lost: Vec<_> = acknowledged.iter().filter(|subject| !copies.contains_key(*subject)).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    let repeated: usize = copies.values().map(|count| count - 1).sum();
+    wait_until("each repetition to be in the log", || {
+        lab.logged("sending again a message that may have been sent before").len() >= repeated
+    });
+}
+
+/// Sends message after message, and tells of each that is acknowledged, until something fails.
+fn send_until_cut(address: SocketAddr, name: &str, said: &mpsc::Sender<String>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut replies = BufReader::new(stream.try_clone()?).lines();
+    let mut say = |octets: &[u8], count| -> io::Result<String> {
+        stream.write_all(octets)?;
+        let mut last = String::new();
+        for _ in 0..count {
+            last = replies.next().ok_or(io::ErrorKind::UnexpectedEof)??;
+        }
+        Ok(last)
+    };
+    say(b"HELO client.example\r\n", 2)?;
+    for n in 0.. {
+        let subject = format!("{name}-{n}");
+        say(format!("MAIL FROM:<{FROM}>\r\nRCPT TO:<{TO}>\r\nDATA\r\n").as_bytes(), 3)?;
+        let reply = say(&with_end(&message(FROM, TO, &subject)), 1)?;
+        if !reply.starts_with("250 ") {
+            return Err(io::Error::other(reply));
+        }
+        let _ = said.send(subject);
+    }
+    Ok(())
+}

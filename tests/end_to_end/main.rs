@@ -1,0 +1,27 @@
+//! The real binary, from the client's first octet to the simulated Microsoft 365: one file a behaviour.
+//!
+//! They are modules of one test program, since each program links the whole relay, and tests that wait for a timer run
+//! beside each other only inside one.
+
+// Test helpers are no test functions, which alone may unwrap by clippy's rules.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod bounces;
+mod commands;
+mod connection;
+mod content;
+mod crash;
+mod limits;
+mod metrics;
+mod pickup;
+mod recipients;
+mod refusals;
+mod retry;
+mod secrets;
+mod senders;
+mod stop;
+mod tenants;

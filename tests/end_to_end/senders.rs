@@ -1,0 +1,97 @@
+//! Who may send as whom.
+
+use crate::harness::{Lab, Reply, message};
+
+/// Only contoso is where the clients are.
+fn lab() -> Lab {
+    Lab::with(|setup| setup.tenant("fabrikam").networks = "['10.0.0.0/8']".into())
+}
+
+fn refused(reply: &Reply, enhanced: &str) -> bool {
+    reply.code == 550 && reply.text.starts_with(enhanced)
+}
+
+#[test]
+fn a_tenant_may_not_send_as_another() {
+    let lab = lab();
+    let mut smtp = lab.smtp();
+    for sender in ["a@fabrikam.example", "a@sub.contoso.example", "a@contoso.example.evil.example"] {
+        let reply = smtp.mail(sender);
+        assert!(refused(&reply, "5.7.1 "), "{sender}: {reply:?}");
+    }
+    for from in [
+        "a@fabrikam.example",
+        "a@contoso.example, b@fabrikam.example\r\nSender: a@contoso.example",
+        "\"a@contoso.example\" <a@fabrikam.example>",
+    ] {
+        smtp.begin("a@contoso.example", &["b@example.net"]);
+        let reply = smtp.data(&message(from, "b@example.net", "forged"));
+        assert!(refused(&reply, "5.7.1 "), "{from}: {reply:?}");
+    }
+    // The connection is as good as before.
+    smtp.send("a@contoso.example", &["b@example.net"], &message("a@contoso.example", "b@example.net", "own"));
+    let delivered = lab.wait_for(1);
+    lab.wait_until_empty();
+    assert_eq!((&*delivered[0].subject, &*delivered[0].directory), ("own", "contoso.example"));
+    assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "no_tenant")]), 3.0);
+    assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "sender")]), 3.0);
+}
+
+#[test]
+fn tenants_in_one_network_are_told_apart_by_their_senders() {
+    let lab = Lab::start();
+    let mut smtp = lab.smtp();
+    for tenant in ["contoso", "fabrikam"] {
+        let from = format!("a@{tenant}.example");
+        smtp.send(&from, &["b@example.net"], &message(&from, "b@example.net", tenant));
+    }
+    // The envelope chose the tenant; the header may not choose another.
+    smtp.begin("a@contoso.example", &["b@example.net"]);
+    let reply = smtp.data(&message("a@fabrikam.example", "b@example.net", "forged"));
+    assert!(refused(&reply, "5.7.1 "), "{reply:?}");
+    // Nobody can tell whose this is.
+    assert!(refused(&smtp.command("MAIL FROM:<>"), "5.7.1 "));
+
+    let delivered = lab.wait_for(2);
+    lab.wait_until_empty();
+    for message in delivered {
+        assert_eq!(message.directory, format!("{}.example", message.subject));
+        assert_eq!(message.mailbox, format!("a@{}", message.directory));
+    }
+}
+
+#[test]
+fn a_client_in_no_tenants_network_is_refused() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").networks = "['10.0.0.0/8', '127.0.0.2']".into();
+        setup.tenant("fabrikam").networks = "[]".into();
+    });
+    let mut smtp = lab.smtp();
+    for sender in ["a@contoso.example", "a@fabrikam.example", ""] {
+        let reply = smtp.mail(sender);
+        assert!(refused(&reply, "5.7.1 Client 127.0.0.1 "), "{sender}: {reply:?}");
+    }
+    assert_eq!(smtp.rcpt("b@example.net").code, 503);
+    assert_eq!(smtp.command("DATA").code, 503);
+}
+
+#[test]
+fn a_null_sender_is_taken_where_one_tenant_is() {
+    let lab = lab();
+    lab.send("", &["b@example.net"], &message("a@contoso.example", "b@example.net", "report"));
+
+    assert_eq!(lab.wait_for(1)[0].mailbox, "a@contoso.example");
+}
+
+#[test]
+fn mail_without_one_author_is_refused() {
+    let lab = lab();
+    let mut smtp = lab.smtp();
+    for header in ["To: b@example.net", "From: nobody", "From: a@contoso.example\r\nFrom: b@contoso.example"]
+    {
+        smtp.begin("a@contoso.example", &["b@example.net"]);
+        let reply = smtp.data(format!("{header}\r\n\r\nHello.\r\n").as_bytes());
+        assert!(refused(&reply, "5.6.0 "), "{header}: {reply:?}");
+    }
+    lab.wait_until_empty();
+}

@@ -1,0 +1,88 @@
+//! Messages to send, and a look into those that arrived.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use m365_relay::sandbox::Delivered;
+
+/// A short message with all that the relay would add otherwise, so that it has nothing to add.
+pub fn message(from: &str, to: &str, subject: &str) -> Vec<u8> {
+    let name = subject.replace(' ', ".");
+    format!(
+        "From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\nDate: Tue, 24 Nov 2026 09:00:00 +0100\r\n\
+         Message-ID: <{name}@client.example>\r\n\r\nHello.\r\n"
+    )
+    .into_bytes()
+}
+
+/// A message with an attachment of that many octets, which no compression makes smaller.
+pub fn base64_mail(from: &str, to: &str, subject: &str, octets: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    let attachment: Vec<u8> = (0..octets).map(|_| random()).collect();
+    let mut mail = message(from, to, subject);
+    mail.truncate(mail.len() - "\r\nHello.\r\n".len());
+    mail.extend_from_slice(
+        b"MIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\n\
+          Content-Transfer-Encoding: base64\r\n\r\n",
+    );
+    for line in BASE64_STANDARD.encode(attachment).as_bytes().chunks(76) {
+        mail.extend_from_slice(line);
+        mail.extend_from_slice(b"\r\n");
+    }
+    mail
+}
+
+/// The values of all fields of this name in a header, unfolded.
+pub fn fields(raw: &[u8], name: &str) -> Vec<String> {
+    let text = String::from_utf8_lossy(raw);
+    let header = text.split("\r\n\r\n").next().unwrap().replace("\r\n\t", " ").replace("\r\n ", " ");
+    let named = |line: &str| {
+        let (this, value) = line.split_once(':')?;
+        this.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+    };
+    header.split("\r\n").filter_map(named).collect()
+}
+
+/// A delivered message.
+pub trait Mail {
+    /// All but the Received field of the relay, which has to be there and to be right.
+    fn as_sent(&self) -> &[u8];
+
+    fn fields(&self, name: &str) -> Vec<String>;
+
+    fn text(&self) -> String;
+}
+
+impl Mail for Delivered {
+    fn as_sent(&self) -> &[u8] {
+        let mut lines = self.raw.split_inclusive(|&octet| octet == b'\n');
+        let mut line = || String::from_utf8(lines.next().unwrap().to_vec()).unwrap();
+        let (first, second, third) = (line(), line(), line());
+        let by_smtp = first.ends_with(" ([127.0.0.1])\r\n");
+        if by_smtp {
+            assert!(first.starts_with("Received: from "), "{first}");
+            assert!(second.starts_with("\tby relay.example with ESMTP id "), "{second}");
+            assert!(second.ends_with(";\r\n"), "{second}");
+        } else {
+            assert!(first.starts_with("Received: by relay.example with pickup id "), "{first}");
+        }
+        let (date, length) = match by_smtp {
+            true => (&third, first.len() + second.len() + third.len()),
+            false => (&second, first.len() + second.len()),
+        };
+        assert!(date.starts_with('\t') && date.ends_with(" +0000\r\n"), "{date}");
+        &self.raw[length..]
+    }
+
+    fn fields(&self, name: &str) -> Vec<String> {
+        fields(&self.raw, name)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.raw).into_owned()
+    }
+}

@@ -1,0 +1,276 @@
+//! A laboratory for tests of the real binary: the simulated Microsoft 365 in the test's process, a folder of its own, and
+//! the relay as a child process with every port chosen by the system, so that tests run beside each other.
+//!
+//! A test waits for conditions, with [`PATIENCE`] as the deadline. That nothing more comes is never shown by waiting: it
+//! follows from [`Lab::wait_until_empty`], after which there is nothing left that could come.
+//!
+//! When a test fails, the relay's log is printed. However it ends, the relay is killed.
+
+mod mail;
+mod metrics;
+mod process;
+mod setup;
+mod smtp;
+
+use std::{
+    fs::{self, File},
+    io::{Read, Seek},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use m365_relay::sandbox::{Call, Delivered, Fault, Service};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{runtime::Runtime, time::Instant};
+
+pub use mail::{Mail, base64_mail, fields, message};
+pub use metrics::Metrics;
+pub use process::{Log, Process};
+pub use setup::{Setup, TenantSetup};
+pub use smtp::{Reply, Smtp, with_end};
+
+/// For anything that takes milliseconds on a machine with nothing else to do.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Lab {
+    pub service: Service,
+    pub setup: Setup,
+    folder: TempDir,
+    log: Arc<Log>,
+    relay: Option<Process>,
+    runtime: Runtime,
+}
+
+impl Lab {
+    /// Two tenants, `contoso` and `fabrikam`, with `@NAME.example` as senders; no limits; retries after 200 ms.
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let mut lab = Self::without_relay(change);
+        lab.restart();
+        lab
+    }
+
+    /// Everything is ready, and the relay is not started: see [`Lab::restart`].
+    pub fn without_relay(change: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup::default();
+        change(&mut setup);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let service = runtime.block_on(Service::start(setup.service())).unwrap();
+        let lab = Self {
+            service,
+            setup,
+            folder: tempfile::tempdir().unwrap(),
+            log: Arc::default(),
+            relay: None,
+            runtime,
+        };
+        lab.write_config();
+        lab
+    }
+
+    // === the relay's process ===
+
+    /// Starts the relay, again or for the first time, and returns when it is ready.
+    pub fn restart(&mut self) {
+        assert!(self.relay.is_none(), "the relay runs already");
+        self.relay = Some(Process::start(&self.config_file(), &self.log));
+    }
+
+    /// As a crash or `kill -9`: returns when the process is gone.
+    pub fn kill9(&mut self) {
+        self.relay.take().expect("the relay runs").kill();
+    }
+
+    /// Sends SIGTERM and answers the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.relay.take().expect("the relay runs").terminate()
+    }
+
+    /// Runs the binary to its end, beside the relay.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        run(Command::new(env!("CARGO_BIN_EXE_m365-relay")).args(arguments).current_dir(self.folder()))
+    }
+
+    // === mail ===
+
+    /// A client that has said EHLO.
+    pub fn smtp(&self) -> Smtp {
+        let mut smtp = Smtp::connect(self.smtp_address());
+        assert_eq!(smtp.command("EHLO client.example").code, 250);
+        smtp
+    }
+
+    /// Sends a message on a connection of its own; panics if it is not accepted.
+    pub fn send(&self, from: &str, to: &[&str], content: &[u8]) {
+        let mut smtp = self.smtp();
+        smtp.send(from, to, content);
+        smtp.quit();
+    }
+
+    pub fn smtp_address(&self) -> std::net::SocketAddr {
+        self.process().smtp
+    }
+
+    /// The pickup folder of a tenant, once the relay has made it.
+    pub fn pickup(&self, tenant: &str) -> PathBuf {
+        let folder = self.folder().join("pickup").join(tenant);
+        wait_until("the pickup folder", || folder.is_dir());
+        folder
+    }
+
+    /// The messages that the service has taken, when they are `count`. More than that fails.
+    pub fn wait_for(&self, count: usize) -> Vec<Arc<Delivered>> {
+        let messages = self.runtime.block_on(self.service.wait_for(count, PATIENCE));
+        let subjects: Vec<_> = messages.iter().map(|message| &message.subject).collect();
+        assert_eq!(messages.len(), count, "delivered are {subjects:?}");
+        messages
+    }
+
+    /// Returns when the relay has nothing left to do: no mail in the spool, no delivery under way.
+    pub fn wait_until_empty(&self) {
+        let names = ["m365_relay_queue_messages", "m365_relay_queue_bytes", "m365_relay_in_flight"];
+        self.wait_for_metrics("the queue to be empty", |metrics| {
+            names.iter().all(|name| metrics.sum(name, &[]) == 0.0)
+        });
+    }
+
+    // === the simulated service ===
+
+    pub fn inject(&self, fault: Fault) {
+        self.service.inject(fault);
+    }
+
+    /// The calls of sendMail of one mailbox that have been answered. A message is among the delivered ones a moment before
+    /// its call is here: see [`Lab::wait_until_empty`].
+    pub fn sends(&self, mailbox: &str) -> Vec<Call> {
+        let calls = self.service.calls().into_iter();
+        calls
+            .filter(|call| call.path.ends_with("/sendMail"))
+            .filter(|call| call.mailbox.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(mailbox)))
+            .collect()
+    }
+
+    // === what the relay shows ===
+
+    /// Status and body of a page of the relay.
+    pub fn page(&self, path: &str) -> (u16, String) {
+        process::http_get(self.process().admin, path)
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        let (status, text) = self.page("/metrics");
+        assert_eq!(status, 200, "{text}");
+        Metrics::parse(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"))
+    }
+
+    /// The sum over all series with these labels; zero if there are none.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.metrics().sum(name, labels)
+    }
+
+    pub fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.wait_for_metrics(&format!("{name} {labels:?} to be {value}"), |metrics| {
+            metrics.sum(name, labels) == value
+        });
+    }
+
+    pub fn wait_for_metrics(&self, what: &str, is_so: impl Fn(&Metrics) -> bool) {
+        wait_until(what, || is_so(&self.metrics()));
+    }
+
+    /// The log line with this message, as JSON, when it is there.
+    pub fn wait_for_log(&self, message: &str) -> Value {
+        wait_until(&format!("{message:?} in the log"), || !self.logged(message).is_empty());
+        self.logged(message).remove(0)
+    }
+
+    /// Log lines with this message, as JSON, over all starts, as far as they have arrived.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        self.log.entries().into_iter().filter(|entry| entry["message"] == message).collect()
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    // === files ===
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.folder().join("config.toml")
+    }
+
+    /// Writes the setup down, for the next start.
+    pub fn write_config(&self) {
+        fs::write(self.config_file(), self.setup.config(&self.service.url())).unwrap();
+    }
+
+    fn process(&self) -> &Process {
+        self.relay.as_ref().expect("the relay runs")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        drop(self.relay.take());
+        if thread::panicking() {
+            eprintln!("=== the relay's log ===\n{}\n=== end of log ===", self.log.lines().join("\n"));
+            eprintln!("=== calls ===");
+            for Call { received_at_ms, path, status, body_len, .. } in self.service.calls() {
+                eprintln!("{received_at_ms} {path} {status:?} {body_len}");
+            }
+        }
+    }
+}
+
+/// Looks every few milliseconds; panics after [`PATIENCE`].
+pub fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(holds_within(PATIENCE, is_so), "waited {PATIENCE:?} for {what}");
+}
+
+/// Whether it comes true in that time.
+pub fn holds_within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Runs a program that ends by itself, and kills it if it does not.
+pub fn run(command: &mut Command) -> Output {
+    // Files take any amount; a pipe that nobody reads would stop the program.
+    let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let ended = holds_within(PATIENCE, || child.try_wait().unwrap().is_some());
+    if !ended {
+        child.kill().unwrap();
+    }
+    let written = |mut file: File| {
+        let mut octets = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut octets).unwrap();
+        octets
+    };
+    let status = child.wait().unwrap();
+    let output = Output { status, stdout: written(stdout), stderr: written(stderr) };
+    assert!(ended, "{command:?} did not end: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}

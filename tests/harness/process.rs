@@ -1,0 +1,115 @@
+//! The relay as a child process: its addresses, its log, its end.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{PATIENCE, holds_within};
+
+/// Killed when it is dropped.
+pub struct Process {
+    pub smtp: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+}
+
+/// What the relay has written to standard error, line by line, over all its starts.
+#[derive(Default)]
+pub struct Log(Mutex<Vec<String>>);
+
+impl Process {
+    /// Returns when the relay says that it is ready.
+    pub fn start(config: &Path, log: &Arc<Log>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_m365-relay"))
+            .args(["serve", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let first = log.lines().len();
+        let (stderr, to_log) = (child.stderr.take().unwrap(), log.clone());
+        let reader = thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| to_log.push(line));
+        });
+        // A child that does not come up is killed all the same.
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut process = Self { smtp: nowhere, admin: nowhere, child };
+        let said = |message: &str| log.entries_from(first).into_iter().find(|e| e["message"] == message);
+        let mut died = false;
+        let is_ready = holds_within(PATIENCE, || {
+            died = process.child.try_wait().unwrap().is_some();
+            died || said("ready").is_some()
+        });
+        if died {
+            // Its last words.
+            reader.join().unwrap();
+        }
+        assert!(is_ready && !died, "the relay does not start: {:?}", &log.lines()[first..]);
+        let address = |message| said(message).unwrap()["address"].as_str().unwrap().parse().unwrap();
+        process.smtp = address("listening for SMTP");
+        process.admin = address("listening for metrics and health");
+        process
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM. Answers the exit code, `None` after a signal.
+    pub fn terminate(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let ended = holds_within(PATIENCE, || self.child.try_wait().unwrap().is_some());
+        assert!(ended, "the relay does not stop");
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Log {
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn entries(&self) -> Vec<Value> {
+        self.entries_from(0)
+    }
+
+    fn entries_from(&self, first: usize) -> Vec<Value> {
+        let lines = self.0.lock().unwrap();
+        lines[first..].iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn push(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+/// Status and body.
+pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+    (head[9..12].parse().unwrap(), body.to_owned())
+}

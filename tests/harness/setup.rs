@@ -1,0 +1,138 @@
+//! What a test wants to differ, as a configuration file and as options of the simulated service.
+
+use std::fmt::Write;
+
+use m365_relay::sandbox::{Directory, Limits, Options};
+
+/// Fields named after a table hold lines of it.
+pub struct Setup {
+    pub smtp: String,
+    pub limits: String,
+    pub delivery: String,
+    pub retry: String,
+    pub log_filter: String,
+    /// Where login is, if not at the service itself.
+    pub login: Option<String>,
+    pub tenants: Vec<TenantSetup>,
+    pub service_limits: Limits,
+}
+
+/// A tenant whose directory in Microsoft 365 is `NAME.example`, and has every mailbox there.
+#[derive(Clone)]
+pub struct TenantSetup {
+    pub name: String,
+    pub senders: String,
+    pub networks: String,
+    /// As a TOML value.
+    pub client_secret: String,
+    /// Further lines of its table, and tables of its own.
+    pub more: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            smtp: String::new(),
+            limits: "messages_per_minute = 0\nconcurrent_requests = 0".into(),
+            delivery: "settle_after = '1s'".into(),
+            retry: "first = '200ms'\nfactor = 1.0\njitter = 0.0".into(),
+            log_filter: "info".into(),
+            login: None,
+            tenants: vec![TenantSetup::new("contoso"), TenantSetup::new("fabrikam")],
+            service_limits: Limits::unthrottled(),
+        }
+    }
+}
+
+impl TenantSetup {
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            senders: format!("['@{name}.example']"),
+            networks: "['127.0.0.0/8']".into(),
+            client_secret: format!("'{}'", Self::secret(name)),
+            more: String::new(),
+        }
+    }
+
+    /// The secret that the service knows.
+    pub fn secret(name: &str) -> String {
+        format!("{name}~Very.Secret~0123456789")
+    }
+}
+
+impl Setup {
+    pub fn tenant(&mut self, name: &str) -> &mut TenantSetup {
+        self.tenants.iter_mut().find(|tenant| tenant.name == name).expect("a tenant of the setup")
+    }
+
+    pub(super) fn service(&self) -> Options {
+        let directory = |TenantSetup { name, .. }: &TenantSetup| {
+            Directory::new(format!("{name}.example"), format!("{name}-app"), TenantSetup::secret(name))
+        };
+        Options {
+            directories: self.tenants.iter().map(directory).collect(),
+            limits: self.service_limits.clone(),
+            ..Options::default()
+        }
+    }
+
+    /// The configuration file for a service at `url`.
+    pub(super) fn config(&self, url: &str) -> String {
+        let Self { smtp, limits, delivery, retry, log_filter, login, tenants, .. } = self;
+        let login = login.as_deref().unwrap_or(url);
+        let mut text = format!(
+            r#"[spool]
+path = "spool"
+min_free = 0
+
+[smtp]
+hostname = "relay.example"
+{smtp}
+
+[[smtp.listener]]
+address = "127.0.0.1:0"
+
+[pickup]
+path = "pickup"
+
+[admin]
+address = "127.0.0.1:0"
+
+[log]
+format = "json"
+filter = "{log_filter}"
+
+[limits]
+{limits}
+
+[delivery]
+{delivery}
+
+[delivery.retry]
+{retry}
+
+[clouds.lab]
+login = "{login}"
+graph = "{url}"
+"#
+        );
+        for TenantSetup { name, senders, networks, client_secret, more } in tenants {
+            write!(
+                text,
+                r#"
+[tenants.{name}]
+cloud = "lab"
+directory = "{name}.example"
+client_id = "{name}-app"
+client_secret = {client_secret}
+senders = {senders}
+networks = {networks}
+{more}
+"#
+            )
+            .unwrap();
+        }
+        text
+    }
+}
