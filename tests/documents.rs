@@ -1,6 +1,6 @@
 //! What the documents say is so: the example configuration loads, links lead somewhere, dependencies are explained.
 
-#![allow(clippy::unwrap_used, reason = "a test panics to fail")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot read a file of this repository fails")]
 
 use std::{
     fs,

@@ -3,7 +3,7 @@
 //! A family with labels shows on `/metrics` only after its first event, so the families are read from the two files that
 //! make them.
 
-#![allow(clippy::unwrap_used, reason = "a test panics to fail")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot read a file of this repository fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -127,10 +127,10 @@ fn families() -> BTreeMap<String, Family> {
     ];
     let mut families = BTreeMap::new();
     for source in SOURCES {
-        let makers_of = source.split_once("struct Build").map_or(source, |(before, _)| before);
+        let code = source.split_once("struct Build").map_or(source, |(before, _)| before);
         for (maker, kind) in makers {
-            for (at, _) in makers_of.match_indices(&format!("build.{maker}(")) {
-                let call = &makers_of[at..];
+            for (at, _) in code.match_indices(&format!("build.{maker}(")) {
+                let call = &code[at..];
                 let end = [");", "),"].iter().filter_map(|end| call.find(end)).min();
                 let call = &call[..end.unwrap_or(call.len())];
                 let mut texts = quoted(call);
@@ -199,19 +199,16 @@ fn check_query(query: &str) {
         let family = family_of(&known, name);
         let family = family.unwrap_or_else(|| panic!("there is no metric {name}, in {query}"));
         labels.extend(family.labels.iter().cloned());
-        for matcher in
-            rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).into_iter().flat_map(
-                |(inside, _)| inside.split("\",").map(str::trim).filter(|matcher| !matcher.is_empty()),
-            )
-        {
+        let braces = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        let matchers = braces.map_or("", |(inside, _)| inside).split("\",").map(str::trim);
+        for matcher in matchers.filter(|matcher| !matcher.is_empty()) {
             let label = matcher.split(['=', '!']).next().unwrap();
             let is_label = family.labels.contains(label) || label == "instance";
             assert!(is_label, "{name} has no label {label}, in {query}");
         }
     }
-    for (_, group) in
-        query.split("by (").skip(1).map(|rest| rest.split_once(')').unwrap()).map(|(g, r)| (r, g))
-    {
+    for rest in query.split("by (").skip(1) {
+        let (group, _) = rest.split_once(')').unwrap();
         for label in group.split(',').map(str::trim) {
             assert!(labels.contains(label), "nothing has a label {label}, in {query}");
         }
