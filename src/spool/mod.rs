@@ -10,7 +10,7 @@
 //! * Every change goes through one committer thread, which makes whatever is waiting durable together (group commit).
 //!   An I/O error latches the spool unhealthy: changes are refused until it is opened anew, and callers stop accepting
 //!   and delivering.
-//! * After a crash, [`Spool::open`] releases the leases of the dead process. An attempt had begun under each of them, so
+//! * After a crash, [`Spool::start`] releases the leases of the dead process. An attempt had begun under each of them, so
 //!   its outcome is unknown: the message waits for `settle_after` and carries [`Message`]'s `in_doubt` from then on.
 //!   Bodies without an index record were never acknowledged, and are swept.
 //!

@@ -1,7 +1,7 @@
 //! One client's conversation.
 //!
 //! A session is one small task. What it holds between commands is a greeting and, inside a transaction, an envelope
-//! without content; [`content`](super::content) takes over for the time of DATA.
+//! without content; [`content`] takes over for the time of DATA.
 
 use std::{
     io,
