@@ -88,8 +88,12 @@ impl Tenant {
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// The mailbox that posts mail whose author is `from`.
+    /// The mailbox that posts mail whose author is `from`. The mailbox for bounces posts its own, also where another one
+    /// posts everybody else's.
     pub fn mailbox_for<'a>(&'a self, from: &'a MailboxAddress) -> &'a MailboxAddress {
+        if self.bounces.mailbox.as_ref() == Some(from) {
+            return from;
+        }
         match &self.mailbox {
             MailboxRule::From => from,
             MailboxRule::Fixed(mailbox) => mailbox,

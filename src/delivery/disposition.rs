@@ -14,8 +14,8 @@ pub enum Disposition {
     Retry { after: Option<Duration>, why: String },
     /// The service will never take this message.
     Failed(Reason),
-    /// The service may or may not have the message.
-    Unknown(String),
+    /// The service may or may not have the message; counts as an attempt. `after`: not before that again.
+    Unknown { after: Option<Duration>, why: String },
     /// No message of this tenant can be delivered until an administrator mends something.
     TenantBlocked { reason: &'static str, why: String, retry_after: Duration },
     /// The mailbox takes no message before `until`, and this one costs no attempt.

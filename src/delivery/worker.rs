@@ -7,15 +7,20 @@
 //! | `Delivered`      | leaves                                               |        |                          |
 //! | `Retry`          | waits longer each time, until `give_up_after`        | yes    |                          |
 //! | `Failed`         | leaves, a bounce enters                              |        |                          |
-//! | `Unknown`        | waits for `settle_after`, then is sent again         | yes    |                          |
-//! | `MailboxBlocked` | waits for its turn                                   | no     | the mailbox sleeps       |
+//! | `Unknown`        | waits as for `Retry`, for `settle_after` at least, and is sent again | yes | |
+//! | `MailboxBlocked` | waits as long as the mailbox sleeps                  | no     | the mailbox sleeps       |
 //! | `TenantBlocked`  | waits for its turn                                   | no     | the tenant sleeps        |
+//!
+//! What concerns the queue is said before the message is settled. A body that is damaged is put aside; one that only
+//! cannot be read now, and a bounce that cannot be written now, are looked at again after a minute. A delivery that
+//! panics is an `Unknown`; a message that still does so when its time is up is put aside, since a bounce may panic, too.
 //!
 //! If the process dies between the claim and the settlement, the next start finds a lease, and the message is treated as
 //! `Unknown`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -31,10 +36,13 @@ use crate::{
     config::{RetryConfig, Tenant, TenantName},
     identity::{Identity, TokenErrorKind},
     message::MailboxAddress,
-    schedule::{Blocked, Courier, Job, Task, Verdict, retry_delay},
-    spool::{Claim, Settlement, Spool, SpoolError},
+    schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
+    spool::{Claim, DamagedBody, Lease, Settlement, Spool, SpoolError},
     telemetry::{Metrics, Outcome, Resolved, Route},
 };
+
+/// How long a message waits that something on this machine stops: too many open files, no room for its bounce.
+const LOCAL_FAULT: Duration = Duration::from_secs(60);
 
 pub struct WorkerSettings {
     pub tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
@@ -79,16 +87,73 @@ impl Courier for Worker {
         }
     }
 
-    async fn carry(&self, job: Job) -> Verdict {
+    async fn carry(&self, job: Job, early: &Early) -> Verdict {
         let Some(tenant) = self.settings.tenants.get(&job.lane.tenant) else { return Verdict::Done };
         let claim = match self.spool.claim(job.id).await {
             Ok(claim) => claim,
             Err(e) => return cannot_claim(&job, &e),
         };
-        let attempt = Attempt { worker: self, tenant, mailbox: &job.mailbox, claim };
-        match job.task {
-            Task::Deliver => attempt.deliver().await,
-            Task::Expire => attempt.expire("the message waited too long behind a limit or a block").await,
+        let is_call = job.task == Task::Deliver;
+        let broken =
+            Broken { lease: claim.lease, attempts: claim.attempts, in_doubt: claim.in_doubt || is_call };
+        let attempt = Attempt { worker: self, tenant, mailbox: &job.mailbox, claim, early };
+        let carried = async {
+            match job.task {
+                Task::Deliver => attempt.deliver().await,
+                Task::Expire { why } => attempt.expire(&why).await,
+            }
+        };
+        self.unless_it_panics(carried, broken).await
+    }
+}
+
+/// What has to be known of an attempt that panics.
+struct Broken {
+    lease: Lease,
+    attempts: u16,
+    in_doubt: bool,
+}
+
+impl Worker {
+    /// Without this, a message whose delivery panics would stay leased until the next start.
+    async fn unless_it_panics(&self, carried: impl Future<Output = Verdict>, broken: Broken) -> Verdict {
+        // Nothing of the attempt is used after a panic, and what it shares is the process's own, behind its locks.
+        if let Ok(verdict) = AssertUnwindSafe(carried).catch_unwind().await {
+            return verdict;
+        }
+        let Broken { lease, attempts, in_doubt } = broken;
+        error!(id = %lease.id, "the delivery panicked: this is a defect");
+        let settlement = if clock::now() >= self.give_up_at(lease) {
+            Settlement::Quarantine { reason: "its delivery panics".into() }
+        } else {
+            let due = clock::now() + self.unknown_wait(attempts);
+            Settlement::Wait { due, counted: true, in_doubt }
+        };
+        self.settle(lease, settlement, Verdict::Done).await
+    }
+
+    fn give_up_at(&self, lease: Lease) -> Timestamp {
+        lease.id.accepted() + self.settings.retry.give_up_after
+    }
+
+    /// After `attempts` that counted and one more that failed.
+    fn retry_wait(&self, attempts: u16) -> Duration {
+        retry_delay(&self.settings.retry, attempts.saturating_add(1), rand::rng().random_range(0.0..1.0))
+    }
+
+    /// As [`retry_wait`](Self::retry_wait), where the outcome has to settle first.
+    fn unknown_wait(&self, attempts: u16) -> Duration {
+        self.retry_wait(attempts).max(self.settings.settle_after)
+    }
+
+    /// Stores what becomes of the message; `verdict` if that worked.
+    async fn settle(&self, lease: Lease, settlement: Settlement, verdict: Verdict) -> Verdict {
+        match self.spool.settle(lease, settlement).await {
+            Ok(()) => verdict,
+            Err(e) => {
+                error!(id = %lease.id, error = %e, "cannot store how the delivery went");
+                Verdict::SpoolUnhealthy
+            }
         }
     }
 }
@@ -111,6 +176,7 @@ struct Attempt<'a> {
     tenant: &'a Tenant,
     mailbox: &'a MailboxAddress,
     claim: Claim,
+    early: &'a Early,
 }
 
 impl Attempt<'_> {
@@ -118,7 +184,6 @@ impl Attempt<'_> {
         let (metrics, tenant) = (&self.worker.metrics, &self.tenant.name);
         if self.claim.in_doubt {
             // Nobody can be asked yet whether the earlier attempt arrived: nothing is lost, and it may be sent twice.
-            metrics.unknown_outcome(tenant, Resolved::Resent);
             warn!(id = %self.claim.lease.id, %tenant, "sending again a message that may have been sent before");
         }
         let started = Instant::now();
@@ -126,12 +191,11 @@ impl Attempt<'_> {
         let took = started.elapsed();
         let disposition = match result {
             Ok(disposition) => disposition,
-            Err(damaged) => {
-                return self
-                    .settle(Settlement::Quarantine { reason: damaged.to_string() }, Verdict::Done)
-                    .await;
-            }
+            Err(damaged) => return self.cannot_read(damaged).await,
         };
+        if self.claim.in_doubt && !is_blocked(&disposition) {
+            metrics.unknown_outcome(tenant, Resolved::Resent);
+        }
         metrics.attempt(tenant, Route::Graph, outcome(&disposition), took);
         self.log(&disposition, took);
         self.act(disposition).await
@@ -153,27 +217,48 @@ impl Attempt<'_> {
                 self.give_up(GivenUp { kind: Kind::Failed, status, diagnostic: &diagnostic }).await
             }
             Disposition::Retry { after, why } => {
-                let (retry, in_doubt) = (&self.worker.settings.retry, self.claim.in_doubt);
-                let failed = self.claim.attempts.saturating_add(1);
-                let delay = retry_delay(retry, failed, rand::rng().random_range(0.0..1.0));
-                self.wait_or_expire(now, delay.max(after.unwrap_or_default()), in_doubt, &why).await
+                let wait = self.worker.retry_wait(self.claim.attempts).max(after.unwrap_or_default());
+                let in_doubt = self.claim.in_doubt;
+                self.wait_or_expire(now, wait, in_doubt, &why).await
             }
-            Disposition::Unknown(why) => {
-                let wait = self.worker.settings.settle_after;
+            Disposition::Unknown { after, why } => {
+                let wait = self.worker.unknown_wait(self.claim.attempts).max(after.unwrap_or_default());
                 self.wait_or_expire(now, wait, true, &why).await
             }
-            Disposition::MailboxBlocked { until, limit, .. } => {
-                self.wait_for_turn(Verdict::MailboxAsleep { until, limit }).await
+            Disposition::MailboxBlocked { until, limit, why } => {
+                let wakes = now + until.saturating_duration_since(Instant::now());
+                // When its time is up it has to be due, to be found behind a mailbox that sleeps on.
+                let due = wakes.min(self.worker.give_up_at(self.claim.lease)).max(now);
+                self.wait_for_turn(due, Verdict::MailboxAsleep { until, limit, why }).await
             }
             Disposition::TenantBlocked { reason, why, retry_after } => {
-                self.wait_for_turn(Verdict::TenantBlocked(Blocked { reason, why, retry_after })).await
+                self.wait_for_turn(now, Verdict::TenantBlocked(Blocked { reason, why, retry_after })).await
             }
         }
     }
 
+    /// The body cannot be read, and nothing was sent.
+    async fn cannot_read(self, damaged: DamagedBody) -> Verdict {
+        if damaged.is_certain() {
+            return self.settle(Settlement::Quarantine { reason: damaged.to_string() }, Verdict::Done).await;
+        }
+        let why = damaged.to_string();
+        warn!(id = %self.claim.lease.id, tenant = %self.tenant.name, why, "the message cannot be read now");
+        if clock::now() >= self.worker.give_up_at(self.claim.lease) {
+            return self.expire("the relay could not read the message").await;
+        }
+        self.wait_for_machine().await
+    }
+
+    /// Something on this machine has to be mended. It costs no attempt.
+    async fn wait_for_machine(self) -> Verdict {
+        let (due, in_doubt) = (clock::now() + LOCAL_FAULT, self.claim.in_doubt);
+        self.settle(Settlement::Wait { due, counted: false, in_doubt }, Verdict::Done).await
+    }
+
     /// The attempt counts. A message whose time is up leaves; any other is tried once more when it is up, at the latest.
     async fn wait_or_expire(self, now: Timestamp, wait: Duration, in_doubt: bool, why: &str) -> Verdict {
-        let give_up_at = self.claim.lease.id.accepted() + self.worker.settings.retry.give_up_after;
+        let give_up_at = self.worker.give_up_at(self.claim.lease);
         if now >= give_up_at {
             return self.expire(why).await;
         }
@@ -182,9 +267,10 @@ impl Attempt<'_> {
         self.settle(Settlement::Wait { due, counted: true, in_doubt }, Verdict::Done).await
     }
 
-    async fn wait_for_turn(self, verdict: Verdict) -> Verdict {
+    async fn wait_for_turn(self, due: Timestamp, verdict: Verdict) -> Verdict {
+        self.early.say(&verdict);
         let in_doubt = self.claim.in_doubt;
-        self.settle(Settlement::Wait { due: clock::now(), counted: false, in_doubt }, verdict).await
+        self.settle(Settlement::Wait { due, counted: false, in_doubt }, verdict).await
     }
 
     async fn expire(self, why: &str) -> Verdict {
@@ -207,7 +293,7 @@ impl Attempt<'_> {
             Ok(bounce) => bounce,
             Err(e) => {
                 error!(id = %self.claim.lease.id, error = %e, "cannot write the bounce");
-                return Verdict::SpoolUnhealthy;
+                return self.wait_for_machine().await;
             }
         };
         if let Some(bounce) = &bounce {
@@ -217,15 +303,8 @@ impl Attempt<'_> {
         self.settle(Settlement::End { bounce }, Verdict::Done).await
     }
 
-    /// Stores what becomes of the message; `verdict` if that worked.
     async fn settle(self, settlement: Settlement, verdict: Verdict) -> Verdict {
-        match self.worker.spool.settle(self.claim.lease, settlement).await {
-            Ok(()) => verdict,
-            Err(e) => {
-                error!(id = %self.claim.lease.id, error = %e, "cannot store how the delivery went");
-                Verdict::SpoolUnhealthy
-            }
-        }
+        self.worker.settle(self.claim.lease, settlement, verdict).await
     }
 
     fn log(&self, disposition: &Disposition, took: Duration) {
@@ -239,7 +318,7 @@ impl Attempt<'_> {
             Disposition::Retry { why, .. } => {
                 info!(%id, %tenant, %mailbox, attempt, why, ?took, "to be tried again")
             }
-            Disposition::Unknown(why) => {
+            Disposition::Unknown { why, .. } => {
                 warn!(%id, %tenant, %mailbox, attempt, why, ?took, "nobody knows whether it was sent")
             }
             Disposition::MailboxBlocked { why, .. } => {
@@ -251,13 +330,21 @@ impl Attempt<'_> {
     }
 }
 
+/// No call was carried out: no token, or the service refused to look at it now.
+fn is_blocked(disposition: &Disposition) -> bool {
+    matches!(disposition, Disposition::TenantBlocked { .. } | Disposition::MailboxBlocked { .. })
+}
+
 fn outcome(disposition: &Disposition) -> Outcome {
     match disposition {
         Disposition::Delivered(_) => Outcome::Delivered,
         Disposition::Retry { .. } => Outcome::Retry,
         Disposition::Failed(_) => Outcome::Failed,
-        Disposition::Unknown(_) => Outcome::Unknown,
+        Disposition::Unknown { .. } => Outcome::Unknown,
         Disposition::TenantBlocked { .. } => Outcome::TenantBlocked,
         Disposition::MailboxBlocked { .. } => Outcome::MailboxBlocked,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ mod depth;
 mod limits;
 mod pool;
 mod queue;
+mod report;
 mod retry;
 mod scheduler;
 
@@ -30,6 +31,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 pub use depth::{Depth, Depths};
+pub use report::Early;
 pub use retry::retry_delay;
 pub use scheduler::{Scheduler, Settings};
 
@@ -42,8 +44,9 @@ pub trait Courier: Send + Sync + 'static {
     /// Gets the tenant ready to deliver: it has a credential. Answers until when that holds.
     fn prepare(&self, tenant: &TenantName) -> impl Future<Output = Result<Instant, Blocked>> + Send;
 
-    /// Takes the job to its end: the message has been settled in the spool, or cannot be.
-    fn carry(&self, job: Job) -> impl Future<Output = Verdict> + Send;
+    /// Takes the job to its end: the message has been settled in the spool, or cannot be. What concerns the next message is
+    /// said `early`, before that is stored.
+    fn carry(&self, job: Job, early: &Early) -> impl Future<Output = Verdict> + Send;
 }
 
 /// One message for one worker.
@@ -55,11 +58,14 @@ pub struct Job {
     pub task: Task,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     Deliver,
-    /// The message has waited longer than `give_up_after`: it is to be bounced without another attempt.
-    Expire,
+    /// The message has waited longer than `give_up_after`: it is to be bounced without another attempt. `why`: what it
+    /// waited for, for the sender.
+    Expire {
+        why: String,
+    },
 }
 
 /// What a job tells about its mailbox and tenant.
@@ -67,11 +73,12 @@ pub enum Task {
 pub enum Verdict {
     /// Nothing that concerns the next message.
     Done,
-    /// The mailbox must not be used before `until`.
-    MailboxAsleep { until: Instant, limit: LimitKind },
+    /// The mailbox must not be used before `until`. `why` is for the senders of what expires meanwhile.
+    MailboxAsleep { until: Instant, limit: LimitKind, why: String },
     /// The tenant cannot deliver.
     TenantBlocked(Blocked),
-    /// The spool records nothing: no more jobs until it does.
+    /// The spool did not record how it went. Nothing follows from that here: before each job the scheduler asks the spool
+    /// itself whether it is healthy.
     SpoolUnhealthy,
 }
 

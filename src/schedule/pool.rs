@@ -61,7 +61,9 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Ready,
+    Ready {
+        since: Timestamp,
+    },
     Scheduled(Timestamp),
     /// With a worker; the number tells one claim of a message from the next. `then_due`: the spool has said already that
     /// the message waits again, and the worker has not said yet how it went.
@@ -77,6 +79,16 @@ pub(super) struct Turn {
     pub(super) lane: Arc<Lane>,
     pub(super) queue: QueueId,
     pub(super) mailbox: MailboxAddress,
+}
+
+/// When a message has waited too long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expiry {
+    pub(super) give_up_after: Duration,
+    /// Nothing expires earlier.
+    pub(super) not_before: Timestamp,
+    /// How much later than that a message expires that nothing but a free place stops: it is to have its last attempt.
+    pub(super) last_chance: Duration,
 }
 
 /// What [`Pool::next`] finds.
@@ -124,16 +136,17 @@ impl Pool {
         }
         let queue = self.queues.get_mut(&queue_id)?;
         queue.last_used = Instant::now();
-        let place = if due <= clock::now() {
+        let now = clock::now();
+        let place = if due <= now {
             queue.ready.push_back(id);
-            Place::Ready
+            Place::Ready { since: now }
         } else {
             queue.scheduled.insert((due, id));
             Place::Scheduled(due)
         };
         self.count(place);
         self.messages.insert(id, Entry { queue: queue_id, lane, place });
-        if place == Place::Ready {
+        if due <= now {
             self.put_in_turn(queue_id);
             return None;
         }
@@ -170,7 +183,7 @@ impl Pool {
             else {
                 continue;
             };
-            entry.place = Place::Ready;
+            entry.place = Place::Ready { since: now };
             self.counts.scheduled -= 1;
             self.counts.ready += 1;
             if let Some(queue) = self.queues.get_mut(&queue_id) {
@@ -185,9 +198,15 @@ impl Pool {
     pub(super) fn next(&mut self, lease: u64) -> Next {
         while let Some(queue_id) = self.turn.pop_front() {
             let Some(queue) = self.queues.get_mut(&queue_id) else { continue };
+            queue.has_number = false;
+            if queue.standing != Standing::InTurn {
+                // It was put to sleep meanwhile.
+                continue;
+            }
             queue.standing = Standing::Idle;
             let messages = &self.messages;
-            let is_ready = |id: &MessageId| messages.get(id).is_some_and(|entry| entry.place == Place::Ready);
+            let is_ready =
+                |id: &MessageId| messages.get(id).is_some_and(|e| matches!(e.place, Place::Ready { .. }));
             while queue.ready.front().is_some_and(|id| !is_ready(id)) {
                 queue.ready.pop_front();
             }
@@ -198,7 +217,8 @@ impl Pool {
             }
             if let Err(wait) = queue.limits.take() {
                 let until = Instant::now() + wait;
-                self.sleep(queue_id, until, LimitKind::MessagesPerMinute);
+                let why = format!("mailbox {} may send no more messages a minute", queue.mailbox);
+                self.sleep(queue_id, until, LimitKind::MessagesPerMinute, why);
                 return Next::Sleep(queue_id, until);
             }
             queue.ready.pop_front();
@@ -213,16 +233,39 @@ impl Pool {
         Next::Nothing
     }
 
-    /// The oldest message that has outlived `give_up_after` and is with no worker.
-    pub(super) fn next_expired(&mut self, accepted_before: Timestamp, lease: u64) -> Option<Turn> {
-        let oldest = self.messages.range(..MessageId::first_at(accepted_before));
-        let mut waiting = oldest.filter(|(_, entry)| !matches!(entry.place, Place::Leased { .. }));
-        let (&id, entry) = waiting.next()?;
-        let (queue_id, place) = (entry.queue, entry.place);
-        let queue = self.queues.get_mut(&queue_id)?;
-        if let Place::Scheduled(due) = place {
-            queue.scheduled.remove(&(due, id));
+    /// What has waited too long, oldest first, at most `most`, and for what.
+    ///
+    /// Only what is due: the rest has an attempt to come, which is its last one, and one whose outcome is unknown must not
+    /// be given up before it is settled.
+    pub(super) fn expired(&self, expiry: &Expiry, most: usize) -> Vec<(MessageId, String)> {
+        let now = clock::now();
+        if now < expiry.not_before {
+            return Vec::new();
         }
+        let old = self.messages.range(..MessageId::first_at(now - expiry.give_up_after));
+        let expired = old.filter_map(|(id, entry)| {
+            let Place::Ready { since } = entry.place else { return None };
+            let queue = self.queues.get(&entry.queue)?;
+            let why = match (&self.credential, queue.standing) {
+                (Credential::Blocked { because, .. }, _) => because.why.clone(),
+                (_, Standing::Asleep { .. }) => queue.asleep_because.clone(),
+                _ => {
+                    let at = (id.accepted() + expiry.give_up_after).max(expiry.not_before).max(since);
+                    if at + expiry.last_chance > now {
+                        return None;
+                    }
+                    "the message waited too long for its turn".into()
+                }
+            };
+            Some((*id, why))
+        });
+        expired.take(most).collect()
+    }
+
+    /// Takes one of the [expired](Pool::expired) messages.
+    pub(super) fn take_expired(&mut self, id: MessageId, lease: u64) -> Option<Turn> {
+        let queue_id = self.messages.get(&id)?.queue;
+        let queue = self.queues.get_mut(&queue_id)?;
         queue.in_flight += 1;
         let mailbox = queue.mailbox.clone();
         let lane = self.lease(id, lease)?;
@@ -257,11 +300,12 @@ impl Pool {
     }
 
     /// Puts a queue to sleep, unless it sleeps longer already.
-    pub(super) fn sleep(&mut self, queue_id: QueueId, until: Instant, limit: LimitKind) {
-        let Some(queue) = self.queues.get(&queue_id) else { return };
+    pub(super) fn sleep(&mut self, queue_id: QueueId, until: Instant, limit: LimitKind, why: String) {
+        let Some(queue) = self.queues.get_mut(&queue_id) else { return };
         if matches!(queue.standing, Standing::Asleep { until: longer, .. } if longer >= until) {
             return;
         }
+        queue.asleep_because = why;
         self.metrics.throttled(&self.tenant.name, limit);
         self.stand(queue_id, Standing::Asleep { until, limit });
     }
@@ -280,7 +324,12 @@ impl Pool {
     }
 
     pub(super) fn has_turn(&self) -> bool {
-        !self.turn.is_empty()
+        // Queues whose mail has expired may still stand in the turn.
+        !self.turn.is_empty() && self.counts.ready > 0
+    }
+
+    pub(super) fn is_blocked_by(&self, reason: &str) -> bool {
+        matches!(&self.credential, Credential::Blocked { because, .. } if because.reason == reason)
     }
 
     /// The tenant cannot deliver. Answers when to look again.
@@ -308,8 +357,31 @@ impl Pool {
         self.depth.publish(self.counts, self.messages.keys().next().copied());
     }
 
+    /// A tenant without mail is asked for no credential, so nothing else would ever end its block. Not before its time: the
+    /// next message is to wait for that.
+    pub(super) fn forget_block(&mut self) {
+        if let Credential::Blocked { until, .. } = self.credential
+            && until <= Instant::now()
+            && self.messages.is_empty()
+        {
+            self.show_blocked(false);
+            self.credential = Credential::Unknown;
+        }
+    }
+
     pub(super) fn forget_idle_queues(&mut self) {
         let now = Instant::now();
+        if self.counts.ready == 0 {
+            // What is left in them has expired.
+            self.turn.clear();
+            for queue in self.queues.values_mut() {
+                queue.ready.clear();
+                queue.has_number = false;
+                if queue.standing == Standing::InTurn {
+                    queue.standing = Standing::Idle;
+                }
+            }
+        }
         self.queues.retain(|_, queue| !queue.is_forgettable(now));
         self.by_mailbox.retain(|_, id| self.queues.contains_key(id));
     }
@@ -332,7 +404,9 @@ impl Pool {
             && !queue.ready.is_empty()
         {
             queue.standing = Standing::InTurn;
-            self.turn.push_back(queue_id);
+            if !std::mem::replace(&mut queue.has_number, true) {
+                self.turn.push_back(queue_id);
+            }
         }
     }
 
@@ -359,7 +433,7 @@ impl Pool {
 
     fn count(&mut self, place: Place) {
         match place {
-            Place::Ready => self.counts.ready += 1,
+            Place::Ready { .. } => self.counts.ready += 1,
             Place::Scheduled(_) => self.counts.scheduled += 1,
             Place::Leased { .. } => self.counts.leased += 1,
         }
@@ -367,7 +441,7 @@ impl Pool {
 
     fn uncount(&mut self, place: Place) {
         match place {
-            Place::Ready => self.counts.ready -= 1,
+            Place::Ready { .. } => self.counts.ready -= 1,
             Place::Scheduled(_) => self.counts.scheduled -= 1,
             Place::Leased { .. } => self.counts.leased -= 1,
         }

@@ -18,6 +18,10 @@ pub(super) struct Queue {
     pub(super) promote_at: Option<Instant>,
     pub(super) in_flight: u32,
     pub(super) standing: Standing,
+    /// Whether its number stands in the pool's turn. It may still do so after the queue has fallen asleep.
+    pub(super) has_number: bool,
+    /// Why it fell asleep last.
+    pub(super) asleep_because: String,
     /// When it last had anything to do: an idle queue is forgotten after a while.
     pub(super) last_used: Instant,
 }
@@ -47,6 +51,8 @@ impl Queue {
             promote_at: None,
             in_flight: 0,
             standing: Standing::Idle,
+            has_number: false,
+            asleep_because: String::new(),
             last_used: Instant::now(),
         }
     }

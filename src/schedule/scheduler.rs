@@ -10,21 +10,26 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use super::{
-    Blocked, Courier, Depths, Job, Task, Verdict,
+    Blocked, Courier, Depths, Early, Job, Task, Verdict,
     limits::TokioClock,
-    pool::{Credential, Next, Pool, QueueId, Turn},
+    pool::{Credential, Expiry, Next, Pool, QueueId, Turn},
+    report::{Ended, OnDrop, Report},
 };
 use crate::{
-    clock,
+    clock::{self, Timestamp},
     config::{Tenant, TenantName},
     spool::{Spool, Waiting},
     telemetry::Metrics,
@@ -34,8 +39,14 @@ use crate::{
 const SHARE: usize = 8;
 /// How often messages that have waited too long are looked for, and idle queues forgotten.
 const ROUND: Duration = Duration::from_secs(15);
-/// How often a scheduler that found the spool unhealthy looks again.
-const UNHEALTHY_PAUSE: Duration = Duration::from_secs(1);
+/// After a start nothing expires for so long, or for `give_up_after` if that is shorter: what grew old while the relay was
+/// off is to be tried first.
+const GRACE: Duration = Duration::from_secs(600);
+/// Credentials asked for at a time: after a start every tenant with mail needs one.
+const LOGINS: usize = 64;
+/// How long one of them counts. A login that takes longer goes on without holding a place, or some dozens of tenants whose
+/// login does not answer would stop all the others'.
+const LOGIN_COUNTS: Duration = Duration::from_secs(2);
 
 pub struct Settings {
     pub tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
@@ -60,6 +71,8 @@ pub struct Scheduler<C> {
     last_lease: u64,
     /// Messages of tenants that the configuration does not have.
     unknown: BTreeMap<TenantName, u64>,
+    started: Timestamp,
+    logins: Arc<Semaphore>,
     reports: mpsc::UnboundedSender<Report>,
     jobs: TaskTracker,
 }
@@ -69,35 +82,7 @@ enum Timer {
     Promote(TenantName, QueueId),
     Wake(TenantName, QueueId),
     Prepare(TenantName),
-    Resume,
     Round,
-}
-
-enum Report {
-    Ended(Ended),
-    Prepared(TenantName, Result<Instant, Blocked>),
-}
-
-/// A job that has ended. Reports itself when it is dropped, so that even a panic gives its slots back.
-struct Ended {
-    turn: Turn,
-    tenant: TenantName,
-    lease: u64,
-    verdict: Verdict,
-}
-
-struct OnDrop {
-    ended: Option<Ended>,
-    reports: mpsc::UnboundedSender<Report>,
-}
-
-impl Drop for OnDrop {
-    fn drop(&mut self) {
-        if let Some(ended) = self.ended.take() {
-            // Nobody listens once the scheduler has stopped.
-            let _ = self.reports.send(Report::Ended(ended));
-        }
-    }
 }
 
 impl<C: Courier> Scheduler<C> {
@@ -126,6 +111,8 @@ impl<C: Courier> Scheduler<C> {
             in_flight: 0,
             last_lease: 0,
             unknown: BTreeMap::new(),
+            started: clock::now(),
+            logins: Arc::new(Semaphore::new(LOGINS)),
             reports,
             jobs: TaskTracker::new(),
         };
@@ -156,6 +143,7 @@ impl<C: Courier> Scheduler<C> {
             }
             scheduler.hand_out();
         }
+        scheduler.logins.close();
         scheduler.jobs.close();
         scheduler.jobs.wait().await;
     }
@@ -194,6 +182,10 @@ impl<C: Courier> Scheduler<C> {
         match report {
             Report::Prepared(name, result) => self.prepared(name, result),
             Report::Ended(ended) => self.ended(ended),
+            Report::Early(name, queue, verdict) => {
+                self.heed(&name, queue, verdict);
+                self.changed(&name);
+            }
         }
     }
 
@@ -203,24 +195,35 @@ impl<C: Courier> Scheduler<C> {
         let Some(pool) = self.pools.get_mut(&name) else { return };
         pool.in_flight -= 1;
         self.metrics.in_flight(&name).dec();
-        match verdict {
-            Verdict::Done => {}
-            Verdict::MailboxAsleep { until, limit } => {
-                pool.sleep(turn.queue, until, limit);
-                self.timers.push(Reverse((until, Timer::Wake(name.clone(), turn.queue))));
-            }
-            Verdict::TenantBlocked(because) => {
-                warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "the tenant is blocked");
-                let until = pool.block(because);
-                self.timers.push(Reverse((until, Timer::Prepare(name.clone()))));
-            }
-            Verdict::SpoolUnhealthy => {}
-        }
-        if let Some((queue, at)) = pool.release(turn.id, turn.queue, lease) {
+        self.heed(&name, turn.queue, verdict);
+        let again = self.pools.get_mut(&name).and_then(|pool| pool.release(turn.id, turn.queue, lease));
+        if let Some((queue, at)) = again {
             self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
         }
         self.changed(&name);
         self.runnable.extend(self.starved.drain(..));
+    }
+
+    fn heed(&mut self, name: &TenantName, queue: QueueId, verdict: Verdict) {
+        match verdict {
+            Verdict::MailboxAsleep { until, limit, why } => {
+                let Some(pool) = self.pools.get_mut(name) else { return };
+                pool.sleep(queue, until, limit, why);
+                self.timers.push(Reverse((until, Timer::Wake(name.clone(), queue))));
+            }
+            Verdict::TenantBlocked(because) => self.block(name, because),
+            Verdict::Done | Verdict::SpoolUnhealthy => {}
+        }
+    }
+
+    fn block(&mut self, name: &TenantName, because: Blocked) {
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        // Once, not for each of the jobs in flight, nor each time that it is looked at again.
+        if !pool.is_blocked_by(because.reason) {
+            warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "the tenant is blocked");
+        }
+        let until = pool.block(because);
+        self.timers.push(Reverse((until, Timer::Prepare(name.clone()))));
     }
 
     fn prepared(&mut self, name: TenantName, result: Result<Instant, Blocked>) {
@@ -228,11 +231,7 @@ impl<C: Courier> Scheduler<C> {
         pool.is_preparing = false;
         match result {
             Ok(until) => pool.unblock(until),
-            Err(because) => {
-                warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "the tenant is blocked");
-                let until = pool.block(because);
-                self.timers.push(Reverse((until, Timer::Prepare(name.clone()))));
-            }
+            Err(because) => self.block(&name, because),
         }
         self.changed(&name);
     }
@@ -255,9 +254,6 @@ impl<C: Courier> Scheduler<C> {
                     self.changed(&name);
                 }
                 Timer::Prepare(name) => self.changed(&name),
-                Timer::Resume => {
-                    self.pools.keys().cloned().collect::<Vec<_>>().iter().for_each(|n| self.changed(n))
-                }
                 Timer::Round => {
                     self.round();
                     self.timers.push(Reverse((now + ROUND, Timer::Round)));
@@ -269,18 +265,32 @@ impl<C: Courier> Scheduler<C> {
     /// Expires what has waited too long behind a limit or a block; what is merely retried expires with its last attempt.
     fn round(&mut self) {
         let names: Vec<_> = self.pools.keys().cloned().collect();
-        let accepted_before = clock::now() - self.settings.give_up_after;
         for name in names {
-            while self.in_flight < self.settings.max_in_flight && self.spool.unhealthy().is_none() {
-                let lease = self.next_lease();
-                let Some(pool) = self.pools.get_mut(&name) else { break };
-                let Some(turn) = pool.next_expired(accepted_before, lease) else { break };
-                self.hand_to_worker(&name, turn, lease, Task::Expire);
-            }
+            self.expire(&name);
             if let Some(pool) = self.pools.get_mut(&name) {
+                pool.forget_block();
                 pool.forget_idle_queues();
                 pool.publish();
             }
+        }
+    }
+
+    fn expire(&mut self, name: &TenantName) {
+        let Settings { max_in_flight, give_up_after, .. } = self.settings;
+        if self.spool.unhealthy().is_some() {
+            return;
+        }
+        let not_before = self.started + GRACE.min(give_up_after);
+        let expiry = Expiry { give_up_after, not_before, last_chance: ROUND };
+        let Some(pool) = self.pools.get(name) else { return };
+        for (id, why) in pool.expired(&expiry, max_in_flight - self.in_flight) {
+            let lease = self.next_lease();
+            let free = max_in_flight - self.in_flight;
+            let Some(pool) = self.pools.get_mut(name).filter(|pool| pool.in_flight < SHARE * free) else {
+                return;
+            };
+            let Some(turn) = pool.take_expired(id, lease) else { continue };
+            self.hand_to_worker(name, turn, lease, Task::Expire { why });
         }
     }
 
@@ -297,17 +307,8 @@ impl<C: Courier> Scheduler<C> {
     }
 
     fn hand_out(&mut self) {
-        if self.runnable.is_empty() {
-            return;
-        }
+        // A delivery whose result cannot be stored would be a duplicate after the next start, and only that mends a spool.
         if self.spool.unhealthy().is_some() {
-            // A delivery whose result cannot be stored would be a duplicate after the next start.
-            self.runnable.drain(..).for_each(|name| {
-                if let Some(pool) = self.pools.get_mut(&name) {
-                    pool.is_runnable = false;
-                }
-            });
-            self.timers.push(Reverse((Instant::now() + UNHEALTHY_PAUSE, Timer::Resume)));
             return;
         }
         while self.in_flight < self.settings.max_in_flight
@@ -322,9 +323,10 @@ impl<C: Courier> Scheduler<C> {
         let free = self.settings.max_in_flight - self.in_flight;
         let Some(pool) = self.pools.get_mut(&name) else { return };
         pool.is_runnable = false;
-        if !pool.has_turn() || !is_good(&self.courier, &self.reports, &self.jobs, pool) {
+        if !pool.has_turn() || !self.has_credential(&name) {
             return;
         }
+        let Some(pool) = self.pools.get_mut(&name) else { return };
         if pool.in_flight >= SHARE * free {
             // It counts as runnable while it starves, so that it is not put in twice.
             pool.is_runnable = true;
@@ -352,14 +354,41 @@ impl<C: Courier> Scheduler<C> {
         let job = Job { id: turn.id, lane: turn.lane.clone(), mailbox: turn.mailbox.clone(), task };
         let courier = self.courier.clone();
         // Until the worker says otherwise, the job is one that broke off: its message is found again at the next start.
+        let early = Early::new(name.clone(), turn.queue, self.reports.clone());
         let ended = Ended { turn, tenant: name.clone(), lease, verdict: Verdict::Done };
         let mut on_drop = OnDrop { ended: Some(ended), reports: self.reports.clone() };
         self.jobs.spawn(async move {
-            let verdict = courier.carry(job).await;
+            let verdict = courier.carry(job, &early).await;
             if let Some(ended) = &mut on_drop.ended {
-                ended.verdict = verdict;
+                ended.verdict = early.news(verdict);
             }
         });
+    }
+
+    /// Whether the pool has a credential. If not, it is asked for, or a timer runs until it may be.
+    fn has_credential(&mut self, name: &TenantName) -> bool {
+        let Some(pool) = self.pools.get_mut(name) else { return false };
+        let now = Instant::now();
+        match pool.credential {
+            Credential::Good { until } if until > now => return true,
+            Credential::Blocked { until, .. } if until > now => return false,
+            _ if pool.is_preparing => return false,
+            Credential::Unknown | Credential::Good { .. } | Credential::Blocked { .. } => {}
+        }
+        let was_blocked = matches!(pool.credential, Credential::Blocked { .. });
+        pool.is_preparing = true;
+        let (courier, reports, name) = (self.courier.clone(), self.reports.clone(), name.clone());
+        let logins = self.logins.clone();
+        self.jobs.spawn(async move {
+            let Some(result) = prepare(&*courier, &logins, &name).await else { return };
+            if was_blocked && result.is_ok() {
+                info!(tenant = %name, "the tenant can deliver again");
+            }
+            if reports.send(Report::Prepared(name, result)).is_err() {
+                error!("a credential came after the scheduler had stopped");
+            }
+        });
+        false
     }
 
     fn next_lease(&mut self) -> u64 {
@@ -368,31 +397,17 @@ impl<C: Courier> Scheduler<C> {
     }
 }
 
-/// Whether the pool has a credential. If not, it is asked for, or a timer runs until it may be.
-fn is_good<C: Courier>(
-    courier: &Arc<C>,
-    reports: &mpsc::UnboundedSender<Report>,
-    jobs: &TaskTracker,
-    pool: &mut Pool,
-) -> bool {
-    let now = Instant::now();
-    match pool.credential {
-        Credential::Good { until } if until > now => return true,
-        Credential::Blocked { until, .. } if until > now => return false,
-        _ if pool.is_preparing => return false,
-        Credential::Unknown | Credential::Good { .. } | Credential::Blocked { .. } => {}
+/// Gets a tenant ready when a place among the logins is free; `None` if the scheduler has stopped before.
+async fn prepare<C: Courier>(
+    courier: &C,
+    logins: &Semaphore,
+    tenant: &TenantName,
+) -> Option<Result<Instant, Blocked>> {
+    let place = logins.acquire().await.ok()?;
+    let mut prepared = pin!(courier.prepare(tenant));
+    if let Ok(result) = timeout(LOGIN_COUNTS, &mut prepared).await {
+        return Some(result);
     }
-    let was_blocked = matches!(pool.credential, Credential::Blocked { .. });
-    pool.is_preparing = true;
-    let (courier, reports, name) = (courier.clone(), reports.clone(), pool.tenant.name.clone());
-    jobs.spawn(async move {
-        let result = courier.prepare(&name).await;
-        if was_blocked && result.is_ok() {
-            info!(tenant = %name, "the tenant can deliver again");
-        }
-        if reports.send(Report::Prepared(name, result)).is_err() {
-            error!("a credential came after the scheduler had stopped");
-        }
-    });
-    false
+    drop(place);
+    Some(prepared.await)
 }

@@ -1,16 +1,19 @@
 //! The scheduler with a courier that does what the test says, on a paused clock.
 
+mod expiry;
+mod login;
+mod sleep;
+
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU32,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -55,12 +58,17 @@ struct Fake {
     script: Script,
     /// Tenants' credentials: until when they are good, or why not. A missing one never comes.
     credentials: Mutex<HashMap<String, Result<Duration, Blocked>>>,
+    /// How often a credential was asked for.
+    asked: AtomicUsize,
     jobs: mpsc::UnboundedSender<(Instant, Job)>,
     running: Mutex<HashMap<String, (u32, u32)>>,
+    /// If more than zero, a verdict is said early, and so long before the end of the job.
+    settling: Duration,
 }
 
 impl Courier for Fake {
     async fn prepare(&self, tenant: &TenantName) -> Result<Instant, Blocked> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let credential = self.credentials.lock().unwrap().get(tenant.as_str()).cloned();
         match credential {
             Some(result) => result.map(|long| Instant::now() + long),
@@ -68,7 +76,7 @@ impl Courier for Fake {
         }
     }
 
-    async fn carry(&self, job: Job) -> Verdict {
+    async fn carry(&self, job: Job, early: &Early) -> Verdict {
         let key = job.mailbox.to_string();
         {
             let mut running = self.running.lock().unwrap();
@@ -78,7 +86,11 @@ impl Courier for Fake {
         }
         self.jobs.send((Instant::now(), job.clone())).unwrap();
         let (takes, verdict) = (self.script)(&job);
-        sleep(takes).await;
+        tokio::time::sleep(takes).await;
+        if !self.settling.is_zero() {
+            early.say(&verdict);
+            tokio::time::sleep(self.settling).await;
+        }
         self.running.lock().unwrap().get_mut(&key).unwrap().0 -= 1;
         verdict
     }
@@ -89,6 +101,7 @@ struct Bench {
     jobs: mpsc::UnboundedReceiver<(Instant, Job)>,
     messages: mpsc::UnboundedSender<Waiting>,
     depths: Depths,
+    metrics: Metrics,
     last: MessageId,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
@@ -96,27 +109,48 @@ struct Bench {
 
 impl Bench {
     fn new(tenants: &[Arc<Tenant>], max_in_flight: usize, script: Script) -> Self {
+        Self::settling(tenants, max_in_flight, script, Duration::ZERO)
+    }
+
+    fn settling(tenants: &[Arc<Tenant>], max_in_flight: usize, script: Script, settling: Duration) -> Self {
         let (job_sender, jobs) = mpsc::unbounded_channel();
         let hour = Duration::from_secs(3600);
         let credentials = tenants.iter().map(|t| (t.name.to_string(), Ok(hour))).collect();
         let running = Mutex::default();
-        let fake = Arc::new(Fake { script, credentials: Mutex::new(credentials), jobs: job_sender, running });
+        let credentials = Mutex::new(credentials);
+        let fake = Arc::new(Fake {
+            script,
+            credentials,
+            asked: AtomicUsize::new(0),
+            jobs: job_sender,
+            running,
+            settling,
+        });
         let (messages, waiting) = mpsc::unbounded_channel();
         let tenants: BTreeMap<_, _> = tenants.iter().map(|t| (t.name.clone(), t.clone())).collect();
         let settings = Settings { tenants: Arc::new(tenants), max_in_flight, give_up_after: GIVE_UP };
         let (spool, _) = Spool::start(MemoryStore::default(), GIVE_UP, Metrics::new()).unwrap();
-        let (depths, shutdown) = (Depths::default(), CancellationToken::new());
+        let (depths, shutdown, metrics) = (Depths::default(), CancellationToken::new(), Metrics::new());
         let run = Scheduler::run(
             settings,
             fake.clone(),
             spool,
-            Metrics::new(),
+            metrics.clone(),
             depths.clone(),
             waiting,
             shutdown.clone(),
         );
         let task = tokio::spawn(run);
-        Self { fake, jobs, messages, depths, last: MessageId::first_at(clock::now()), shutdown, task }
+        Self {
+            fake,
+            jobs,
+            messages,
+            depths,
+            metrics,
+            last: MessageId::first_at(clock::now()),
+            shutdown,
+            task,
+        }
     }
 
     fn add(&mut self, tenant: &str, author: &str, due_in: Duration) -> MessageId {
@@ -145,9 +179,17 @@ impl Bench {
         }
     }
 
+    fn metric(&self, line: &str) -> bool {
+        self.metrics.render().unwrap().lines().any(|l| l == line)
+    }
+
     fn most_at_once(&self, mailbox: &str) -> u32 {
         self.fake.running.lock().unwrap()[mailbox].1
     }
+}
+
+fn asleep_until(until: Instant) -> Verdict {
+    Verdict::MailboxAsleep { until, limit: LimitKind::Service, why: "429 TooManyRequests".into() }
 }
 
 fn takes(long: Duration) -> Script {
@@ -234,7 +276,7 @@ async fn sleep_is_kept_to_the_instant() {
     let woken = Duration::from_millis(2128);
     let first = std::sync::atomic::AtomicBool::new(true);
     let script = move |_: &Job| {
-        let asleep = Verdict::MailboxAsleep { until: Instant::now() + woken, limit: LimitKind::Service };
+        let asleep = asleep_until(Instant::now() + woken);
         let verdict =
             if first.swap(false, std::sync::atomic::Ordering::Relaxed) { asleep } else { Verdict::Done };
         (NOW, verdict)
@@ -254,7 +296,7 @@ async fn what_the_spool_says_before_the_verdict_waits_for_it() {
     let script = move |_: &Job| {
         // At the end of the job, which takes a second.
         let until = Instant::now() + SECOND + woken;
-        (SECOND, Verdict::MailboxAsleep { until, limit: LimitKind::Service })
+        (SECOND, asleep_until(until))
     };
     let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, Box::new(script));
     let start = Instant::now();
@@ -315,7 +357,7 @@ async fn a_message_behind_a_block_expires() {
     let (start, id) = (Instant::now(), bench.add("contoso", "a@contoso.example", NOW));
     bench.no_job_for(GIVE_UP - SECOND).await;
     let (at, job) = bench.job().await;
-    assert_eq!((job.id, job.task), (id, Task::Expire));
+    assert_eq!((job.id, job.task), (id, Task::Expire { why: "wrong secret".into() }));
     assert!(at < start + GIVE_UP + SECOND * 60);
 }
 

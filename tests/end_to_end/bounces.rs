@@ -48,6 +48,23 @@ fn a_permanent_refusal_bounces_to_the_sender_through_the_same_tenant() {
 }
 
 #[test]
+fn the_mailbox_for_bounces_sends_them_also_where_one_mailbox_sends_all_the_rest() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").more = "mailbox = 'relay@contoso.example'\n\
+             [tenants.contoso.bounces]\nmailbox = 'postmaster@contoso.example'"
+            .into();
+    });
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").times(1));
+    lab.send("relay@contoso.example", &[TO], &message("relay@contoso.example", TO, "refused"));
+
+    let bounce = lab.wait_for(1).remove(0);
+    assert_eq!(
+        (&*bounce.mailbox, &*bounce.from),
+        ("postmaster@contoso.example", "postmaster@contoso.example")
+    );
+}
+
+#[test]
 fn every_recipient_is_named_in_one_bounce() {
     let lab = Lab::start();
     lab.inject(Fault::status(On::SendMail, 400, "ErrorMimeContentInvalid").times(1));

@@ -80,7 +80,7 @@ impl Graph {
         Self { identity, clients }
     }
 
-    /// Sends the message from `mailbox`. `Err`: its body is damaged, and nothing was sent.
+    /// Sends the message from `mailbox`. `Err`: its body is damaged or cannot be read now, and nothing was sent.
     pub async fn deliver(
         &self,
         tenant: &Tenant,
@@ -232,7 +232,7 @@ fn dispose(error: &GraphError, answer: &Answer, mailbox: &MailboxAddress) -> Dis
     match error.class {
         Class::Transient => Disposition::Retry { after: answer.retry_after, why: said },
         Class::Throttled => asleep(answer.retry_after.unwrap_or(THROTTLED), LimitKind::Service, said),
-        Class::Unknown => Disposition::Unknown(said),
+        Class::Unknown => Disposition::Unknown { after: answer.retry_after, why: said },
         Class::Mailbox => {
             let long = answer.retry_after.unwrap_or(MAILBOX_PROBE);
             asleep(long, LimitKind::Mailbox, format!("mailbox {mailbox} cannot send: {said}"))
@@ -281,7 +281,7 @@ fn too_large(len: u64) -> Disposition {
 fn broken_off(error: reqwest::Error, request_id: &str) -> Disposition {
     let unsent = error.is_connect() || error.is_builder();
     let why = format!("{} (client-request-id {request_id})", network::describe(error));
-    if unsent { Disposition::Retry { after: None, why } } else { Disposition::Unknown(why) }
+    if unsent { Disposition::Retry { after: None, why } } else { Disposition::Unknown { after: None, why } }
 }
 
 fn status(class: u8, subject: u16, detail: u16) -> EnhancedStatus {

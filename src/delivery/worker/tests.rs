@@ -1,0 +1,198 @@
+//! The worker with a real spool, and a service that does what the test says.
+
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::{
+    config::{BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule},
+    message::{BodyKind, Envelope, MessageId},
+    network::Clients,
+    sandbox::{self, Action, Directory, Fault, On, Options, Service, StatusFault},
+    spool::{DiskStore, Lane, Message, NewMessage, Waiting},
+    telemetry::Ingress,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const SETTLE_AFTER: Duration = Duration::from_secs(5);
+const RETRY: RetryConfig = RetryConfig {
+    first: Duration::from_secs(20),
+    factor: 2.0,
+    longest: Duration::from_secs(3600),
+    jitter: 0.0,
+    give_up_after: Duration::from_secs(172_800),
+};
+
+struct Bench {
+    service: Service,
+    worker: Worker,
+    spool: Spool,
+    waiting: mpsc::UnboundedReceiver<Waiting>,
+    metrics: Metrics,
+    dir: TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let options = Options {
+            directories: vec![Directory::new("contoso.example", "app", "s3cret")],
+            limits: sandbox::Limits::unthrottled(),
+            ..Options::default()
+        };
+        let service = Service::start(options).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "s3cret").unwrap();
+        let tenant = Arc::new(Tenant {
+            name: "contoso".parse().unwrap(),
+            cloud: Cloud::loopback(&service.url()),
+            directory: "contoso.example".into(),
+            client_id: "app".into(),
+            client_secret: SecretSource::File(dir.path().join("secret")),
+            senders: vec![SenderRule::Any],
+            networks: vec![],
+            mailbox: MailboxRule::From,
+            max_queued: 1000,
+            limits: Limits { messages_per_minute: None, concurrent_requests: None },
+            bounces: BouncesConfig::default(),
+        });
+        let metrics = Metrics::new();
+        let store = DiskStore::open(&dir.path().join("spool")).unwrap();
+        let (spool, waiting) = Spool::start(store, SETTLE_AFTER, metrics.clone()).unwrap();
+        let tenants = Arc::new(BTreeMap::from([(tenant.name.clone(), tenant.clone())]));
+        let clients = Clients::new([&tenant.cloud].into_iter()).unwrap();
+        let identity = Arc::new(Identity::new(&tenants, &clients, &metrics));
+        let graph = Graph::new(identity.clone(), clients);
+        let settings = WorkerSettings {
+            tenants,
+            hostname: "relay.example".into(),
+            retry: RETRY,
+            settle_after: SETTLE_AFTER,
+        };
+        let worker = Worker::new(settings, spool.clone(), identity, graph, metrics.clone());
+        Self { service, worker, spool, waiting, metrics, dir }
+    }
+
+    async fn accept(&mut self, recipients: usize, body_len: usize) -> MessageId {
+        let (id, mut body) = self.spool.begin();
+        body.write(b"From: a@contoso.example\r\nTo: b@example.net\r\n\r\n").await.unwrap();
+        for _ in 0..body_len.div_ceil(80) {
+            body.write(&[[b'x'; 78].as_slice(), b"\r\n"].concat()).await.unwrap();
+        }
+        let author: MailboxAddress = "a@contoso.example".parse().unwrap();
+        let recipients = (0..recipients).map(|n| format!("recipient.{n}@example.net").parse().unwrap());
+        let message = Message {
+            tenant: "contoso".parse().unwrap(),
+            ingress: Ingress::Smtp,
+            envelope: Envelope::new(Some(author.clone()), recipients, BodyKind::EightBitMime).unwrap(),
+            author,
+            bounce_of: None,
+        };
+        self.spool.accept(NewMessage { id, message, body: body.finish().await.unwrap() }).await.unwrap();
+        self.waiting.recv().await.unwrap();
+        id
+    }
+
+    /// Has the message carried; answers the verdict, and after how long it is due again.
+    async fn carry(&mut self, id: MessageId, early: &Early) -> (Verdict, Duration) {
+        let mailbox: MailboxAddress = "a@contoso.example".parse().unwrap();
+        let lane = Arc::new(Lane { tenant: "contoso".parse().unwrap(), author: mailbox.clone() });
+        let verdict = self.worker.carry(Job { id, lane, mailbox, task: Task::Deliver }, early).await;
+        let waiting = self.waiting.recv().await.unwrap();
+        assert_eq!(waiting.id, id);
+        (verdict, waiting.due.since(clock::now()))
+    }
+
+    fn answers(&self, answer: StatusFault) {
+        self.service.inject(Fault::new(On::SendMail, Action::Status(answer)));
+    }
+
+    fn resent(&self) -> bool {
+        let line = r#"m365_relay_unknown_outcomes_total{resolved="resent",tenant="contoso"} 1"#;
+        self.metrics.render().unwrap().lines().any(|l| l == line)
+    }
+}
+
+#[tokio::test]
+async fn unknown_outcomes_back_off() {
+    let mut bench = Bench::new().await;
+    bench.answers(StatusFault::new(504, ""));
+    let id = bench.accept(1, 0).await;
+    for waits in [20, 40, 80].map(Duration::from_secs) {
+        let (verdict, wait) = bench.carry(id, &Early::unheard()).await;
+        assert_eq!(verdict, Verdict::Done);
+        assert!(wait <= waits && wait > waits - SECOND * 10, "{wait:?}");
+    }
+    bench.service.clear_faults();
+    bench.answers(StatusFault::new(504, "").retry_after("600"));
+    let (_, wait) = bench.carry(id, &Early::unheard()).await;
+    assert!(wait > MINUTE * 9, "{wait:?}");
+}
+
+#[tokio::test]
+async fn a_throttled_message_waits_as_long_as_its_mailbox_and_nothing_was_resent() {
+    let mut bench = Bench::new().await;
+    let id = bench.accept(1, 0).await;
+    let lease = bench.spool.claim(id).await.unwrap().lease;
+    let in_doubt = Settlement::Wait { due: clock::now(), counted: true, in_doubt: true };
+    bench.spool.settle(lease, in_doubt).await.unwrap();
+    bench.waiting.recv().await.unwrap();
+
+    bench.answers(StatusFault::new(429, "TooManyRequests").retry_after("100"));
+    let early = Early::unheard();
+    let (verdict, wait) = bench.carry(id, &early).await;
+    assert!(matches!(verdict, Verdict::MailboxAsleep { .. }), "{verdict:?}");
+    assert_eq!(early.said(), Some(&verdict));
+    assert!(wait > SECOND * 90 && wait <= SECOND * 100, "{wait:?}");
+    assert!(!bench.resent());
+
+    bench.service.clear_faults();
+    bench.answers(StatusFault::new(504, ""));
+    bench.carry(id, &Early::unheard()).await;
+    assert!(bench.resent());
+    let claim = bench.spool.claim(id).await.unwrap();
+    assert_eq!((claim.attempts, claim.in_doubt), (2, true));
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_now_waits_and_costs_no_attempt() {
+    let mut bench = Bench::new().await;
+    let id = bench.accept(1, 100_000).await;
+    // A folder can be opened and not read, which says nothing about the message.
+    let body = bench.dir.path().join("spool/body/large").join(id.to_string());
+    std::fs::rename(&body, bench.dir.path().join("aside")).unwrap();
+    std::fs::create_dir(&body).unwrap();
+    let (verdict, wait) = bench.carry(id, &Early::unheard()).await;
+    assert_eq!(verdict, Verdict::Done);
+    assert!(wait > MINUTE - SECOND * 10 && wait <= MINUTE, "{wait:?}");
+    let claim = bench.spool.claim(id).await.unwrap();
+    assert_eq!((claim.attempts, claim.in_doubt), (0, false));
+}
+
+#[tokio::test]
+async fn a_bounce_that_cannot_be_written_leaves_its_message_waiting() {
+    let mut bench = Bench::new().await;
+    bench.answers(StatusFault::new(400, "ErrorInvalidRecipients"));
+    // A bounce of so many recipients is too large to be held in memory.
+    let id = bench.accept(900, 0).await;
+    std::fs::remove_dir_all(bench.dir.path().join("spool/body/large")).unwrap();
+    let (verdict, wait) = bench.carry(id, &Early::unheard()).await;
+    assert_eq!(verdict, Verdict::Done);
+    assert!(wait > MINUTE - SECOND * 10 && wait <= MINUTE, "{wait:?}");
+    assert!(bench.spool.unhealthy().is_none());
+    assert_eq!(bench.spool.claim(id).await.unwrap().attempts, 0);
+}
+
+#[tokio::test]
+async fn a_panic_leaves_its_message_waiting_and_in_doubt() {
+    let mut bench = Bench::new().await;
+    let id = bench.accept(1, 0).await;
+    let claim = bench.spool.claim(id).await.unwrap();
+    let broken = Broken { lease: claim.lease, attempts: claim.attempts, in_doubt: true };
+    let delivery = async { panic!("this is part of the test") };
+    assert_eq!(bench.worker.unless_it_panics(delivery, broken).await, Verdict::Done);
+    let waiting = bench.waiting.recv().await.unwrap();
+    assert!(waiting.due > clock::now() + SETTLE_AFTER);
+    let claim = bench.spool.claim(id).await.unwrap();
+    assert_eq!((claim.attempts, claim.in_doubt), (1, true));
+}
