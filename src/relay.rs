@@ -3,15 +3,18 @@
 //! Start: the spool is opened and told to the scheduler, then the listeners are bound, then mail is accepted. A start that
 //! fails leaves nothing behind. Stop: no new mail, sessions end, deliveries in flight are waited for (at most
 //! [`GRACE`]); what is still in flight then is found in doubt at the next start. Nothing is lost by a stop of any kind.
+//!
+//! A part that ends before it is told to, as by a panic, stops the relay in the same way, with an error: half a relay would
+//! take mail and never deliver it. Whoever watches the process starts it again.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    task::{JoinError, JoinSet, spawn_blocking},
+    task::{Id, JoinError, JoinSet, spawn_blocking},
     time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     admin,
@@ -65,6 +68,15 @@ pub enum StartError {
     BrokenOff(#[from] JoinError),
 }
 
+/// Why a relay stopped that nobody had asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot tell the admin address: {0}")]
+    AdminAddress(io::Error),
+    #[error("{part} has broken down: {why}")]
+    Broken { part: &'static str, why: String },
+}
+
 impl Relay {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Metrics::new();
@@ -109,51 +121,95 @@ impl Relay {
         self.admin.address()
     }
 
-    /// Runs until `shutdown`, then stops in good order.
-    pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
+    /// Runs until `shutdown`, or until a part breaks down, then stops in good order.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let Self { config, spool, free_space, metrics, depths, smtp, admin, scheduler } = self;
         for address in smtp.addresses() {
             info!(%address, "listening for SMTP");
         }
-        info!(address = %admin.address()?, "listening for metrics and health");
+        let address = admin.address().map_err(RunError::AdminAddress)?;
+        info!(%address, "listening for metrics and health");
         let tenants = scheduler.settings.tenants.clone();
         let door = Door::new(tenants.clone(), spool.clone(), free_space.clone(), config.smtp.max_message);
 
-        let mut tasks = JoinSet::new();
+        let stop = shutdown.child_token();
+        let mut parts = Parts::default();
         let ScheduledParts { settings, worker, waiting } = scheduler;
-        tasks.spawn(Scheduler::run(
+        let scheduler = Scheduler::run(
             settings,
             worker,
             spool.clone(),
             metrics.clone(),
             depths.clone(),
             waiting,
-            shutdown.clone(),
-        ));
-        tasks.spawn(smtp.serve(door.clone(), metrics.clone(), shutdown.clone()));
+            stop.clone(),
+        );
+        parts.spawn("the scheduler", scheduler);
+        parts.spawn("the SMTP server", smtp.serve(door.clone(), metrics.clone(), stop.clone()));
         if let Some(pickup) = config.pickup {
             let names = tenants.keys().cloned().collect();
             let pickup = Pickup::new(pickup.path, names, door, config.smtp.hostname, metrics.clone());
-            tasks.spawn(pickup.run(shutdown.clone()));
+            parts.spawn("pickup", pickup.run(stop.clone()));
         }
         let usage = Usage::of(&config.spool.path);
-        tasks.spawn(watch(free_space.clone(), usage.clone(), shutdown.clone()));
+        parts.spawn("the watch over the disk", watch(free_space.clone(), usage.clone(), stop.clone()));
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
         let shown = admin::Shown { metrics, spool, depths, free_space, usage };
         let admin = tokio::spawn(admin.serve(shown, admin_stop.clone()));
         info!(tenants = tenants.len(), version = env!("CARGO_PKG_VERSION"), "ready");
 
-        shutdown.cancelled().await;
+        let ran = parts.run_until(&shutdown).await;
+        if let Err(error) = &ran {
+            error!("{error}");
+        }
+        stop.cancel();
         info!("stopping: no new mail, waiting for what is in flight");
-        if timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+        if timeout(GRACE, parts.ended()).await.is_err() {
             warn!("deliveries are still in flight: they are in doubt at the next start");
         }
         admin_stop.cancel();
         // An admin client that keeps its connection open is not waited for.
         let _ = timeout(Duration::from_secs(1), admin).await;
         info!("stopped");
-        Ok(())
+        ran
+    }
+}
+
+/// The tasks that must all run for the relay to be one.
+#[derive(Default)]
+struct Parts {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Parts {
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(part).id();
+        self.names.insert(id, name);
+    }
+
+    /// Returns at `shutdown`, or with an error when a part ends before.
+    async fn run_until(&mut self, shutdown: &CancellationToken) -> Result<(), RunError> {
+        let ended = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            Some(ended) = self.tasks.join_next_with_id() => ended,
+        };
+        let (id, why) = match ended {
+            Ok((id, ())) => (id, "it has ended".to_owned()),
+            Err(error) => (error.id(), error.to_string()),
+        };
+        Err(RunError::Broken { part: self.names.get(&id).copied().unwrap_or("a part"), why })
+    }
+
+    /// Waits for all of them.
+    async fn ended(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                error!(%error, "a part of the relay broke down while it stopped");
+            }
+        }
     }
 }
 
@@ -171,5 +227,42 @@ async fn watch(free_space: FreeSpace, usage: Usage, shutdown: CancellationToken)
         if let Err(error) = spawn_blocking(measure).await.unwrap_or_else(|e| Err(io::Error::other(e))) {
             warn!(%error, "cannot measure the spool's disk");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn until(stop: CancellationToken) {
+        stop.cancelled().await;
+    }
+
+    #[tokio::test]
+    async fn a_part_that_breaks_down_is_named() {
+        let stop = CancellationToken::new();
+        let mut parts = Parts::default();
+        parts.spawn("the one", until(stop.clone()));
+        parts.spawn("the other", async { panic!("on purpose") });
+        let error = parts.run_until(&stop).await.unwrap_err().to_string();
+        assert!(error.contains("the other has broken down") && error.contains("on purpose"), "{error}");
+
+        parts.spawn("the third", async {});
+        let error = parts.run_until(&stop).await.unwrap_err().to_string();
+        assert!(error.contains("the third has broken down"), "{error}");
+
+        stop.cancel();
+        parts.ended().await;
+    }
+
+    #[tokio::test]
+    async fn parts_that_end_when_they_are_told_to_are_no_error() {
+        let shutdown = CancellationToken::new();
+        let mut parts = Parts::default();
+        parts.spawn("the one", until(shutdown.child_token()));
+        parts.spawn("the other", until(shutdown.child_token()));
+        shutdown.cancel();
+        parts.run_until(&shutdown).await.unwrap();
+        parts.ended().await;
     }
 }

@@ -1,6 +1,7 @@
 //! One tenant's token: kept, renewed ahead, asked for once at a time.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -20,9 +21,7 @@ use crate::{
     telemetry::{Metrics, TokenResult},
 };
 
-/// A token is not used in its last seconds: a call that began with it must end with it.
-const MARGIN: Duration = Duration::from_secs(30);
-/// How long before its end a token is renewed, plus jitter of the same size so that tenants do not renew together.
+/// How long before its usable time ends a token is renewed, plus jitter of the same size so that tenants do not renew together.
 const AHEAD: Duration = Duration::from_secs(300);
 /// The longest that a failure is remembered.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
@@ -58,7 +57,7 @@ impl TokenCache {
         let fetch = {
             let mut state = self.state();
             let now = Instant::now();
-            let good = state.token.clone().filter(|token| token.expires > now + MARGIN);
+            let good = state.token.clone().filter(|token| token.usable_until > now);
             let paused = state.failure.clone().filter(|(_, until)| *until > now);
             match (good, paused) {
                 (Some(token), paused) => {
@@ -88,10 +87,20 @@ impl TokenCache {
             return fetch.clone();
         }
         let cache = self.clone();
-        let task = tokio::spawn(async move { cache.fetch_now().await });
-        let fetch = async move { task.await.unwrap_or_else(|e| Err(broken_off(&e))) }.boxed().shared();
+        let task = tokio::spawn(async move { cache.guard(cache.fetch_now()).await });
+        // The task ends without an answer only when the process does.
+        let fetch = async move { task.await.unwrap_or_else(|_| Err(broken_off())) }.boxed().shared();
         state.fetch = Some(fetch.clone());
         fetch
+    }
+
+    /// A request that panics is a failure like any other: it must not stay the request under way for ever.
+    async fn guard(
+        &self,
+        fetch: impl Future<Output = Result<AccessToken, TokenError>>,
+    ) -> Result<AccessToken, TokenError> {
+        // What it changes is behind the lock, see `state`.
+        AssertUnwindSafe(fetch).catch_unwind().await.unwrap_or_else(|_| Err(self.failed(broken_off())))
     }
 
     async fn fetch_now(&self) -> Result<AccessToken, TokenError> {
@@ -103,30 +112,31 @@ impl TokenCache {
             Err(TokenError { kind: TokenErrorKind::Blocked, .. }) => TokenResult::Blocked,
         };
         self.metrics.token_refresh(name, AUDIENCE, label, started.elapsed());
+        let token = result.map_err(|error| self.failed(error))?;
 
+        let now = Instant::now();
+        let lifetime = token.ends.saturating_duration_since(now);
+        let usable = token.usable_until.saturating_duration_since(now);
+        // A token with a short life is renewed at half of it.
+        let ahead = AHEAD.mul_f64(rand::rng().random_range(1.0..2.0)).min(usable / 2);
+        let mut state = self.state();
+        *state =
+            State { token: Some(token.clone()), renew_at: Some(now + (usable - ahead)), ..State::default() };
+        self.metrics.token_expires(name, AUDIENCE, (clock::now() + lifetime).as_millis() / 1000);
+        info!(tenant = %name, ?lifetime, took = ?started.elapsed(), "got an access token");
+        Ok(token)
+    }
+
+    /// Remembers the failure with its pause, and lets the next request begin after it.
+    fn failed(&self, mut error: TokenError) -> TokenError {
         let mut state = self.state();
         state.fetch = None;
-        match result {
-            Ok(token) => {
-                let lifetime = token.expires.saturating_duration_since(Instant::now());
-                // A token with a short life is renewed at half of it.
-                let ahead = AHEAD.mul_f64(rand::rng().random_range(1.0..2.0)).min(lifetime / 2);
-                state.renew_at = Some(token.expires - ahead);
-                state.token = Some(token.clone());
-                state.failure = None;
-                state.failures = 0;
-                self.metrics.token_expires(name, AUDIENCE, (clock::now() + lifetime).as_millis() / 1000);
-                info!(tenant = %name, ?lifetime, took = ?started.elapsed(), "got an access token");
-                Ok(token)
-            }
-            Err(mut error) => {
-                error.retry_after = pause(&error, state.failures);
-                state.failures += 1;
-                state.failure = Some((error.clone(), Instant::now() + error.retry_after));
-                warn!(tenant = %name, error = error.why, retry_after = ?error.retry_after, "got no access token");
-                Err(error)
-            }
-        }
+        error.retry_after = pause(&error, state.failures);
+        state.failures = state.failures.saturating_add(1);
+        state.failure = Some((error.clone(), Instant::now() + error.retry_after));
+        let tenant = &self.tenant.name;
+        warn!(%tenant, error = error.why, retry_after = ?error.retry_after, "got no access token");
+        error
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,10 +155,37 @@ fn pause(error: &TokenError, failures: u32) -> Duration {
     grown.min(LONGEST_PAUSE).max(error.retry_after)
 }
 
-fn broken_off(error: &tokio::task::JoinError) -> TokenError {
+fn broken_off() -> TokenError {
     TokenError {
         kind: TokenErrorKind::Transient,
-        why: format!("the token request broke off: {error}"),
+        why: "the token request broke off: this is a defect of the relay".into(),
         retry_after: Duration::from_secs(5),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{config::Config, network::Clients};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_panics_is_a_failure_and_is_not_joined_again() {
+        let text = "[spool]\npath = 's'\n[pickup]\npath = 'p'\n[tenants.t]\ndirectory = 't.example'\n\
+                    client_id = 'app'\nclient_secret = 'secret'\nsenders = ['*']\n";
+        let config = Config::parse(text, Path::new("config.toml")).unwrap();
+        let tenant = config.tenants.values().next().unwrap().clone();
+        let client = Clients::new(std::iter::once(&tenant.cloud)).unwrap().of(&tenant.cloud).unwrap().clone();
+        let cache = TokenCache::new(tenant, client, Metrics::new());
+        let under_way = async { Err(broken_off()) }.boxed().shared();
+        cache.state().fetch = Some(under_way);
+
+        let error = cache.guard(async { panic!("on purpose") }).await.unwrap_err();
+        assert_eq!(error.kind, TokenErrorKind::Transient);
+        assert!(cache.state().fetch.is_none());
+        // The failure stands for its pause.
+        assert_eq!(cache.token().await.unwrap_err(), error);
+        assert_eq!(error.retry_after, Duration::from_secs(5));
     }
 }

@@ -5,7 +5,8 @@
 //! * Each tenant has a cache of its own, and no lock is held over the network: a slow login of one tenant delays no other.
 //! * One request at a time for each tenant: whoever needs a token meanwhile waits for that one.
 //! * A token is renewed in the background a few minutes before it ends, while it is still good: nobody waits for that.
-//! * A failure is remembered for a while, so that a broken credential is not hammered on the login service.
+//! * A failure is remembered for a while, so that a broken credential is not hammered on the login service. A request that
+//!   breaks off is a failure like any other.
 //! * Tokens are in memory only, wiped when dropped, and appear in no log, error or metric.
 //!
 //! Called by the scheduler, through the worker, before it hands a tenant's mail out; and by the routes for each call.
@@ -42,8 +43,16 @@ pub struct Identity {
 #[derive(Clone)]
 pub struct AccessToken {
     secret: Arc<Zeroizing<String>>,
-    expires: Instant,
+    ends: Instant,
+    usable_until: Instant,
 }
+
+/// A token is not used in its last seconds: a call that began with it must end with it.
+const MARGIN: Duration = Duration::from_secs(30);
+/// No token is kept longer than this. Entra ID's live about an hour, and about a day where access is evaluated
+/// continuously. An answer that claims more is at fault (and may claim more than a clock can count); to ask once a day
+/// costs nothing.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,8 +103,13 @@ impl Identity {
 }
 
 impl AccessToken {
+    /// `lifetime` as the service says it: it is cut at [`LONGEST_LIFETIME`].
     fn new(secret: String, lifetime: Duration) -> Self {
-        Self { secret: Arc::new(Zeroizing::new(secret)), expires: Instant::now() + lifetime }
+        let (now, lifetime) = (Instant::now(), lifetime.min(LONGEST_LIFETIME));
+        // Half of a short life is used, or a token that is good for less than the margin would be asked for at each use.
+        let margin = MARGIN.min(lifetime / 2);
+        let (ends, usable_until) = (now + lifetime, now + (lifetime - margin));
+        Self { secret: Arc::new(Zeroizing::new(secret)), ends, usable_until }
     }
 
     /// The token itself, for the Authorization header.
@@ -103,8 +117,9 @@ impl AccessToken {
         &self.secret
     }
 
+    /// Until when it is handed out: a little before its end.
     pub fn expires(&self) -> Instant {
-        self.expires
+        self.usable_until
     }
 
     fn is(&self, other: &Self) -> bool {

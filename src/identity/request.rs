@@ -20,6 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const LARGEST_ANSWER: usize = 256 * 1024;
 /// What Entra ID's tokens live at least if the answer does not say.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
+/// A token that ends sooner is none: it would be asked for again and again, without a pause.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
 
 type Client = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
@@ -35,6 +37,17 @@ pub(super) async fn token(tenant: &Tenant, http: reqwest::Client) -> Result<Acce
     match answer {
         Ok(token) => {
             let lifetime = token.expires_in().unwrap_or(DEFAULT_LIFETIME);
+            if lifetime < SHORTEST_LIFETIME {
+                return Err(TokenError {
+                    kind: TokenErrorKind::Transient,
+                    why: format!(
+                        "the login service {} gave a token that ends at once (expires_in {})",
+                        tenant.cloud.login,
+                        lifetime.as_secs()
+                    ),
+                    retry_after: head.retry_after.unwrap_or_default(),
+                });
+            }
             Ok(AccessToken::new(token.access_token().secret().clone(), lifetime))
         }
         Err(error) => Err(explain(tenant, error, head)),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 use crate::{
     config::Config,
@@ -21,7 +23,12 @@ impl Bench {
         let service =
             Service::start(Options { directories: directories.into(), token_lifetime, ..Options::default() });
         let service = service.await.unwrap();
-        let url = service.url();
+        let metrics = Metrics::new();
+        let identity = Self::identity(&service.url(), secret, &metrics);
+        Self { service, identity, metrics }
+    }
+
+    fn identity(url: &str, secret: &str, metrics: &Metrics) -> Arc<Identity> {
         let tenant = |name: &str| {
             format!(
                 "[tenants.{name}]\ncloud = 'sandbox'\ndirectory = '{name}.example'\nclient_id = 'app'\n\
@@ -35,9 +42,7 @@ impl Bench {
         );
         let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
         let clients = Clients::new(config.tenants.values().map(|tenant| &tenant.cloud)).unwrap();
-        let metrics = Metrics::new();
-        let identity = Arc::new(Identity::new(&config.tenants, &clients, &metrics));
-        Self { service, identity, metrics }
+        Arc::new(Identity::new(&config.tenants, &clients, metrics))
     }
 
     async fn token(&self, tenant: &str) -> Result<AccessToken, TokenError> {
@@ -74,7 +79,7 @@ async fn a_slow_login_delays_no_other_tenant() {
 
 #[tokio::test]
 async fn a_token_near_its_end_is_renewed_while_it_is_used() {
-    // With 61 seconds to live, the token is to be renewed at half of it; so ask with a clock that says so.
+    // With 61 seconds to live, the token is used for 31 and to be renewed after half of them.
     let bench = Bench::new("right-secret", Duration::from_secs(61)).await;
     let first = bench.token("contoso").await.unwrap();
     tokio::time::pause();
@@ -141,4 +146,65 @@ async fn no_token_is_ever_printed() {
     let token = bench.token("contoso").await.unwrap();
     assert!(token.expose().len() > 10);
     assert!(!format!("{token:?}").contains(token.expose()));
+}
+
+#[tokio::test]
+async fn a_short_token_is_used_for_half_of_its_life() {
+    let bench = Bench::new("right-secret", Duration::from_secs(20)).await;
+    let before = Instant::now();
+    for _ in 0..10 {
+        let token = bench.token("contoso").await.unwrap();
+        let usable = token.expires() - before;
+        assert!((10..=20).contains(&usable.as_secs()), "{usable:?}");
+    }
+    assert_eq!(bench.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_has_ended_when_it_comes_is_a_failure_with_a_pause() {
+    for lifetime in [0, 1] {
+        let bench = Bench::new("right-secret", Duration::from_secs(lifetime)).await;
+        for _ in 0..10 {
+            let error = bench.token("contoso").await.unwrap_err();
+            assert_eq!(error.kind, TokenErrorKind::Transient);
+            assert!(error.retry_after > Duration::from_millis(500), "{:?}", error.retry_after);
+            assert!(error.why.contains("ends at once"), "{}", error.why);
+        }
+        assert_eq!(bench.requests(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_life_that_no_clock_can_count_is_cut_to_a_day() {
+    let url = a_login_that_says(format!(
+        r#"{{"token_type":"Bearer","expires_in":{},"access_token":"a-token"}}"#,
+        u64::MAX
+    ))
+    .await;
+    let identity = Bench::identity(&url, "secret", &Metrics::new());
+    let token = identity.token(&"contoso".parse().unwrap()).await.unwrap();
+    let usable = token.expires() - Instant::now();
+    assert!(usable <= 24 * HOUR && usable > 23 * HOUR, "{usable:?}");
+}
+
+/// For answers that the simulated service does not give. It takes one request.
+async fn a_login_that_says(body: String) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // The whole request, or the close that follows could reset the connection before the answer is read.
+        let mut request = Vec::new();
+        let mut text = String::new();
+        while !["grant_type=", "scope=", "client_secret=secret"].iter().all(|part| text.contains(part)) {
+            assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+            text = String::from_utf8_lossy(&request).into_owned();
+        }
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    url
 }

@@ -1,7 +1,7 @@
 //! The door: for which tenant is this, may they send so, and is there room?
 //!
 //! Pure decisions on the configuration and on counters that others keep; no I/O. Called at MAIL, before any content is
-//! read, and again when the header is known.
+//! read, when the header is known, and while the content comes.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -101,7 +101,8 @@ impl Door {
         Err(Refusal::new(552, "5.3.4", text, Refused::TooLarge))
     }
 
-    /// Whether the spool takes mail at all: asked before a pickup folder is read.
+    /// Whether the spool takes mail at all: asked before a pickup folder is read, and while a message comes in, whose size
+    /// nobody has to announce.
     pub fn is_open(&self) -> Result<(), Refusal> {
         self.check_disk(0)
     }

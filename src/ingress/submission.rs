@@ -1,7 +1,8 @@
 //! One message on its way from a client into the spool.
 //!
 //! The content streams through: the header block is held until it is whole (256 KiB at most), then checked and edited;
-//! from there on bytes go to the spool's body as they come. Dropping a submission leaves nothing behind.
+//! from there on bytes go to the spool's body as they come. Room on the disk is asked for on the way too, since a client
+//! need not announce a size. Dropping a submission leaves nothing behind.
 //!
 //! The edits: a `Received` field is put on top, and Message-ID and Date are added where they are missing (RFC 6409
 //! section 8). Nothing else is touched.
@@ -44,9 +45,14 @@ pub struct Submission {
     id: MessageId,
     /// Octets of content so far.
     size: u64,
+    /// At what size the door is asked for room again.
+    ask_at: u64,
     part: Part,
     body: BodyWriter,
 }
+
+/// How many octets come in between two questions for room.
+const ASK_EVERY: u64 = 1 << 20;
 
 /// Which part of the content comes next.
 enum Part {
@@ -58,7 +64,7 @@ impl Submission {
     pub fn begin(door: &Door, grant: Grant, envelope: Envelope, origin: Origin) -> Self {
         let (id, body) = door.spool().begin();
         let part = Part::Header(HeaderScanner::default());
-        Self { door: door.clone(), grant, envelope, origin, id, size: 0, part, body }
+        Self { door: door.clone(), grant, envelope, origin, id, size: 0, ask_at: ASK_EVERY, part, body }
     }
 
     pub fn id(&self) -> MessageId {
@@ -70,6 +76,10 @@ impl Submission {
     pub async fn write(&mut self, content: &[u8]) -> Result<(), Refusal> {
         self.size += content.len() as u64;
         self.door.check_size(self.size)?;
+        if self.size >= self.ask_at {
+            self.door.is_open()?;
+            self.ask_at = self.size + ASK_EVERY;
+        }
         match &mut self.part {
             Part::Body { .. } => Ok(self.body.write(content).await?),
             Part::Header(scanner) => match scanner.push(content).map_err(refuse_header)? {
@@ -81,6 +91,7 @@ impl Submission {
 
     /// The content is complete. When this returns `Ok`, the message is durable and may be acknowledged.
     pub async fn finish(mut self) -> Result<MessageId, Refusal> {
+        self.door.is_open()?;
         if let Part::Header(scanner) = &mut self.part {
             let split = std::mem::take(scanner).finish().map_err(refuse_header)?;
             self.take_header(split).await?;
@@ -139,5 +150,87 @@ fn refuse_header(error: InvalidHeader) -> Refusal {
         InvalidHeader::BareCarriageReturn => {
             Refusal::new(550, "5.6.0", format!("Message refused: {error}"), Refused::Malformed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, net::Ipv4Addr, os::unix::fs::symlink, path::Path};
+
+    use super::*;
+    use crate::{config::ByteSize, ingress::testing::House, spool::FreeSpace};
+
+    const HEADER: &[u8] = b"From: a@contoso.example\r\n\r\n";
+
+    /// A submission without an announced size, and a disk that can be filled up.
+    struct Filling {
+        house: House,
+        free_space: FreeSpace,
+        folder: tempfile::TempDir,
+    }
+
+    impl Filling {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let disk = folder.path().join("disk");
+            symlink(folder.path(), &disk).unwrap();
+            let free_space = FreeSpace::of(&disk, ByteSize(1)).unwrap();
+            Self { house: House::on(free_space.clone(), 100 << 20), free_space, folder }
+        }
+
+        fn submission(&self) -> Submission {
+            let sender: MailboxAddress = "a@contoso.example".parse().unwrap();
+            let recipient = "b@example.net".parse().unwrap();
+            let door = &self.house.door;
+            let grant = door.admit_client(Ipv4Addr::LOCALHOST.into(), Some(&sender), None).unwrap();
+            let envelope = Envelope::new(Some(sender), [recipient], message::BodyKind::default()).unwrap();
+            Submission::begin(door, grant, envelope, Origin { client: None, by: "relay.example".into() })
+        }
+
+        /// The path leads to a file system that has no room, ever.
+        fn fill(&self) {
+            let disk = self.folder.path().join("disk");
+            fs::remove_file(&disk).unwrap();
+            symlink(Path::new("/proc"), &disk).unwrap();
+            self.free_space.measure().unwrap();
+        }
+    }
+
+    fn is_full(refusal: &Refusal) -> bool {
+        (refusal.code, refusal.enhanced, refusal.reason) == (452, "4.3.1", Refused::DiskFull)
+    }
+
+    #[tokio::test]
+    async fn a_message_that_would_fill_the_disk_is_refused_on_the_way() {
+        let disk = Filling::new();
+        let mut submission = disk.submission();
+        submission.write(HEADER).await.unwrap();
+        let line = [&[b'x'; 998][..], b"\r\n"].concat();
+        for _ in 0..2000 {
+            submission.write(&line).await.unwrap();
+        }
+        disk.fill();
+        let mut more = 0;
+        let refusal = loop {
+            match submission.write(&line).await {
+                Ok(()) => more += line.len(),
+                Err(refusal) => break refusal,
+            }
+        };
+        assert!(is_full(&refusal), "{refusal}");
+        assert!(more <= 1 << 20, "{more} octets were written to a full disk");
+        drop(submission);
+        assert!(disk.house.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_message_is_not_accepted_once_the_disk_is_full() {
+        let disk = Filling::new();
+        let mut submission = disk.submission();
+        submission.write(HEADER).await.unwrap();
+        disk.fill();
+        let refusal = submission.finish().await.unwrap_err();
+        assert!(is_full(&refusal), "{refusal}");
+        assert!(disk.house.is_empty());
     }
 }

@@ -39,15 +39,24 @@ impl House {
     }
 
     pub(super) fn with_max_queued(max_queued: u64) -> Self {
+        let free_space = FreeSpace::of(&std::env::temp_dir(), ByteSize(0)).unwrap();
+        Self::build(max_queued, free_space, MAX_MESSAGE)
+    }
+
+    /// On a disk of the test's own.
+    pub(super) fn on(free_space: FreeSpace, max_message: u64) -> Self {
+        Self::build(1_000_000, free_space, max_message)
+    }
+
+    fn build(max_queued: u64, free_space: FreeSpace, max_message: u64) -> Self {
         let metrics = Metrics::new();
         let store = MemoryStore::default();
         let (spool, waiting) = Spool::start(store.clone(), Duration::ZERO, metrics.clone()).unwrap();
-        let free_space = FreeSpace::of(&std::env::temp_dir(), ByteSize(0)).unwrap();
         let tenants: BTreeMap<_, _> = ["contoso", "fabrikam"]
             .map(|name| tenant(name, max_queued))
             .map(|tenant| (tenant.name.clone(), Arc::new(tenant)))
             .into();
-        let door = Door::new(Arc::new(tenants), spool, free_space, ByteSize(MAX_MESSAGE));
+        let door = Door::new(Arc::new(tenants), spool, free_space, ByteSize(max_message));
         Self { door, store, metrics, waiting }
     }
 

@@ -18,6 +18,10 @@ use std::{borrow::Cow, fmt};
 /// Exchange refuses larger headers with `552 5.3.4`.
 pub const MAX_HEADER: usize = 256 * 1024;
 
+/// The largest header that this relay itself has written: one of [`MAX_HEADER`] with the fields that are added at the way
+/// in, which have some 1500 octets at most.
+pub const MAX_STORED_HEADER: usize = MAX_HEADER + 8 * 1024;
+
 /// A header block without the empty line that ends it.
 ///
 /// A sequence of fields; every line ends in CRLF, and no CR or LF stands elsewhere.
@@ -50,8 +54,10 @@ pub enum InvalidHeader {
 }
 
 /// Finds the end of the header in a stream of chunks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HeaderScanner {
+    /// The largest header that passes.
+    limit: usize,
     /// Whole lines with CRLF, then the beginning of a line as it came.
     bytes: Vec<u8>,
     line: usize,
@@ -65,7 +71,18 @@ enum Line {
     Body,
 }
 
+impl Default for HeaderScanner {
+    fn default() -> Self {
+        Self::with_limit(MAX_HEADER)
+    }
+}
+
 impl HeaderScanner {
+    /// For headers of up to `limit` octets, [`MAX_HEADER`] at least.
+    pub fn with_limit(limit: usize) -> Self {
+        Self { limit, bytes: Vec::new(), line: 0 }
+    }
+
     /// Takes the next bytes of the message. Returns the header once its end has been seen; push no more after that.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Option<SplitMessage>, InvalidHeader> {
         let mut rest = chunk;
@@ -108,7 +125,7 @@ impl HeaderScanner {
 
     fn extend(&mut self, part: &[u8]) -> Result<(), InvalidHeader> {
         // The carriage return of the empty line may be one octet more.
-        if self.bytes.len() + part.len() > MAX_HEADER + 1 {
+        if self.bytes.len() + part.len() > self.limit + 1 {
             return Err(InvalidHeader::TooLarge);
         }
         self.bytes.extend_from_slice(part);
@@ -134,7 +151,7 @@ impl HeaderScanner {
         }
         self.bytes.extend_from_slice(b"\r\n");
         self.line = self.bytes.len();
-        if self.line > MAX_HEADER {
+        if self.line > self.limit {
             return Err(InvalidHeader::TooLarge);
         }
         Ok(Line::Header)

@@ -26,7 +26,9 @@ mod trace;
 pub use address::{InvalidAddress, MailboxAddress};
 pub use address_list::{Author, BrokenAddress, InvalidAuthor, addresses, author};
 pub use envelope::{BodyKind, EmptyEnvelope, Envelope};
-pub use header::{Field, HeaderBlock, HeaderScanner, InvalidHeader, MAX_HEADER, SplitMessage};
+pub use header::{
+    Field, HeaderBlock, HeaderScanner, InvalidHeader, MAX_HEADER, MAX_STORED_HEADER, SplitMessage,
+};
 pub use id::{InvalidMessageId, MessageId};
 pub use injected::{InvalidPickup, injected_envelope, pickup_envelope};
 pub use missing::complete;

@@ -44,6 +44,30 @@ fn an_odd_header_arrives_as_it_was_sent() {
 }
 
 #[test]
+fn the_largest_header_that_is_accepted_is_delivered() {
+    // Received, Message-ID and Date are added to it.
+    let mut header = format!("From: {FROM}\r\nTo: {TO}\r\nSubject: large header\r\n");
+    while header.len() < 256 * 1024 {
+        // A rest too small for a field goes into one of them.
+        let left = 256 * 1024 - header.len();
+        let length = if left < 200 { left } else { 100 };
+        header.push_str(&format!("X-F: {}\r\n", "y".repeat(length - 7)));
+    }
+    assert_eq!(header.len(), 256 * 1024);
+    let lab = Lab::start();
+    lab.send(FROM, &[TO], format!("{header}\r\nHello.\r\n").as_bytes());
+    let delivered = lab.wait_for(1);
+    assert_eq!(delivered[0].fields("Message-ID").len(), 1);
+    lab.wait_until_empty();
+
+    let mut smtp = lab.smtp();
+    smtp.begin(FROM, &[TO]);
+    assert_eq!(smtp.command("DATA").code, 354);
+    smtp.write(&crate::harness::with_end(format!("X: {header}\r\nHello.\r\n").as_bytes()));
+    assert_eq!(smtp.reply().code, 552);
+}
+
+#[test]
 fn a_message_of_300_kilobytes_arrives_as_it_was_sent() {
     passes_unchanged(&base64_mail(FROM, TO, "large", 300_000 / 4 * 3));
 }

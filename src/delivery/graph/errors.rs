@@ -133,9 +133,11 @@ impl GraphError {
         let codes = error.codes();
         // The deepest known code is the most specific one.
         let known = codes.iter().rev().find_map(|code| class_of(code).map(|class| (class, *code)));
+        let outermost = codes.first().copied().unwrap_or("");
+        let by_status = class_of_status(status, retry_after, !outermost.is_empty());
         let (class, code) = match known {
-            Some((class, code)) => (by_status_too(class, status, retry_after), code),
-            None => (class_of_status(status, retry_after), codes.first().copied().unwrap_or("")),
+            Some((class, code)) => (if status_says_more(class, status) { by_status } else { class }, code),
+            None => (by_status, outermost),
         };
         Self { class, code: printable(code, 80), message: printable(&error.message, 500) }
     }
@@ -145,27 +147,39 @@ fn class_of(code: &str) -> Option<Class> {
     TABLE.iter().find(|(known, _)| known.eq_ignore_ascii_case(code)).map(|(_, class)| *class)
 }
 
-/// Two statuses say more than their code: 413 always means the size, and 503 that the call was not executed (Microsoft,
-/// "Best practices for working with Microsoft Graph": back off and call again).
-fn by_status_too(class: Class, status: u16, retry_after: bool) -> Class {
+/// Whether the status decides although the code is known.
+fn status_says_more(class: Class, status: u16) -> bool {
     match (class, status) {
-        (_, 413) => Class::Message(Fault::TooLarge),
-        (Class::Unknown | Class::Transient, 503) => class_of_status(503, retry_after),
-        _ => class,
+        // Always the size.
+        (_, 413) => true,
+        // Always a throttle, and the body of one may say anything; only that of a quota says how long it lasts.
+        (_, 429) => class != Class::MailboxQuota,
+        // The call was not executed (Microsoft, "Best practices for working with Microsoft Graph": back off and call again).
+        (Class::Unknown | Class::Transient, 503) => true,
+        // Nor was it after any other 4xx but "Request Timeout": nothing is unknown then, whatever the code says.
+        (Class::Unknown, 400..500) => status != 408,
+        // The token or the permission has to be mended first.
+        (Class::Transient, 401 | 403) => true,
+        _ => false,
     }
 }
 
-fn class_of_status(status: u16, retry_after: bool) -> Class {
+/// `has_code`: the answer has an error code, so it comes from Graph and not from a gateway before it.
+fn class_of_status(status: u16, retry_after: bool, has_code: bool) -> Class {
     match status {
         401 => Class::Token,
         403 | 404 => Class::Mailbox,
         408 => Class::Unknown,
+        // A conflict, a lock, and a call that came too early: they pass.
+        409 | 423 | 425 => Class::Transient,
         413 => Class::Message(Fault::TooLarge),
         429 | 509 => Class::Throttled,
         503 if retry_after => Class::Throttled,
         503 => Class::Transient,
         507 => Class::Mailbox,
-        400..500 => Class::Message(Fault::Content),
+        400..500 if has_code => Class::Message(Fault::Content),
+        // A gateway's word on the message is not the last one.
+        400..500 => Class::Transient,
         // A gateway gave up waiting, or something broke behind it: mail was delivered after such answers.
         500..600 => Class::Unknown,
         // Nothing else is an answer to sendMail.
@@ -228,13 +242,134 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_found_and_stands_once() {
-        for (n, (code, expected)) in TABLE.iter().enumerate() {
-            assert_eq!(class(400, &body(code)), *expected, "{code}");
+    fn every_code_at_its_status() {
+        use Class::{Mailbox, MailboxQuota, Message, Tenant, Throttled, Token, Transient, Unknown};
+        use Fault::{Content, Recipients, SendAs, TooLarge, Virus};
+        let cases: [(u16, &[&str], Class); 28] = [
+            (400, &["ErrorMimeContentInvalidBase64String", "ErrorMimeContentInvalid"], Message(Content)),
+            (400, &["ErrorContentConversionFailed", "ErrorInvalidParameter"], Message(Content)),
+            (400, &["UnableToDeserializePostBody", "RequestBodyRead", "BadRequest"], Message(Content)),
+            (400, &["InvalidInternetMessageHeader"], Message(Content)),
+            (400, &["InvalidInternetMessageHeaderCollection"], Message(Content)),
+            (400, &["ErrorInvalidRecipients"], Message(Recipients)),
+            (400, &["ErrorMessageSizeExceeded", "RequestEntityTooLarge"], Message(TooLarge)),
+            (413, &["ErrorMessageSizeExceeded", "RequestEntityTooLarge", "BadRequest"], Message(TooLarge)),
+            (400, &["ErrorVirusDetected", "malwareDetected"], Message(Virus)),
+            (403, &["ErrorSendAsDenied"], Message(SendAs)),
+            (403, &["ErrorAccessDenied", "ErrorAccountDisabled", "extensionError"], Mailbox),
+            (403, &["Authorization_RequestDenied", "insufficient_claims"], Tenant),
+            (401, &["InvalidAuthenticationToken", "CompactToken", "TokenExpired"], Token),
+            (401, &["insufficient_claims"], Tenant),
+            (404, &["ResourceNotFound", "Request_ResourceNotFound", "ErrorInvalidUser"], Mailbox),
+            (404, &["MailboxNotEnabledForRESTAPI", "MailboxNotSupportedForRESTAPI"], Mailbox),
+            (404, &["ErrorNonExistentMailbox"], Mailbox),
+            (404, &["ErrorItemNotFound"], Transient),
+            (403, &["ErrorMessageSubmissionBlocked", "ErrorMessageBlocked", "ErrorAccountSuspend"], Mailbox),
+            (507, &["ErrorQuotaExceeded", "quotaLimitReached"], Mailbox),
+            (400, &["ErrorQuotaExceeded"], Mailbox),
+            (403, &QUOTAS, MailboxQuota),
+            (429, &QUOTAS, MailboxQuota),
+            (429, &["TooManyRequests", "ApplicationThrottled", "activityLimitReached"], Throttled),
+            (
+                429,
+                &["throttledRequest", "ErrorExceededConnectionCount", "ErrorTooManyObjectsOpened"],
+                Throttled,
+            ),
+            (
+                503,
+                &["ErrorServerBusy", "ErrorExceededConnectionCount", "ErrorTooManyObjectsOpened"],
+                Throttled,
+            ),
+            (503, &TRANSIENT, Transient),
+            (500, &UNKNOWN, Unknown),
+        ];
+        for (status, codes, expected) in cases {
+            for code in codes {
+                assert_eq!(class(status, &body(code)), expected, "{status} {code}");
+            }
+        }
+        for (n, (code, _)) in TABLE.iter().enumerate() {
+            assert!(cases.iter().any(|(_, codes, _)| codes.contains(code)), "{code} has no case");
             assert!(
                 TABLE[n + 1..].iter().all(|(other, _)| !other.eq_ignore_ascii_case(code)),
                 "{code} twice"
             );
+        }
+    }
+
+    const QUOTAS: [&str; 5] = [
+        "ErrorSubmissionQuotaExceeded",
+        "ErrorExceededMessageLimit",
+        "ErrorExceededHourlyMessageLimit",
+        "ErrorExceededMaxRecipientLimit",
+        "ErrorExceededMaxRecipientLimitBlock",
+    ];
+    const TRANSIENT: [&str; 8] = [
+        "ErrorMailboxStoreUnavailable",
+        "ErrorMailboxFailover",
+        "ErrorMailboxMoveInProgress",
+        "ErrorConnectionFailed",
+        "ErrorADUnavailable",
+        "ErrorADOperation",
+        "ErrorInsufficientResources",
+        "ErrorNoRespondingCASInDestinationSite",
+    ];
+    /// Not proven unsent.
+    const UNKNOWN: [&str; 7] = [
+        "ErrorInternalServerTransientError",
+        "serviceNotAvailable",
+        "ErrorInternalServerError",
+        "generalException",
+        "UnknownError",
+        "ErrorTimeoutExpired",
+        "gatewayTimeout",
+    ];
+
+    #[test]
+    fn after_a_4xx_nothing_is_unknown() {
+        for (status, expected) in [
+            (400, Class::Message(Fault::Content)),
+            (401, Class::Token),
+            (403, Class::Mailbox),
+            (404, Class::Mailbox),
+            (408, Class::Unknown),
+            (409, Class::Transient),
+            (413, Class::Message(Fault::TooLarge)),
+            (429, Class::Throttled),
+        ] {
+            for code in UNKNOWN {
+                assert_eq!(class(status, &body(code)), expected, "{status} {code}");
+            }
+        }
+        for code in TRANSIENT {
+            assert_eq!(class(500, &body(code)), Class::Transient, "{code}");
+            assert_eq!(class(400, &body(code)), Class::Transient, "{code}");
+            assert_eq!(class(401, &body(code)), Class::Token, "{code}");
+            assert_eq!(class(403, &body(code)), Class::Mailbox, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_429_is_a_throttle_whatever_it_says() {
+        for code in
+            ["BadRequest", "ErrorAccessDenied", "InvalidAuthenticationToken", "UnknownError", "brandNew"]
+        {
+            assert_eq!(class(429, &body(code)), Class::Throttled, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_gateways_refusal_bounces_nothing() {
+        for status in [400, 405, 409, 421, 422, 423, 425, 431] {
+            for body in ["", "<html>Bad Request</html>", "{}", r#"{"error":{}}"#, r#"{"error":"no"}"#] {
+                assert_eq!(class(status, body), Class::Transient, "{status} {body}");
+            }
+        }
+        for status in [409, 423, 425] {
+            assert_eq!(class(status, &body("brandNew")), Class::Transient, "{status}");
+        }
+        for status in [400, 422] {
+            assert_eq!(class(status, &body("brandNew")), Class::Message(Fault::Content), "{status}");
         }
     }
 
@@ -251,12 +386,11 @@ mod tests {
     #[test]
     fn without_a_known_code_the_status_decides() {
         for (status, expected) in [
-            (400, Class::Message(Fault::Content)),
             (401, Class::Token),
             (403, Class::Mailbox),
             (404, Class::Mailbox),
+            (408, Class::Unknown),
             (413, Class::Message(Fault::TooLarge)),
-            (422, Class::Message(Fault::Content)),
             (429, Class::Throttled),
             (500, Class::Unknown),
             (502, Class::Unknown),
@@ -270,10 +404,6 @@ mod tests {
             }
         }
         assert_eq!(GraphError::read(503, b"", true).class, Class::Throttled);
-        assert_eq!(
-            GraphError::read(413, body("BadRequest").as_bytes(), false).class,
-            Class::Message(Fault::TooLarge)
-        );
     }
 
     proptest! {

@@ -21,7 +21,7 @@ use crate::{
     clock,
     config::{ByteSize, Tenant},
     identity::{AccessToken, Identity, TokenError, TokenErrorKind},
-    message::{HeaderBlock, HeaderScanner, MailboxAddress, SplitMessage, address_to},
+    message::{HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, address_to},
     network::{self, Clients},
     spool::{BodyReader, Claim, DamagedBody, OpenBody, SMALL_BODY},
     telemetry::LimitKind,
@@ -163,7 +163,7 @@ async fn prepare(claim: &Claim) -> Result<Prepared, DamagedBody> {
 /// The header of a stored message, the octets of body that came with it, and the rest.
 pub(super) async fn read_header(body: &BodyReader) -> Result<(SplitMessage, OpenBody), DamagedBody> {
     let mut open = body.open().await?;
-    let mut scanner = HeaderScanner::default();
+    let mut scanner = HeaderScanner::with_limit(MAX_STORED_HEADER);
     let unreadable = |e: String| body.damaged(io::Error::new(io::ErrorKind::InvalidData, e));
     while let Some(part) = open.next().await.map_err(|e| body.damaged(e))? {
         if let Some(split) = scanner.push(&part).map_err(|e| unreadable(e.to_string()))? {
