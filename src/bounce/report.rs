@@ -1,6 +1,9 @@
 //! The report itself: `multipart/report` with a text for people, `message/delivery-status` for programs, and the header
 //! of the message that failed (RFC 3464, RFC 6522).
 //!
+//! Its size is bounded, since it goes the way of all mail and is dropped where it is too large: below 512 KB for 1000
+//! recipients with usual addresses. What the service said of all recipients alike is said once, to people.
+//!
 //! CRLF everywhere, no line over 998 octets, seven bits but for addresses that are not ASCII themselves (RFC 6532).
 
 use mail_builder::{
@@ -52,6 +55,12 @@ pub struct Outcome<'a> {
     pub diagnostic: &'a str,
     /// The service's host name, if it was reached.
     pub remote: Option<&'a str>,
+}
+
+impl Outcome<'_> {
+    fn says_the_same(&self, other: &Self) -> bool {
+        (self.status, self.service, self.diagnostic) == (other.status, other.service, other.diagnostic)
+    }
 }
 
 /// Who said it: the type of the Diagnostic-Code field.
@@ -106,20 +115,43 @@ fn text_for_people(failure: &Failure<'_>, host: &str) -> String {
          Accepted: {accepted}\r\n\
          Queue id: {id}\r\n"
     );
-    for outcome in recipients {
-        let Outcome { address, status, diagnostic, .. } = outcome;
-        let said = match outcome.service {
-            Service::Graph => "Microsoft 365 said",
-            Service::Smtp => "The mail server said",
-        };
-        let diagnostic = clean(diagnostic, MAX_DIAGNOSTIC);
-        let advice = advice(*kind, *status);
-        text.push_str(&format!("\r\n<{address}>\r\n    {said} ({status}): {diagnostic}\r\n    {advice}\r\n"));
+    let listed = &recipients[..recipients.len().min(MAX_LISTED)];
+    let unlisted = match recipients.len() - listed.len() {
+        0 => String::new(),
+        more => format!("\r\nand {more} more recipients: the attached report names them all.\r\n"),
+    };
+    match recipients.first().filter(|first| recipients.iter().all(|outcome| outcome.says_the_same(first))) {
+        Some(shared) => {
+            text.push_str("\r\n");
+            for Outcome { address, .. } in listed {
+                text.push_str(&format!("<{address}>\r\n"));
+            }
+            text.push_str(unlisted.trim_start());
+            push_said(&mut text, *kind, shared, MAX_SHARED_DIAGNOSTIC);
+        }
+        None => {
+            for outcome in listed {
+                text.push_str(&format!("\r\n<{}>\r\n", outcome.address));
+                push_said(&mut text, *kind, outcome, MAX_DIAGNOSTIC);
+            }
+            text.push_str(&unlisted);
+        }
     }
     text.push_str(
         "\r\nIf you ask your administrator for help, send this report along, with its attachments.\r\n",
     );
     text
+}
+
+/// What was said, and what to do about it.
+fn push_said(text: &mut String, kind: Kind, outcome: &Outcome<'_>, longest: usize) {
+    let status = outcome.status;
+    let said = match outcome.service {
+        Service::Graph => "Microsoft 365 said",
+        Service::Smtp => "The mail server said",
+    };
+    let (diagnostic, advice) = (clean(outcome.diagnostic, longest), advice(kind, status));
+    text.push_str(&format!("    {said} ({status}): {diagnostic}\r\n    {advice}\r\n"));
 }
 
 /// What the reader can do about it.
@@ -144,6 +176,7 @@ fn delivery_status(failure: &Failure<'_>, host: &str) -> String {
     push_field(&mut fields, "Reporting-MTA", &format!("dns; {host}"));
     push_field(&mut fields, "X-Queue-ID", &id.to_string());
     push_field(&mut fields, "Arrival-Date", &date(id.accepted()));
+    let longest = (MAX_DIAGNOSTICS / failure.recipients.len().max(1)).clamp(MIN_DIAGNOSTIC, MAX_DIAGNOSTIC);
     for outcome in &failure.recipients {
         fields.push_str("\r\n");
         push_field(&mut fields, "Final-Recipient", &typed_address(outcome.address));
@@ -156,7 +189,7 @@ fn delivery_status(failure: &Failure<'_>, host: &str) -> String {
             Service::Graph => "X-Microsoft-Graph",
             Service::Smtp => "smtp",
         };
-        let said = clean(outcome.diagnostic, MAX_DIAGNOSTIC);
+        let said = clean(outcome.diagnostic, longest);
         push_field(&mut fields, "Diagnostic-Code", &format!("{kind}; {said}"));
     }
     fields
@@ -195,7 +228,14 @@ fn original_header(header: &HeaderBlock) -> MimePart<'static> {
 }
 
 const MAX_RETURNED: usize = 64 * 1024;
-const MAX_DIAGNOSTIC: usize = 1000;
+/// In characters, where it is said once for all recipients, and where it is said for one.
+const MAX_SHARED_DIAGNOSTIC: usize = 1000;
+const MAX_DIAGNOSTIC: usize = 500;
+/// RFC 3464 has it repeated for each recipient: of very many, each gets less.
+const MIN_DIAGNOSTIC: usize = 80;
+const MAX_DIAGNOSTICS: usize = 200 * 1024;
+/// Recipients in the text for people.
+const MAX_LISTED: usize = 100;
 const MAX_LINE: usize = 998;
 
 /// The subject, decoded.

@@ -139,6 +139,61 @@ fn a_person_can_read_it() {
     assert!(parse(&bytes).body_text(0).unwrap().contains("in time"));
 }
 
+fn a_report_for(count: usize, diagnostic: impl Fn(usize) -> String) -> Vec<u8> {
+    let (from, to) = (address("scanner@x.se"), address("a@x.se"));
+    let addresses: Vec<_> = (0..count).map(|n| address(&format!("recipient.{n}@example.net"))).collect();
+    let said: Vec<_> = (0..count).map(diagnostic).collect();
+    let outcome = |(address, diagnostic)| Outcome {
+        address,
+        status: status("5.1.3"),
+        service: Service::Graph,
+        diagnostic,
+        remote: Some("graph.microsoft.com"),
+    };
+    report(&Failure {
+        kind: Kind::Failed,
+        reporting_mta: "relay.example.net",
+        from: &from,
+        to: &to,
+        id: id(),
+        recipients: addresses.iter().zip(said.iter().map(String::as_str)).map(outcome).collect(),
+        header: &header(ORIGINAL),
+        now: now(),
+    })
+}
+
+#[test]
+fn what_is_said_of_all_recipients_is_said_once() {
+    let bytes = a_report_for(3, |_| "At least one recipient is not valid".into());
+    let text = parse(&bytes).body_text(0).unwrap().into_owned();
+    let expected = "<recipient.0@example.net>\r\n<recipient.1@example.net>\r\n<recipient.2@example.net>\r\n    \
+                    Microsoft 365 said (5.1.3): At least one recipient is not valid\r\n    Check the address";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn a_report_for_many_recipients_stays_small() {
+    let words = "At least one recipient is not valid. ".repeat(100);
+    for length in [300, 700, 3000] {
+        for all_alike in [true, false] {
+            let bytes = a_report_for(1000, |n| {
+                let mut said = words[..length].to_owned();
+                said.insert_str(0, if all_alike { "" } else { ["one ", "two "][n % 2] });
+                said
+            });
+            assert!(bytes.len() < 512 * 1000, "{length} {all_alike}: {}", bytes.len());
+            let message = parse(&bytes);
+            let text = message.body_text(0).unwrap();
+            assert!(text.contains("<recipient.99@") && !text.contains("<recipient.100@"), "{text}");
+            assert!(text.contains("and 900 more recipients: the attached report"), "{text}");
+            // Programs learn all of them.
+            let fields = String::from_utf8_lossy(message.parts[2].contents());
+            assert_eq!(fields.matches("Diagnostic-Code: X-Microsoft-Graph; ").count(), 1000);
+            assert!(fields.contains("recipient.999@example.net"));
+        }
+    }
+}
+
 #[test]
 fn the_header_is_returned_without_bcc() {
     let bytes = a_report(Kind::Failed);
