@@ -31,6 +31,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let shutdown = stop::on_signal()?;
+        stop::ignore_hangup()?;
         Relay::start(config).await?.run(shutdown).await?;
         Ok(ExitCode::SUCCESS)
     })

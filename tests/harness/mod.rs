@@ -94,6 +94,11 @@ impl Lab {
         self.relay.take().expect("the relay runs").terminate()
     }
 
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.process().hang_up();
+    }
+
     /// Runs the binary to its end, beside the relay.
     pub fn run(&self, arguments: &[&str]) -> Output {
         run(Command::new(env!("CARGO_BIN_EXE_m365-relay")).args(arguments).current_dir(self.folder()))
