@@ -2,6 +2,7 @@
 
 pub mod check_config;
 pub mod config_path;
+mod descriptors;
 mod sandbox;
 mod serve;
 mod stop;

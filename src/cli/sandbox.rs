@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::stop;
+use super::{descriptors, stop};
 use crate::{
     config::Config,
     relay::Relay,
@@ -69,6 +69,7 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let config = Config::load(&file)?;
     telemetry::start_logs(&config.log);
+    descriptors::provide(&config);
     let relay = Relay::start(config).await?;
     introduce(&relay, &service, &dir);
     relay.run(shutdown).await?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tracing::warn;
 
-use super::{config_path::ConfigPath, stop};
+use super::{config_path::ConfigPath, descriptors, stop};
 use crate::{config::Config, relay::Relay, telemetry};
 
 /// Run the relay
@@ -28,9 +28,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    descriptors::provide(&config);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let shutdown = stop::on_signal()?;
+        stop::ignore_hangup()?;
         Relay::start(config).await?.run(shutdown).await?;
         Ok(ExitCode::SUCCESS)
     })

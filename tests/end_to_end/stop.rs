@@ -1,4 +1,4 @@
-//! The ordinary stop, and two relays on one spool.
+//! The ordinary stop, other signals, and starts in a bad place.
 
 use std::time::Duration;
 
@@ -113,3 +113,27 @@ fn an_address_in_use_is_named() {
     assert!(said.contains("smtp.listener") && said.contains(&address), "{said}");
     drop(Smtp::connect(lab.smtp_address()));
 }
+
+#[test]
+fn too_few_open_files_are_warned_of_and_a_soft_limit_is_raised() {
+    // The spool is taken, so these end at once; they have looked at the limit before.
+    let lab = Lab::start();
+    let warned = |ulimit: &str| {
+        let config = lab.config_file();
+        let command = format!("{ulimit} && exec '{}' serve --config '{}'", BINARY, config.display());
+        let second = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+        let said = String::from_utf8(second.stderr).unwrap();
+        assert!(said.contains("another process has this spool open"), "{said}");
+        said.lines().find(|line| line.contains("the limit on open files is too low")).map(str::to_owned)
+    };
+    let line = warned("ulimit -n 500").expect("a warning");
+    // 2000 connections, 1024 deliveries, 200 for the rest.
+    assert!(line.contains("500") && line.contains("3224"), "{line}");
+
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    if hard.is_none_or(|hard| hard >= 3224) {
+        assert_eq!(warned("ulimit -S -n 500"), None);
+    }
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_m365-relay");

@@ -1,0 +1,40 @@
+//! How many files and connections the process may have open.
+//!
+//! Many systems start a process with a soft limit of 1024, for programs that use `select`, and let it ask for more. Without
+//! descriptors, connections are refused and bodies cannot be read.
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing::{debug, warn};
+
+use crate::config::Config;
+
+/// Listeners, the database, the log, pickup folders, logins, metrics.
+const FOR_THE_REST: u64 = 200;
+
+/// Raises the limit as far as the system lets it, and warns if that is not enough for what `config` allows.
+pub(super) fn provide(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => debug!(?before, now = ?limit.current, "raised the limit on open files"),
+        Err(error) => {
+            debug!(%error, ?before, wanted = ?limit.current, "cannot raise the limit on open files")
+        }
+    }
+    let needed = needed(config.smtp.max_connections, config.delivery.max_in_flight);
+    // `None` is no limit.
+    if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < needed) {
+        warn!(
+            limit,
+            needed,
+            "the limit on open files is too low for smtp.max_connections and delivery.max_in_flight: raise it \
+             (LimitNOFILE= in a systemd unit) or lower these"
+        );
+    }
+}
+
+/// A descriptor for each client and for each delivery, which is a connection; a body is open for a moment only.
+fn needed(max_connections: usize, max_in_flight: usize) -> u64 {
+    (max_connections as u64).saturating_add(max_in_flight as u64).saturating_add(FOR_THE_REST)
+}
