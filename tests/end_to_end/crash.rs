@@ -147,6 +147,7 @@ fn a_crash_in_doubt_stays_in_doubt_over_another_crash() {
 
     let delivered = lab.wait_for(1);
     assert!(delivered[0].accepted_at_ms >= killed_at.as_millis() + SETTLE);
+    lab.wait_until_empty();
     assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[("resolved", "resent")]), 1.0);
 }
 
