@@ -39,8 +39,8 @@ doc *ARGS:
     RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items {{ARGS}}
 
 # How fast the spool is, beside what the disk can do
-bench-spool *ARGS:
-    cargo bench --bench spool -- {{ARGS}}
+bench-spool:
+    cargo bench --bench spool
 
 # Accepted and delivered a second, beside Postfix; needs root
 bench-smtp *ARGS:

@@ -1,6 +1,6 @@
 //! How fast the spool is, beside what the disk can do at best: the same octets appended to one file, synced once a group.
 //!
-//! `cargo bench --bench spool [-- ROW…]` prints a table. Every row measures its limit in the same run, on the same disk,
+//! `cargo bench --bench spool` prints a table. Every row measures its limit in the same run, on the same disk,
 //! just before it: ratios are worth more than figures on a shared machine.
 //!
 //! `SPOOL_BENCH_DIR` chooses the disk; the default is the target folder.
@@ -25,11 +25,11 @@ fn main() {
         (1_000_000, 600, "1 MB"),
     ] {
         let raw = raw_limit(size, count.min(20_000), 64);
-        let rate = runtime.block_on(accepts(size, count, 64));
+        let rate = runtime.block_on(rate(Work::Accept, size, count, 64));
         println!("accept {name:>7}, 64 writers   {rate:>9.0}/s   raw {raw:>9.0}/s   {:>5.2}", rate / raw);
     }
     let raw = raw_limit(10_000, 20_000, 64);
-    let rate = runtime.block_on(cycles(10_000, 30_000, 64));
+    let rate = runtime.block_on(rate(Work::AcceptClaimSettle, 10_000, 30_000, 64));
     println!("accept+claim+settle 10 KB    {rate:>9.0}/s   raw {raw:>9.0}/s");
 }
 
@@ -77,25 +77,15 @@ async fn accept(spool: &Spool, content: &[u8]) -> MessageId {
     id
 }
 
-async fn accepts(size: usize, count: usize, writers: usize) -> f64 {
-    let dir = tempdir();
-    let (spool, _waiting) = open(dir.path());
-    let content: Arc<[u8]> = vec![7; size].into();
-    let started = Instant::now();
-    let mut tasks = JoinSet::new();
-    for _ in 0..writers {
-        let (spool, content) = (spool.clone(), content.clone());
-        tasks.spawn(async move {
-            for _ in 0..count / writers {
-                accept(&spool, &content).await;
-            }
-        });
-    }
-    tasks.join_all().await;
-    (count / writers * writers) as f64 / started.elapsed().as_secs_f64()
+/// What one writer does with one message.
+#[derive(Clone, Copy)]
+enum Work {
+    Accept,
+    AcceptClaimSettle,
 }
 
-async fn cycles(size: usize, count: usize, writers: usize) -> f64 {
+/// Messages a second.
+async fn rate(work: Work, size: usize, count: usize, writers: usize) -> f64 {
     let dir = tempdir();
     let (spool, _waiting) = open(dir.path());
     let content: Arc<[u8]> = vec![7; size].into();
@@ -106,8 +96,10 @@ async fn cycles(size: usize, count: usize, writers: usize) -> f64 {
         tasks.spawn(async move {
             for _ in 0..count / writers {
                 let id = accept(&spool, &content).await;
-                let lease = spool.claim(id).await.unwrap().lease;
-                spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
+                if let Work::AcceptClaimSettle = work {
+                    let lease = spool.claim(id).await.unwrap().lease;
+                    spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
+                }
             }
         });
     }

@@ -160,13 +160,7 @@ async fn a_client_that_stalls_in_its_message_is_hung_up_on() {
     let house = House::new();
     let (mut client, session) = connect_through(4096, LOOPBACK, service(&house));
     client.hello().await;
-    client
-        .script(&[
-            ("MAIL FROM:<a@contoso.example>", "250"),
-            ("RCPT TO:<b@example.net>", "250"),
-            ("DATA", "354"),
-        ])
-        .await;
+    client.begin_data().await;
     client.send("Subject: never to be fini").await;
     let began = tokio::time::Instant::now();
     assert_eq!(client.reply().await, "421 4.4.2 Timeout, closing\r\n");

@@ -126,13 +126,7 @@ async fn a_shutdown_does_not_wait_for_ever() {
     let running = serve(&house, 10).await;
     let mut client = dial(running.addresses[0]).await;
     client.hello().await;
-    client
-        .script(&[
-            ("MAIL FROM:<a@contoso.example>", "250"),
-            ("RCPT TO:<b@example.net>", "250"),
-            ("DATA", "354"),
-        ])
-        .await;
+    client.begin_data().await;
     tokio::time::pause();
     let began = Instant::now();
     running.shutdown.cancel();

@@ -76,14 +76,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.raw_mail([HEADER.as_bytes(), body.as_ref()].concat()).await
     }
 
-    /// A transaction from contoso with that content, which is sent as it is.
-    async fn raw_mail(&mut self, content: impl AsRef<[u8]>) -> String {
+    /// A transaction from contoso, up to where its content begins.
+    async fn begin_data(&mut self) {
         self.script(&[
             ("MAIL FROM:<a@contoso.example>", "250 2.1.0"),
             ("RCPT TO:<b@example.net>", "250 2.1.5"),
             ("DATA", "354 "),
         ])
         .await;
+    }
+
+    /// A transaction from contoso with that content, which is sent as it is.
+    async fn raw_mail(&mut self, content: impl AsRef<[u8]>) -> String {
+        self.begin_data().await;
         self.send(content).await;
         self.reply().await
     }
