@@ -11,7 +11,7 @@ use std::{fs::File, io::Write, path::Path, sync::Arc, time::Duration};
 
 use m365_relay::{
     message::{BodyKind, Envelope, MessageId},
-    spool::{DiskStore, Message, NewMessage, Settlement, Spool, Waiting},
+    spool::{DiskStore, Event, Message, NewMessage, Settlement, Spool},
     telemetry::{Ingress, Metrics},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -51,7 +51,7 @@ fn tempdir() -> tempfile::TempDir {
     tempfile::tempdir_in(base).unwrap()
 }
 
-fn open(dir: &Path) -> (Spool, mpsc::UnboundedReceiver<Waiting>) {
+fn open(dir: &Path) -> (Spool, mpsc::UnboundedReceiver<Event>) {
     Spool::start(DiskStore::open(dir).unwrap(), Duration::from_secs(300), Metrics::new()).unwrap()
 }
 

@@ -10,6 +10,7 @@
 use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
+    sync::mpsc,
     task::{Id, JoinError, JoinSet, spawn_blocking},
     time::{interval, timeout},
 };
@@ -24,7 +25,7 @@ use crate::{
     ingress::{Door, pickup::Pickup, smtp},
     network::{Clients, NetworkError},
     schedule::{Depths, Scheduler, Settings},
-    spool::{DiskStore, FreeSpace, OpenError, Spool, StoreError, Usage},
+    spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
     telemetry::Metrics,
 };
 
@@ -47,7 +48,7 @@ pub struct Relay {
 struct ScheduledParts {
     settings: Settings,
     worker: Arc<Worker>,
-    waiting: tokio::sync::mpsc::UnboundedReceiver<crate::spool::Waiting>,
+    events: mpsc::UnboundedReceiver<Event>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +87,7 @@ impl Relay {
             let store = DiskStore::open(&path)?;
             Ok::<_, StartError>(Spool::start(store, settle_after, to_spool)?)
         });
-        let (spool, waiting) = opened.await??;
+        let (spool, events) = opened.await??;
         let path = &config.spool.path;
         let free_space = FreeSpace::of(path, config.spool.min_free)
             .map_err(|source| StartError::FreeSpace { path: path.clone(), source })?;
@@ -109,7 +110,7 @@ impl Relay {
         };
         let smtp = smtp::Server::bind(&config.smtp).await?;
         let admin = admin::Server::bind(config.admin.address).await?;
-        let scheduler = ScheduledParts { settings, worker, waiting };
+        let scheduler = ScheduledParts { settings, worker, events };
         Ok(Self { config, spool, free_space, metrics, depths: Depths::default(), smtp, admin, scheduler })
     }
 
@@ -134,14 +135,14 @@ impl Relay {
 
         let stop = shutdown.child_token();
         let mut parts = Parts::default();
-        let ScheduledParts { settings, worker, waiting } = scheduler;
+        let ScheduledParts { settings, worker, events } = scheduler;
         let scheduler = Scheduler::run(
             settings,
             worker,
             spool.clone(),
             metrics.clone(),
             depths.clone(),
-            waiting,
+            events,
             stop.clone(),
         );
         parts.spawn("the scheduler", scheduler);

@@ -88,9 +88,12 @@ impl Courier for Worker {
     }
 
     async fn carry(&self, job: Job, early: &Early) -> Verdict {
-        let Some(tenant) = self.settings.tenants.get(&job.lane.tenant) else { return Verdict::Done };
+        let Some(tenant) = self.settings.tenants.get(&job.tenant) else { return Verdict::Done };
         let claim = match self.spool.claim(job.id).await {
             Ok(claim) => claim,
+            Err(SpoolError::Unreadable { lease, in_doubt, reason }) => {
+                return self.cannot_read_at_all(lease, in_doubt, reason).await;
+            }
             Err(e) => return cannot_claim(&job, &e),
         };
         let is_call = job.task == Task::Deliver;
@@ -132,6 +135,17 @@ impl Worker {
         self.settle(lease, settlement, Verdict::Done).await
     }
 
+    /// Not even whose message it is can be read, though nothing says that it is damaged.
+    async fn cannot_read_at_all(&self, lease: Lease, in_doubt: bool, reason: String) -> Verdict {
+        warn!(id = %lease.id, reason, "the message cannot be read now");
+        let settlement = if clock::now() >= self.give_up_at(lease) {
+            Settlement::Quarantine { reason }
+        } else {
+            Settlement::Wait { due: clock::now() + LOCAL_FAULT, counted: false, in_doubt }
+        };
+        self.settle(lease, settlement, Verdict::Done).await
+    }
+
     fn give_up_at(&self, lease: Lease) -> Timestamp {
         lease.id.accepted() + self.settings.retry.give_up_after
     }
@@ -160,10 +174,13 @@ impl Worker {
 
 fn cannot_claim(job: &Job, error: &SpoolError) -> Verdict {
     match error {
-        SpoolError::Unhealthy(_) | SpoolError::Closed | SpoolError::Body(_) => Verdict::SpoolUnhealthy,
-        // Somebody else ended it or put it aside, and has said so.
-        SpoolError::NoSuchMessage(_) | SpoolError::Damaged { .. } => Verdict::Done,
-        SpoolError::StaleLease(_) => {
+        SpoolError::Unhealthy(_)
+        | SpoolError::Closed
+        | SpoolError::Body(_)
+        | SpoolError::Unreadable { .. } => Verdict::SpoolUnhealthy,
+        // Somebody else ended it, put it aside or holds it, and has said so.
+        SpoolError::NoSuchMessage(_) | SpoolError::Damaged { .. } | SpoolError::Held(_) => Verdict::Done,
+        SpoolError::StaleLease(_) | SpoolError::InDelivery(_) => {
             error!(id = %job.id, "the message is leased already");
             Verdict::Done
         }

@@ -10,7 +10,7 @@ use crate::{
         BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, MailboxRule, Secret, SecretSource,
         SenderRule, Tenant, TenantName,
     },
-    spool::{FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
+    spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
 };
 
@@ -20,7 +20,7 @@ pub(super) struct House {
     pub(super) door: Door,
     pub(super) store: MemoryStore,
     pub(super) metrics: Metrics,
-    waiting: UnboundedReceiver<Waiting>,
+    waiting: UnboundedReceiver<Event>,
 }
 
 /// A message as the scheduler would find it.
@@ -62,7 +62,7 @@ impl House {
 
     /// The next message that the spool took, in the order of acceptance.
     pub(super) async fn next(&mut self) -> Found {
-        let waiting = self.waiting.recv().await.unwrap();
+        let waiting = self.waiting.recv().await.unwrap().waiting().unwrap();
         self.found(waiting).await
     }
 

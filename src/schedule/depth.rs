@@ -20,9 +20,9 @@ pub struct Depth {
     ready: AtomicU64,
     scheduled: AtomicU64,
     leased: AtomicU64,
+    held: AtomicU64,
     oldest_millis: AtomicU64,
     blocked: AtomicBool,
-    held: AtomicBool,
 }
 
 impl Depths {
@@ -41,14 +41,14 @@ impl Depth {
     /// Messages by state, as in the metric `queue_messages`.
     pub fn states(&self) -> [(&'static str, u64); 5] {
         let ready = self.ready.load(Ordering::Relaxed);
-        let (blocked, held) = (self.blocked.load(Ordering::Relaxed), self.held.load(Ordering::Relaxed));
+        let blocked = self.blocked.load(Ordering::Relaxed);
         let when = |is: bool| if is { ready } else { 0 };
         [
-            ("ready", when(!blocked && !held)),
+            ("ready", when(!blocked)),
             ("scheduled", self.scheduled.load(Ordering::Relaxed)),
             ("leased", self.leased.load(Ordering::Relaxed)),
-            ("held", when(held)),
-            ("blocked", when(blocked && !held)),
+            ("held", self.held.load(Ordering::Relaxed)),
+            ("blocked", when(blocked)),
         ]
     }
 
@@ -64,15 +64,12 @@ impl Depth {
         self.ready.store(counts.ready, Ordering::Relaxed);
         self.scheduled.store(counts.scheduled, Ordering::Relaxed);
         self.leased.store(counts.leased, Ordering::Relaxed);
+        self.held.store(counts.held, Ordering::Relaxed);
         self.oldest_millis.store(oldest.map_or(0, |id| id.accepted().as_millis()), Ordering::Relaxed);
     }
 
     pub(super) fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_held(&self) {
-        self.held.store(true, Ordering::Relaxed);
     }
 }
 
@@ -81,4 +78,5 @@ pub(super) struct Counts {
     pub(super) ready: u64,
     pub(super) scheduled: u64,
     pub(super) leased: u64,
+    pub(super) held: u64,
 }

@@ -26,7 +26,7 @@ mod scheduler;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use tokio::time::Instant;
 
@@ -35,9 +35,7 @@ pub use report::Early;
 pub use retry::retry_delay;
 pub use scheduler::{Scheduler, Settings};
 
-use crate::{
-    config::TenantName, message::MailboxAddress, message::MessageId, spool::Lane, telemetry::LimitKind,
-};
+use crate::{config::TenantName, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
 
 /// Carries messages for the scheduler: claims, delivers, settles.
 pub trait Courier: Send + Sync + 'static {
@@ -53,7 +51,7 @@ pub trait Courier: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct Job {
     pub id: MessageId,
-    pub lane: Arc<Lane>,
+    pub tenant: TenantName,
     pub mailbox: MailboxAddress,
     pub task: Task,
 }

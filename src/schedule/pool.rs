@@ -33,6 +33,7 @@ pub(super) struct Pool {
     /// Whether the credential has been asked for.
     pub(super) is_preparing: bool,
     messages: BTreeMap<MessageId, Entry>,
+    leased: HashMap<MessageId, Leased>,
     queues: HashMap<QueueId, Queue>,
     by_mailbox: HashMap<MailboxAddress, QueueId>,
     last_queue: QueueId,
@@ -45,6 +46,9 @@ pub(super) struct Pool {
 
 pub(super) type QueueId = u32;
 
+/// No queue has this number.
+const NO_QUEUE: QueueId = 0;
+
 /// Whether the tenant has what it needs to deliver.
 #[derive(Debug)]
 pub(super) enum Credential {
@@ -53,30 +57,36 @@ pub(super) enum Credential {
     Blocked { until: Instant, because: Blocked },
 }
 
+/// All that is kept of a message that waits: sixteen octets, since a million may.
 struct Entry {
+    /// Ready: since when. Scheduled: until when.
+    at: Timestamp,
     queue: QueueId,
-    lane: Arc<Lane>,
-    place: Place,
+    stands: Stands,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Ready {
-        since: Timestamp,
-    },
-    Scheduled(Timestamp),
-    /// With a worker; the number tells one claim of a message from the next. `then_due`: the spool has said already that
-    /// the message waits again, and the worker has not said yet how it went.
-    Leased {
-        lease: u64,
-        then_due: Option<Timestamp>,
-    },
+enum Stands {
+    Ready,
+    Scheduled,
+    /// With a worker; more in [`Leased`].
+    Leased,
+    /// By an operator. It has no queue.
+    Held,
 }
+
+struct Leased {
+    /// Tells one claim of a message from the next.
+    lease: u64,
+    /// The spool has said already that the message waits again, and the worker has not said yet how it went.
+    then_due: Option<Timestamp>,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 16);
 
 /// A message whose turn it is.
 pub(super) struct Turn {
     pub(super) id: MessageId,
-    pub(super) lane: Arc<Lane>,
     pub(super) queue: QueueId,
     pub(super) mailbox: MailboxAddress,
 }
@@ -108,9 +118,10 @@ impl Pool {
             is_runnable: false,
             is_preparing: false,
             messages: BTreeMap::new(),
+            leased: HashMap::new(),
             queues: HashMap::new(),
             by_mailbox: HashMap::new(),
-            last_queue: 0,
+            last_queue: NO_QUEUE,
             turn: VecDeque::new(),
             counts: Counts::default(),
             depth,
@@ -126,36 +137,57 @@ impl Pool {
     /// verdict may put its mailbox to sleep.
     pub(super) fn add(&mut self, waiting: Waiting) -> Option<(QueueId, Instant)> {
         let Waiting { id, lane, due } = waiting;
-        if let Some(Entry { place: Place::Leased { then_due, .. }, .. }) = self.messages.get_mut(&id) {
-            *then_due = Some(due);
+        if let Some(leased) = self.leased.get_mut(&id) {
+            leased.then_due = Some(due);
             return None;
         }
         let queue_id = self.queue_for(&lane);
-        if let Some(before) = self.messages.remove(&id) {
-            self.uncount(before.place);
+        self.put_in(id, queue_id, due)
+    }
+
+    fn put_in(&mut self, id: MessageId, queue_id: QueueId, due: Timestamp) -> Option<(QueueId, Instant)> {
+        let now = clock::now();
+        let (at, stands) = if due <= now { (now, Stands::Ready) } else { (due, Stands::Scheduled) };
+        let entry = Entry { at, queue: queue_id, stands };
+        if let Some(before) = self.messages.insert(id, entry) {
+            self.uncount(before.stands);
+            if before.stands == stands && before.queue == queue_id && (due <= now || before.at == due) {
+                // Told of again, and nothing is new.
+                self.count(stands);
+                return None;
+            }
         }
+        self.count(stands);
         let queue = self.queues.get_mut(&queue_id)?;
         queue.last_used = Instant::now();
-        let now = clock::now();
-        let place = if due <= now {
-            queue.ready.push_back(id);
-            Place::Ready { since: now }
-        } else {
-            queue.scheduled.insert((due, id));
-            Place::Scheduled(due)
-        };
-        self.count(place);
-        self.messages.insert(id, Entry { queue: queue_id, lane, place });
         if due <= now {
+            queue.ready.push_back(id);
             self.put_in_turn(queue_id);
             return None;
         }
-        let (queue, at) = (self.queues.get_mut(&queue_id)?, clock::instant_of(due));
+        queue.scheduled.insert((due, id));
+        let at = clock::instant_of(due);
         if queue.promote_at.is_some_and(|earlier| earlier <= at) {
             return None;
         }
         queue.promote_at = Some(at);
         Some((queue_id, at))
+    }
+
+    /// An operator keeps the message from being delivered. A worker that is about to claim it will not get it.
+    pub(super) fn hold(&mut self, id: MessageId) {
+        self.leased.remove(&id);
+        let held = Entry { at: Timestamp::default(), queue: NO_QUEUE, stands: Stands::Held };
+        let before = self.messages.insert(id, held);
+        before.into_iter().for_each(|before| self.uncount(before.stands));
+        self.count(Stands::Held);
+    }
+
+    /// The message has left without having been handed out.
+    pub(super) fn forget(&mut self, id: MessageId) {
+        self.leased.remove(&id);
+        let before = self.messages.remove(&id);
+        before.into_iter().for_each(|before| self.uncount(before.stands));
     }
 
     /// Moves what is due now to the ready part. Answers when to come again. `at` is when this call was asked for: one
@@ -179,11 +211,9 @@ impl Pool {
         queue.promote_at = next;
         for (due, id) in due_now {
             // An entry that has been re-announced since then stands elsewhere.
-            let Some(entry) = self.messages.get_mut(&id).filter(|entry| entry.place == Place::Scheduled(due))
-            else {
-                continue;
-            };
-            entry.place = Place::Ready { since: now };
+            let is_it = |entry: &&mut Entry| entry.stands == Stands::Scheduled && entry.at == due;
+            let Some(entry) = self.messages.get_mut(&id).filter(is_it) else { continue };
+            (entry.at, entry.stands) = (now, Stands::Ready);
             self.counts.scheduled -= 1;
             self.counts.ready += 1;
             if let Some(queue) = self.queues.get_mut(&queue_id) {
@@ -205,8 +235,9 @@ impl Pool {
             }
             queue.standing = Standing::Idle;
             let messages = &self.messages;
-            let is_ready =
-                |id: &MessageId| messages.get(id).is_some_and(|e| matches!(e.place, Place::Ready { .. }));
+            let is_ready = |id: &MessageId| {
+                messages.get(id).is_some_and(|e| e.stands == Stands::Ready && e.queue == queue_id)
+            };
             while queue.ready.front().is_some_and(|id| !is_ready(id)) {
                 queue.ready.pop_front();
             }
@@ -226,9 +257,8 @@ impl Pool {
             queue.last_used = Instant::now();
             let mailbox = queue.mailbox.clone();
             self.put_in_turn(queue_id);
-            if let Some(lane) = self.lease(id, lease) {
-                return Next::Take(Turn { id, lane, queue: queue_id, mailbox });
-            }
+            self.lease(id, lease);
+            return Next::Take(Turn { id, queue: queue_id, mailbox });
         }
         Next::Nothing
     }
@@ -244,13 +274,15 @@ impl Pool {
         }
         let old = self.messages.range(..MessageId::first_at(now - expiry.give_up_after));
         let expired = old.filter_map(|(id, entry)| {
-            let Place::Ready { since } = entry.place else { return None };
+            if entry.stands != Stands::Ready {
+                return None;
+            }
             let queue = self.queues.get(&entry.queue)?;
             let why = match (&self.credential, queue.standing) {
                 (Credential::Blocked { because, .. }, _) => because.why.clone(),
                 (_, Standing::Asleep { .. }) => queue.asleep_because.clone(),
                 _ => {
-                    let at = (id.accepted() + expiry.give_up_after).max(expiry.not_before).max(since);
+                    let at = (id.accepted() + expiry.give_up_after).max(expiry.not_before).max(entry.at);
                     if at + expiry.last_chance > now {
                         return None;
                     }
@@ -268,8 +300,8 @@ impl Pool {
         let queue = self.queues.get_mut(&queue_id)?;
         queue.in_flight += 1;
         let mailbox = queue.mailbox.clone();
-        let lane = self.lease(id, lease)?;
-        Some(Turn { id, lane, queue: queue_id, mailbox })
+        self.lease(id, lease);
+        Some(Turn { id, queue: queue_id, mailbox })
     }
 
     /// A worker is done with a message, and its verdict has been heeded. If the message still waits, the spool has said so
@@ -281,13 +313,11 @@ impl Pool {
         lease: u64,
     ) -> Option<(QueueId, Instant)> {
         let mut again = None;
-        if let Some(Entry { place: Place::Leased { lease: held, then_due }, lane, .. }) =
-            self.messages.get(&id)
-            && *held == lease
+        if let Some(leased) = self.leased.get(&id)
+            && leased.lease == lease
         {
-            again = then_due.map(|due| Waiting { id, lane: lane.clone(), due });
-            self.messages.remove(&id);
-            self.counts.leased -= 1;
+            again = leased.then_due;
+            self.forget(id);
         }
         if let Some(queue) = self.queues.get_mut(&queue_id) {
             queue.in_flight -= 1;
@@ -296,7 +326,7 @@ impl Pool {
             }
         }
         self.put_in_turn(queue_id);
-        self.add(again?)
+        self.put_in(id, queue_id, again?)
     }
 
     /// Puts a queue to sleep, unless it sleeps longer already.
@@ -422,28 +452,31 @@ impl Pool {
         }
     }
 
-    fn lease(&mut self, id: MessageId, lease: u64) -> Option<Arc<Lane>> {
-        let entry = self.messages.get_mut(&id)?;
-        let before = std::mem::replace(&mut entry.place, Place::Leased { lease, then_due: None });
-        let lane = entry.lane.clone();
-        self.uncount(before);
-        self.counts.leased += 1;
-        Some(lane)
-    }
-
-    fn count(&mut self, place: Place) {
-        match place {
-            Place::Ready { .. } => self.counts.ready += 1,
-            Place::Scheduled(_) => self.counts.scheduled += 1,
-            Place::Leased { .. } => self.counts.leased += 1,
+    fn lease(&mut self, id: MessageId, lease: u64) {
+        if let Some(entry) = self.messages.get_mut(&id) {
+            let before = std::mem::replace(&mut entry.stands, Stands::Leased);
+            self.uncount(before);
+            self.count(Stands::Leased);
+            self.leased.insert(id, Leased { lease, then_due: None });
         }
     }
 
-    fn uncount(&mut self, place: Place) {
-        match place {
-            Place::Ready { .. } => self.counts.ready -= 1,
-            Place::Scheduled(_) => self.counts.scheduled -= 1,
-            Place::Leased { .. } => self.counts.leased -= 1,
+    fn count(&mut self, stands: Stands) {
+        *self.counts.of(stands) += 1;
+    }
+
+    fn uncount(&mut self, stands: Stands) {
+        *self.counts.of(stands) -= 1;
+    }
+}
+
+impl Counts {
+    fn of(&mut self, stands: Stands) -> &mut u64 {
+        match stands {
+            Stands::Ready => &mut self.ready,
+            Stands::Scheduled => &mut self.scheduled,
+            Stands::Leased => &mut self.leased,
+            Stands::Held => &mut self.held,
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Blocked, Courier, Depths, Early, Job, Task, Verdict,
+    depth::Counts,
     limits::TokioClock,
     pool::{Credential, Expiry, Next, Pool, QueueId, Turn},
     report::{Ended, OnDrop, Report},
@@ -31,7 +32,8 @@ use super::{
 use crate::{
     clock::{self, Timestamp},
     config::{Tenant, TenantName},
-    spool::{Spool, Waiting},
+    message::MessageId,
+    spool::{Event, Lane, Spool, Waiting},
     telemetry::Metrics,
 };
 
@@ -70,7 +72,7 @@ pub struct Scheduler<C> {
     in_flight: usize,
     last_lease: u64,
     /// Messages of tenants that the configuration does not have.
-    unknown: BTreeMap<TenantName, u64>,
+    unknown: BTreeMap<TenantName, BTreeSet<MessageId>>,
     started: Timestamp,
     logins: Arc<Semaphore>,
     reports: mpsc::UnboundedSender<Report>,
@@ -86,14 +88,14 @@ enum Timer {
 }
 
 impl<C: Courier> Scheduler<C> {
-    /// Runs until `shutdown`, then waits for the jobs in flight. Messages come in by `waiting`.
+    /// Runs until `shutdown`, then waits for the jobs in flight. What the spool says comes in by `events`.
     pub async fn run(
         settings: Settings,
         courier: Arc<C>,
         spool: Spool,
         metrics: Metrics,
         depths: Depths,
-        mut waiting: mpsc::UnboundedReceiver<Waiting>,
+        mut events: mpsc::UnboundedReceiver<Event>,
         shutdown: CancellationToken,
     ) {
         let (reports, mut reported) = mpsc::unbounded_channel();
@@ -129,12 +131,12 @@ impl<C: Courier> Scheduler<C> {
                         scheduler.take(report);
                     }
                 }
-                Some(message) = waiting.recv() => {
-                    scheduler.add(message);
+                Some(event) = events.recv() => {
+                    scheduler.hear(event);
                     // Bounded, so that a start with a million messages begins to deliver at once.
                     for _ in 0..1000 {
-                        match waiting.try_recv() {
-                            Ok(message) => scheduler.add(message),
+                        match events.try_recv() {
+                            Ok(event) => scheduler.hear(event),
                             Err(_) => break,
                         }
                     }
@@ -150,32 +152,48 @@ impl<C: Courier> Scheduler<C> {
 
     // === what happens ===
 
-    fn add(&mut self, waiting: Waiting) {
-        let name = &waiting.lane.tenant;
+    fn hear(&mut self, event: Event) {
+        let lane = match &event {
+            Event::Waiting(waiting) => waiting.lane.clone(),
+            Event::Held { lane, .. } | Event::Left { lane, .. } => lane.clone(),
+        };
+        let name = &lane.tenant;
+        let Some(pool) = self.pool_for(&lane) else { return self.without_tenant(name.clone(), event) };
+        match event {
+            Event::Waiting(waiting) => {
+                if let Some((queue, at)) = pool.add(waiting) {
+                    self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
+                }
+            }
+            Event::Held { id, .. } => pool.hold(id),
+            Event::Left { id, .. } => pool.forget(id),
+        }
+        self.changed(name);
+    }
+
+    fn pool_for(&mut self, lane: &Lane) -> Option<&mut Pool> {
+        let name = &lane.tenant;
         if !self.pools.contains_key(name) {
-            let Some(tenant) = self.settings.tenants.get(name) else { return self.hold(name.clone()) };
+            let tenant = self.settings.tenants.get(name)?;
             let depth = self.depths.tenant(name);
             let pool = Pool::new(tenant.clone(), depth, self.metrics.clone(), self.clock);
             self.pools.insert(name.clone(), pool);
         }
-        let name = name.clone();
-        let Some(pool) = self.pools.get_mut(&name) else { return };
-        if let Some((queue, at)) = pool.add(waiting) {
-            self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
-        }
-        self.changed(&name);
+        self.pools.get_mut(name)
     }
 
     /// Mail of a tenant that is not configured stays where it is until a configuration has the tenant again.
-    fn hold(&mut self, name: TenantName) {
-        let count = self.unknown.entry(name.clone()).or_default();
-        *count += 1;
-        if *count == 1 {
+    fn without_tenant(&mut self, name: TenantName, event: Event) {
+        let ids = self.unknown.entry(name.clone()).or_insert_with(|| {
             warn!(tenant = %name, "the spool has mail of a tenant that is not in the configuration; it is held");
-        }
-        let depth = self.depths.tenant(&name);
-        depth.set_held();
-        depth.publish(super::depth::Counts { ready: *count, ..Default::default() }, None);
+            BTreeSet::new()
+        });
+        match event {
+            Event::Waiting(Waiting { id, .. }) | Event::Held { id, .. } => ids.insert(id),
+            Event::Left { id, .. } => ids.remove(&id),
+        };
+        let counts = Counts { held: ids.len() as u64, ..Counts::default() };
+        self.depths.tenant(&name).publish(counts, ids.first().copied());
     }
 
     fn take(&mut self, report: Report) {
@@ -307,7 +325,8 @@ impl<C: Courier> Scheduler<C> {
     }
 
     fn hand_out(&mut self) {
-        // A delivery whose result cannot be stored would be a duplicate after the next start, and only that mends a spool.
+        // A delivery whose result cannot be stored would be a duplicate after the next start. A spool that has healed tells
+        // of all its messages again.
         if self.spool.unhealthy().is_some() {
             return;
         }
@@ -351,7 +370,7 @@ impl<C: Courier> Scheduler<C> {
         pool.in_flight += 1;
         self.in_flight += 1;
         self.metrics.in_flight(name).inc();
-        let job = Job { id: turn.id, lane: turn.lane.clone(), mailbox: turn.mailbox.clone(), task };
+        let job = Job { id: turn.id, tenant: name.clone(), mailbox: turn.mailbox.clone(), task };
         let courier = self.courier.clone();
         // Until the worker says otherwise, the job is one that broke off: its message is found again at the next start.
         let early = Early::new(name.clone(), turn.queue, self.reports.clone());

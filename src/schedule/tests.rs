@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU32,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -20,7 +20,7 @@ use super::*;
 use crate::{
     clock,
     config::{BounceTo, BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Tenant},
-    spool::{MemoryStore, Spool, Waiting},
+    spool::{Event, Lane, MemoryStore, Spool, Waiting},
     telemetry::Metrics,
 };
 
@@ -99,7 +99,7 @@ impl Courier for Fake {
 struct Bench {
     fake: Arc<Fake>,
     jobs: mpsc::UnboundedReceiver<(Instant, Job)>,
-    messages: mpsc::UnboundedSender<Waiting>,
+    messages: mpsc::UnboundedSender<Event>,
     depths: Depths,
     metrics: Metrics,
     last: MessageId,
@@ -156,7 +156,9 @@ impl Bench {
     fn add(&mut self, tenant: &str, author: &str, due_in: Duration) -> MessageId {
         self.last = self.last.next();
         let lane = Arc::new(Lane { tenant: tenant.parse().unwrap(), author: author.parse().unwrap() });
-        self.messages.send(Waiting { id: self.last, lane, due: clock::now() + due_in }).unwrap();
+        self.messages
+            .send(Event::Waiting(Waiting { id: self.last, lane, due: clock::now() + due_in }))
+            .unwrap();
         self.last
     }
 
@@ -251,13 +253,13 @@ async fn a_login_that_never_ends_delays_no_other_tenant() {
 #[tokio::test(start_paused = true)]
 async fn slow_deliveries_of_one_tenant_leave_slots_for_another() {
     let slow =
-        |job: &Job| (if job.lane.tenant.as_str() == "slow" { SECOND * 3600 } else { SECOND }, Verdict::Done);
+        |job: &Job| (if job.tenant.as_str() == "slow" { SECOND * 3600 } else { SECOND }, Verdict::Done);
     let mut bench = Bench::new(&[tenant("slow", UNLIMITED), tenant("quick", UNLIMITED)], 90, Box::new(slow));
     for _ in 0..1000 {
         bench.add("slow", "a@slow.example", NOW);
     }
     for _ in 0..80 {
-        assert_eq!(bench.job().await.1.lane.tenant.as_str(), "slow");
+        assert_eq!(bench.job().await.1.tenant.as_str(), "slow");
     }
     bench.no_job_for(SECOND).await;
     let start = Instant::now();
@@ -266,7 +268,7 @@ async fn slow_deliveries_of_one_tenant_leave_slots_for_another() {
     }
     for _ in 0..50 {
         let (at, job) = bench.job().await;
-        assert_eq!(job.lane.tenant.as_str(), "quick");
+        assert_eq!(job.tenant.as_str(), "quick");
         assert!(at < start + SECOND * 10);
     }
 }
@@ -304,7 +306,7 @@ async fn what_the_spool_says_before_the_verdict_waits_for_it() {
     bench.job().await;
     // The worker has settled it, and has not come back yet.
     let lane = Lane { tenant: "contoso".parse().unwrap(), author: "a@contoso.example".parse().unwrap() };
-    bench.messages.send(Waiting { id, lane: Arc::new(lane), due: clock::now() }).unwrap();
+    bench.messages.send(Event::Waiting(Waiting { id, lane: Arc::new(lane), due: clock::now() })).unwrap();
     let (at, job) = bench.job().await;
     assert_eq!(job.id, id);
     assert!(at >= start + SECOND + woken, "{:?}", at - start);

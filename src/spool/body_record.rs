@@ -20,9 +20,8 @@ pub(super) struct RecordHeader {
     meta_crc: u32,
 }
 
-const MAGIC: [u8; 4] = *b"m3r1";
-
 impl RecordHeader {
+    pub(super) const MAGIC: [u8; 4] = *b"m3r1";
     pub(super) const LEN: usize = 40;
 
     pub(super) fn new(id: MessageId, body_len: u64, body_crc: u32, meta: &[u8]) -> Self {
@@ -37,7 +36,7 @@ impl RecordHeader {
 
     pub(super) fn encode(&self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
-        out[0..4].copy_from_slice(&MAGIC);
+        out[0..4].copy_from_slice(&Self::MAGIC);
         out[4..8].copy_from_slice(&self.body_crc.to_be_bytes());
         out[8..16].copy_from_slice(&self.id.to_bytes());
         out[16..24].copy_from_slice(&self.body_len.to_be_bytes());
@@ -51,7 +50,7 @@ impl RecordHeader {
     pub(super) fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
         let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        if bytes[0..4] != MAGIC || u32_at(32)? != crc32fast::hash(&bytes[..32]) {
+        if bytes[0..4] != Self::MAGIC || u32_at(32)? != crc32fast::hash(&bytes[..32]) {
             return None;
         }
         Some(Self {
@@ -79,7 +78,11 @@ impl RecordHeader {
     pub(super) fn read_message(&self, file: &File, offset: u64) -> io::Result<Option<Message>> {
         let mut meta = vec![0; self.meta_len as usize];
         file.read_exact_at(&mut meta, offset + Self::LEN as u64 + self.body_len)?;
-        let message = if crc32fast::hash(&meta) == self.meta_crc { Message::decode(&meta) } else { None };
-        Ok(message)
+        Ok(self.message(&meta))
+    }
+
+    /// The message, if `meta` is as it was stored.
+    pub(super) fn message(&self, meta: &[u8]) -> Option<Message> {
+        if crc32fast::hash(meta) == self.meta_crc { Message::decode(meta) } else { None }
     }
 }

@@ -1,70 +1,43 @@
-//! The one thread that changes the store.
+//! The one thread that changes the index.
 //!
 //! It takes whatever operations wait, at most [`GROUP`] of them, works out the changes, makes them durable together, and
-//! only then answers. A lone operation is committed at once: nothing waits for company.
+//! only then answers. A lone operation is committed at once: nothing waits for company. Bodies are durable before
+//! their messages come here.
 //!
 //! An error from the store latches [`Health`]: the group's callers and everybody after them are told that the spool is
-//! unhealthy. What was acknowledged before is safe; what was in the group is either wholly durable or wholly absent,
-//! which the next start finds out.
+//! unhealthy, but for those who say how a delivery went: they wait. The committer then tries once a second whether the
+//! disk works again. When it does, it opens the index anew, finds out what became of the group (each change is in it
+//! or not, as after a crash), stores what had to wait, and goes on.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-    thread,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
-    BodyPlace, Change, Claim, Lane, Lease, NewMessage, Phase, Settlement, SpoolError, State, Store,
-    StoreError, Tally, Waiting, lane::Lanes,
+    BodyPlace, Change, Event, Lane, Lease, Phase, SpoolError, State, Store, StoreError, Tally, Waiting,
+    bodies::Errand,
+    health::{Health, LatchOnPanic},
+    lane::Lanes,
+    operation::{Alteration, Answer, End, Granted, Operation, Stored},
+    store::{Moved, guarded},
 };
 use crate::{clock, message::MessageId, telemetry::Metrics};
 
 /// Operations committed together at most.
 const GROUP: usize = 512;
-/// When a damaged message that could not be put aside is tried again.
-const QUARANTINE_AGAIN: Duration = Duration::from_secs(60);
-/// No retry waits longer. A due time beyond it was stored by a clock that was ahead.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
-
-/// Why the spool takes no changes. Latched: set once, for the life of the process.
-#[derive(Debug, Default)]
-pub(super) struct Health(OnceLock<&'static str>);
-
-impl Health {
-    pub(super) fn reason(&self) -> Option<&'static str> {
-        self.0.get().copied()
-    }
-
-    fn latch(&self, reason: &'static str) {
-        // The first reason stays.
-        let _ = self.0.set(reason);
-    }
-}
-
-struct LatchOnPanic(Arc<Health>);
-
-impl Drop for LatchOnPanic {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.latch("the committer thread broke off");
-        }
-    }
-}
-
-pub(super) enum Operation {
-    Accept { message: Box<NewMessage>, answer: oneshot::Sender<Result<(), SpoolError>> },
-    Claim { id: MessageId, answer: oneshot::Sender<Result<Claim, SpoolError>> },
-    Settle { lease: Lease, settlement: Settlement, answer: oneshot::Sender<Result<(), SpoolError>> },
-}
+/// When a damaged message that could not be put aside is tried again, or one whose bounce could not be stored.
+const LATER: Duration = Duration::from_secs(60);
+/// How often an unhealthy spool tries whether the disk works again.
+const MEND_EVERY: Duration = Duration::from_secs(1);
+/// How often it says that it does not.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What the committer reports to while it works.
 pub(super) struct Context {
-    pub(super) events: mpsc::UnboundedSender<Waiting>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) errands: mpsc::WeakSender<Errand>,
     pub(super) health: Arc<Health>,
     pub(super) tally: Arc<Tally>,
     pub(super) metrics: Metrics,
@@ -72,40 +45,46 @@ pub(super) struct Context {
 }
 
 pub(super) struct Committer {
-    store: Box<dyn Store>,
-    context: Context,
-    lanes: Lanes,
+    pub(super) store: Box<dyn Store>,
+    pub(super) context: Context,
+    pub(super) lanes: Lanes,
+    /// Leases that workers of this process have.
+    pub(super) leases: HashMap<MessageId, u32>,
+    /// Settlements that wait for the disk to work again.
+    unsettled: Vec<Operation>,
+    /// Stored bodies of messages that were refused although the index may have them.
+    refused: Vec<(MessageId, BodyPlace)>,
 }
 
-/// What to do and to tell once a group is durable.
-enum Done {
-    Accepted {
-        waiting: Waiting,
-        len: u64,
-        answer: oneshot::Sender<Result<(), SpoolError>>,
-    },
-    Claimed {
-        claim: Claim,
-        lane: Arc<Lane>,
-        answer: oneshot::Sender<Result<Claim, SpoolError>>,
-    },
+/// What to tell once a group is durable.
+enum Effect {
+    Accepted(Waiting, u64),
+    Claimed(Granted),
     Settled {
         lane: Arc<Lane>,
         /// Octets that left, if the message did.
         left: Option<u64>,
         waiting: Option<Waiting>,
         bounce: Option<(Waiting, u64)>,
-        answer: oneshot::Sender<Result<(), SpoolError>>,
+        /// The settlement is another than was asked for, because of this.
+        because: Option<SpoolError>,
     },
+    Altered {
+        event: Event,
+        /// The tenant's octets that left.
+        left: Option<(Arc<Lane>, u64)>,
+    },
+    Nothing,
 }
 
 /// The changes of one group as they are worked out.
 #[derive(Default)]
 struct Group {
     changes: Vec<Change>,
-    done: Vec<Done>,
     /// States as this group leaves them; `None` for a message that leaves.
     states: HashMap<MessageId, Option<State>>,
+    /// Copies that their messages do not need.
+    useless: Vec<(MessageId, BodyPlace)>,
 }
 
 impl Committer {
@@ -115,8 +94,15 @@ impl Committer {
         context: Context,
         operations: mpsc::Receiver<Operation>,
     ) -> Result<MessageId, StoreError> {
-        let mut committer = Self { store, context, lanes: Lanes::default() };
-        let last = committer.recover()?;
+        let mut committer = Self {
+            store,
+            context,
+            lanes: Lanes::default(),
+            leases: HashMap::new(),
+            unsettled: Vec::new(),
+            refused: Vec::new(),
+        };
+        let last = committer.recover_at_start()?;
         thread::Builder::new()
             .name("spool-commit".into())
             .spawn(move || committer.run(operations))
@@ -125,301 +111,363 @@ impl Committer {
     }
 
     fn run(mut self, mut operations: mpsc::Receiver<Operation>) {
-        // Whoever asks for health is to learn that nobody answers any more.
-        let _latch = LatchOnPanic(self.context.health.clone());
-        let mut waiting = Vec::with_capacity(GROUP);
+        let _latch = LatchOnPanic(self.context.health.clone(), "the committer thread broke off");
+        let mut group = Vec::with_capacity(GROUP);
         while let Some(first) = operations.blocking_recv() {
-            waiting.push(first);
-            while waiting.len() < GROUP
+            group.push(first);
+            while group.len() < GROUP
                 && let Ok(operation) = operations.try_recv()
             {
-                waiting.push(operation);
+                group.push(operation);
             }
-            self.commit(waiting.drain(..));
+            self.commit(&mut group);
+            if self.context.health.reason().is_some() && !self.mend(&mut operations) {
+                return;
+            }
+            self.compact();
         }
     }
 
-    fn commit(&mut self, operations: impl ExactSizeIterator<Item = Operation>) {
-        let started = Instant::now();
-        let count = operations.len();
+    fn commit(&mut self, operations: &mut Vec<Operation>) {
+        let mut began = Instant::now();
         let mut group = Group::default();
-        for operation in operations {
-            self.plan(operation, &mut group);
+        let mut effects = Vec::with_capacity(operations.len());
+        for operation in &*operations {
+            if let Operation::Accept { new, .. } = operation {
+                began = began.min(new.since);
+            }
+            effects.push(self.plan(operation, &mut group));
         }
         let committed = match self.context.health.reason() {
             Some(reason) => Err(SpoolError::Unhealthy(reason)),
             None if group.changes.is_empty() => Ok(()),
-            None => self.store.commit(&mut group.changes).map_err(|e| self.latch(e)),
+            None => guarded(|| self.store.commit(&group.changes)).map_err(|e| self.latch(&e)),
         };
-        self.context.metrics.committed(count, started.elapsed());
-        for done in group.done {
+        self.context.metrics.committed(operations.len(), began.elapsed());
+        for (operation, effect) in operations.drain(..).zip(effects) {
             match &committed {
-                Ok(()) => self.answer(done),
-                Err(e) => done.fail(e.clone()),
+                Ok(()) => self.answer(operation, effect),
+                Err(error) => self.refuse(operation, error),
             }
+        }
+        if committed.is_ok() {
+            group.useless.iter().for_each(|(id, place)| self.store.discard(*id, *place));
         }
     }
 
-    fn latch(&self, error: StoreError) -> SpoolError {
-        let reason = match error {
-            StoreError::Unwritten { what, source } => {
-                warn!(what, error = %source, "a group of changes was not made; its callers will try again");
-                return SpoolError::Body(Arc::new(source));
-            }
-            StoreError::Io { what, .. } => what,
-            StoreError::Index(_) => "the index fails",
-        };
-        error!(%error, "the spool cannot write; no mail is accepted or delivered until it is opened anew");
-        self.context.health.latch(reason);
-        SpoolError::Unhealthy(reason)
+    fn latch(&self, error: &StoreError) -> SpoolError {
+        let reason = error.to_string();
+        if self.context.health.latch(&reason) {
+            error!(error = reason, "the spool cannot write; no mail is accepted or delivered until it can");
+        }
+        SpoolError::Unhealthy(reason.into())
+    }
+
+    /// Gives a segment that has become sparse to the other thread.
+    fn compact(&mut self) {
+        if let Some(segment) = self.store.sparse_segment()
+            && let Some(errands) = self.context.errands.upgrade()
+            && errands.try_send(Errand::Compact(segment)).is_err()
+        {
+            // That thread is busy with mail: the segment has to wait for the next start, others will come up before.
+            info!(segment, "a sparse segment is left for later");
+        }
     }
 
     // === working out the changes ===
 
-    fn plan(&mut self, operation: Operation, group: &mut Group) {
+    fn plan(&mut self, operation: &Operation, group: &mut Group) -> Result<Effect, SpoolError> {
         match operation {
-            Operation::Accept { message, answer } => {
-                let len = message.body.len();
-                let waiting = self.insert(*message, group);
-                group.done.push(Done::Accepted { waiting, len, answer });
+            Operation::Accept { new, .. } => {
+                let (waiting, len) = self.insert(new, group);
+                Ok(Effect::Accepted(waiting, len))
             }
-            Operation::Claim { id, answer } => match self.claim(id, group) {
-                Ok((claim, lane)) => group.done.push(Done::Claimed { claim, lane, answer }),
-                Err(e) => drop(answer.send(Err(e))),
+            Operation::Claim { id, .. } => self.claim(*id, group).map(Effect::Claimed),
+            Operation::Settle { lease, end, is_again, .. } => match self.leased(*lease, group) {
+                Ok((state, lane)) => Ok(self.settle(lease.id, state, lane, end, group)),
+                // The first time it was stored, after all.
+                Err(SpoolError::NoSuchMessage(_) | SpoolError::StaleLease(_)) if *is_again => {
+                    Ok(Effect::Nothing)
+                }
+                Err(error) => Err(error),
             },
-            Operation::Settle { lease, settlement, answer } => match self.leased(lease, group) {
-                Ok((state, lane)) => self.settle(lease.id, state, lane, settlement, answer, group),
-                Err(e) => drop(answer.send(Err(e))),
-            },
+            Operation::Alter { id, alteration, .. } => self.alter(*id, *alteration, group),
+            Operation::Moved(moved) => {
+                moved.iter().try_for_each(|moved| self.follow(moved, group))?;
+                Ok(Effect::Nothing)
+            }
+            Operation::Mend => Ok(Effect::Nothing),
         }
     }
 
-    fn insert(&mut self, new: NewMessage, group: &mut Group) -> Waiting {
-        let NewMessage { id, message, body } = new;
-        let lane = Lane { tenant: message.tenant.clone(), author: message.author.clone() };
-        let (lane_id, lane) = self.lanes.enter_new(lane, &mut group.changes);
+    fn insert(&mut self, new: &Stored, group: &mut Group) -> (Waiting, u64) {
+        let (lane_id, lane) = self.lanes.enter_new(&new.lane, &mut group.changes);
         // Ids never go back, the clock may: a message is due when it comes.
-        let due = id.accepted().min(clock::now());
+        let due = new.id.accepted().min(clock::now());
         let state = State {
             lane: lane_id,
             phase: Phase::Waiting { due },
             epoch: 0,
             attempts: 0,
             in_doubt: false,
-            body: BodyPlace { segment: None, offset: 0, len: body.len() },
+            body: new.place,
         };
-        group.changes.push(Change::Insert { id, message, state, body });
-        Waiting { id, lane, due }
+        group.states.insert(new.id, Some(state));
+        group.changes.push(Change::Insert { id: new.id, state });
+        (Waiting { id: new.id, lane, due }, new.place.len)
     }
 
-    fn claim(&mut self, id: MessageId, group: &mut Group) -> Result<(Claim, Arc<Lane>), SpoolError> {
-        let mut state = self.state(id, group)?;
-        if state.phase == Phase::Leased {
-            return Err(SpoolError::StaleLease(id));
+    fn claim(&mut self, id: MessageId, group: &mut Group) -> Result<Granted, SpoolError> {
+        let (was, lane) = self.state(id, group)?;
+        match was.phase {
+            Phase::Waiting { .. } => {}
+            Phase::Leased => return Err(SpoolError::StaleLease(id)),
+            Phase::Held => return Err(SpoolError::Held(id)),
         }
-        let damaged = |reason: &str| SpoolError::Damaged { id, reason: reason.into() };
-        let lane = self.lanes.lane(state.lane).ok_or_else(|| damaged("its lane is unknown"))?;
-        let message = self.store.message(id, state.body).map_err(|e| self.latch(e))?;
-        let Some(message) = message else {
-            let error = damaged("its envelope is unreadable");
-            self.store
-                .put_aside(id, state.body, &error.to_string())
-                .map_err(|e| SpoolError::Body(Arc::new(e)))?;
-            self.remove(id, state, group);
-            self.context.metrics.quarantined();
-            self.context.tally.tenant(&lane.tenant).leave(state.body.len);
-            warn!(%id, %error, "a damaged message is put aside");
-            return Err(error);
-        };
-        state.phase = Phase::Leased;
-        state.epoch = state.epoch.wrapping_add(1);
-        group.update(id, state);
-        let claim = Claim {
-            lease: Lease { id, epoch: state.epoch },
-            message: Arc::new(message),
-            body: self.store.body(id, state.body),
-            attempts: state.attempts,
-            in_doubt: state.in_doubt,
-        };
-        Ok((claim, lane))
+        let state = State { phase: Phase::Leased, epoch: was.epoch.wrapping_add(1), ..was };
+        group.update(id, was, state);
+        let lease = Lease { id, epoch: state.epoch };
+        Ok(Granted { lease, state, lane, record: self.store.record(id, state.body) })
     }
 
     fn leased(&self, lease: Lease, group: &Group) -> Result<(State, Arc<Lane>), SpoolError> {
-        let state = self.state(lease.id, group)?;
+        let (state, lane) = self.state(lease.id, group)?;
         if state.phase != Phase::Leased || state.epoch != lease.epoch {
             return Err(SpoolError::StaleLease(lease.id));
         }
-        // A lease is given with its lane only, and lanes in use stay.
-        let lane = self.lanes.lane(state.lane).ok_or(SpoolError::NoSuchMessage(lease.id))?;
         Ok((state, lane))
     }
 
-    fn settle(
+    fn settle(&mut self, id: MessageId, was: State, lane: Arc<Lane>, end: &End, group: &mut Group) -> Effect {
+        let later = End::Wait { due: clock::now() + LATER, counted: false, in_doubt: was.in_doubt };
+        let mut because = None;
+        let end = match end {
+            End::Quarantine { reason } => match self.store.put_aside(id, was.body, reason) {
+                Ok(()) => {
+                    warn!(%id, reason, "a damaged message is put aside");
+                    self.context.metrics.quarantined();
+                    &End::Leave { bounce: None }
+                }
+                Err(error) => {
+                    warn!(%id, reason, %error, "a damaged message cannot be put aside now");
+                    &later
+                }
+            },
+            End::Later(error) => {
+                because = Some(error.clone());
+                &later
+            }
+            end => end,
+        };
+        let (mut waiting, mut left, mut bounced) = (None, None, None);
+        match end {
+            End::Wait { due, counted, in_doubt } => {
+                let attempts = was.attempts.saturating_add(u16::from(*counted));
+                let phase = Phase::Waiting { due: *due };
+                group.update(id, was, State { phase, attempts, in_doubt: *in_doubt, ..was });
+                waiting = Some(Waiting { id, lane: lane.clone(), due: *due });
+            }
+            End::Leave { bounce } => {
+                self.remove(id, was, group);
+                left = Some(was.body.len);
+                bounced = bounce.as_ref().map(|bounce| self.insert(bounce, group));
+            }
+            End::Quarantine { .. } | End::Later(_) => {}
+        }
+        Effect::Settled { lane, left, waiting, bounce: bounced, because }
+    }
+
+    fn alter(
         &mut self,
         id: MessageId,
-        mut state: State,
-        lane: Arc<Lane>,
-        settlement: Settlement,
-        answer: oneshot::Sender<Result<(), SpoolError>>,
+        alteration: Alteration,
         group: &mut Group,
-    ) {
-        let (mut waiting, mut left, mut bounced) = (None, None, None);
-        let settlement = match settlement {
-            Settlement::Quarantine { reason } => self.quarantine(id, state, reason),
-            settlement => settlement,
+    ) -> Result<Effect, SpoolError> {
+        let (was, lane) = self.state(id, group)?;
+        if was.phase == Phase::Leased {
+            return Err(SpoolError::InDelivery(id));
+        }
+        let mut left = None;
+        let event = match alteration {
+            Alteration::Hold => {
+                group.update(id, was, State { phase: Phase::Held, ..was });
+                Event::Held { id, lane }
+            }
+            Alteration::Release => {
+                let due = clock::now();
+                group.update(id, was, State { phase: Phase::Waiting { due }, ..was });
+                Event::Waiting(Waiting { id, lane, due })
+            }
+            Alteration::Remove => {
+                self.remove(id, was, group);
+                left = Some((lane.clone(), was.body.len));
+                Event::Left { id, lane }
+            }
         };
-        match settlement {
-            Settlement::End { bounce } => {
-                self.remove(id, state, group);
-                left = Some(state.body.len);
-                bounced = bounce.map(|bounce| {
-                    let len = bounce.body.len();
-                    (self.insert(*bounce, group), len)
-                });
-            }
-            Settlement::Wait { due, counted, in_doubt } => {
-                state.phase = Phase::Waiting { due };
-                state.attempts = state.attempts.saturating_add(u16::from(counted));
-                state.in_doubt = in_doubt;
-                group.update(id, state);
-                waiting = Some(Waiting { id, lane: lane.clone(), due });
-            }
-            Settlement::Quarantine { .. } => {}
-        }
-        group.done.push(Done::Settled { lane, left, waiting, bounce: bounced, answer });
+        Ok(Effect::Altered { event, left })
     }
 
-    /// Puts a damaged message aside, after which it can end; or else it waits.
-    fn quarantine(&mut self, id: MessageId, state: State, reason: String) -> Settlement {
-        match self.store.put_aside(id, state.body, &reason) {
-            Ok(()) => {
-                warn!(%id, reason, "a damaged message is put aside");
-                self.context.metrics.quarantined();
-                Settlement::End { bounce: None }
+    /// The message's body is where its copy is, unless it has ended or moved meanwhile.
+    fn follow(&mut self, moved: &Moved, group: &mut Group) -> Result<(), SpoolError> {
+        match self.state(moved.id, group) {
+            Ok((was, _)) if was.body == moved.from => {
+                group.update(moved.id, was, State { body: moved.to, ..was });
             }
-            Err(error) => {
-                warn!(%id, reason, %error, "a damaged message cannot be put aside now");
-                let due = clock::now() + QUARANTINE_AGAIN;
-                Settlement::Wait { due, counted: false, in_doubt: state.in_doubt }
-            }
+            Ok(_) | Err(SpoolError::NoSuchMessage(_)) => group.useless.push((moved.id, moved.to)),
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
-    fn remove(&mut self, id: MessageId, state: State, group: &mut Group) {
+    fn remove(&mut self, id: MessageId, was: State, group: &mut Group) {
         group.states.insert(id, None);
-        group.changes.push(Change::Remove { id, body: state.body });
-        self.lanes.leave(state.lane, &mut group.changes);
+        group.changes.push(Change::Remove { id, was });
+        self.lanes.leave(was.lane, &mut group.changes);
     }
 
-    fn state(&self, id: MessageId, group: &Group) -> Result<State, SpoolError> {
+    fn state(&self, id: MessageId, group: &Group) -> Result<(State, Arc<Lane>), SpoolError> {
         let state = match group.states.get(&id) {
             Some(state) => *state,
-            None => self.store.state(id).map_err(|e| self.latch(e))?,
+            None => guarded(|| self.store.state(id)).map_err(|e| self.latch(&e))?,
         };
-        state.ok_or(SpoolError::NoSuchMessage(id))
+        let state = state.ok_or(SpoolError::NoSuchMessage(id))?;
+        // The start has made sure that every message's lane is there, and lanes in use stay.
+        let lane = self.lanes.lane(state.lane).ok_or(SpoolError::NoSuchMessage(id))?;
+        Ok((state, lane))
     }
 
     // === after the commit ===
 
-    fn answer(&self, done: Done) {
-        let tally = &self.context.tally;
-        match done {
-            Done::Accepted { waiting, len, answer } => {
+    fn answer(&mut self, operation: Operation, effect: Result<Effect, SpoolError>) {
+        // Whoever no longer waits for the answer changes nothing: what was asked for has been done.
+        match (operation, effect) {
+            (Operation::Claim { answer, .. }, Ok(Effect::Claimed(granted))) => {
+                self.context.tally.tenant(&granted.lane.tenant).lease();
+                self.leases.insert(granted.lease.id, granted.lease.epoch);
+                let _ = answer.send(Ok(granted));
+            }
+            (Operation::Claim { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
+            (Operation::Settle { lease, answer, .. }, effect) => {
+                if self.leases.get(&lease.id) == Some(&lease.epoch) {
+                    self.leases.remove(&lease.id);
+                }
+                self.tell(answer, effect);
+            }
+            (Operation::Accept { answer, .. }, effect) | (Operation::Alter { answer, .. }, effect) => {
+                self.tell(answer, effect)
+            }
+            (Operation::Claim { .. } | Operation::Moved(_) | Operation::Mend, _) => {}
+        }
+    }
+
+    fn tell(&self, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
+        let tally = self.context.tally.clone();
+        match effect {
+            Ok(Effect::Accepted(waiting, len)) => {
                 tally.tenant(&waiting.lane.tenant).enter(len);
-                // Somebody who no longer waits for the answer has the message in the spool all the same.
                 let _ = answer.send(Ok(()));
-                self.announce(waiting);
+                self.announce(Event::Waiting(waiting));
             }
-            Done::Claimed { claim, lane, answer } => {
-                tally.tenant(&lane.tenant).lease();
-                let _ = answer.send(Ok(claim));
-            }
-            Done::Settled { lane, left, waiting, bounce, answer } => {
+            Ok(Effect::Settled { lane, left, waiting, bounce, because }) => {
                 let tenant = tally.tenant(&lane.tenant);
                 tenant.release();
-                if let Some(len) = left {
-                    tenant.leave(len);
-                }
+                left.into_iter().for_each(|len| tenant.leave(len));
                 let bounce = bounce.map(|(waiting, len)| {
                     tally.tenant(&waiting.lane.tenant).enter(len);
                     waiting
                 });
+                let _ = answer.send(because.map_or(Ok(()), Err));
+                waiting.into_iter().chain(bounce).for_each(|waiting| self.announce(Event::Waiting(waiting)));
+            }
+            Ok(Effect::Altered { event, left }) => {
+                left.into_iter().for_each(|(lane, len)| tally.tenant(&lane.tenant).leave(len));
                 let _ = answer.send(Ok(()));
-                waiting.into_iter().chain(bounce).for_each(|waiting| self.announce(waiting));
+                self.announce(event);
+            }
+            Ok(Effect::Claimed(_) | Effect::Nothing) => drop(answer.send(Ok(()))),
+            Err(error) => drop(answer.send(Err(error))),
+        }
+    }
+
+    pub(super) fn announce(&self, event: Event) {
+        // Nobody listens while the relay stops: the next start finds the message in the store.
+        let _ = self.context.events.send(event);
+    }
+
+    // === while the disk does not work ===
+
+    /// Tells a caller that nothing was done, or lets it wait: how a delivery went must not be forgotten.
+    fn refuse(&mut self, operation: Operation, error: &SpoolError) {
+        match operation {
+            Operation::Accept { new, answer } => {
+                self.refused.push((new.id, new.place));
+                let _ = answer.send(Err(error.clone()));
+            }
+            Operation::Claim { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Operation::Alter { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Operation::Settle { lease, end, answer, .. } => {
+                self.unsettled.push(Operation::Settle { lease, end, answer, is_again: true });
+            }
+            Operation::Moved(moved) => self.refused.extend(moved.iter().map(|moved| (moved.id, moved.to))),
+            Operation::Mend => {}
+        }
+    }
+
+    /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants that.
+    fn mend(&mut self, operations: &mut mpsc::Receiver<Operation>) -> bool {
+        let (mut next_try, mut next_word) = (Instant::now(), Instant::now());
+        while let Some(reason) = self.context.health.reason() {
+            let error = SpoolError::Unhealthy(reason);
+            loop {
+                match operations.try_recv() {
+                    Ok(operation) => self.refuse(operation, &error),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => return false,
+                }
+            }
+            let now = Instant::now();
+            if now >= next_try {
+                match self.heal() {
+                    Ok(()) => continue,
+                    Err(error) if now >= next_word => {
+                        warn!(%error, "the spool still cannot write");
+                        next_word = now + SAY_EVERY;
+                    }
+                    Err(_) => {}
+                }
+                next_try = Instant::now() + MEND_EVERY;
+            }
+            thread::park_timeout(Duration::from_millis(20));
+        }
+        true
+    }
+
+    fn heal(&mut self) -> Result<(), StoreError> {
+        guarded(|| self.store.reopen())?;
+        self.recover_after_fault()?;
+        for (id, place) in std::mem::take(&mut self.refused) {
+            if guarded(|| self.store.state(id))?.is_none_or(|state| state.body != place) {
+                self.store.discard(id, place);
             }
         }
-    }
-
-    fn announce(&self, waiting: Waiting) {
-        // Nobody listens while the relay stops: the next start finds the message in the store.
-        let _ = self.context.events.send(waiting);
-    }
-
-    // === the start ===
-
-    fn recover(&mut self) -> Result<MessageId, StoreError> {
-        let started = Instant::now();
-        for (id, lane) in self.store.lanes()? {
-            self.lanes.add(id, Arc::new(lane));
+        self.context.health.healed();
+        info!(
+            results = self.unsettled.len(),
+            "the spool can write again; results of deliveries that waited are stored"
+        );
+        let mut unsettled = std::mem::take(&mut self.unsettled);
+        while !unsettled.is_empty() {
+            let rest = unsettled.split_off(unsettled.len().min(GROUP));
+            self.commit(&mut unsettled);
+            unsettled = rest;
         }
-        let mut found = Vec::new();
-        let damaged = self.store.load(&mut |id, state| found.push((id, state)))?;
-        (0..damaged).for_each(|_| self.context.metrics.quarantined());
-
-        let now = clock::now();
-        let retry_at = now + self.context.settle_after;
-        let mut changes = Vec::new();
-        let last = found.last().map_or(MessageId::first_at(clock::Timestamp::default()), |(id, _)| *id);
-        let (count, mut in_doubt) = (found.len(), 0);
-        for (id, mut state) in found {
-            let Some(lane) = self.lanes.lane(state.lane) else {
-                let put_aside = self.store.put_aside(id, state.body, "its lane is unknown");
-                warn!(%id, ?put_aside, "a damaged message is put aside: its lane is unknown");
-                self.context.metrics.quarantined();
-                if put_aside.is_ok() {
-                    changes.push(Change::Remove { id, body: state.body });
-                }
-                continue;
-            };
-            self.lanes.enter(state.lane);
-            let due = match state.phase {
-                Phase::Waiting { due } => due.min(now + LONGEST_WAIT),
-                Phase::Leased => {
-                    in_doubt += 1;
-                    // The attempt had begun, so it counts, and it may have gone out.
-                    state.attempts = state.attempts.saturating_add(1);
-                    state.in_doubt = true;
-                    state.phase = Phase::Waiting { due: retry_at };
-                    changes.push(Change::Update { id, state });
-                    retry_at
-                }
-            };
-            self.context.tally.tenant(&lane.tenant).enter(state.body.len);
-            self.announce(Waiting { id, lane, due });
-        }
-        self.lanes.drop_unused(&mut changes);
-        if !changes.is_empty() {
-            self.store.commit(&mut changes)?;
-        }
-        let took = started.elapsed();
-        info!(messages = count, in_doubt, damaged, ?took, "the spool is open");
-        Ok(last)
-    }
-}
-
-impl Done {
-    fn fail(self, error: SpoolError) {
-        // The callers may have gone away, which changes nothing.
-        match self {
-            Self::Accepted { answer, .. } | Self::Settled { answer, .. } => drop(answer.send(Err(error))),
-            Self::Claimed { answer, .. } => drop(answer.send(Err(error))),
-        }
+        Ok(())
     }
 }
 
 impl Group {
-    fn update(&mut self, id: MessageId, state: State) {
+    fn update(&mut self, id: MessageId, was: State, state: State) {
         self.states.insert(id, Some(state));
-        self.changes.push(Change::Update { id, state });
+        self.changes.push(Change::Update { id, was, state });
     }
 }

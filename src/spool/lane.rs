@@ -64,10 +64,10 @@ impl Lanes {
     }
 
     /// One more message of `lane`: its number, and the change that stores it if it is new.
-    pub(super) fn enter_new(&mut self, lane: Lane, changes: &mut Vec<Change>) -> (LaneId, Arc<Lane>) {
-        let known = self.by_lane.get_key_value(&lane).map(|(lane, id)| (*id, lane.clone()));
+    pub(super) fn enter_new(&mut self, lane: &Lane, changes: &mut Vec<Change>) -> (LaneId, Arc<Lane>) {
+        let known = self.by_lane.get_key_value(lane).map(|(lane, id)| (*id, lane.clone()));
         let (id, lane) = known.unwrap_or_else(|| {
-            let (id, lane) = (LaneId(self.last + 1), Arc::new(lane));
+            let (id, lane) = (LaneId(self.last + 1), Arc::new(lane.clone()));
             self.add(id, lane.clone());
             changes.push(Change::AddLane { id, lane: lane.clone() });
             (id, lane)
@@ -103,9 +103,10 @@ impl Lanes {
         let Some(used) = self.by_id.get_mut(&id) else { return };
         used.is_in_idle = false;
         if used.messages == 0 {
-            self.by_lane.remove(&used.lane);
+            let lane = used.lane.clone();
+            self.by_lane.remove(&lane);
             self.by_id.remove(&id);
-            changes.push(Change::DropLane(id));
+            changes.push(Change::DropLane { id, lane });
         }
     }
 }
@@ -121,9 +122,9 @@ mod tests {
     #[test]
     fn one_author_a_message_gathers_no_lanes_for_ever() {
         let (mut lanes, mut changes) = (Lanes::default(), Vec::new());
-        let busy = lanes.enter_new(lane(0), &mut changes).0;
+        let busy = lanes.enter_new(&lane(0), &mut changes).0;
         for n in 1..IDLE * 3 {
-            let (id, _) = lanes.enter_new(lane(n), &mut changes);
+            let (id, _) = lanes.enter_new(&lane(n), &mut changes);
             lanes.leave(id, &mut changes);
         }
         assert!(lanes.by_id.len() <= IDLE + 2 && lanes.by_lane.len() == lanes.by_id.len());
@@ -137,7 +138,7 @@ mod tests {
     fn a_lane_that_comes_and_goes_is_stored_once() {
         let (mut lanes, mut changes) = (Lanes::default(), Vec::new());
         for _ in 0..IDLE * 2 {
-            let (id, _) = lanes.enter_new(lane(1), &mut changes);
+            let (id, _) = lanes.enter_new(&lane(1), &mut changes);
             lanes.leave(id, &mut changes);
         }
         assert_eq!(changes.len(), 1);

@@ -4,13 +4,17 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
 
 use super::{
-    Body, BodyPlace, BodyReader, Change, Lane, LaneId, Message, State, Store, StoreError, body::Spill,
+    Body, BodyPlace, Change, Lane, LaneId, Message, State, Store, StoreError,
+    arriving::Spill,
+    store::{Arriving, Bodies, Compacted},
+    stored::StoredRecord,
 };
 use crate::message::MessageId;
 
@@ -20,15 +24,30 @@ pub struct MemoryStore(Arc<Mutex<Content>>);
 #[derive(Debug, Default)]
 struct Content {
     lanes: BTreeMap<LaneId, Lane>,
-    messages: BTreeMap<MessageId, (Message, State, Bytes)>,
+    states: BTreeMap<MessageId, State>,
+    bodies: BTreeMap<MessageId, (Arc<Message>, Bytes)>,
     quarantine: BTreeMap<MessageId, String>,
-    broken: bool,
+    fault: Option<Fault>,
+}
+
+/// What becomes of the commits of a broken store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is stored.
+    Lost,
+    /// It is stored, and an error answered all the same.
+    Stored,
 }
 
 impl MemoryStore {
     /// From now on every commit fails, as on a broken disk.
-    pub fn break_down(&self) {
-        self.content().broken = true;
+    pub fn break_down(&self, fault: Fault) {
+        self.content().fault = Some(fault);
+    }
+
+    /// The disk works again.
+    pub fn mend(&self) {
+        self.content().fault = None;
     }
 
     /// Messages put aside, with the reasons.
@@ -47,62 +66,103 @@ impl Store for MemoryStore {
         Spill::Never
     }
 
+    fn bodies(&self) -> io::Result<Box<dyn Bodies>> {
+        Ok(Box::new(self.clone()))
+    }
+
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
         Ok(self.content().lanes.iter().map(|(id, lane)| (*id, lane.clone())).collect())
     }
 
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
-        self.content().messages.iter().for_each(|(id, (_, state, _))| found(*id, *state));
+        self.content().states.iter().for_each(|(id, state)| found(*id, *state));
         Ok(0)
     }
 
+    fn rescue(&mut self, _: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError> {
+        Err(StoreError::Damaged("memory does not get damaged".into()))
+    }
+
+    fn sweep(&mut self) -> Result<(), StoreError> {
+        let mut content = self.content();
+        let Content { states, bodies, .. } = &mut *content;
+        bodies.retain(|id, _| states.contains_key(id));
+        Ok(())
+    }
+
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {
-        Ok(self.content().messages.get(&id).map(|(_, state, _)| *state))
+        Ok(self.content().states.get(&id).copied())
     }
 
-    fn message(&self, id: MessageId, _: BodyPlace) -> Result<Option<Message>, StoreError> {
-        Ok(self.content().messages.get(&id).map(|(message, ..)| message.clone()))
+    fn record(&self, id: MessageId, place: BodyPlace) -> StoredRecord {
+        StoredRecord::Memory { id, place, content: self.content().bodies.get(&id).cloned() }
     }
 
-    fn body(&self, id: MessageId, _: BodyPlace) -> BodyReader {
-        let bytes = self.content().messages.get(&id).map(|(.., body)| body.clone());
-        BodyReader::memory(id, bytes.unwrap_or_default())
-    }
-
-    fn put_aside(&mut self, id: MessageId, _: BodyPlace, reason: &str) -> std::io::Result<()> {
+    fn put_aside(&mut self, id: MessageId, _: BodyPlace, reason: &str) -> io::Result<()> {
         self.content().quarantine.insert(id, reason.to_owned());
         Ok(())
     }
 
-    fn commit(&mut self, changes: &mut [Change]) -> Result<(), StoreError> {
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let mut content = self.content();
-        if content.broken {
-            let source = std::io::Error::other("broken on purpose");
-            return Err(StoreError::Io { what: "cannot write", source });
+        let fault = content.fault;
+        if fault != Some(Fault::Lost) {
+            changes.iter().for_each(|change| content.apply(change));
         }
-        for change in changes {
-            content.apply(change);
+        content.works()
+    }
+
+    fn discard(&mut self, id: MessageId, _: BodyPlace) {
+        self.content().bodies.remove(&id);
+    }
+
+    fn sparse_segment(&mut self) -> Option<u32> {
+        None
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.content().works()
+    }
+}
+
+impl Bodies for MemoryStore {
+    fn store(&mut self, group: &mut [Arriving]) -> Result<(), StoreError> {
+        let mut content = self.content();
+        for Arriving { id, message, body, place } in group {
+            // This store's spill never lets a body become a file.
+            let Body::Memory(body) = body else { continue };
+            *place = BodyPlace { segment: None, offset: 0, len: body.bytes.len() as u64 };
+            content.bodies.insert(*id, (Arc::new(message.clone()), body.bytes.clone()));
         }
         Ok(())
+    }
+
+    fn compact(&mut self, _: u32) -> Result<Compacted, StoreError> {
+        Ok(Compacted { moved: Vec::new(), is_more: false })
     }
 }
 
 impl Content {
-    fn apply(&mut self, change: &mut Change) {
+    fn works(&self) -> Result<(), StoreError> {
+        match self.fault {
+            None => Ok(()),
+            Some(_) => {
+                Err(StoreError::Io { what: "cannot write", source: io::Error::other("broken on purpose") })
+            }
+        }
+    }
+
+    fn apply(&mut self, change: &Change) {
         match change {
             Change::AddLane { id, lane } => drop(self.lanes.insert(*id, Lane::clone(lane))),
-            Change::DropLane(id) => drop(self.lanes.remove(id)),
-            Change::Insert { id, message, state, body } => {
-                // This store's spill never lets a body become a file.
-                let Body::Memory(bytes) = body else { return };
-                self.messages.insert(*id, (message.clone(), *state, bytes.clone()));
+            Change::DropLane { id, .. } => drop(self.lanes.remove(id)),
+            Change::Insert { id, state } | Change::Update { id, state, .. } => {
+                self.states.insert(*id, *state);
             }
-            Change::Update { id, state } => {
-                if let Some((_, stored, _)) = self.messages.get_mut(id) {
-                    *stored = *state;
-                }
+            Change::Remove { id, .. } => {
+                self.states.remove(id);
+                self.bodies.remove(id);
             }
-            Change::Remove { id, .. } => drop(self.messages.remove(id)),
         }
     }
 }

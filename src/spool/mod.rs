@@ -7,27 +7,35 @@
 //! * A message is delivered under a [`Lease`]: [`Spool::claim`] stores "attempt N began" with a raised epoch before it
 //!   returns, and [`Spool::settle`] with an older epoch is refused. So two workers never both settle one message.
 //! * A settlement that ends a message and the bounce that follows from it are one transaction.
-//! * Every change goes through one committer thread, which makes whatever is waiting durable together (group commit).
-//!   An I/O error latches the spool unhealthy: changes are refused until it is opened anew, and callers stop accepting
-//!   and delivering.
+//! * Bodies go through one thread and every change of the index through another, the committer. Each makes whatever is
+//!   waiting durable together (group commit), one group after the other is at work.
+//! * An I/O error latches the spool unhealthy: changes are refused, and callers stop accepting and delivering. It heals by
+//!   itself when the disk works again. A settlement is not refused but waits for that: how a delivery went is known
+//!   once, and must not be forgotten.
 //! * After a crash, [`Spool::start`] releases the leases of the dead process. An attempt had begun under each of them, so
-//!   its outcome is unknown: the message waits for `settle_after` and carries [`Message`]'s `in_doubt` from then on.
+//!   its outcome is unknown: the message waits for `settle_after` and is [in doubt](Claim::in_doubt) from then on.
 //!   Bodies without an index record were never acknowledged, and are swept.
+//! * Damage stays alone: a damaged message is put aside, with a reason; a damaged index is made anew from the bodies.
 //!
-//! The committer works on a [`Store`]: [`DiskStore`] (sled as the index, bodies in files of their own) or
+//! Both threads work on a [`Store`]: [`DiskStore`] (sled as the index, bodies in segments and files beside it) or
 //! [`MemoryStore`], for tests. The spool knows no network and no tenant's configuration.
 //!
-//! Called by ingress (accept), by the scheduler (claim) and by the worker (settle).
+//! Called by ingress (accept), by the scheduler (claim), by the worker (settle) and by operators (hold, release, remove).
 
-mod body;
+mod arriving;
+mod bodies;
 mod body_record;
 mod committer;
 mod disk;
 mod free_space;
+mod health;
 mod lane;
 mod memory;
+mod operation;
 mod record;
+mod recovery;
 mod store;
+mod stored;
 mod tally;
 mod usage;
 
@@ -42,15 +50,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+};
 
-pub use body::{Body, BodyReader, BodyWriter, DamagedBody, OpenBody};
+pub use arriving::{Body, BodyWriter};
 pub use disk::{DiskStore, OpenError};
 pub use free_space::FreeSpace;
 pub use lane::{Lane, LaneId};
-pub use memory::MemoryStore;
+pub use memory::{Fault, MemoryStore};
 pub use record::{BodyPlace, Message, Phase, State};
-pub use store::{Change, Store, StoreError};
+pub use store::{Arriving, Bodies, Change, Compacted, Moved, Store, StoreError};
+pub use stored::{BodyReader, DamagedBody, OpenBody};
 pub use tally::{Tally, TenantTally};
 pub use usage::Usage;
 
@@ -59,29 +71,61 @@ use crate::{
     message::MessageId,
     telemetry::Metrics,
 };
-use committer::{Committer, Operation};
+use bodies::{Arrival, BodyThread, Errand, Then};
+use committer::Committer;
+use operation::{Alteration, Answer, End, Operation};
 
-/// Bodies up to this size are held in memory on their way in; larger ones go to a file of their own as they come.
+/// Bodies up to this size are held in memory on their way in and out.
 pub const SMALL_BODY: usize = 64 * 1024;
+/// Bodies up to this size share segments; larger ones have a file of their own, and so have those over [`SMALL_BODY`] when
+/// many come in at once.
+pub const SEGMENT_BODY: usize = 512 * 1024;
 
-/// Operations that wait for the committer before callers have to wait to hand theirs over.
+/// Operations that wait for a thread before callers have to wait to hand theirs over.
 const WAITING_OPERATIONS: usize = 1024;
 
-/// The spool. Cheap to clone; the committer ends when the last clone is gone.
+/// The spool. Cheap to clone; its threads end when the last clone is gone.
 #[derive(Clone)]
 pub struct Spool {
+    errands: mpsc::Sender<Errand>,
     operations: mpsc::Sender<Operation>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    health: Arc<committer::Health>,
+    health: Arc<health::Health>,
     tally: Arc<Tally>,
     last_id: AtomicU64,
-    spill: body::Spill,
+    room: arriving::Room,
 }
 
-/// A message that waits for its turn. The receiving end of these events is the scheduler.
+/// What the scheduler has to know. A message may be told of again; the last word counts.
+#[derive(Debug, Clone)]
+pub enum Event {
+    Waiting(Waiting),
+    /// By an operator.
+    Held {
+        id: MessageId,
+        lane: Arc<Lane>,
+    },
+    /// It has left without ever having been claimed for that.
+    Left {
+        id: MessageId,
+        lane: Arc<Lane>,
+    },
+}
+
+impl Event {
+    /// The message that waits, if that is the news.
+    pub fn waiting(self) -> Option<Waiting> {
+        match self {
+            Self::Waiting(waiting) => Some(waiting),
+            Self::Held { .. } | Self::Left { .. } => None,
+        }
+    }
+}
+
+/// A message that waits for its turn.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     pub id: MessageId,
@@ -137,83 +181,127 @@ pub struct NewMessage {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SpoolError {
     #[error("the spool is unhealthy: {0}")]
-    Unhealthy(&'static str),
+    Unhealthy(Arc<str>),
     #[error("no message {0} in the spool")]
     NoSuchMessage(MessageId),
     #[error("message {0} is leased to somebody else")]
     StaleLease(MessageId),
+    #[error("message {0} is held")]
+    Held(MessageId),
+    #[error("message {0} is being delivered just now")]
+    InDelivery(MessageId),
     #[error("message {id} is damaged: {reason}")]
     Damaged { id: MessageId, reason: String },
+    /// It is leased all the same: the caller decides what becomes of it.
+    #[error("message {} cannot be read now: {reason}", lease.id)]
+    Unreadable { lease: Lease, in_doubt: bool, reason: String },
     #[error("cannot write the body: {0}")]
     Body(Arc<std::io::Error>),
     #[error("the spool is closed")]
     Closed,
 }
 
-impl NewMessage {
-    /// Whatever comes into the spool is sealed before the committer gets it.
-    async fn seal(&mut self) -> Result<(), SpoolError> {
-        self.body.seal(self.id, &self.message).await
-    }
-}
-
 impl Spool {
-    /// Takes over `store` and returns the spool with the stream of messages that wait: first those found in the store,
-    /// oldest first, then each that is accepted or rescheduled.
+    /// Takes over `store` and returns the spool with the stream of what the scheduler has to know: first the messages found
+    /// in the store, oldest first, then each change.
     ///
     /// `settle_after` is how long a message waits whose attempt was under way when the last process died.
     pub fn start(
         store: impl Store,
         settle_after: Duration,
         metrics: Metrics,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Waiting>), StoreError> {
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), StoreError> {
+        let (errands, waiting_errands) = mpsc::channel(WAITING_OPERATIONS);
         let (operations, waiting_operations) = mpsc::channel(WAITING_OPERATIONS);
-        let (events, waiting) = mpsc::unbounded_channel();
-        let health = Arc::new(committer::Health::default());
+        let (events, heard) = mpsc::unbounded_channel();
+        let health = Arc::new(health::Health::default());
         let tally = Arc::new(Tally::default());
-        let spill = store.spill();
-        let last_id = Committer::start(
-            Box::new(store),
-            committer::Context {
-                events,
-                health: health.clone(),
-                tally: tally.clone(),
-                metrics,
-                settle_after,
-            },
-            waiting_operations,
-        )?;
+        let room = arriving::Room::new(store.spill());
+        let bodies = store
+            .bodies()
+            .map_err(|source| StoreError::Io { what: "cannot get ready to take bodies in", source })?;
+        let context = committer::Context {
+            events,
+            errands: errands.downgrade(),
+            health: health.clone(),
+            tally: tally.clone(),
+            metrics,
+            settle_after,
+        };
+        let last_id = Committer::start(Box::new(store), context, waiting_operations)?;
+        BodyThread::start(bodies, waiting_errands, operations.clone(), health.clone())?;
         let last_id = AtomicU64::new(u64::from_be_bytes(last_id.to_bytes()));
-        Ok((Self { operations, shared: Arc::new(Shared { health, tally, last_id, spill }) }, waiting))
+        Ok((Self { errands, operations, shared: Arc::new(Shared { health, tally, last_id, room }) }, heard))
     }
 
     /// Begins a message: gives it its id, which `Received` needs, and a place to write its body to.
     pub fn begin(&self) -> (MessageId, BodyWriter) {
         let id = self.next_id();
-        (id, BodyWriter::new(id, self.shared.spill.clone()))
+        (id, BodyWriter::new(id, self.shared.room.clone()))
     }
 
     /// Makes a message durable. When this returns `Ok`, it may be acknowledged.
-    pub async fn accept(&self, mut message: NewMessage) -> Result<(), SpoolError> {
-        message.seal().await?;
-        self.ask(|answer| Operation::Accept { message: Box::new(message), answer }).await?
+    pub async fn accept(&self, message: NewMessage) -> Result<(), SpoolError> {
+        self.store(message, |answer| Then::Accept { answer }).await
     }
 
-    /// Leases a message that waits, and stores that an attempt begins.
+    /// Leases a message that waits, stores that an attempt begins, and reads whose it is. One that is damaged is put aside.
     pub async fn claim(&self, id: MessageId) -> Result<Claim, SpoolError> {
-        self.ask(|answer| Operation::Claim { id, answer }).await?
+        let granted = self.ask(|answer| Operation::Claim { id, answer }).await?;
+        let (lease, state) = (granted.lease, granted.state);
+        let read = spawn_blocking(move || granted.record.read()).await;
+        let read = read.unwrap_or_else(|e| Err(DamagedBody::Io(id, std::io::Error::other(e))));
+        match read {
+            Ok((message, body)) => {
+                Ok(Claim { lease, message, body, attempts: state.attempts, in_doubt: state.in_doubt })
+            }
+            Err(damaged) if damaged.is_certain() => {
+                let reason = damaged.to_string();
+                self.settle(lease, Settlement::Quarantine { reason: reason.clone() }).await?;
+                Err(SpoolError::Damaged { id, reason })
+            }
+            Err(unreadable) => {
+                let (in_doubt, reason) = (state.in_doubt, unreadable.to_string());
+                Err(SpoolError::Unreadable { lease, in_doubt, reason })
+            }
+        }
     }
 
-    /// Stores what became of a message under `lease`.
-    pub async fn settle(&self, lease: Lease, mut settlement: Settlement) -> Result<(), SpoolError> {
-        if let Settlement::End { bounce: Some(bounce) } = &mut settlement {
-            bounce.seal().await?;
+    /// Stores what became of a message under `lease`. While the spool is unhealthy, this waits.
+    pub async fn settle(&self, lease: Lease, settlement: Settlement) -> Result<(), SpoolError> {
+        match settlement {
+            Settlement::End { bounce: Some(bounce) } => {
+                self.store(*bounce, |answer| Then::Settle { lease, answer }).await
+            }
+            settlement => {
+                let end = End::without_bounce(settlement);
+                let settle = |answer| Operation::Settle { lease, end, answer, is_again: false };
+                self.ask_whatever_the_health(settle).await
+            }
         }
-        self.ask(|answer| Operation::Settle { lease, settlement, answer }).await?
+    }
+
+    /// Keeps a message that waits from being delivered, until it is [released](Self::release).
+    pub async fn hold(&self, id: MessageId) -> Result<(), SpoolError> {
+        self.alter(id, Alteration::Hold).await
+    }
+
+    /// Makes a message due now, whether it was held or waited for its time.
+    pub async fn release(&self, id: MessageId) -> Result<(), SpoolError> {
+        self.alter(id, Alteration::Release).await
+    }
+
+    /// Removes a message that waits or is held, without telling its sender.
+    pub async fn remove(&self, id: MessageId) -> Result<(), SpoolError> {
+        self.alter(id, Alteration::Remove).await
+    }
+
+    async fn alter(&self, id: MessageId, alteration: Alteration) -> Result<(), SpoolError> {
+        self.ask(|answer| Operation::Alter { id, alteration, answer }).await
     }
 
     /// Why the spool takes no changes, if it does not.
-    pub fn unhealthy(&self) -> Option<&'static str> {
+    pub fn unhealthy(&self) -> Option<Arc<str>> {
         self.shared.health.reason()
     }
 
@@ -234,15 +322,34 @@ impl Spool {
         MessageId::from_bytes(floor.max(last + 1).to_be_bytes())
     }
 
-    async fn ask<T>(
+    /// Stores the body, and then does what its message is for.
+    async fn store(
         &self,
-        operation: impl FnOnce(oneshot::Sender<Result<T, SpoolError>>) -> Operation,
-    ) -> Result<Result<T, SpoolError>, SpoolError> {
-        if let Some(reason) = self.unhealthy() {
-            return Err(SpoolError::Unhealthy(reason));
+        mut new: NewMessage,
+        then: impl FnOnce(Answer<()>) -> Then,
+    ) -> Result<(), SpoolError> {
+        new.body.seal(new.id, &new.message).await?;
+        let NewMessage { id, message, body } = new;
+        let place = BodyPlace { segment: None, offset: 0, len: body.len() };
+        let (answer, answered) = oneshot::channel();
+        let arrival = Arrival { arriving: Arriving { id, message, body, place }, then: then(answer) };
+        self.errands.send(Errand::Store(Box::new(arrival))).await.map_err(|_| SpoolError::Closed)?;
+        answered.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    async fn ask<T>(&self, operation: impl FnOnce(Answer<T>) -> Operation) -> Result<T, SpoolError> {
+        match self.unhealthy() {
+            Some(reason) => Err(SpoolError::Unhealthy(reason)),
+            None => self.ask_whatever_the_health(operation).await,
         }
+    }
+
+    async fn ask_whatever_the_health<T>(
+        &self,
+        operation: impl FnOnce(Answer<T>) -> Operation,
+    ) -> Result<T, SpoolError> {
         let (answer, answered) = oneshot::channel();
         self.operations.send(operation(answer)).await.map_err(|_| SpoolError::Closed)?;
-        answered.await.map_err(|_| SpoolError::Closed)
+        answered.await.map_err(|_| SpoolError::Closed)?
     }
 }

@@ -38,8 +38,13 @@ pub struct State {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    Waiting { due: Timestamp },
+    Waiting {
+        due: Timestamp,
+    },
+    /// A worker has it; an attempt has begun.
     Leased,
+    /// By an operator, until an operator releases it.
+    Held,
 }
 
 /// Where a body is.
@@ -53,7 +58,7 @@ pub struct BodyPlace {
     pub len: u64,
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Octets of an encoded state.
 pub(super) const STATE_LEN: usize = 44;
 
@@ -63,10 +68,11 @@ impl State {
         let (phase, due) = match self.phase {
             Phase::Waiting { due } => (0, due.as_millis()),
             Phase::Leased => (1, 0),
+            Phase::Held => (2, 0),
         };
         let mut out = [0; STATE_LEN];
         out[0] = VERSION;
-        out[1] = phase | u8::from(self.in_doubt) << 1 | u8::from(self.body.segment.is_some()) << 2;
+        out[1] = phase | u8::from(self.in_doubt) << 2 | u8::from(self.body.segment.is_some()) << 3;
         out[2..4].copy_from_slice(&self.attempts.to_be_bytes());
         out[4..8].copy_from_slice(&self.lane.0.to_be_bytes());
         out[8..12].copy_from_slice(&self.epoch.to_be_bytes());
@@ -85,21 +91,23 @@ impl State {
         let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         // The index has checksums of its own; this one is against a record that is another's or half written.
-        if bytes[0] != VERSION || bytes[1] > 7 || u32_at(40)? != crc32fast::hash(&bytes[..40]) {
+        if bytes[0] != VERSION || bytes[1] > 15 || u32_at(40)? != crc32fast::hash(&bytes[..40]) {
             return None;
         }
-        let phase = match bytes[1] & 1 {
+        let phase = match bytes[1] & 3 {
             0 => Phase::Waiting { due: Timestamp::from_millis(u64_at(12)?) },
-            _ => Phase::Leased,
+            1 => Phase::Leased,
+            2 => Phase::Held,
+            _ => return None,
         };
         Some(Self {
             lane: LaneId(u32_at(4)?),
             phase,
             epoch: u32_at(8)?,
             attempts: u16::from_be_bytes([bytes[2], bytes[3]]),
-            in_doubt: bytes[1] & 2 != 0,
+            in_doubt: bytes[1] & 4 != 0,
             body: BodyPlace {
-                segment: if bytes[1] & 4 != 0 { Some(u32_at(20)?) } else { None },
+                segment: if bytes[1] & 8 != 0 { Some(u32_at(20)?) } else { None },
                 offset: u64_at(24)?,
                 len: u64_at(32)?,
             },
@@ -129,11 +137,14 @@ mod tests {
         #[test]
         fn state_and_back(
             (lane, epoch, attempts, in_doubt) in any::<(u32, u32, u16, bool)>(),
-            due in proptest::option::of(any::<u64>()),
+            phase in prop_oneof![
+                any::<u64>().prop_map(|ms| Phase::Waiting { due: Timestamp::from_millis(ms) }),
+                Just(Phase::Leased),
+                Just(Phase::Held),
+            ],
             segment in proptest::option::of(any::<u32>()),
             (offset, len) in any::<(u64, u64)>(),
         ) {
-            let phase = due.map_or(Phase::Leased, |ms| Phase::Waiting { due: Timestamp::from_millis(ms) });
             let body = BodyPlace { segment, offset, len };
             let state = State { lane: LaneId(lane), phase, epoch, attempts, in_doubt, body };
             prop_assert_eq!(State::decode(&state.encode()), Some(state));

@@ -34,6 +34,15 @@ impl Tally {
         tenants.entry(name.clone()).or_default().clone()
     }
 
+    /// Counts from zero.
+    pub(super) fn clear(&self) {
+        for (_, tenant) in self.tenants() {
+            for counter in [&tenant.messages, &tenant.leased, &tenant.bytes] {
+                counter.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Every tenant that has or had messages.
     pub fn tenants(&self) -> Vec<(TenantName, Arc<TenantTally>)> {
         let tenants = self.tenants.read().unwrap_or_else(|e| e.into_inner());

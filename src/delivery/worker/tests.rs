@@ -9,7 +9,7 @@ use crate::{
     message::{BodyKind, Envelope, MessageId},
     network::Clients,
     sandbox::{self, Action, Directory, Fault, On, Options, Service, StatusFault},
-    spool::{DiskStore, Lane, Message, NewMessage, Waiting},
+    spool::{DiskStore, Event, Message, NewMessage},
     telemetry::Ingress,
 };
 
@@ -28,7 +28,7 @@ struct Bench {
     service: Service,
     worker: Worker,
     spool: Spool,
-    waiting: mpsc::UnboundedReceiver<Waiting>,
+    waiting: mpsc::UnboundedReceiver<Event>,
     metrics: Metrics,
     dir: TempDir,
 }
@@ -89,16 +89,16 @@ impl Bench {
             bounce_of: None,
         };
         self.spool.accept(NewMessage { id, message, body: body.finish().await.unwrap() }).await.unwrap();
-        self.waiting.recv().await.unwrap();
+        self.waiting.recv().await.unwrap().waiting().unwrap();
         id
     }
 
     /// Has the message carried; answers the verdict, and after how long it is due again.
     async fn carry(&mut self, id: MessageId, early: &Early) -> (Verdict, Duration) {
         let mailbox: MailboxAddress = "a@contoso.example".parse().unwrap();
-        let lane = Arc::new(Lane { tenant: "contoso".parse().unwrap(), author: mailbox.clone() });
-        let verdict = self.worker.carry(Job { id, lane, mailbox, task: Task::Deliver }, early).await;
-        let waiting = self.waiting.recv().await.unwrap();
+        let tenant = "contoso".parse().unwrap();
+        let verdict = self.worker.carry(Job { id, tenant, mailbox, task: Task::Deliver }, early).await;
+        let waiting = self.waiting.recv().await.unwrap().waiting().unwrap();
         assert_eq!(waiting.id, id);
         (verdict, waiting.due.since(clock::now()))
     }
@@ -136,7 +136,7 @@ async fn a_throttled_message_waits_as_long_as_its_mailbox_and_nothing_was_resent
     let lease = bench.spool.claim(id).await.unwrap().lease;
     let in_doubt = Settlement::Wait { due: clock::now(), counted: true, in_doubt: true };
     bench.spool.settle(lease, in_doubt).await.unwrap();
-    bench.waiting.recv().await.unwrap();
+    bench.waiting.recv().await.unwrap().waiting().unwrap();
 
     bench.answers(StatusFault::new(429, "TooManyRequests").retry_after("100"));
     let early = Early::unheard();
@@ -157,7 +157,7 @@ async fn a_throttled_message_waits_as_long_as_its_mailbox_and_nothing_was_resent
 #[tokio::test]
 async fn a_body_that_cannot_be_read_now_waits_and_costs_no_attempt() {
     let mut bench = Bench::new().await;
-    let id = bench.accept(1, 100_000).await;
+    let id = bench.accept(1, 600_000).await;
     // A folder can be opened and not read, which says nothing about the message.
     let body = bench.dir.path().join("spool/body/large").join(id.to_string());
     std::fs::rename(&body, bench.dir.path().join("aside")).unwrap();
@@ -165,6 +165,8 @@ async fn a_body_that_cannot_be_read_now_waits_and_costs_no_attempt() {
     let (verdict, wait) = bench.carry(id, &Early::unheard()).await;
     assert_eq!(verdict, Verdict::Done);
     assert!(wait > MINUTE - SECOND * 10 && wait <= MINUTE, "{wait:?}");
+    std::fs::remove_dir(&body).unwrap();
+    std::fs::rename(bench.dir.path().join("aside"), &body).unwrap();
     let claim = bench.spool.claim(id).await.unwrap();
     assert_eq!((claim.attempts, claim.in_doubt), (0, false));
 }
@@ -174,7 +176,7 @@ async fn a_bounce_that_cannot_be_written_leaves_its_message_waiting() {
     let mut bench = Bench::new().await;
     bench.answers(StatusFault::new(400, "ErrorInvalidRecipients"));
     // A bounce of so many recipients is too large to be held in memory.
-    let id = bench.accept(900, 0).await;
+    let id = bench.accept(9000, 0).await;
     std::fs::remove_dir_all(bench.dir.path().join("spool/body/large")).unwrap();
     let (verdict, wait) = bench.carry(id, &Early::unheard()).await;
     assert_eq!(verdict, Verdict::Done);
@@ -191,7 +193,7 @@ async fn a_panic_leaves_its_message_waiting_and_in_doubt() {
     let broken = Broken { lease: claim.lease, attempts: claim.attempts, in_doubt: true };
     let delivery = async { panic!("this is part of the test") };
     assert_eq!(bench.worker.unless_it_panics(delivery, broken).await, Verdict::Done);
-    let waiting = bench.waiting.recv().await.unwrap();
+    let waiting = bench.waiting.recv().await.unwrap().waiting().unwrap();
     assert!(waiting.due > clock::now() + SETTLE_AFTER);
     let claim = bench.spool.claim(id).await.unwrap();
     assert_eq!((claim.attempts, claim.in_doubt), (1, true));

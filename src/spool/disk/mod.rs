@@ -4,8 +4,8 @@
 //! spool/
 //!   LOCK               held by the process that has the spool open
 //!   VERSION            of this layout
-//!   index/             sled: lanes, states, envelopes; small values only
-//!   body/N.seg         segments: small bodies, appended by the committer
+//!   index/             sled: lanes and states; small values only
+//!   body/N.seg         segments: bodies, appended one group after the other, each with its envelope
 //!   body/large/ID      one file for each large body
 //!   quarantine/        what was damaged, with the reason beside it
 //! ```
@@ -14,9 +14,12 @@
 //! index written and synced. Only then does anything that removes run: a body whose removal did not happen is found at
 //! the next start to belong to nobody, and swept.
 
+mod appender;
 mod index;
 mod quarantine;
-mod segment;
+mod rescue;
+mod segments;
+mod walk;
 
 use std::{
     collections::HashSet,
@@ -29,24 +32,33 @@ use std::{
 use tracing::{info, warn};
 
 use self::{
-    index::{Index, Indexed},
-    quarantine::Found,
-    segment::Segments,
+    appender::Appender,
+    index::{Index, Sum},
+    segments::{BodyFile, Segments},
 };
 use super::{
-    Body, BodyPlace, BodyReader, Change, Lane, LaneId, Message, State, Store, StoreError, body::Spill,
+    BodyPlace, Change, Lane, LaneId, State, Store, StoreError,
+    arriving::Spill,
     body_record::RecordHeader,
+    store::{Bodies, guarded},
+    stored::StoredRecord,
 };
 use crate::message::MessageId;
 
-const VERSION: &str = "m365-relay spool 1\n";
+const VERSION: &str = "m365-relay spool 2\n";
 
 pub struct DiskStore {
-    index: Index,
-    segments: Segments,
+    /// `None`: it cannot be opened, or is about to be opened anew.
+    index: Option<Index>,
+    /// Why not.
+    broken: String,
+    /// What the lanes amount to that were read last.
+    lanes: Sum,
+    segments: Arc<Segments>,
     large: Arc<Path>,
-    large_dir: File,
     root: PathBuf,
+    /// Nothing is on its way in yet, so what nobody has may be counted and swept.
+    is_starting: bool,
     /// Releases the lock when the store is dropped, and not before.
     _lock: File,
 }
@@ -64,7 +76,7 @@ pub enum OpenError {
 }
 
 impl DiskStore {
-    /// Opens the spool in `root`, or makes a new one there.
+    /// Opens the spool in `root`, or makes a new one there. A damaged index is no error: a start makes it anew.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let io_at = |path: &Path| {
             let path = path.to_path_buf();
@@ -77,10 +89,25 @@ impl DiskStore {
         }
         let lock = lock(&root.join("LOCK"))?;
         check_version(&root.join("VERSION"))?;
-        let at_index = |source| OpenError::Store { path: index_dir.clone(), source };
-        let index = Index::open(&index_dir).map_err(at_index)?;
-        let segments =
-            Segments::open(&body).map_err(|source| OpenError::Store { path: body.clone(), source })?;
+        let segments = Segments::open(&body).map_err(io_at(&body))?;
+        let mut store = Self {
+            index: None,
+            broken: String::new(),
+            lanes: Sum::default(),
+            segments: Arc::new(segments),
+            large: large.clone().into(),
+            root: root.to_path_buf(),
+            is_starting: true,
+            _lock: lock,
+        };
+        let has_bodies = store.has_bodies().map_err(io_at(&body))?;
+        match guarded(|| Index::open(&index_dir, !has_bodies)) {
+            Ok(index) => store.index = Some(index),
+            Err(source) if is_disk(&source) => {
+                return Err(OpenError::Store { path: index_dir, source });
+            }
+            Err(damage) => store.broken = damage.to_string(),
+        }
         for dir in [root, &body, &large] {
             sync_dir(dir).map_err(io_at(dir))?;
         }
@@ -90,94 +117,58 @@ impl DiskStore {
                 root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             sync_dir(parent).map_err(io_at(parent))?;
         }
-        let large_dir = File::open(&large).map_err(io_at(&large))?;
-        Ok(Self { index, segments, large: large.into(), large_dir, root: root.to_path_buf(), _lock: lock })
+        Ok(store)
     }
 
-    fn path(&self, id: MessageId, place: BodyPlace) -> Arc<Path> {
-        match place.segment {
-            Some(segment) => self.segments.path(segment),
-            None => self.large_path(id).into(),
-        }
+    fn has_bodies(&self) -> io::Result<bool> {
+        Ok(!self.segments.numbers().is_empty() || fs::read_dir(&self.large)?.next().is_some())
     }
 
-    /// The envelope that is stored with the body.
-    fn message_with_body(&self, id: MessageId, place: BodyPlace) -> io::Result<Option<Message>> {
-        let file = File::open(self.path(id, place))?;
-        match RecordHeader::read(&file, place.offset)? {
-            Some(header) if header.id == id => header.read_message(&file, place.offset),
-            _ => Ok(None),
-        }
+    fn index(&self) -> Result<&Index, StoreError> {
+        self.index.as_ref().ok_or_else(|| self.no_index())
     }
 
-    fn quarantine(&self, id: MessageId, body: Option<Found>, reason: &str) -> io::Result<()> {
-        let message = match self.index.message(id).map_err(io::Error::other)? {
-            Indexed::Here(message) => Some(message),
-            Indexed::WithBody | Indexed::Unreadable => None,
-        };
-        quarantine::put_aside(&self.root, id, message.as_ref(), body, reason)
+    fn no_index(&self) -> StoreError {
+        if self.broken.is_empty() { StoreError::Closed } else { StoreError::Damaged(self.broken.clone()) }
     }
 
     fn large_path(&self, id: MessageId) -> PathBuf {
         self.large.join(id.to_string())
     }
 
+    /// Whether there is a file that is long enough for this body. Its checksum is compared when it is read.
+    fn is_there(&self, id: MessageId, place: BodyPlace) -> bool {
+        match place.segment {
+            Some(segment) => self.segments.holds(segment, place),
+            None => fs::metadata(self.large_path(id))
+                .is_ok_and(|file| file.len() >= place.len.saturating_add(RecordHeader::LEN as u64)),
+        }
+    }
+
+    /// What is no longer needed goes. A failure leaves an orphan for the next start.
+    fn release(&self, id: MessageId, body: BodyPlace, ended: bool) {
+        match body.segment {
+            Some(segment) => self.segments.release(id, segment, body, ended),
+            None => {
+                if let Err(error) = fs::remove_file(self.large_path(id)) {
+                    warn!(%id, %error, "cannot remove a body that is no longer needed");
+                }
+            }
+        }
+    }
+
     /// Removes large bodies that no message has: they were never acknowledged, or their message has ended.
-    fn sweep(&self, is_live: impl Fn(MessageId) -> bool) -> io::Result<usize> {
+    fn sweep_large(&self, live: &HashSet<MessageId>) -> io::Result<usize> {
         let mut swept = 0;
         for entry in fs::read_dir(&self.large)? {
             let entry = entry?;
-            let live = entry.file_name().to_str().and_then(|name| name.parse().ok()).is_some_and(&is_live);
-            if !live {
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if !id.is_some_and(|id| live.contains(&id)) {
                 fs::remove_file(entry.path())?;
                 swept += 1;
             }
         }
         Ok(swept)
-    }
-
-    fn store_bodies(&mut self, changes: &mut [Change]) -> Result<(), StoreError> {
-        let cannot = "cannot write bodies";
-        let unwritten = |source| StoreError::Unwritten { what: "cannot begin a segment", source };
-        self.segments.prepare(changes).map_err(unwritten)?;
-        self.segments.append(changes).map_err(io_error(cannot))?;
-        if changes.iter().any(|change| matches!(change, Change::Insert { body: Body::File(_), .. })) {
-            self.large_dir.sync_all().map_err(io_error(cannot))?;
-        }
-        Ok(())
-    }
-
-    /// Where the octets of a body are that may be damaged; `None` if there are none.
-    fn find(&self, id: MessageId, place: BodyPlace) -> Option<Found> {
-        match place.segment {
-            Some(segment) => {
-                let path = Path::new(&*self.segments.path(segment)).into();
-                Some(Found::Within { path, offset: place.offset, body_len: place.len })
-            }
-            None => {
-                Some(self.large_path(id)).filter(|path| path.exists()).map(|path| Found::Own(path.into()))
-            }
-        }
-    }
-
-    /// A message whose state is unreadable: nobody knows where its body is, but the body knows whose it is.
-    fn search(&self, id: MessageId) -> io::Result<Option<Found>> {
-        let own = BodyPlace { segment: None, offset: 0, len: 0 };
-        if let Some(found) = self.find(id, own) {
-            return Ok(Some(found));
-        }
-        Ok(self.segments.find(id)?.and_then(|place| self.find(id, place)))
-    }
-
-    /// After the commit: what is no longer needed goes. A failure leaves an orphan for the next start.
-    fn release(&mut self, id: MessageId, body: BodyPlace) {
-        let released = match body.segment {
-            Some(segment) => self.segments.release(segment),
-            None => fs::remove_file(self.large_path(id)),
-        };
-        if let Err(error) = released {
-            warn!(%id, %error, "cannot remove a body that is no longer needed");
-        }
     }
 }
 
@@ -186,96 +177,148 @@ impl Store for DiskStore {
         Spill::Folder(self.large.clone())
     }
 
+    fn bodies(&self) -> io::Result<Box<dyn Bodies>> {
+        Ok(Box::new(Appender::new(self.segments.clone(), &self.root.join("body"), &self.large)?))
+    }
+
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
-        self.index.lanes()
+        let (lanes, sum) = self.index()?.lanes()?;
+        self.lanes = sum;
+        Ok(lanes)
     }
 
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
-        let (mut large, mut damaged) = (HashSet::new(), Vec::new());
-        self.index.states(&mut |id, state| match state {
-            Err(raw) => damaged.push((id, None, format!("its state is unreadable: {raw:02x?}"))),
+        if self.is_starting {
+            self.segments.forget_counts();
+        }
+        let (mut sum, mut unreadable, mut missing) = (self.lanes, None, Vec::new());
+        let index = self.index()?;
+        index.states(&mut sum, &mut |id, state| match state {
+            Err(_) => unreadable = Some(id),
+            Ok(state) if !self.is_there(id, state.body) => missing.push((id, state)),
             Ok(state) => {
-                let there = match state.body.segment {
-                    Some(segment) => self.segments.holds(segment, state.body),
-                    None => {
-                        large.insert(id);
-                        self.large.join(id.to_string()).exists()
-                    }
-                };
-                if there {
-                    state.body.segment.into_iter().for_each(|segment| self.segments.count(segment));
-                    found(id, state);
-                } else {
-                    damaged.push((id, Some(state.body), "its body is missing".into()));
+                if self.is_starting
+                    && let Some(segment) = state.body.segment
+                {
+                    self.segments.count(segment, state.body);
                 }
+                found(id, state);
             }
         })?;
-        let count = damaged.len();
-        for (id, place, reason) in damaged {
+        index.check(sum)?;
+        if let Some(id) = unreadable {
+            return Err(StoreError::Damaged(format!("the state of {id} is unreadable")));
+        }
+        let damaged = missing.len();
+        let mut changes = Vec::new();
+        for (id, was) in missing {
+            let reason = "its body is missing or cut short";
             warn!(%id, reason, "a damaged message is put aside");
-            let put_aside = match place {
-                // There is no body to put aside.
-                Some(_) => self.quarantine(id, None, &reason),
-                None => self.search(id).and_then(|body| self.quarantine(id, body, &reason)),
-            };
-            put_aside.map_err(io_error("cannot write to quarantine"))?;
-            self.index.remove(id)?;
+            self.put_aside(id, was.body, reason).map_err(io_error("cannot write to quarantine"))?;
+            changes.push(Change::Remove { id, was });
         }
-        let swept =
-            self.sweep(|id| large.contains(&id)).map_err(io_error("cannot sweep the large bodies"))?;
+        if !changes.is_empty() {
+            self.index.as_mut().ok_or(StoreError::Closed)?.apply(&changes)?;
+        }
+        Ok(damaged)
+    }
+
+    fn rescue(&mut self, found: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError> {
+        self.make_index_anew(found)
+    }
+
+    fn sweep(&mut self) -> Result<(), StoreError> {
+        let mut large = HashSet::new();
+        self.index()?.states(&mut Sum::default(), &mut |id, state| {
+            if matches!(state, Ok(state) if state.body.segment.is_none()) {
+                large.insert(id);
+            }
+        })?;
+        let bodies = self.sweep_large(&large).map_err(io_error("cannot sweep the large bodies"))?;
         let segments = self.segments.sweep().map_err(io_error("cannot sweep the segments"))?;
-        if swept + segments > 0 {
-            info!(large_bodies = swept, segments, "swept bodies that no message has");
+        self.is_starting = false;
+        if bodies + segments > 0 {
+            info!(large_bodies = bodies, segments, "swept bodies that no message has");
         }
-        Ok(count)
+        Ok(())
     }
 
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {
-        self.index.state(id)
+        self.index()?.state(id)
     }
 
-    fn message(&self, id: MessageId, place: BodyPlace) -> Result<Option<Message>, StoreError> {
-        match self.index.message(id)? {
-            Indexed::Here(message) => Ok(Some(message)),
-            Indexed::Unreadable => Ok(None),
-            Indexed::WithBody => match self.message_with_body(id, place) {
-                Ok(message) => Ok(message),
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
-                    Ok(None)
-                }
-                Err(source) => Err(StoreError::Unwritten { what: "cannot read an envelope", source }),
-            },
-        }
-    }
-
-    fn body(&self, id: MessageId, place: BodyPlace) -> BodyReader {
-        BodyReader::file(id, place, self.path(id, place))
+    fn record(&self, id: MessageId, place: BodyPlace) -> StoredRecord {
+        let file = match place.segment {
+            Some(segment) => self.segments.file(segment),
+            None => Arc::new(BodyFile::new(self.large_path(id))),
+        };
+        StoredRecord::File { id, place, file }
     }
 
     fn put_aside(&mut self, id: MessageId, place: BodyPlace, reason: &str) -> io::Result<()> {
-        self.quarantine(id, self.find(id, place), reason)
+        let file = match place.segment {
+            Some(segment) => self.segments.path_of(segment),
+            None => self.large_path(id),
+        };
+        quarantine::put_aside(&self.root, id, place, &file, reason)
     }
 
-    fn commit(&mut self, changes: &mut [Change]) -> Result<(), StoreError> {
-        self.store_bodies(changes)?;
-        // From here on a large body may be in the index, whatever the index says about it.
-        for change in &mut *changes {
-            if let Change::Insert { body, .. } = change {
-                body.keep();
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.index.as_mut().ok_or(StoreError::Closed)?.apply(changes)?;
+        for change in changes {
+            match change {
+                Change::Remove { id, was } => self.release(*id, was.body, true),
+                Change::Update { id, was, state } if was.body != state.body => {
+                    self.release(*id, was.body, false);
+                }
+                _ => {}
             }
         }
-        self.index.apply(changes)?;
-        for change in changes {
-            if let Change::Remove { id, body } = change {
-                self.release(*id, *body);
-            }
+        Ok(())
+    }
+
+    fn discard(&mut self, id: MessageId, place: BodyPlace) {
+        self.release(id, place, false);
+    }
+
+    fn sparse_segment(&mut self) -> Option<u32> {
+        self.segments.sparsest()
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        try_to_write(&self.root.join("PROBE")).map_err(io_error("cannot write a file to try"))?;
+        // Sled answers everything with its first error until it is opened anew. What it does not forget is that another
+        // opens it: the old one has to be gone.
+        if let Some(old) = self.index.take() {
+            guarded(|| {
+                drop(old);
+                Ok(())
+            })?;
+        }
+        self.broken.clear();
+        match guarded(|| Index::open(&self.root.join("index"), false)) {
+            Ok(index) => self.index = Some(index),
+            Err(error) if is_disk(&error) => return Err(error),
+            Err(damage) => self.broken = damage.to_string(),
         }
         Ok(())
     }
 }
 
+/// Whether it is the disk that fails, and not the index that is damaged.
+fn is_disk(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { .. } | StoreError::Index(sled::Error::Io(_)))
+}
+
 fn io_error(what: &'static str) -> impl Fn(io::Error) -> StoreError {
     move |source| StoreError::Io { what, source }
+}
+
+/// Writes as much as a busy second needs, and takes it away again.
+fn try_to_write(path: &Path) -> io::Result<()> {
+    let tried = fs::write(path, vec![0; 1 << 20]).and_then(|()| File::open(path)?.sync_all());
+    fs::remove_file(path)?;
+    tried
 }
 
 /// Makes a directory that only this user can enter: mail is private.

@@ -1,20 +1,14 @@
-//! Faults: a store that breaks, a committer that dies, damage on the disk.
+//! Each kind of damage on the disk, found at the start: it stays alone, and nothing whole is lost.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use proptest::prelude::*;
 
 use super::*;
-
-#[tokio::test]
-async fn a_broken_store_latches() {
-    let store = MemoryStore::default();
-    let (spool, _waiting) = Spool::start(store.clone(), SETTLE_AFTER, Metrics::new()).unwrap();
-    let id = accept(&spool, b"x").await;
-    let lease = spool.claim(id).await.unwrap().lease;
-    store.break_down();
-    let settled = spool.settle(lease, Settlement::End { bounce: None }).await;
-    assert!(matches!(settled, Err(SpoolError::Unhealthy(_))));
-    assert!(spool.unhealthy().is_some());
-    let new = new_message(&spool, b"y").await;
-    assert!(matches!(spool.accept(new).await, Err(SpoolError::Unhealthy(_))));
-}
 
 #[tokio::test]
 async fn quarantine_puts_aside() {
@@ -36,117 +30,251 @@ async fn quarantine_puts_aside() {
     }
 }
 
-/// What damage on the disk does: one message is put aside, the others live.
-#[tokio::test]
-async fn damage_is_seen_and_stays_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let place = Place::Disk(dir);
-    let Place::Disk(dir) = &place else { unreachable!() };
-    let (spool, waiting) = place.start();
-    let large = accept(&spool, &[1; 100_000]).await;
-    let missing = accept(&spool, &[2; 100_000]).await;
-    let small = accept(&spool, &[3; 1000]).await;
-    drop((spool, waiting));
-    let body = dir.path().join("body");
-    let flip = |path: std::path::PathBuf, at: usize| {
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[at] ^= 1;
-        std::fs::write(path, bytes).unwrap();
-    };
-    flip(body.join("large").join(large.to_string()), 5000);
-    std::fs::remove_file(body.join("large").join(missing.to_string())).unwrap();
-    std::fs::write(body.join("large/0000000000000"), "nobody's").unwrap();
-    std::fs::write(dir.path().join("index/snap.0000000000000ABC.generating"), "").unwrap();
-
-    let (spool, mut waiting) = place.start();
-    let ids = [waiting.recv().await.unwrap().id, waiting.recv().await.unwrap().id];
-    assert_eq!(ids, [large, small]);
-    assert!(waiting.try_recv().is_err());
-    assert!(!body.join("large/0000000000000").exists());
-    assert!(dir.path().join(format!("quarantine/{missing}.json")).exists());
-    let claim = spool.claim(large).await.unwrap();
-    assert!(matches!(claim.body.open().await, Err(DamagedBody::Checksum(..))));
-    assert_eq!(read(&spool.claim(small).await.unwrap()).await, [3; 1000]);
+/// A spool on disk with a few messages of each size, and nobody who has it open.
+struct Damaged {
+    place: Place,
+    small: Vec<MessageId>,
+    large: Vec<MessageId>,
 }
 
-/// The octets of a message whose state record is damaged are still somewhere: they are all that is left of it.
-#[tokio::test]
-async fn a_damaged_state_keeps_its_body() {
-    let place = Place::Disk(tempfile::tempdir().unwrap());
-    let Place::Disk(dir) = &place else { unreachable!() };
-    let (spool, waiting) = place.start();
-    let large = accept(&spool, &[1; 100_000]).await;
-    accept(&spool, &[8; 10]).await;
-    let small = accept(&spool, &[2; 1000]).await;
-    drop((spool, waiting));
-    damage_state(&place, &[large, small]);
-    let (spool, mut waiting) = place.start();
-    let whole = waiting.recv().await.unwrap().id;
-    assert_eq!(read(&spool.claim(whole).await.unwrap()).await, [8; 10]);
-    assert!(waiting.try_recv().is_err());
-    let raw = |id: MessageId| std::fs::read(dir.path().join(format!("quarantine/{id}.raw"))).unwrap();
-    assert!(raw(small) == [2; 1000]);
-    // Of a large body the whole record is there.
-    assert!(raw(large).windows(100_000).any(|octets| octets == [1; 100_000]));
-    for id in [large, small] {
-        let about = std::fs::read_to_string(dir.path().join(format!("quarantine/{id}.json"))).unwrap();
-        assert!(about.contains("a@contoso.example") && about.contains("unreadable"), "{about}");
+const SMALL: &[u8] = &[3; 1000];
+const LARGE: &[u8] = &[4; SEGMENT_BODY + 1];
+
+impl Damaged {
+    /// Five small messages, three large ones. In between some have ended.
+    async fn new() -> Self {
+        let place = Place::Disk(tempfile::tempdir().unwrap());
+        let (spool, _heard) = place.start();
+        let (mut small, mut large) = (Vec::new(), Vec::new());
+        for n in 0..8 {
+            let ends = accept(&spool, b"ends").await;
+            let lease = spool.claim(ends).await.unwrap().lease;
+            if n % 3 == 0 {
+                large.push(accept(&spool, LARGE).await);
+            } else {
+                small.push(accept(&spool, SMALL).await);
+            }
+            spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
+        }
+        drop((spool, _heard));
+        // The last spool lets go of its folder when its threads have ended.
+        drop(place.store());
+        Self { place, small, large }
+    }
+
+    fn dir(&self) -> &Path {
+        let Place::Disk(dir) = &self.place else { unreachable!() };
+        dir.path()
+    }
+
+    fn large(&self, n: usize) -> PathBuf {
+        self.dir().join("body/large").join(self.large[n].to_string())
+    }
+
+    fn segment(&self) -> PathBuf {
+        let mut segments = fs::read_dir(self.dir().join("body")).unwrap().map(|entry| entry.unwrap().path());
+        segments.find(|path| path.extension().is_some_and(|e| e == "seg")).unwrap()
+    }
+
+    fn all(&self) -> BTreeSet<MessageId> {
+        self.small.iter().chain(&self.large).copied().collect()
+    }
+
+    /// Starts it, and claims and reads what there is. Those are whole that are not among `gone`, which are in quarantine.
+    async fn all_but(&self, gone: &[MessageId], in_doubt: bool) {
+        let (spool, mut waiting) = self.place.start();
+        let mut whole = BTreeSet::new();
+        while let Some(Waiting { id, .. }) = waiting.try_recv() {
+            let claim = match spool.claim(id).await {
+                Ok(claim) => claim,
+                // Told of a second time, after the rescue.
+                Err(SpoolError::StaleLease(_)) if whole.contains(&id) => continue,
+                Err(SpoolError::Damaged { .. } | SpoolError::NoSuchMessage(_)) => continue,
+                Err(error) => panic!("{error}"),
+            };
+            assert!(!in_doubt || claim.in_doubt, "{id}");
+            match claim.body.open().await {
+                Ok(_) => {
+                    assert!([SMALL, LARGE].contains(&&*read(&claim).await), "not what was stored");
+                    assert_eq!(*claim.message, message(2));
+                    whole.insert(id);
+                }
+                Err(damage) => {
+                    assert!(damage.is_certain());
+                    let reason = damage.to_string();
+                    spool.settle(claim.lease, Settlement::Quarantine { reason }).await.unwrap();
+                }
+            }
+        }
+        let expected: BTreeSet<_> = self.all().into_iter().filter(|id| !gone.contains(id)).collect();
+        assert_eq!(whole, expected);
+        for id in gone {
+            let about = fs::read_to_string(self.dir().join(format!("quarantine/{id}.json"))).unwrap();
+            assert!(about.contains("\"reason\": \""), "{about}");
+        }
+        // And the spool goes on.
+        let new = accept(&spool, SMALL).await;
+        assert!(read(&spool.claim(new).await.unwrap()).await == SMALL);
     }
 }
 
-/// Flips a bit in the index's record of each message's state.
-fn damage_state(place: &Place, ids: &[MessageId]) {
-    let Place::Disk(dir) = place else { unreachable!() };
-    // The last spool lets go of the index when its committer has ended.
-    drop(place.store());
-    let db = sled::Config::new().path(dir.path().join("index")).open().unwrap();
-    let tree = db.open_tree("spool").unwrap();
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut octets = fs::read(path).unwrap();
+    change(&mut octets);
+    fs::write(path, octets).unwrap();
+}
+
+#[tokio::test]
+async fn a_large_body_that_is_missing_cut_short_empty_or_changed() {
+    let damaged = Damaged::new().await;
+    fs::remove_file(damaged.large(0)).unwrap();
+    change(&damaged.large(1), |octets| octets.truncate(1000));
+    change(&damaged.large(2), |octets| octets.clear());
+    damaged.all_but(&damaged.large, false).await;
+
+    let damaged = Damaged::new().await;
+    change(&damaged.large(0), |octets| octets[5000] ^= 1);
+    change(&damaged.large(1), |octets| octets[3] ^= 1);
+    change(&damaged.large(2), |octets| *octets.last_mut().unwrap() ^= 1);
+    damaged.all_but(&damaged.large, false).await;
+}
+
+#[tokio::test]
+async fn a_body_in_a_segment_that_is_changed() {
+    let damaged = Damaged::new().await;
+    change(&damaged.segment(), |octets| {
+        let bodies: Vec<_> = octets
+            .windows(1000)
+            .enumerate()
+            .filter(|(_, octets)| *octets == SMALL)
+            .map(|(at, _)| at)
+            .collect();
+        assert_eq!(bodies.len(), 5);
+        // In the body, in the header before it, in the envelope after it.
+        octets[bodies[0] + 500] ^= 16;
+        octets[bodies[1] - 30] ^= 16;
+        octets[bodies[2] + 1003] ^= 16;
+    });
+    damaged.all_but(&damaged.small[..3], false).await;
+}
+
+#[tokio::test]
+async fn a_segment_that_is_missing_cut_short_or_empty() {
+    let damaged = Damaged::new().await;
+    fs::remove_file(damaged.segment()).unwrap();
+    damaged.all_but(&damaged.small, false).await;
+
+    let damaged = Damaged::new().await;
+    change(&damaged.segment(), |octets| {
+        let last = octets.windows(1000).rposition(|octets| octets == SMALL).unwrap();
+        octets.truncate(last + 300);
+    });
+    damaged.all_but(&damaged.small[4..], false).await;
+
+    let damaged = Damaged::new().await;
+    change(&damaged.segment(), |octets| octets.clear());
+    damaged.all_but(&damaged.small, false).await;
+}
+
+#[tokio::test]
+async fn what_belongs_to_nobody_and_an_unfinished_snapshot() {
+    let damaged = Damaged::new().await;
+    let orphans = ["large/0000000000000", "large/junk", "00009999.seg", "00009999.end"];
+    for orphan in orphans {
+        fs::write(damaged.dir().join("body").join(orphan), "nobody's").unwrap();
+    }
+    fs::write(damaged.dir().join("index/snap.0000000000000ABC.generating"), "").unwrap();
+    fs::write(damaged.dir().join("VERSION"), "").unwrap();
+    damaged.all_but(&[], false).await;
+    for orphan in orphans {
+        assert!(!damaged.dir().join("body").join(orphan).exists(), "{orphan}");
+    }
+    assert!(damaged.dir().join("index/unfinished-snap.0000000000000ABC.generating").exists());
+}
+
+/// A record of the index that is unreadable is put aside; its message goes on from its body.
+#[tokio::test]
+async fn an_unreadable_record() {
+    let damaged = Damaged::new().await;
+    let ids = [damaged.large[1], damaged.small[1]];
+    with_index(&damaged, |tree| {
+        for id in ids {
+            let key = [&b"s"[..], &id.to_bytes()].concat();
+            let mut value = tree.get(&key).unwrap().unwrap().to_vec();
+            value[20] ^= 1;
+            tree.insert(key, value).unwrap();
+        }
+    });
+    damaged.all_but(&[], false).await;
     for id in ids {
-        let key = [&b"s"[..], &id.to_bytes()].concat();
-        let mut value = tree.get(&key).unwrap().unwrap().to_vec();
-        value[20] ^= 1;
-        tree.insert(key, value).unwrap();
-    }
-    db.flush().unwrap();
-}
-
-/// A store whose every commit panics.
-struct Panics(MemoryStore);
-
-impl Store for Panics {
-    fn spill(&self) -> body::Spill {
-        self.0.spill()
-    }
-    fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
-        self.0.lanes()
-    }
-    fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
-        self.0.load(found)
-    }
-    fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {
-        self.0.state(id)
-    }
-    fn message(&self, id: MessageId, place: BodyPlace) -> Result<Option<Message>, StoreError> {
-        self.0.message(id, place)
-    }
-    fn body(&self, id: MessageId, place: BodyPlace) -> BodyReader {
-        self.0.body(id, place)
-    }
-    fn put_aside(&mut self, id: MessageId, place: BodyPlace, reason: &str) -> std::io::Result<()> {
-        self.0.put_aside(id, place, reason)
-    }
-    fn commit(&mut self, _: &mut [Change]) -> Result<(), StoreError> {
-        panic!("as sled may: this is part of the test")
+        let about = fs::read_to_string(damaged.dir().join(format!("quarantine/{id}.json"))).unwrap();
+        assert!(about.contains("unreadable") && about.contains("goes on"), "{about}");
     }
 }
 
+/// Sled may leave out what it cannot read, and may bring back what was removed, without a word.
 #[tokio::test]
-async fn a_committer_that_dies_is_unhealthy() {
-    let store = Panics(MemoryStore::default());
-    let (spool, _waiting) = Spool::start(store, SETTLE_AFTER, Metrics::new()).unwrap();
-    let new = new_message(&spool, b"y").await;
-    assert!(spool.accept(new).await.is_err());
-    while spool.unhealthy().is_none() {
-        std::thread::yield_now();
+async fn records_that_are_silently_lost_or_come_back() {
+    let damaged = Damaged::new().await;
+    with_index(&damaged, |tree| {
+        for id in [damaged.large[1], damaged.small[1]] {
+            tree.remove([&b"s"[..], &id.to_bytes()].concat()).unwrap().unwrap();
+        }
+    });
+    damaged.all_but(&[], false).await;
+
+    let damaged = Damaged::new().await;
+    let lane = Lane { tenant: "contoso".parse().unwrap(), author: address("z@contoso.example") };
+    with_index(&damaged, |tree| {
+        tree.insert(b"l\0\0\0\x09", postcard::to_stdvec(&lane).unwrap()).unwrap();
+        tree.remove(b"l\0\0\0\x01").unwrap().unwrap();
+    });
+    damaged.all_but(&[], false).await;
+}
+
+/// What had ended does not come back, though its body is still there.
+#[tokio::test]
+async fn an_index_that_is_lost() {
+    for file in ["db", "conf"] {
+        let damaged = Damaged::new().await;
+        fs::write(damaged.dir().join("index").join(file), "").unwrap();
+        damaged.all_but(&[], file == "db").await;
+
+        let damaged = Damaged::new().await;
+        fs::remove_file(damaged.dir().join("index").join(file)).unwrap();
+        damaged.all_but(&[], file == "db").await;
     }
+    let damaged = Damaged::new().await;
+    fs::remove_dir_all(damaged.dir().join("index")).unwrap();
+    damaged.all_but(&[], true).await;
+
+    let damaged = Damaged::new().await;
+    fs::write(damaged.dir().join("index/db"), vec![0x5a; 100_000]).unwrap();
+    damaged.all_but(&[], false).await;
+    let aside = fs::read_dir(damaged.dir().join("quarantine")).unwrap();
+    assert!(aside.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count() <= 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever bit of the index's file flips, every message is there.
+    #[test]
+    fn a_bit_that_flips_in_the_index_loses_nothing(at: prop::sample::Index, bit in 0..8u32) {
+        model::block_on(async {
+            let damaged = Damaged::new().await;
+            change(&damaged.dir().join("index/db"), |octets| {
+                // Where there is something: sled makes room ahead.
+                let end = octets.iter().rposition(|octet| *octet != 0).unwrap() + 1;
+                octets[at.index(end)] ^= 1 << bit;
+            });
+            damaged.all_but(&[], false).await;
+        });
+    }
+}
+
+fn with_index(damaged: &Damaged, change: impl FnOnce(&sled::Tree)) {
+    let db = sled::Config::new().path(damaged.dir().join("index")).open().unwrap();
+    change(&db.open_tree("spool").unwrap());
+    db.flush().unwrap();
 }

@@ -97,7 +97,7 @@ async fn run(place: Place, steps: Vec<Step>) {
                     }
                 }
                 let mut found = Vec::new();
-                while let Ok(entry) = waiting.try_recv() {
+                while let Some(entry) = waiting.try_recv() {
                     found.push(entry.id);
                 }
                 assert_eq!(found, model.keys().copied().collect::<Vec<_>>());
@@ -110,7 +110,7 @@ async fn run(place: Place, steps: Vec<Step>) {
     }
 }
 
-fn block_on(test: impl Future<Output = ()>) {
+pub(super) fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 

@@ -259,7 +259,7 @@ async fn a_spool_that_cannot_write_is_a_temporary_failure() {
     let house = House::new();
     let mut client = connect(&house);
     client.hello().await;
-    house.store.break_down();
+    house.store.break_down(crate::spool::Fault::Lost);
     assert!(client.mail("content\r\n.\r\n").await.starts_with("451 4.3.0"));
     client.script(&[("MAIL FROM:<a@contoso.example>", "451 4.3.0")]).await;
 }

@@ -1,0 +1,40 @@
+//! Whether the spool takes changes, and why not.
+
+use std::{
+    sync::{Arc, RwLock},
+    thread,
+};
+
+/// Written by the spool's two threads, read by anybody.
+#[derive(Debug, Default)]
+pub(super) struct Health(RwLock<Option<Arc<str>>>);
+
+impl Health {
+    pub(super) fn reason(&self) -> Option<Arc<str>> {
+        // One assignment is all that happens under this lock.
+        self.0.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// The spool takes no changes from now on. The first reason stays. Whether this was the first.
+    pub(super) fn latch(&self, reason: &str) -> bool {
+        let mut latched = self.0.write().unwrap_or_else(|e| e.into_inner());
+        let is_first = latched.is_none();
+        latched.get_or_insert_with(|| reason.into());
+        is_first
+    }
+
+    pub(super) fn healed(&self) {
+        *self.0.write().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+}
+
+/// Latches when its thread panics: nobody would answer any more, and whoever asks for health is to learn that.
+pub(super) struct LatchOnPanic(pub(super) Arc<Health>, pub(super) &'static str);
+
+impl Drop for LatchOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.latch(self.1);
+        }
+    }
+}

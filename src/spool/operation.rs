@@ -1,0 +1,94 @@
+//! What the committer is asked to do.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{BodyPlace, Lane, Lease, Settlement, SpoolError, State, store::Moved, stored::StoredRecord};
+use crate::{clock::Timestamp, message::MessageId};
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
+
+pub(super) enum Operation {
+    Accept {
+        new: Stored,
+        answer: Answer<()>,
+    },
+    Claim {
+        id: MessageId,
+        answer: Answer<Granted>,
+    },
+    Settle {
+        lease: Lease,
+        end: End,
+        answer: Answer<()>,
+        /// It has been tried before, and nobody knows whether it was stored.
+        is_again: bool,
+    },
+    Alter {
+        id: MessageId,
+        alteration: Alteration,
+        answer: Answer<()>,
+    },
+    /// The other thread cannot write: it is for the committer to see when that works again.
+    Mend,
+    /// Copies of bodies by compaction. Nobody waits for an answer.
+    Moved(Vec<Moved>),
+}
+
+/// A message whose body is stored, and which the index does not have yet.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) id: MessageId,
+    pub(super) lane: Lane,
+    pub(super) place: BodyPlace,
+    /// When its group began to be stored.
+    pub(super) since: Instant,
+}
+
+/// A settlement whose bounce, if there is one, is stored.
+#[derive(Debug, Clone)]
+pub(super) enum End {
+    Leave {
+        bounce: Option<Stored>,
+    },
+    Wait {
+        due: Timestamp,
+        counted: bool,
+        in_doubt: bool,
+    },
+    Quarantine {
+        reason: String,
+    },
+    /// Its bounce cannot be stored: it is looked at again after a while.
+    Later(SpoolError),
+}
+
+/// What an operator does to a message that no worker has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alteration {
+    Hold,
+    /// Due now, whether it was held or waited.
+    Release,
+    Remove,
+}
+
+/// A lease, and where to read what it is for.
+pub(super) struct Granted {
+    pub(super) lease: Lease,
+    pub(super) state: State,
+    pub(super) lane: Arc<Lane>,
+    pub(super) record: StoredRecord,
+}
+
+impl End {
+    /// Of a settlement without a bounce.
+    pub(super) fn without_bounce(settlement: Settlement) -> Self {
+        match settlement {
+            Settlement::End { .. } => Self::Leave { bounce: None },
+            Settlement::Wait { due, counted, in_doubt } => Self::Wait { due, counted, in_doubt },
+            Settlement::Quarantine { reason } => Self::Quarantine { reason },
+        }
+    }
+}

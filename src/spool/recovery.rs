@@ -1,0 +1,175 @@
+//! Finding out what there is: at the start, and after the disk has failed.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use super::{
+    BodyPlace, Change, Event, LaneId, Phase, State, StoreError, Waiting,
+    committer::{Committer, Context},
+    lane::Lanes,
+    store::guarded,
+};
+use crate::{
+    clock::{self, Timestamp},
+    message::MessageId,
+};
+
+/// No retry waits longer. A due time beyond it was stored by a clock that was ahead.
+const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// What a lease means that the index has.
+#[derive(Clone, Copy)]
+enum Leases<'a> {
+    /// The process that had it is dead. An attempt had begun: it counts, and its outcome is unknown.
+    OfTheDead,
+    /// Workers have these. Any other was never given to one: its claim failed.
+    Given(&'a HashMap<MessageId, u32>),
+}
+
+/// Takes in one message after the other.
+struct Recovery<'a> {
+    lanes: &'a mut Lanes,
+    context: &'a Context,
+    leases: Leases<'a>,
+    now: Timestamp,
+    changes: Vec<Change>,
+    last: MessageId,
+    messages: u64,
+    in_doubt: u64,
+    /// A message that has no lane.
+    lost: Option<MessageId>,
+}
+
+impl Committer {
+    /// Releases the leases of a dead process, and sweeps. Answers the last id in use.
+    pub(super) fn recover_at_start(&mut self) -> Result<MessageId, StoreError> {
+        let started = Instant::now();
+        let recovered = match self.recover(true) {
+            Err(error) if is_damage(&error) => {
+                self.rescue(&error)?;
+                self.recover(true)?
+            }
+            recovered => recovered?,
+        };
+        self.store.sweep()?;
+        let Recovered { last, messages, in_doubt, damaged } = recovered;
+        let took = started.elapsed();
+        info!(messages, in_doubt, damaged, ?took, "the spool's messages are known");
+        Ok(last)
+    }
+
+    /// Workers keep their leases.
+    pub(super) fn recover_after_fault(&mut self) -> Result<(), StoreError> {
+        match self.recover(false) {
+            Err(error) if is_damage(&error) => {
+                self.rescue(&error)?;
+                self.recover(false).map(drop)
+            }
+            recovered => recovered.map(drop),
+        }
+    }
+
+    fn rescue(&mut self, damage: &StoreError) -> Result<(), StoreError> {
+        error!(%damage, "the spool's index is damaged; it is made anew from what is left of it and from the bodies");
+        let due = clock::now() + self.context.settle_after;
+        let state = |lane: LaneId, body: BodyPlace| State {
+            lane,
+            phase: Phase::Waiting { due },
+            epoch: 0,
+            attempts: 0,
+            in_doubt: true,
+            body,
+        };
+        let put_aside = guarded(|| self.store.rescue(&state))?;
+        (0..put_aside).for_each(|_| self.context.metrics.quarantined());
+        Ok(())
+    }
+
+    fn recover(&mut self, is_start: bool) -> Result<Recovered, StoreError> {
+        self.lanes = Lanes::default();
+        self.context.tally.clear();
+        for (id, lane) in guarded(|| self.store.lanes())? {
+            self.lanes.add(id, lane.into());
+        }
+        let mut recovery = Recovery {
+            lanes: &mut self.lanes,
+            context: &self.context,
+            leases: if is_start { Leases::OfTheDead } else { Leases::Given(&self.leases) },
+            now: clock::now(),
+            changes: Vec::new(),
+            last: MessageId::first_at(Timestamp::default()),
+            messages: 0,
+            in_doubt: 0,
+            lost: None,
+        };
+        let damaged = guarded(|| self.store.load(&mut |id, state| recovery.take(id, state)))?;
+        let Recovery { mut changes, last, messages, in_doubt, lost, .. } = recovery;
+        if let Some(id) = lost {
+            return Err(StoreError::Damaged(format!("it does not know whose message {id} is")));
+        }
+        (0..damaged).for_each(|_| self.context.metrics.quarantined());
+        self.lanes.drop_unused(&mut changes);
+        if !changes.is_empty() {
+            guarded(|| self.store.commit(&changes))?;
+        }
+        Ok(Recovered { last, messages, in_doubt, damaged })
+    }
+}
+
+struct Recovered {
+    last: MessageId,
+    messages: u64,
+    in_doubt: u64,
+    damaged: usize,
+}
+
+/// Whether the index itself is at fault, and not the disk.
+fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Damaged(_) | StoreError::Panicked(_) => true,
+        StoreError::Index(error) => !matches!(error, sled::Error::Io(_)),
+        StoreError::Io { .. } | StoreError::Unwritten { .. } | StoreError::Closed => false,
+    }
+}
+
+impl Recovery<'_> {
+    fn take(&mut self, id: MessageId, was: State) {
+        let Some(lane) = self.lanes.lane(was.lane) else {
+            self.lost = Some(id);
+            return;
+        };
+        self.last = self.last.max(id);
+        self.messages += 1;
+        self.lanes.enter(was.lane);
+        let tenant = self.context.tally.tenant(&lane.tenant);
+        tenant.enter(was.body.len);
+        let event = match was.phase {
+            Phase::Held => Event::Held { id, lane },
+            Phase::Waiting { due } => {
+                let due = due.min(self.now + LONGEST_WAIT);
+                Event::Waiting(Waiting { id, lane, due })
+            }
+            Phase::Leased => match self.leases {
+                Leases::Given(given) if given.get(&id) == Some(&was.epoch) => return tenant.lease(),
+                Leases::Given(_) => {
+                    let due = self.now;
+                    let state = State { phase: Phase::Waiting { due }, ..was };
+                    self.changes.push(Change::Update { id, was, state });
+                    Event::Waiting(Waiting { id, lane, due })
+                }
+                Leases::OfTheDead => {
+                    self.in_doubt += 1;
+                    let due = self.now + self.context.settle_after;
+                    let attempts = was.attempts.saturating_add(1);
+                    let state = State { phase: Phase::Waiting { due }, attempts, in_doubt: true, ..was };
+                    self.changes.push(Change::Update { id, was, state });
+                    Event::Waiting(Waiting { id, lane, due })
+                }
+            },
+        };
+        // Nobody listens while the relay stops.
+        let _ = self.context.events.send(event);
+    }
+}
