@@ -5,8 +5,8 @@
 //! their messages come here.
 //!
 //! An error from the store latches [`Health`]: the group's callers and everybody after them are told that the spool is
-//! unhealthy, but for those who say how a delivery went: they wait. The committer then tries once a second whether the
-//! disk works again. When it does, it opens the index anew, finds out what became of the group (each change is in it
+//! unhealthy, but for those who say how a delivery went: they wait. The committer then tries again and again whether
+//! the disk works. When it does, it opens the index anew, finds out what became of the group (each change is in it
 //! or not, as after a crash), stores what had to wait, and goes on.
 
 use std::{collections::HashMap, sync::Arc, thread, time::Duration};
@@ -29,7 +29,8 @@ use crate::{clock, message::MessageId, telemetry::Metrics};
 const GROUP: usize = 512;
 /// When a damaged message that could not be put aside is tried again, or one whose bounce could not be stored.
 const LATER: Duration = Duration::from_secs(60);
-/// How often an unhealthy spool tries whether the disk works again.
+/// When an unhealthy spool tries whether the disk works again: soon, then less and less often.
+const MEND_FIRST: Duration = Duration::from_millis(20);
 const MEND_EVERY: Duration = Duration::from_secs(1);
 /// How often it says that it does not.
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -416,6 +417,7 @@ impl Committer {
     /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants that.
     fn mend(&mut self, operations: &mut mpsc::Receiver<Operation>) -> bool {
         let (mut next_try, mut next_word) = (Instant::now(), Instant::now());
+        let mut wait = MEND_FIRST;
         while let Some(reason) = self.context.health.reason() {
             let error = SpoolError::Unhealthy(reason);
             loop {
@@ -435,9 +437,10 @@ impl Committer {
                     }
                     Err(_) => {}
                 }
-                next_try = Instant::now() + MEND_EVERY;
+                next_try = Instant::now() + wait;
+                wait = (wait * 2).min(MEND_EVERY);
             }
-            thread::park_timeout(Duration::from_millis(20));
+            thread::park_timeout(MEND_FIRST);
         }
         true
     }

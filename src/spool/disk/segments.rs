@@ -27,10 +27,12 @@ use tracing::warn;
 use super::super::{BodyPlace, body_record::RecordHeader, stored::RecordFile};
 use crate::message::MessageId;
 
+/// Tests are to see many segments come and go.
+const UNIT: u64 = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
 /// A segment that has grown to this size is followed by the next.
-pub(super) const FULL: u64 = 16 * 1024 * 1024;
+pub(super) const FULL: u64 = 16 * UNIT;
 /// So much of all segments may be left by messages that are gone before any is compacted.
-const TOLERATED: u64 = 48 * 1024 * 1024;
+const TOLERATED: u64 = 48 * UNIT;
 
 /// A segment's file, or a large body's. A retired one is removed when the last reader has let go of it.
 #[derive(Debug)]

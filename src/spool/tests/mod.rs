@@ -214,6 +214,51 @@ async fn bodies_go_when_their_messages_do() {
     assert_eq!(count("body"), 1);
 }
 
+/// A few messages that wait long do not hold the space of all that have left, wherever they are.
+#[tokio::test]
+async fn what_stays_moves_together() {
+    let place = Place::Disk(tempfile::tempdir().unwrap());
+    let Place::Disk(dir) = &place else { unreachable!() };
+    let (spool, mut heard) = place.start();
+    // Some are too large to be read before they are wanted.
+    let content = |n: usize| vec![n as u8; if n % 50 == 8 { SMALL_BODY + 1 } else { 10_000 }];
+    let (mut stay, mut leased) = (Vec::new(), Vec::new());
+    for n in 0..1000 {
+        let id = accept(&spool, &content(n)).await;
+        if n % 50 == 7 {
+            stay.push((id, n));
+            continue;
+        }
+        let claim = spool.claim(id).await.unwrap();
+        if n % 50 == 8 {
+            leased.push((claim, n));
+        } else {
+            spool.settle(claim.lease, Settlement::End { bounce: None }).await.unwrap();
+        }
+    }
+    let occupied = || {
+        let segments = std::fs::read_dir(dir.path().join("body")).unwrap().map(|entry| entry.unwrap());
+        segments.map(|segment| segment.metadata().unwrap().len()).sum::<u64>()
+    };
+    // Eleven megabytes have come, one and a half stay; in tests a segment has 256 KiB.
+    while occupied() > 3_600_000 {
+        tokio::task::yield_now().await;
+    }
+    while heard.try_recv().is_some() {}
+    // Who has a lease can read and settle as if nothing had been moved.
+    for (claim, n) in leased {
+        assert!(read(&claim).await == content(n));
+        let wait = Settlement::Wait { due: clock::now(), counted: true, in_doubt: false };
+        spool.settle(claim.lease, wait).await.unwrap();
+        stay.push((claim.lease.id, n));
+    }
+    drop((spool, heard));
+    let (spool, _heard) = place.start();
+    for (id, n) in stay {
+        assert!(read(&spool.claim(id).await.unwrap()).await == content(n), "{n}");
+    }
+}
+
 #[tokio::test]
 async fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,9 +10,25 @@ use super::*;
 enum Step {
     Accept(usize),
     Claim(usize),
-    Wait { which: usize, counted: bool },
-    End { which: usize, bounce: bool },
+    Wait {
+        which: usize,
+        counted: bool,
+    },
+    End {
+        which: usize,
+        bounce: bool,
+    },
     StaleSettle(usize),
+    Hold(usize),
+    Release(usize),
+    Remove(usize),
+    /// The disk fails; messages are accepted, claimed and settled meanwhile; it works again.
+    Fault {
+        fault: Fault,
+        accepts: bool,
+        claims: Option<usize>,
+        settles: Option<usize>,
+    },
     Crash,
 }
 
@@ -23,6 +39,15 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, counted)| Step::Wait { which, counted }),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, bounce)| Step::End { which, bounce }),
         1 => any::<usize>().prop_map(Step::StaleSettle),
+        1 => any::<usize>().prop_map(Step::Hold),
+        1 => any::<usize>().prop_map(Step::Release),
+        1 => any::<usize>().prop_map(Step::Remove),
+        1 => (any::<bool>(), any::<bool>(), any::<Option<usize>>(), any::<Option<usize>>()).prop_map(
+            |(stored, accepts, claims, settles)| {
+                let fault = if stored { Fault::Stored } else { Fault::Lost };
+                Step::Fault { fault, accepts, claims, settles }
+            },
+        ),
         1 => Just(Step::Crash),
     ]
 }
@@ -32,27 +57,45 @@ fn step() -> impl Strategy<Value = Step> {
 struct Known {
     content: Vec<u8>,
     lease: Option<Lease>,
+    held: bool,
     attempts: u16,
     in_doubt: bool,
 }
 
+impl Known {
+    fn new(content: Vec<u8>) -> Self {
+        Self { content, lease: None, held: false, attempts: 0, in_doubt: false }
+    }
+
+    fn waits(&self) -> bool {
+        self.lease.is_none() && !self.held
+    }
+}
+
+type Model = BTreeMap<MessageId, Known>;
+
+/// One of the messages that are so.
+fn pick(model: &Model, which: usize, is_so: impl Fn(&Known) -> bool) -> Option<MessageId> {
+    let ids: Vec<_> = model.iter().filter(|(_, known)| is_so(known)).map(|(id, _)| *id).collect();
+    if ids.is_empty() { None } else { Some(ids[which % ids.len()]) }
+}
+
+fn is_leased(known: &Known) -> bool {
+    known.lease.is_some()
+}
+
 async fn run(place: Place, steps: Vec<Step>) {
     let (mut spool, mut waiting) = place.start();
-    let mut model: BTreeMap<MessageId, Known> = BTreeMap::new();
-    let pick = |model: &BTreeMap<MessageId, Known>, leased: bool, which: usize| {
-        let ids: Vec<_> =
-            model.iter().filter(|(_, k)| k.lease.is_some() == leased).map(|(id, _)| *id).collect();
-        if ids.is_empty() { None } else { Some(ids[which % ids.len()]) }
-    };
+    let mut model = Model::new();
     for (n, step) in steps.into_iter().enumerate() {
         match step {
             Step::Accept(size) => {
                 let content: Vec<u8> = (0..size).map(|at| (at * 31 + n) as u8).collect();
                 let id = accept(&spool, &content).await;
-                model.insert(id, Known { content, lease: None, attempts: 0, in_doubt: false });
+                model.insert(id, Known::new(content));
             }
             Step::Claim(which) => {
-                let Some(id) = pick(&model, false, which) else { continue };
+                let Some(id) = pick(&model, which, Known::waits) else { continue };
                 let claim = spool.claim(id).await.unwrap();
                 let known = model.get_mut(&id).unwrap();
                 assert_eq!((claim.attempts, claim.in_doubt), (known.attempts, known.in_doubt));
@@ -60,20 +103,18 @@ async fn run(place: Place, steps: Vec<Step>) {
                 known.lease = Some(claim.lease);
             }
             Step::Wait { which, counted } => {
-                let Some(id) = pick(&model, true, which) else { continue };
+                let Some(id) = pick(&model, which, is_leased) else { continue };
                 let known = model.get_mut(&id).unwrap();
                 let settlement = Settlement::Wait { due: clock::now(), counted, in_doubt: known.in_doubt };
                 spool.settle(known.lease.take().unwrap(), settlement).await.unwrap();
                 known.attempts += u16::from(counted);
             }
             Step::End { which, bounce } => {
-                let Some(id) = pick(&model, true, which) else { continue };
+                let Some(id) = pick(&model, which, is_leased) else { continue };
                 let lease = model.remove(&id).unwrap().lease.unwrap();
                 let bounce = if bounce {
                     let new = new_message(&spool, b"bounce").await;
-                    let known =
-                        Known { content: b"bounce".into(), lease: None, attempts: 0, in_doubt: false };
-                    model.insert(new.id, known);
+                    model.insert(new.id, Known::new(b"bounce".into()));
                     Some(Box::new(new))
                 } else {
                     None
@@ -81,11 +122,57 @@ async fn run(place: Place, steps: Vec<Step>) {
                 spool.settle(lease, Settlement::End { bounce }).await.unwrap();
             }
             Step::StaleSettle(which) => {
-                let Some(id) = pick(&model, true, which) else { continue };
+                let Some(id) = pick(&model, which, is_leased) else { continue };
                 let lease = model[&id].lease.unwrap();
                 let stale = Lease { epoch: lease.epoch - 1, ..lease };
                 let settled = spool.settle(stale, Settlement::End { bounce: None }).await;
                 assert!(matches!(settled, Err(SpoolError::StaleLease(_))));
+            }
+            Step::Hold(which) => {
+                let Some(id) = pick(&model, which, Known::waits) else { continue };
+                spool.hold(id).await.unwrap();
+                assert!(matches!(spool.claim(id).await, Err(SpoolError::Held(_))));
+                model.get_mut(&id).unwrap().held = true;
+            }
+            Step::Release(which) => {
+                let Some(id) = pick(&model, which, |known| known.held) else { continue };
+                spool.release(id).await.unwrap();
+                model.get_mut(&id).unwrap().held = false;
+            }
+            Step::Remove(which) => {
+                if let Some(id) = pick(&model, which, is_leased) {
+                    assert!(matches!(spool.remove(id).await, Err(SpoolError::InDelivery(_))));
+                }
+                let Some(id) = pick(&model, which, |known| !is_leased(known)) else { continue };
+                spool.remove(id).await.unwrap();
+                model.remove(&id);
+            }
+            Step::Fault { fault, accepts, claims, settles } => {
+                let Place::Memory(store) = &place else { continue };
+                store.break_down(fault);
+                let settle = settles.and_then(|which| pick(&model, which, is_leased)).map(|id| {
+                    let (spool, lease) = (spool.clone(), model.remove(&id).unwrap().lease.unwrap());
+                    tokio::spawn(async move { spool.settle(lease, Settlement::End { bounce: None }).await })
+                });
+                if let Some(id) = claims.and_then(|which| pick(&model, which, Known::waits)) {
+                    assert!(spool.claim(id).await.is_err());
+                }
+                if accepts {
+                    let new = new_message(&spool, b"refused").await;
+                    let id = new.id;
+                    assert!(spool.accept(new).await.is_err());
+                    // A message that was refused may be there all the same, if it was the first to meet the fault.
+                    if fault == Fault::Stored && store.state(id).unwrap().is_some() {
+                        model.insert(id, Known::new(b"refused".into()));
+                    }
+                }
+                store.mend();
+                if let Some(settled) = settle {
+                    settled.await.unwrap().unwrap();
+                }
+                while spool.unhealthy().is_some() {
+                    tokio::task::yield_now().await;
+                }
             }
             Step::Crash => {
                 drop((spool, waiting));
@@ -96,11 +183,22 @@ async fn run(place: Place, steps: Vec<Step>) {
                         known.in_doubt = true;
                     }
                 }
-                let mut found = Vec::new();
-                while let Some(entry) = waiting.try_recv() {
-                    found.push(entry.id);
+                let (mut found, mut held) = (Vec::new(), Vec::new());
+                while let Ok(event) = waiting.0.try_recv() {
+                    match event {
+                        Event::Waiting(waiting) => found.push(waiting.id),
+                        Event::Held { id, .. } => held.push(id),
+                        Event::Left { id, .. } => panic!("{id} has left at the start"),
+                    }
                 }
-                assert_eq!(found, model.keys().copied().collect::<Vec<_>>());
+                let ids = |is_held: bool| {
+                    model
+                        .iter()
+                        .filter(move |(_, k)| k.held == is_held)
+                        .map(|(id, _)| *id)
+                        .collect::<Vec<_>>()
+                };
+                assert_eq!((found, held), (ids(false), ids(true)));
             }
         }
         let tally = spool.tally().tenant(&"contoso".parse().unwrap());
