@@ -134,10 +134,6 @@ impl BodyThread {
     }
 
     fn compact(&mut self, segment: u32) {
-        if self.health.reason().is_some() {
-            self.sparse = None;
-            return;
-        }
         match self.bodies.compact(segment) {
             Ok(compacted) => {
                 self.sparse = compacted.is_more.then_some(segment);

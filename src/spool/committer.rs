@@ -164,14 +164,13 @@ impl Committer {
         SpoolError::Unhealthy(reason.into())
     }
 
-    /// Gives a segment that has become sparse to the other thread.
+    /// Gives a segment that has become sparse to the other thread, unless that is busy with mail.
     fn compact(&mut self) {
-        if let Some(segment) = self.store.sparse_segment()
-            && let Some(errands) = self.context.errands.upgrade()
-            && errands.try_send(Errand::Compact(segment)).is_err()
+        if let Some(errands) = self.context.errands.upgrade()
+            && let Ok(place) = errands.try_reserve()
+            && let Some(segment) = self.store.sparse_segment()
         {
-            // That thread is busy with mail: the segment has to wait for the next start, others will come up before.
-            info!(segment, "a sparse segment is left for later");
+            place.send(Errand::Compact(segment));
         }
     }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::{
-    segments::{FULL, Segments, used_by},
+    segments::{FULL, Segments, UNIT, used_by},
     walk::Walk,
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Zeros written ahead of a small group.
-const AHEAD: u64 = 256 * 1024;
+const AHEAD: u64 = UNIT / 4;
 /// A group of this size is not small.
 const MUCH: u64 = 64 * 1024;
 /// Octets that one step of compaction copies.
@@ -106,18 +106,11 @@ impl Bodies for Appender {
     }
 
     fn compact(&mut self, number: u32) -> Result<Compacted, StoreError> {
-        let cannot_read = |source| StoreError::Unwritten { what: "cannot read a sparse segment", source };
-        let sparse = match self.sparse.take() {
-            Some(sparse) if sparse.number == number => sparse,
-            _ => self.open_sparse(number).map_err(cannot_read)?,
-        };
-        let Some((records, from, sparse)) = read_step(sparse).map_err(cannot_read)? else {
-            return Ok(Compacted { moved: Vec::new(), is_more: false });
-        };
-        let places = self.append(&records)?;
-        self.sparse = Some(sparse);
-        let moved = from.into_iter().zip(places).map(|((id, from), to)| Moved { id, from, to });
-        Ok(Compacted { moved: moved.collect(), is_more: true })
+        let compacted = self.copy_a_step(number);
+        if compacted.is_err() {
+            self.segments.take_back(number);
+        }
+        compacted
     }
 }
 
@@ -155,6 +148,21 @@ impl Appender {
         current.end = at;
         self.current = Some(current);
         Ok(places)
+    }
+
+    fn copy_a_step(&mut self, number: u32) -> Result<Compacted, StoreError> {
+        let cannot_read = |source| StoreError::Unwritten { what: "cannot read a sparse segment", source };
+        let sparse = match self.sparse.take() {
+            Some(sparse) if sparse.number == number => sparse,
+            _ => self.open_sparse(number).map_err(cannot_read)?,
+        };
+        let Some((records, from, sparse)) = read_step(sparse).map_err(cannot_read)? else {
+            return Ok(Compacted { moved: Vec::new(), is_more: false });
+        };
+        let places = self.append(&records)?;
+        self.sparse = Some(sparse);
+        let moved = from.into_iter().zip(places).map(|((id, from), to)| Moved { id, from, to });
+        Ok(Compacted { moved: moved.collect(), is_more: true })
     }
 
     fn begin(&self) -> io::Result<Current> {

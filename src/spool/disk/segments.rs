@@ -28,7 +28,7 @@ use super::super::{BodyPlace, body_record::RecordHeader, stored::RecordFile};
 use crate::message::MessageId;
 
 /// Tests are to see many segments come and go.
-const UNIT: u64 = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
+pub(super) const UNIT: u64 = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
 /// A segment that has grown to this size is followed by the next.
 pub(super) const FULL: u64 = 16 * UNIT;
 /// So much of all segments may be left by messages that are gone before any is compacted.
@@ -199,6 +199,13 @@ impl Segments {
         account.add(number, self.path_of(number), 0);
         if let Some(segment) = account.segments.get_mut(&number) {
             segment.is_current = true;
+        }
+    }
+
+    /// A segment that was given out to be compacted, which has failed: it may be given out again.
+    pub(super) fn take_back(&self, number: u32) {
+        if let Some(segment) = self.account().segments.get_mut(&number) {
+            segment.is_given_out = false;
         }
     }
 
