@@ -7,8 +7,8 @@
 //! cargo bench --bench spool -- --list            the names
 //! ```
 //!
-//! `SPOOL_BENCH_DIR` chooses the disk; the default is the target folder. 15 GB free will do. A run writes a lot: 150 GB,
-//! most of it in the disk rows, and takes some ten minutes. Progress goes to standard error, the tables to standard
+//! `SPOOL_BENCH_DIR` chooses the disk; the default is the target folder. 15 GB free will do. A run writes a lot: some 150 GB,
+//! most of it in the disk rows, and takes a quarter of an hour. Progress goes to standard error, the tables to standard
 //! output.
 //!
 //! Leave five minutes between runs: on ext4, making files is slow for so long after many were removed, and a run ends with
