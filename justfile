@@ -38,9 +38,9 @@ deny:
 doc *ARGS:
     RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items {{ARGS}}
 
-# How fast the spool is, beside what the disk can do
-bench-spool:
-    cargo bench --bench spool
+# How fast the spool is, beside its goals and what the disk can do: all rows, or those named; --list, --quick
+bench-spool *ARGS:
+    cargo bench --bench spool -- {{ARGS}}
 
 # Accepted and delivered a second, beside Postfix; needs root
 bench-smtp *ARGS:
