@@ -89,7 +89,7 @@ impl Relay {
         });
         let (spool, events) = opened.await??;
         let path = &config.spool.path;
-        let free_space = FreeSpace::of(path, config.spool.min_free)
+        let free_space = FreeSpace::of(&config.spool)
             .map_err(|source| StartError::FreeSpace { path: path.clone(), source })?;
 
         let tenants = Arc::new(config.tenants.clone());

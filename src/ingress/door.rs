@@ -107,6 +107,11 @@ impl Door {
         self.check_disk(0)
     }
 
+    /// So many octets of a message that was let in are about to be stored.
+    pub fn takes(&self, octets: u64) {
+        self.free_space.take(octets);
+    }
+
     fn tenant_for(&self, peer: IpAddr, sender: Option<&MailboxAddress>) -> Result<&Arc<Tenant>, Refusal> {
         let refuse = |text: String| Refusal::new(550, "5.7.1", text, Refused::NoTenant);
         let trusting = || self.tenants.values().filter(|tenant| tenant.trusts(peer));
@@ -151,12 +156,7 @@ impl Door {
             ));
         }
         if self.free_space.is_short_of(size) {
-            return Err(Refusal::new(
-                452,
-                "4.3.1",
-                "Insufficient system storage, try again later",
-                Refused::DiskFull,
-            ));
+            return Err(Refusal::disk_full());
         }
         Ok(())
     }

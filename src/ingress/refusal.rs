@@ -27,6 +27,11 @@ impl Refusal {
         Self { code, enhanced, text: text.into(), reason }
     }
 
+    /// There is no room for the message.
+    pub fn disk_full() -> Self {
+        Self::new(452, "4.3.1", "Insufficient system storage, try again later", Refused::DiskFull)
+    }
+
     /// Whether trying again later may help.
     pub fn is_temporary(&self) -> bool {
         self.code < 500
@@ -35,7 +40,12 @@ impl Refusal {
 
 impl From<SpoolError> for Refusal {
     /// The spool's errors are the operator's business: the client learns to come again.
-    fn from(_: SpoolError) -> Self {
+    fn from(error: SpoolError) -> Self {
+        if let SpoolError::Body(error) = &error
+            && error.kind() == std::io::ErrorKind::StorageFull
+        {
+            return Self::disk_full();
+        }
         Self::new(451, "4.3.0", "Cannot store mail at the moment, try again later", Refused::Unhealthy)
     }
 }

@@ -76,6 +76,7 @@ impl Submission {
     pub async fn write(&mut self, content: &[u8]) -> Result<(), Refusal> {
         self.size += content.len() as u64;
         self.door.check_size(self.size)?;
+        self.door.takes(content.len() as u64);
         if self.size >= self.ask_at {
             self.door.is_open()?;
             self.ask_at = self.size + ASK_EVERY;
@@ -158,7 +159,10 @@ mod tests {
     use std::{fs, net::Ipv4Addr, os::unix::fs::symlink, path::Path};
 
     use super::*;
-    use crate::{config::ByteSize, ingress::testing::House, spool::FreeSpace};
+    use crate::{
+        ingress::testing::{House, spool_on},
+        spool::FreeSpace,
+    };
 
     const HEADER: &[u8] = b"From: a@contoso.example\r\n\r\n";
 
@@ -174,7 +178,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let disk = folder.path().join("disk");
             symlink(folder.path(), &disk).unwrap();
-            let free_space = FreeSpace::of(&disk, ByteSize(1)).unwrap();
+            let free_space = FreeSpace::of(&spool_on(&disk, 1)).unwrap();
             Self { house: House::on(free_space.clone(), 100 << 20), free_space, folder }
         }
 

@@ -8,7 +8,7 @@ use super::Door;
 use crate::{
     config::{
         BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, MailboxRule, Secret, SecretSource,
-        SenderRule, Tenant, TenantName,
+        SenderRule, SpoolConfig, Tenant, TenantName,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -39,7 +39,7 @@ impl House {
     }
 
     pub(super) fn with_max_queued(max_queued: u64) -> Self {
-        let free_space = FreeSpace::of(&std::env::temp_dir(), ByteSize(0)).unwrap();
+        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
         Self::build(max_queued, free_space, MAX_MESSAGE)
     }
 
@@ -118,4 +118,9 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
         limits: Limits { messages_per_minute: None, concurrent_requests: None },
         bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },
     }
+}
+
+/// A spool's place, for [`FreeSpace`].
+pub(super) fn spool_on(path: &std::path::Path, min_free: u64) -> SpoolConfig {
+    SpoolConfig { path: path.into(), min_free: ByteSize(min_free), min_free_inodes: 0 }
 }

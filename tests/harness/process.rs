@@ -27,8 +27,11 @@ pub struct Log(Mutex<Vec<String>>);
 
 impl Process {
     /// Returns when the relay says that it is ready.
-    pub fn start(config: &Path, log: &Arc<Log>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_m365-relay"))
+    pub fn start(wrapper: &[String], config: &Path, log: &Arc<Log>) -> Self {
+        let command_line = wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_m365-relay")]);
+        let command_line: Vec<_> = command_line.collect();
+        let mut child = Command::new(command_line[0])
+            .args(&command_line[1..])
             .args(["serve", "--config"])
             .arg(config)
             .stdin(Stdio::null())

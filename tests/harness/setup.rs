@@ -6,11 +6,14 @@ use m365_relay::sandbox::{Directory, Limits, Options};
 
 /// Fields named after a table hold lines of it.
 pub struct Setup {
+    pub spool: String,
     pub smtp: String,
     pub limits: String,
     pub delivery: String,
     pub retry: String,
     pub log_filter: String,
+    /// A command, with its arguments, that the relay's command line is given to.
+    pub wrapper: Vec<String>,
     /// Where login is, if not at the service itself.
     pub login: Option<String>,
     pub tenants: Vec<TenantSetup>,
@@ -32,11 +35,13 @@ pub struct TenantSetup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            spool: "min_free = 0".into(),
             smtp: String::new(),
             limits: "messages_per_minute = 0\nconcurrent_requests = 0".into(),
             delivery: "settle_after = '1s'".into(),
             retry: "first = '200ms'\nfactor = 1.0\njitter = 0.0".into(),
             log_filter: "info".into(),
+            wrapper: Vec::new(),
             login: None,
             tenants: vec![TenantSetup::new("contoso"), TenantSetup::new("fabrikam")],
             service_limits: Limits::unthrottled(),
@@ -79,12 +84,12 @@ impl Setup {
 
     /// The configuration file for a service at `url`.
     pub(super) fn config(&self, url: &str) -> String {
-        let Self { smtp, limits, delivery, retry, log_filter, login, tenants, .. } = self;
+        let Self { spool, smtp, limits, delivery, retry, log_filter, login, tenants, .. } = self;
         let login = login.as_deref().unwrap_or(url);
         let mut text = format!(
             r#"[spool]
 path = "spool"
-min_free = 0
+{spool}
 
 [smtp]
 hostname = "relay.example"

@@ -1,0 +1,182 @@
+//! A spool on a file system of 64 MiB: what happens at its end, and after.
+//!
+//! Behind the feature `small-disk`, since mounting needs root, or a system that lets users have namespaces of their own.
+#![cfg(feature = "small-disk")]
+// Test helpers are no test functions, which alone may unwrap by clippy's rules.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
+mod harness;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use m365_relay::sandbox::{Action, Fault, On, StatusFault};
+
+use harness::{Lab, Reply, Smtp, base64_mail, wait_until};
+
+const FROM: &str = "a@contoso.example";
+const TO: &str = "b@example.net";
+
+/// A relay whose spool is a tmpfs of its own, which nobody else sees but through its process.
+struct SmallDisk {
+    lab: Lab,
+    accepted: Vec<String>,
+}
+
+impl SmallDisk {
+    fn with(spool: &str) -> Self {
+        let mut lab = Lab::without_relay(|setup| setup.spool = spool.into());
+        let folder = lab.folder().join("spool");
+        std::fs::create_dir(&folder).unwrap();
+        let mount =
+            format!("mount -t tmpfs -o size=64m,mode=0700 tmpfs '{}' && exec \"$@\"", folder.display());
+        let namespace: &[&str] = if rustix::process::getuid().is_root() {
+            &["unshare", "--mount"]
+        } else {
+            &["unshare", "--user", "--map-root-user", "--mount"]
+        };
+        lab.setup.wrapper =
+            namespace.iter().copied().chain(["sh", "-c", &mount, "sh"]).map(str::to_owned).collect();
+        lab.restart();
+        Self { lab, accepted: Vec::new() }
+    }
+
+    /// In the relay's own view of the files.
+    fn spool(&self) -> PathBuf {
+        let seen =
+            format!("/proc/{}/root{}", self.lab.process_id(), self.lab.folder().join("spool").display());
+        seen.into()
+    }
+
+    /// Sends one message, and remembers it if it is accepted.
+    fn offer(&mut self, smtp: &mut Smtp, size: usize) -> Reply {
+        let subject = format!("number {}", self.accepted.len());
+        smtp.command("RSET");
+        let mut reply = smtp.mail(FROM);
+        if reply.code == 250 {
+            smtp.rcpt(TO);
+            reply = smtp.data(&base64_mail(FROM, TO, &subject, size));
+        }
+        if reply.code == 250 {
+            self.accepted.push(subject);
+        }
+        reply
+    }
+
+    /// Everything that was accepted was delivered, once.
+    fn delivered_once(&self) {
+        self.lab.wait_for(self.accepted.len());
+        self.lab.wait_until_empty();
+        let mut copies = BTreeMap::<String, u32>::new();
+        for message in self.lab.service.messages() {
+            *copies.entry(message.subject.clone()).or_default() += 1;
+        }
+        let expected = self.accepted.iter().map(|subject| (subject.clone(), 1)).collect();
+        assert_eq!(copies, expected);
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.lab.metric("m365_relay_spool_healthy", &[]) == 1.0
+    }
+}
+
+/// With a floor, the store never sees the end: 452, mail flows out, and mail is taken again.
+#[test]
+fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
+    let mut disk = SmallDisk::with("min_free = '8MiB'\nmin_free_inodes = 10");
+    let throttled = StatusFault::new(429, "TooManyRequests").retry_after("1");
+    disk.lab.inject(Fault::new(On::SendMail, Action::Status(throttled)));
+    let mut smtp = disk.lab.smtp();
+    let mut refused = None;
+    wait_until("the disk to be full", || {
+        let reply = disk.offer(&mut smtp, 100_000);
+        match reply.code {
+            250 => false,
+            // Octets on their way count at once, but only the next look at the disk tells whether they took any.
+            452 => {
+                disk.lab.metric("m365_relay_spool_free_bytes", &[]) < f64::from(9 << 20) && {
+                    refused = Some(reply);
+                    true
+                }
+            }
+            _ => panic!("{reply:?}"),
+        }
+    });
+    assert!(refused.unwrap().text.contains("4.3.1"));
+    assert!(disk.accepted.len() > 300, "only {} fit", disk.accepted.len());
+    assert!(disk.is_healthy());
+    let process = disk.lab.process_id();
+
+    // It drains, which makes room.
+    disk.lab.service.clear_faults();
+    let before = disk.accepted.len();
+    wait_until("mail to be accepted again", || disk.offer(&mut smtp, 100_000).code == 250);
+    while disk.accepted.len() < before + 100 {
+        disk.offer(&mut smtp, 100_000);
+    }
+    assert_eq!(disk.lab.process_id(), process);
+    disk.delivered_once();
+    assert!(disk.is_healthy());
+    assert!(disk.lab.metric("m365_relay_refused_total", &[("reason", "disk_full")]) >= 1.0);
+}
+
+/// Without one, another program takes the last octet: the store fails, says so, and heals in the same process when there is
+/// room again. What was under way is delivered, once.
+#[test]
+fn a_disk_that_others_fill_heals_in_the_same_process() {
+    let mut disk = SmallDisk::with("min_free = 0\nmin_free_inodes = 0");
+    let mut smtp = disk.lab.smtp();
+    for _ in 0..20 {
+        assert_eq!(disk.offer(&mut smtp, 10_000).code, 250);
+    }
+    // These are at Microsoft 365 while the disk is full: how that went cannot be stored, and must not be forgotten.
+    disk.lab.inject(Fault::new(On::SendMail, Action::Delay(Duration::from_secs(2))));
+    for _ in 0..10 {
+        assert_eq!(disk.offer(&mut smtp, 10_000).code, 250);
+    }
+    wait_until("deliveries to be under way", || disk.lab.service.peak_concurrency(FROM) >= 5);
+    let filler = disk.spool().join("filler");
+    fill(&filler);
+    let process = disk.lab.process_id();
+
+    wait_until("the store to fail", || {
+        let reply = disk.offer(&mut smtp, 100_000);
+        assert!([250, 451, 452].contains(&reply.code), "{reply:?}");
+        !disk.is_healthy()
+    });
+    assert_eq!(disk.lab.page("/readyz").0, 503);
+    smtp.command("RSET");
+    assert_eq!(smtp.mail(FROM).code, 451);
+
+    disk.lab.service.clear_faults();
+    std::fs::remove_file(&filler).unwrap();
+    wait_until("the spool to heal", || disk.is_healthy());
+    assert_eq!(disk.lab.page("/readyz").0, 200);
+    for _ in 0..20 {
+        assert_eq!(disk.offer(&mut smtp, 100_000).code, 250);
+    }
+    assert_eq!(disk.lab.process_id(), process);
+    disk.delivered_once();
+    assert_eq!(disk.lab.metric("m365_relay_unknown_outcomes_total", &[]), 0.0);
+}
+
+/// Writes until nothing more fits.
+fn fill(path: &std::path::Path) {
+    let mut file = File::create(path).unwrap();
+    for size in [1 << 16, 1 << 12, 1] {
+        let octets = vec![1; size];
+        loop {
+            match file.write(&octets) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
