@@ -19,6 +19,7 @@
 //!
 //! Called by ingress (accept), by the scheduler (claim) and by the worker (settle).
 
+pub mod archive;
 mod body;
 mod body_record;
 mod committer;

@@ -8,6 +8,8 @@
 //!
 //! Keys sort as ids do: a kind octet, then the id or lane number, big-endian.
 
+mod census;
+
 use std::{
     fs::{self, File},
     io,
@@ -17,6 +19,8 @@ use std::{
 
 use sled::{Batch, Db, Tree};
 use tracing::warn;
+
+pub(in crate::spool) use census::Census;
 
 use super::super::{Change, Lane, LaneId, Message, State, StoreError};
 use crate::message::MessageId;

@@ -15,6 +15,7 @@
 //! the next start to belong to nobody, and swept.
 
 mod index;
+pub(super) mod inspection;
 mod quarantine;
 mod segment;
 

@@ -103,6 +103,11 @@ impl Segments {
         Ok(None)
     }
 
+    /// Every segment on disk: number, path and length.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Path, u64)> {
+        self.live.iter().map(|(number, live)| (*number, &*live.path, live.len))
+    }
+
     pub(super) fn path(&self, segment: u32) -> Arc<Path> {
         match self.live.get(&segment) {
             Some(live) => live.path.clone(),

@@ -95,7 +95,7 @@ async fn a_damaged_state_keeps_its_body() {
 }
 
 /// Flips a bit in the index's record of each message's state.
-fn damage_state(place: &Place, ids: &[MessageId]) {
+pub(super) fn damage_state(place: &Place, ids: &[MessageId]) {
     let Place::Disk(dir) = place else { unreachable!() };
     // The last spool lets go of the index when its committer has ended.
     drop(place.store());
