@@ -3,7 +3,7 @@
 //! ```json
 //! {
 //!   "format": 1,
-//!   "id": "0SCQ2M8W40000",
+//!   "id": "1M876XD4R0000",
 //!   "tenant": "contoso",
 //!   "ingress": "smtp",
 //!   "envelope": { "sender": "a@contoso.com", "recipients": ["b@example.net"], "body": "7bit" },
@@ -305,7 +305,7 @@ mod tests {
         let recipients = (0..recipients).map(|n| format!("r{n}@example.net").parse().unwrap());
         let sender = Some("Ä\"@contoso.example".replace('"', "").parse().unwrap());
         Entry {
-            id: "0SCQ2M8W40000".parse().unwrap(),
+            id: "1M876XD4R0000".parse().unwrap(),
             message: Message {
                 tenant: "contoso".parse().unwrap(),
                 ingress: Ingress::Pickup,
