@@ -17,7 +17,8 @@
 //! The committer works on a [`Store`]: [`DiskStore`] (sled as the index, bodies in files of their own) or
 //! [`MemoryStore`], for tests. The spool knows no network and no tenant's configuration.
 //!
-//! Called by ingress (accept), by the scheduler (claim) and by the worker (settle).
+//! Called by ingress (accept), by the scheduler (claim) and by the worker (settle). [`archive`] is for a spool that no
+//! relay has open.
 
 pub mod archive;
 mod body;

@@ -106,7 +106,8 @@ fn advise(error: ArchiveError) -> anyhow::Error {
         ArchiveError::Open(locked @ OpenError::Locked { .. }) => {
             anyhow::anyhow!("{locked}: stop the relay first (systemctl stop m365-relay), and run this again")
         }
-        error => error.into(),
+        // It names its sources itself.
+        error => anyhow::anyhow!("{error}"),
     }
 }
 

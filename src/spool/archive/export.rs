@@ -211,8 +211,7 @@ impl Export<'_> {
             parts.iter().try_for_each(Part::complete)?;
             self.folder.sync()
         };
-        sync_all(&bodies)
-            .and_then(|()| sync_all(&entries))
+        sync_all(&bodies, &entries)
             .and_then(|()| complete(&bodies))
             .and_then(|()| complete(&entries))
             .map_err(ArchiveError::io(self.folder.path()))

@@ -103,11 +103,12 @@ impl Part {
     }
 }
 
-/// Puts all of `parts` on stable storage.
-pub(super) fn sync_all(parts: &[Part]) -> io::Result<()> {
+/// Puts all of both kinds on stable storage.
+pub(super) fn sync_all(bodies: &[Part], entries: &[Part]) -> io::Result<()> {
+    let parts: Vec<&Part> = bodies.iter().chain(entries).collect();
     let share = parts.len().div_ceil(SYNCS).max(1);
     thread::scope(|scope| {
-        let sync = |parts: &[Part]| parts.iter().try_for_each(|part| part.file.sync_all());
+        let sync = |parts: &[&Part]| parts.iter().try_for_each(|part| part.file.sync_all());
         let threads: Vec<_> = parts.chunks(share).map(|parts| scope.spawn(move || sync(parts))).collect();
         threads.into_iter().try_for_each(|thread| {
             thread.join().unwrap_or_else(|_| Err(io::Error::other("a sync broke off")))
