@@ -5,6 +5,7 @@ pub mod config_path;
 mod descriptors;
 mod sandbox;
 mod serve;
+mod spool;
 mod stop;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ enum Command {
     Serve(serve::Args),
     Sandbox(sandbox::Args),
     CheckConfig(check_config::Args),
+    Spool(spool::Args),
 }
 
 impl Cli {
@@ -33,6 +35,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Sandbox(args) => sandbox::run(&args),
             Command::CheckConfig(args) => check_config::run(args),
+            Command::Spool(args) => spool::run(&args),
         }
     }
 }

@@ -10,7 +10,7 @@ use toml_span::Value;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, ConfigErrors, Problem,
+    Config, ConfigErrors, Problem, SpoolConfig,
     reader::{Findings, Source, TableReader},
     tenant_table::Tenants,
 };
@@ -27,7 +27,7 @@ impl ConfigFile {
         Self { path: path.to_owned(), text: Zeroizing::new(text.to_owned()), world_readable: false }
     }
 
-    fn read(path: PathBuf) -> Result<Self, Problem> {
+    pub(super) fn read(path: PathBuf) -> Result<Self, Problem> {
         let read = || {
             let mode = fs::metadata(&path)?.permissions().mode();
             Ok((fs::read_to_string(&path)?, mode & 0o004 != 0))
@@ -72,6 +72,17 @@ fn tenant_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
     paths.sort();
     Ok(paths)
+}
+
+/// Reads `[spool]` out of the main file. Mistakes elsewhere are let pass.
+pub(super) fn read_spool(file: &ConfigFile, findings: &Findings) -> Option<SpoolConfig> {
+    let base = file.path.parent().unwrap_or(Path::new(""));
+    let source = Source::new(&file.path, &file.text, base, file.world_readable, findings);
+    let value = source.parse()?;
+    let spool = TableReader::root(&source, &value, |root| root.table("spool", SpoolConfig::read));
+    let concerns_spool = |key: &str| key.is_empty() || key == "spool" || key.starts_with("spool.");
+    findings.errors.borrow_mut().retain(|problem| concerns_spool(&problem.key));
+    spool
 }
 
 /// Reads a configuration out of `files`; the first is the main one, the others hold tenants.

@@ -1,8 +1,12 @@
 //! `[spool]`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{ByteSize, reader::TableReader};
+use super::{
+    ByteSize, ConfigErrors,
+    files::{self, ConfigFile},
+    reader::{Findings, TableReader},
+};
 
 #[derive(Debug, Clone)]
 pub struct SpoolConfig {
@@ -14,6 +18,19 @@ pub struct SpoolConfig {
 }
 
 impl SpoolConfig {
+    /// Reads nothing but `[spool]` of the file at `path`: whoever has to get at the mail may not have the secrets, and
+    /// mistakes in other tables do not matter then.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = ConfigFile::read(path.to_owned()).map_err(|problem| ConfigErrors::new(vec![problem]))?;
+        let findings = Findings::default();
+        let spool = files::read_spool(&file, &findings);
+        let errors = findings.errors.into_inner();
+        match spool {
+            Some(spool) if errors.is_empty() => Ok(spool),
+            _ => Err(ConfigErrors::new(errors)),
+        }
+    }
+
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
         let path = table.required("path", r#""/var/lib/m365-relay/spool""#, |item| item.path());
         let min_free = table.or_default("min_free", ByteSize::gib(1), |item| item.size(ByteSize(0)));

@@ -21,7 +21,9 @@
 //! [`MemoryStore`], for tests. The spool knows no network and no tenant's configuration.
 //!
 //! Called by ingress (accept), by the scheduler (claim), by the worker (settle) and by operators (hold, release, remove).
+//! [`archive`] is for a spool that no relay has open.
 
+pub mod archive;
 mod arriving;
 mod bodies;
 mod body_record;

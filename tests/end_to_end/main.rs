@@ -23,5 +23,6 @@ mod refusals;
 mod retry;
 mod secrets;
 mod senders;
+mod spool_commands;
 mod stop;
 mod tenants;

@@ -10,6 +10,8 @@
 //!
 //! Keys sort as ids do: a kind octet, then the id or lane number, big-endian.
 
+mod census;
+
 use std::{
     fs::{self, File},
     io,
@@ -20,7 +22,9 @@ use std::{
 use sled::{Batch, Db, Tree};
 use tracing::warn;
 
-use super::super::{Change, Lane, LaneId, State, StoreError};
+pub(in crate::spool) use census::Census;
+
+use super::super::{Change, Lane, LaneId, State, StoreError, record::STATE_LEN};
 use crate::message::MessageId;
 
 /// Octets of sled's page cache. It counts octets on disk, so the process takes more.
@@ -47,18 +51,46 @@ impl Sum {
         self.records = self.records.wrapping_sub(1);
         self.hash = self.hash.wrapping_sub(mix(key, value));
     }
+}
 
-    fn encode(self) -> [u8; 16] {
-        let mut out = [0; 16];
-        out[..8].copy_from_slice(&self.records.to_be_bytes());
-        out[8..].copy_from_slice(&self.hash.to_be_bytes());
+/// The sum after a commit, with the commit's number: the latest one counts.
+///
+/// A commit of several changes has it in a record of its own. One that stores a single state has it behind that state: a
+/// batch of two would take sled a second write, one after the other, and half as long again.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    commit: u64,
+    sum: Sum,
+}
+
+impl Stamp {
+    const LEN: usize = 24;
+
+    fn encode(self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        out[..8].copy_from_slice(&self.commit.to_be_bytes());
+        out[8..16].copy_from_slice(&self.sum.records.to_be_bytes());
+        out[16..].copy_from_slice(&self.sum.hash.to_be_bytes());
         out
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (records, hash) = bytes.split_first_chunk()?;
-        Some(Self { records: u64::from_be_bytes(*records), hash: u64::from_be_bytes(hash.try_into().ok()?) })
+        let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
+        let [commit, records, hash] =
+            [0, 8, 16].map(|at| bytes[at..].first_chunk().map_or(0, |n| u64::from_be_bytes(*n)));
+        Some(Self { commit, sum: Sum { records, hash } })
     }
+
+    fn later(self, other: Self) -> Self {
+        if other.commit > self.commit { other } else { self }
+    }
+}
+
+/// What a look through the index has found so far.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Seen {
+    sum: Sum,
+    latest: Stamp,
 }
 
 /// Spreads two checksums over 64 bits, so that a sum of many says something. (The finish of SplitMix64.)
@@ -74,7 +106,7 @@ pub(super) struct Index {
     tree: Tree,
     /// Sled's own file, for the sync that sled does not do.
     file: File,
-    sum: Sum,
+    stamp: Stamp,
 }
 
 impl Index {
@@ -84,15 +116,15 @@ impl Index {
         put_aside_unfinished_snapshots(dir).map_err(io("cannot move an unfinished snapshot aside"))?;
         let db = open_sled(dir)?;
         let tree = db.open_tree("spool")?;
-        let sum = match tree.get(SUM)? {
-            Some(sum) => Sum::decode(&sum),
+        let stamp = match tree.get(SUM)? {
+            Some(stamp) => Stamp::decode(&stamp),
             None if may_be_new && tree.is_empty() => {
-                tree.insert(SUM, Sum::default().encode().as_slice())?;
-                Some(Sum::default())
+                tree.insert(SUM, Stamp::default().encode().as_slice())?;
+                Some(Stamp::default())
             }
             None => None,
         };
-        let sum = sum.ok_or_else(|| StoreError::Damaged("it is empty, or not an index".into()))?;
+        let stamp = stamp.ok_or_else(|| StoreError::Damaged("it is empty, or not an index".into()))?;
         db.flush()?;
         let file = File::open(dir.join("db")).map_err(io("cannot open the index's file"))?;
         // Sled syncs none of these at creation: without this, a power loss leaves empty files.
@@ -101,59 +133,77 @@ impl Index {
             .iter()
             .try_for_each(|path| File::open(path)?.sync_all())
             .map_err(io("cannot sync the index's files"))?;
-        Ok(Self { db, tree, file, sum })
+        Ok(Self { db, tree, file, stamp })
     }
 
     /// Every lane, and what they amount to. Unreadable ones are left out, which the sum tells.
-    pub(super) fn lanes(&self) -> Result<(Vec<(LaneId, Lane)>, Sum), StoreError> {
-        let (mut lanes, mut sum) = (Vec::new(), Sum::default());
+    pub(super) fn lanes(&self) -> Result<(Vec<(LaneId, Lane)>, Seen), StoreError> {
+        let (mut lanes, mut seen) = (Vec::new(), Seen::default());
         for entry in self.tree.scan_prefix([LANE]) {
             let (key, value) = entry?;
-            sum.add(&key, &value);
+            seen.sum.add(&key, &value);
             let id = key.get(1..5).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes);
             match (id, postcard::from_bytes(&value)) {
                 (Some(id), Ok(lane)) => lanes.push((LaneId(id), lane)),
                 _ => warn!(key = ?key.as_ref(), "the index has an unreadable lane"),
             }
         }
-        Ok((lanes, sum))
+        Ok((lanes, seen))
     }
 
-    /// Every state, oldest message first; the raw octets where they are no state. Adds to the `sum` of the lanes.
+    /// Every state, oldest message first; the raw octets where they are no state. Adds to what was `seen` of the lanes.
     pub(super) fn states(
         &self,
-        sum: &mut Sum,
+        seen: &mut Seen,
         found: &mut dyn FnMut(MessageId, Result<State, Vec<u8>>),
     ) -> Result<(), StoreError> {
         for entry in self.tree.scan_prefix([STATE]) {
             let (key, value) = entry?;
-            sum.add(&key, &value);
+            let (state, stamp) = split(&value);
+            seen.sum.add(&key, state);
+            seen.latest = seen.latest.later(stamp);
             if let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes) {
-                found(id, State::decode(&value).ok_or_else(|| value.to_vec()));
+                found(id, State::decode(state).ok_or_else(|| value.to_vec()));
             }
         }
         Ok(())
     }
 
-    /// Whether everything that was stored is there, and nothing else.
-    pub(super) fn check(&self, found: Sum) -> Result<(), StoreError> {
-        if found == self.sum {
-            return Ok(());
+    /// Whether everything that was stored was seen, and nothing else.
+    pub(super) fn check(&mut self, seen: Seen) -> Result<(), StoreError> {
+        self.stamp = self.compare(seen)?;
+        Ok(())
+    }
+
+    fn compare(&self, seen: Seen) -> Result<Stamp, StoreError> {
+        let latest = self.stamp.later(seen.latest);
+        if seen.sum == latest.sum {
+            return Ok(latest);
         }
-        let (found, stored) = (found.records, self.sum.records);
-        Err(StoreError::Damaged(format!("it has {found} records, not the {stored} that were stored")))
+        let (found, stored) = (seen.sum.records, latest.sum.records);
+        Err(StoreError::Damaged(format!("what it has of {found} records is not what was stored of {stored}")))
     }
 
     pub(super) fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {
         let Some(value) = self.tree.get(key(STATE, id))? else { return Ok(None) };
-        State::decode(&value)
-            .map(Some)
-            .ok_or_else(|| StoreError::Damaged(format!("the state of {id} is unreadable")))
+        let unreadable = || StoreError::Damaged(format!("the state of {id} is unreadable"));
+        State::decode(split(&value).0).map(Some).ok_or_else(unreadable)
     }
 
     /// Writes `changes` in one batch and syncs.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let (mut batch, mut sum) = (Batch::default(), self.sum);
+        let (mut batch, mut sum) = (Batch::default(), self.stamp.sum);
+        let commit = self.stamp.commit + 1;
+        if let [Change::Insert { id, state } | Change::Update { id, state, .. }] = changes {
+            let (key, value) = (key(STATE, *id), state.encode());
+            if let [Change::Update { was, .. }] = changes {
+                sum.subtract(&key, &was.encode());
+            }
+            sum.add(&key, &value);
+            let stamp = Stamp { commit, sum };
+            self.tree.insert(key, [&value[..], &stamp.encode()].concat())?;
+            return self.sync(stamp);
+        }
         for change in changes {
             match change {
                 Change::AddLane { id, lane } => {
@@ -184,12 +234,27 @@ impl Index {
                 }
             }
         }
-        batch.insert(SUM, &sum.encode());
+        let stamp = Stamp { commit, sum };
+        batch.insert(SUM, &stamp.encode());
         self.tree.apply_batch(batch)?;
+        self.sync(stamp)
+    }
+
+    fn sync(&mut self, stamp: Stamp) -> Result<(), StoreError> {
         self.db.flush()?;
         self.file.sync_data().map_err(|source| StoreError::Io { what: "cannot sync the index", source })?;
-        self.sum = sum;
+        self.stamp = stamp;
         Ok(())
+    }
+}
+
+/// A stored state, and the stamp behind it, if there is one.
+fn split(value: &[u8]) -> (&[u8], Stamp) {
+    match value.split_at_checked(STATE_LEN) {
+        Some((state, stamp)) if stamp.len() == Stamp::LEN => {
+            (state, Stamp::decode(stamp).unwrap_or_default())
+        }
+        _ => (value, Stamp::default()),
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod appender;
 mod index;
+pub(super) mod inspection;
 mod quarantine;
 mod rescue;
 mod segments;
@@ -33,7 +34,7 @@ use tracing::{info, warn};
 
 use self::{
     appender::Appender,
-    index::{Index, Sum},
+    index::{Index, Seen},
     segments::{BodyFile, Segments},
 };
 use super::{
@@ -53,7 +54,7 @@ pub struct DiskStore {
     /// Why not.
     broken: String,
     /// What the lanes amount to that were read last.
-    lanes: Sum,
+    lanes: Seen,
     segments: Arc<Segments>,
     large: Arc<Path>,
     root: PathBuf,
@@ -93,7 +94,7 @@ impl DiskStore {
         let mut store = Self {
             index: None,
             broken: String::new(),
-            lanes: Sum::default(),
+            lanes: Seen::default(),
             segments: Arc::new(segments),
             large: large.clone().into(),
             root: root.to_path_buf(),
@@ -130,6 +131,13 @@ impl DiskStore {
 
     fn no_index(&self) -> StoreError {
         if self.broken.is_empty() { StoreError::Closed } else { StoreError::Damaged(self.broken.clone()) }
+    }
+
+    fn path(&self, id: MessageId, place: BodyPlace) -> PathBuf {
+        match place.segment {
+            Some(segment) => self.segments.path_of(segment),
+            None => self.large_path(id),
+        }
     }
 
     fn large_path(&self, id: MessageId) -> PathBuf {
@@ -182,8 +190,8 @@ impl Store for DiskStore {
     }
 
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
-        let (lanes, sum) = self.index()?.lanes()?;
-        self.lanes = sum;
+        let (lanes, seen) = self.index()?.lanes()?;
+        self.lanes = seen;
         Ok(lanes)
     }
 
@@ -191,9 +199,9 @@ impl Store for DiskStore {
         if self.is_starting {
             self.segments.forget_counts();
         }
-        let (mut sum, mut unreadable, mut missing) = (self.lanes, None, Vec::new());
+        let (mut seen, mut unreadable, mut missing) = (self.lanes, None, Vec::new());
         let index = self.index()?;
-        index.states(&mut sum, &mut |id, state| match state {
+        index.states(&mut seen, &mut |id, state| match state {
             Err(_) => unreadable = Some(id),
             Ok(state) if !self.is_there(id, state.body) => missing.push((id, state)),
             Ok(state) => {
@@ -205,7 +213,7 @@ impl Store for DiskStore {
                 found(id, state);
             }
         })?;
-        index.check(sum)?;
+        self.index.as_mut().ok_or(StoreError::Closed)?.check(seen)?;
         if let Some(id) = unreadable {
             return Err(StoreError::Damaged(format!("the state of {id} is unreadable")));
         }
@@ -229,7 +237,7 @@ impl Store for DiskStore {
 
     fn sweep(&mut self) -> Result<(), StoreError> {
         let mut large = HashSet::new();
-        self.index()?.states(&mut Sum::default(), &mut |id, state| {
+        self.index()?.states(&mut Seen::default(), &mut |id, state| {
             if matches!(state, Ok(state) if state.body.segment.is_none()) {
                 large.insert(id);
             }
@@ -256,11 +264,7 @@ impl Store for DiskStore {
     }
 
     fn put_aside(&mut self, id: MessageId, place: BodyPlace, reason: &str) -> io::Result<()> {
-        let file = match place.segment {
-            Some(segment) => self.segments.path_of(segment),
-            None => self.large_path(id),
-        };
-        quarantine::put_aside(&self.root, id, place, &file, reason)
+        quarantine::put_aside(&self.root, id, place, &self.path(id, place), reason)
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {

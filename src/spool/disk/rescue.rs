@@ -13,7 +13,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{DiskStore, Index, Sum, quarantine::put_aside_record, sync_dir, walk::Walk};
+use super::{DiskStore, Index, Seen, quarantine::put_aside_record, sync_dir, walk::Walk};
 use crate::{
     clock,
     message::MessageId,
@@ -92,7 +92,7 @@ impl DiskStore {
         // Where sled meets the damage it breaks off; what came before is read.
         let read = guarded(|| {
             remains.lanes = old.lanes()?.0.into_iter().collect();
-            old.states(&mut Sum::default(), &mut |id, state| match state {
+            old.states(&mut Seen::default(), &mut |id, state| match state {
                 Ok(state) => drop(remains.states.insert(id, state)),
                 Err(raw) => remains.unreadable.push((id, raw)),
             })

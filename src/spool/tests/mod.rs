@@ -1,5 +1,6 @@
 //! The contract, on both stores: each test runs on the in-memory store and on sled.
 
+mod archive;
 mod damage;
 mod fault;
 mod model;

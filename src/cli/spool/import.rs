@@ -1,0 +1,56 @@
+//! `m365-relay spool import`
+
+use std::{path::PathBuf, process::ExitCode};
+
+use super::{Common, advise, counted, progress::Progress, size};
+use crate::spool::archive::{self, Imported, Target};
+
+/// Take exported messages into the spool, which is made if it is missing
+///
+/// Run it with the relay stopped. Each ID.json in the folder is a message, whose octets are in ID.eml; sizes and checksums are
+/// verified. Messages keep their id, their attempts and the time of the next one. Files of messages that are in the spool are
+/// moved to DIR/imported, so that nothing is imported twice; remove that folder when you are done.
+///
+/// If it breaks off, run it again until it ends well, and only then start the relay. A file that is wrong is named and left
+/// where it is, and the exit code is 1 then: mend it and run this again.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The folder that `m365-relay spool export` has written
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let spool = args.common.spool();
+    let path = spool.as_ref().map(|spool| spool.path.clone()).unwrap_or_default();
+    let outcome = spool.and_then(|spool| {
+        let target = Target { spool };
+        let mut progress = Progress::new("imported");
+        archive::import(&target, &args.dir, &mut |step| progress.step(step)).map_err(advise)
+    });
+    args.common.answer(outcome, Imported::is_complete, |imported| {
+        for problem in &imported.problems {
+            eprintln!("{}: {}", problem.file.display(), problem.reason);
+        }
+        println!("{}: {}", path.display(), text(imported));
+    })
+}
+
+fn text(imported: &Imported) -> String {
+    let mut line = format!("{} imported ({})", counted(imported.imported, "message"), size(imported.octets));
+    for (count, what) in [
+        (imported.already_there, "were there already"),
+        (imported.problems.len(), "left because of the errors above"),
+        (imported.put_aside, "damaged in the spool before and now in its quarantine"),
+    ] {
+        if count > 0 {
+            line += &format!(", {count} {what}");
+        }
+    }
+    if imported.new_spool {
+        line += "; this spool is new";
+    }
+    line
+}

@@ -1,0 +1,144 @@
+//! `m365-relay spool`: looking into a spool and moving it, with the relay stopped.
+//!
+//! Results go to standard output, with `--json` as one object; files that were left go to standard error, and so does
+//! progress. Exit code 0: all is done and whole. 1: it failed, or something is damaged or left.
+
+mod check;
+mod export;
+mod import;
+mod progress;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use serde::Serialize;
+
+use super::config_path::ConfigPath;
+use crate::{
+    config::{ByteSize, LogConfig, LogFormat, SpoolConfig},
+    spool::{OpenError, archive::ArchiveError},
+    telemetry,
+};
+
+/// Look into a spool, and move it: with the relay stopped
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Check(check::Args),
+    Export(export::Args),
+    Import(import::Args),
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // What is moved aside or swept while a spool is opened.
+    telemetry::start_logs(&LogConfig { format: LogFormat::Text, filter: "m365_relay=warn".into() });
+    match &args.command {
+        Command::Check(args) => check::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
+    }
+}
+
+/// Which spool, and how to answer: the same for all three.
+#[derive(Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    config: ConfigPath,
+    /// The spool folder itself, without a configuration: for a spool that was carried here from another machine
+    #[arg(long, value_name = "PATH", conflicts_with = "file")]
+    spool: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Without a configuration that says more. Enough for the index not to see a full disk.
+const MIN_FREE: ByteSize = ByteSize::mb(100);
+
+impl Common {
+    /// Of the configuration only `[spool]` is read: the rest may be wrong, or its secrets out of reach.
+    fn spool(&self) -> anyhow::Result<SpoolConfig> {
+        match &self.spool {
+            Some(path) => Ok(SpoolConfig { path: path.clone(), min_free: MIN_FREE, min_free_inodes: 1000 }),
+            None => Ok(SpoolConfig::load(&self.config.path())?),
+        }
+    }
+
+    /// Shows how a command went, and answers its exit code.
+    fn answer<T: Serialize>(
+        &self,
+        outcome: anyhow::Result<T>,
+        is_well: impl FnOnce(&T) -> bool,
+        tell: impl FnOnce(&T),
+    ) -> anyhow::Result<ExitCode> {
+        #[derive(Serialize)]
+        struct Answer<'a, T> {
+            ok: bool,
+            #[serde(flatten)]
+            outcome: &'a T,
+        }
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                if self.json {
+                    println!("{}", serde_json::json!({ "ok": false, "error": format!("{error:#}") }));
+                }
+                return Err(error);
+            }
+        };
+        let ok = is_well(&outcome);
+        if self.json {
+            println!("{}", serde_json::to_string(&Answer { ok, outcome: &outcome })?);
+        } else {
+            tell(&outcome);
+        }
+        Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Says what to do where the library can only say what is.
+fn advise(error: ArchiveError) -> anyhow::Error {
+    match error {
+        ArchiveError::Open(locked @ OpenError::Locked { .. }) => {
+            anyhow::anyhow!("{locked}: stop the relay first (systemctl stop m365-relay), and run this again")
+        }
+        // It names its sources itself.
+        error => anyhow::anyhow!("{error}"),
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {noun}s"),
+    }
+}
+
+/// Octets for people: `1.5 MB`.
+fn size(octets: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "KB")];
+    match UNITS.into_iter().find(|(unit, _)| octets >= *unit) {
+        Some((unit, name)) => format!("{}.{} {name}", octets / unit, octets % unit * 10 / unit),
+        None => format!("{octets} octets"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "message")), ["0 messages", "1 message", "2 messages"]);
+        assert_eq!([1, 2].map(|n| counted(n, "body")), ["1 body", "2 bodies"]);
+        let sizes = [0, 999, 1_000, 1_990_000, 2_000_000_000, u64::MAX];
+        let read = ["0 octets", "999 octets", "1.0 KB", "1.9 MB", "2.0 GB", "18446744.0 TB"];
+        assert_eq!(sizes.map(size), read);
+    }
+}
