@@ -74,7 +74,8 @@ fn check_tells_how_much_there_is() {
     let (code, out, err) = spool(&lab, &["check"]);
     assert_eq!((code, &*err), (0, ""), "{out}");
     let path = lab.folder().join("spool");
-    let first = format!("{}: 2 messages (1 waiting, 0 held, 1 with a worker when the relay ended), ", path.display());
+    let first =
+        format!("{}: 2 messages (1 waiting, 0 held, 1 with a worker when the relay ended), ", path.display());
     assert!(out.starts_with(&first), "{out}");
     assert!(out.ends_with("\nevery message is as it was stored\n"), "{out}");
 

@@ -78,6 +78,7 @@ impl Setup {
         Options {
             directories: self.tenants.iter().map(directory).collect(),
             limits: self.service_limits.clone(),
+            keep_messages: 100_000,
             ..Options::default()
         }
     }

@@ -28,7 +28,7 @@ use super::super::{Change, Lane, LaneId, State, StoreError, record::STATE_LEN};
 use crate::message::MessageId;
 
 /// Octets of sled's page cache. It counts octets on disk, so the process takes more.
-const CACHE: u64 = 64 * 1024 * 1024;
+const CACHE: u64 = 16 * 1024 * 1024;
 
 const LANE: u8 = b'l';
 const STATE: u8 = b's';

@@ -60,6 +60,8 @@ pub struct DiskStore {
     root: PathBuf,
     /// Nothing is on its way in yet, so what nobody has may be counted and swept.
     is_starting: bool,
+    /// Messages with a large body that a start has found: all others are swept.
+    large_found: HashSet<MessageId>,
     /// Releases the lock when the store is dropped, and not before.
     _lock: File,
 }
@@ -99,6 +101,7 @@ impl DiskStore {
             large: large.clone().into(),
             root: root.to_path_buf(),
             is_starting: true,
+            large_found: HashSet::new(),
             _lock: lock,
         };
         let has_bodies = store.has_bodies().map_err(io_at(&body))?;
@@ -200,20 +203,23 @@ impl Store for DiskStore {
             self.segments.forget_counts();
         }
         let (mut seen, mut unreadable, mut missing) = (self.lanes, None, Vec::new());
+        let mut large = HashSet::new();
         let index = self.index()?;
         index.states(&mut seen, &mut |id, state| match state {
             Err(_) => unreadable = Some(id),
             Ok(state) if !self.is_there(id, state.body) => missing.push((id, state)),
             Ok(state) => {
-                if self.is_starting
-                    && let Some(segment) = state.body.segment
-                {
-                    self.segments.count(segment, state.body);
+                if self.is_starting {
+                    match state.body.segment {
+                        Some(segment) => self.segments.count(segment, state.body),
+                        None => drop(large.insert(id)),
+                    }
                 }
                 found(id, state);
             }
         })?;
         self.index.as_mut().ok_or(StoreError::Closed)?.check(seen)?;
+        self.large_found = large;
         if let Some(id) = unreadable {
             return Err(StoreError::Damaged(format!("the state of {id} is unreadable")));
         }
@@ -236,12 +242,7 @@ impl Store for DiskStore {
     }
 
     fn sweep(&mut self) -> Result<(), StoreError> {
-        let mut large = HashSet::new();
-        self.index()?.states(&mut Seen::default(), &mut |id, state| {
-            if matches!(state, Ok(state) if state.body.segment.is_none()) {
-                large.insert(id);
-            }
-        })?;
+        let large = std::mem::take(&mut self.large_found);
         let bodies = self.sweep_large(&large).map_err(io_error("cannot sweep the large bodies"))?;
         let segments = self.segments.sweep().map_err(io_error("cannot sweep the segments"))?;
         self.is_starting = false;
