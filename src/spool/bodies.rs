@@ -7,7 +7,7 @@
 use std::{sync::Arc, thread};
 
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{
     Lane, Lease, SpoolError,
@@ -155,14 +155,10 @@ impl BodyThread {
                 SpoolError::Body(Arc::new(source))
             }
             error => {
-                let reason = error.to_string();
-                error!(
-                    error = reason,
-                    "the spool cannot write; no mail is accepted or delivered until it can"
-                );
-                self.health.latch(&reason);
+                let refused = self.health.latch(&error.to_string());
+                // It fails when the committer has ended, and then nothing heals.
                 let _ = self.operations.blocking_send(Operation::Mend);
-                SpoolError::Unhealthy(reason.into())
+                refused
             }
         }
     }

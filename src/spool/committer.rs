@@ -4,16 +4,13 @@
 //! only then answers. A lone operation is committed at once: nothing waits for company. Bodies are durable before
 //! their messages come here.
 //!
-//! An error from the store latches [`Health`]: the group's callers and everybody after them are told that the spool is
-//! unhealthy, but for those who say how a delivery went: they wait. The committer then tries again and again whether
-//! the disk works. When it does, it opens the index anew, finds out what became of the group (each change is in it
-//! or not, as after a crash), stores what had to wait, and goes on.
+//! An error from the store latches [`Health`]. What happens then is in [`mending`](super::mending).
 
 use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::{
     BodyPlace, Change, Event, Lane, Lease, Phase, SpoolError, State, Store, StoreError, Tally, Waiting,
@@ -26,14 +23,9 @@ use super::{
 use crate::{clock, message::MessageId, telemetry::Metrics};
 
 /// Operations committed together at most.
-const GROUP: usize = 512;
+pub(super) const GROUP: usize = 512;
 /// When a damaged message that could not be put aside is tried again, or one whose bounce could not be stored.
 const LATER: Duration = Duration::from_secs(60);
-/// When an unhealthy spool tries whether the disk works again: soon, then less and less often.
-const MEND_FIRST: Duration = Duration::from_millis(20);
-const MEND_EVERY: Duration = Duration::from_secs(1);
-/// How often it says that it does not.
-const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What the committer reports to while it works.
 pub(super) struct Context {
@@ -52,9 +44,11 @@ pub(super) struct Committer {
     /// Leases that workers of this process have.
     pub(super) leases: HashMap<MessageId, u32>,
     /// Settlements that wait for the disk to work again.
-    unsettled: Vec<Operation>,
+    pub(super) unsettled: Vec<Operation>,
+    /// The index was made anew from the bodies while some were on their way here: it may have their messages already.
+    pub(super) is_rescued: bool,
     /// Stored bodies of messages that were refused although the index may have them.
-    refused: Vec<(MessageId, BodyPlace)>,
+    pub(super) refused: Vec<(MessageId, BodyPlace)>,
 }
 
 /// What to tell once a group is durable.
@@ -101,6 +95,7 @@ impl Committer {
             lanes: Lanes::default(),
             leases: HashMap::new(),
             unsettled: Vec::new(),
+            is_rescued: false,
             refused: Vec::new(),
         };
         let last = committer.recover_at_start()?;
@@ -129,7 +124,7 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, operations: &mut Vec<Operation>) {
+    pub(super) fn commit(&mut self, operations: &mut Vec<Operation>) {
         let mut began = Instant::now();
         let mut group = Group::default();
         let mut effects = Vec::with_capacity(operations.len());
@@ -157,11 +152,7 @@ impl Committer {
     }
 
     fn latch(&self, error: &StoreError) -> SpoolError {
-        let reason = error.to_string();
-        if self.context.health.latch(&reason) {
-            error!(error = reason, "the spool cannot write; no mail is accepted or delivered until it can");
-        }
-        SpoolError::Unhealthy(reason.into())
+        self.context.health.latch(&error.to_string())
     }
 
     /// Gives a segment that has become sparse to the other thread, unless that is busy with mail.
@@ -178,10 +169,10 @@ impl Committer {
 
     fn plan(&mut self, operation: &Operation, group: &mut Group) -> Result<Effect, SpoolError> {
         match operation {
-            Operation::Accept { new, .. } => {
-                let (waiting, len) = self.insert(new, group);
-                Ok(Effect::Accepted(waiting, len))
-            }
+            Operation::Accept { new, .. } => Ok(match self.insert(new, group) {
+                Some((waiting, len)) => Effect::Accepted(waiting, len),
+                None => Effect::Nothing,
+            }),
             Operation::Claim { id, .. } => self.claim(*id, group).map(Effect::Claimed),
             Operation::Settle { lease, end, is_again, .. } => match self.leased(*lease, group) {
                 Ok((state, lane)) => Ok(self.settle(lease.id, state, lane, end, group)),
@@ -200,7 +191,11 @@ impl Committer {
         }
     }
 
-    fn insert(&mut self, new: &Stored, group: &mut Group) -> (Waiting, u64) {
+    /// Answers nothing if the index has the message already.
+    fn insert(&mut self, new: &Stored, group: &mut Group) -> Option<(Waiting, u64)> {
+        if self.is_rescued && self.state(new.id, group).is_ok() {
+            return None;
+        }
         let (lane_id, lane) = self.lanes.enter_new(&new.lane, &mut group.changes);
         // Ids never go back, the clock may: a message is due when it comes.
         let due = new.id.accepted().min(clock::now());
@@ -214,7 +209,7 @@ impl Committer {
         };
         group.states.insert(new.id, Some(state));
         group.changes.push(Change::Insert { id: new.id, state });
-        (Waiting { id: new.id, lane, due }, new.place.len)
+        Some((Waiting { id: new.id, lane, due }, new.place.len))
     }
 
     fn claim(&mut self, id: MessageId, group: &mut Group) -> Result<Granted, SpoolError> {
@@ -270,7 +265,7 @@ impl Committer {
             End::Leave { bounce } => {
                 self.remove(id, was, group);
                 left = Some(was.body.len);
-                bounced = bounce.as_ref().map(|bounce| self.insert(bounce, group));
+                bounced = bounce.as_ref().and_then(|bounce| self.insert(bounce, group));
             }
             End::Quarantine { .. } | End::Later(_) => {}
         }
@@ -392,78 +387,6 @@ impl Committer {
     pub(super) fn announce(&self, event: Event) {
         // Nobody listens while the relay stops: the next start finds the message in the store.
         let _ = self.context.events.send(event);
-    }
-
-    // === while the disk does not work ===
-
-    /// Tells a caller that nothing was done, or lets it wait: how a delivery went must not be forgotten.
-    fn refuse(&mut self, operation: Operation, error: &SpoolError) {
-        match operation {
-            Operation::Accept { new, answer } => {
-                self.refused.push((new.id, new.place));
-                let _ = answer.send(Err(error.clone()));
-            }
-            Operation::Claim { answer, .. } => drop(answer.send(Err(error.clone()))),
-            Operation::Alter { answer, .. } => drop(answer.send(Err(error.clone()))),
-            Operation::Settle { lease, end, answer, .. } => {
-                self.unsettled.push(Operation::Settle { lease, end, answer, is_again: true });
-            }
-            Operation::Moved(moved) => self.refused.extend(moved.iter().map(|moved| (moved.id, moved.to))),
-            Operation::Mend => {}
-        }
-    }
-
-    /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants that.
-    fn mend(&mut self, operations: &mut mpsc::Receiver<Operation>) -> bool {
-        let (mut next_try, mut next_word) = (Instant::now(), Instant::now());
-        let mut wait = MEND_FIRST;
-        while let Some(reason) = self.context.health.reason() {
-            let error = SpoolError::Unhealthy(reason);
-            loop {
-                match operations.try_recv() {
-                    Ok(operation) => self.refuse(operation, &error),
-                    Err(mpsc::error::TryRecvError::Empty) => break,
-                    Err(mpsc::error::TryRecvError::Disconnected) => return false,
-                }
-            }
-            let now = Instant::now();
-            if now >= next_try {
-                match self.heal() {
-                    Ok(()) => continue,
-                    Err(error) if now >= next_word => {
-                        warn!(%error, "the spool still cannot write");
-                        next_word = now + SAY_EVERY;
-                    }
-                    Err(_) => {}
-                }
-                next_try = Instant::now() + wait;
-                wait = (wait * 2).min(MEND_EVERY);
-            }
-            thread::park_timeout(MEND_FIRST);
-        }
-        true
-    }
-
-    fn heal(&mut self) -> Result<(), StoreError> {
-        guarded(|| self.store.reopen())?;
-        self.recover_after_fault()?;
-        for (id, place) in std::mem::take(&mut self.refused) {
-            if guarded(|| self.store.state(id))?.is_none_or(|state| state.body != place) {
-                self.store.discard(id, place);
-            }
-        }
-        self.context.health.healed();
-        info!(
-            results = self.unsettled.len(),
-            "the spool can write again; results of deliveries that waited are stored"
-        );
-        let mut unsettled = std::mem::take(&mut self.unsettled);
-        while !unsettled.is_empty() {
-            let rest = unsettled.split_off(unsettled.len().min(GROUP));
-            self.commit(&mut unsettled);
-            unsettled = rest;
-        }
-        Ok(())
     }
 }
 

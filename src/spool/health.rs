@@ -5,6 +5,10 @@ use std::{
     thread,
 };
 
+use tracing::error;
+
+use super::SpoolError;
+
 /// Written by the spool's two threads, read by anybody.
 #[derive(Debug, Default)]
 pub(super) struct Health(RwLock<Option<Arc<str>>>);
@@ -15,12 +19,14 @@ impl Health {
         self.0.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// The spool takes no changes from now on. The first reason stays. Whether this was the first.
-    pub(super) fn latch(&self, reason: &str) -> bool {
+    /// The spool takes no changes from now on. The first reason stays.
+    pub(super) fn latch(&self, reason: &str) -> SpoolError {
         let mut latched = self.0.write().unwrap_or_else(|e| e.into_inner());
-        let is_first = latched.is_none();
-        latched.get_or_insert_with(|| reason.into());
-        is_first
+        let first = latched.get_or_insert_with(|| {
+            error!(error = reason, "the spool cannot write; no mail is accepted or delivered until it can");
+            reason.into()
+        });
+        SpoolError::Unhealthy(first.clone())
     }
 
     pub(super) fn healed(&self) {

@@ -33,6 +33,7 @@ mod free_space;
 mod health;
 mod lane;
 mod memory;
+mod mending;
 mod operation;
 mod record;
 mod recovery;

@@ -65,6 +65,7 @@ impl Committer {
         match self.recover(false) {
             Err(error) if is_damage(&error) => {
                 self.rescue(&error)?;
+                self.is_rescued = true;
                 self.recover(false).map(drop)
             }
             recovered => recovered.map(drop),

@@ -152,13 +152,14 @@ impl Appender {
 
     fn copy_a_step(&mut self, number: u32) -> Result<Compacted, StoreError> {
         let cannot_read = |source| StoreError::Unwritten { what: "cannot read a sparse segment", source };
-        let sparse = match self.sparse.take() {
+        let mut sparse = match self.sparse.take() {
             Some(sparse) if sparse.number == number => sparse,
             _ => self.open_sparse(number).map_err(cannot_read)?,
         };
-        let Some((records, from, sparse)) = read_step(sparse).map_err(cannot_read)? else {
+        let Step { records, from } = sparse.step().map_err(cannot_read)?;
+        if records.is_empty() {
             return Ok(Compacted { moved: Vec::new(), is_more: false });
-        };
+        }
         let places = self.append(&records)?;
         self.sparse = Some(sparse);
         let moved = from.into_iter().zip(places).map(|((id, from), to)| Moved { id, from, to });
@@ -198,34 +199,42 @@ impl Current {
     }
 }
 
-/// The next live records of a sparse segment, with whose they are and where; `None` at its end.
-#[allow(clippy::type_complexity, reason = "three things that belong together nowhere else")]
-fn read_step(mut sparse: Sparse) -> io::Result<Option<(Vec<Record>, Vec<(MessageId, BodyPlace)>, Sparse)>> {
-    let (mut records, mut from, mut octets) = (Vec::new(), Vec::new(), 0);
-    let mut walk = Walk::from(&sparse.file, Some(sparse.number), sparse.at)?;
-    while octets < STEP
-        && let Some(found) = walk.next()
-    {
-        let found = found?;
-        if sparse.ended.contains(&found.id) {
-            continue;
+/// A few live records of a sparse segment, and of each whose it is and where.
+#[derive(Default)]
+struct Step {
+    records: Vec<Record>,
+    from: Vec<(MessageId, BodyPlace)>,
+}
+
+impl Sparse {
+    /// The next ones; none at the end.
+    fn step(&mut self) -> io::Result<Step> {
+        let (mut step, mut octets) = (Step::default(), 0);
+        let mut walk = Walk::from(&self.file, Some(self.number), self.at)?;
+        while octets < STEP
+            && let Some(found) = walk.next()
+        {
+            let found = found?;
+            if self.ended.contains(&found.id) {
+                continue;
+            }
+            let mut whole = vec![0; found.header.record_len() as usize];
+            self.file.read_exact_at(&mut whole, found.place.offset)?;
+            let whole = Bytes::from(whole);
+            let body = whole.slice(RecordHeader::LEN..RecordHeader::LEN + found.place.len as usize);
+            if crc32fast::hash(&body) != found.header.body_crc {
+                // It stays where it is, and so does its segment: whoever delivers it puts it aside.
+                warn!(id = %found.id, segment = self.number, "a damaged body is not moved");
+                continue;
+            }
+            octets += whole.len() as u64;
+            let meta = whole.slice(RecordHeader::LEN + body.len()..);
+            step.records.push(Record { header: found.header.encode(), body, meta });
+            step.from.push((found.id, found.place));
         }
-        let mut whole = vec![0; found.header.record_len() as usize];
-        sparse.file.read_exact_at(&mut whole, found.place.offset)?;
-        let whole = Bytes::from(whole);
-        let body = whole.slice(RecordHeader::LEN..RecordHeader::LEN + found.place.len as usize);
-        if crc32fast::hash(&body) != found.header.body_crc {
-            // It stays where it is, and so does its segment: whoever delivers it puts it aside.
-            warn!(id = %found.id, segment = sparse.number, "a damaged body is not moved");
-            continue;
-        }
-        octets += whole.len() as u64;
-        let meta = whole.slice(RecordHeader::LEN + body.len()..);
-        records.push(Record { header: found.header.encode(), body, meta });
-        from.push((found.id, found.place));
+        self.at = walk.at();
+        Ok(step)
     }
-    sparse.at = walk.at();
-    Ok((!records.is_empty()).then_some((records, from, sparse)))
 }
 
 fn cannot_write(source: io::Error) -> StoreError {

@@ -295,10 +295,7 @@ impl Store for DiskStore {
         // Sled answers everything with its first error until it is opened anew. What it does not forget is that another
         // opens it: the old one has to be gone.
         if let Some(old) = self.index.take() {
-            guarded(|| {
-                drop(old);
-                Ok(())
-            })?;
+            close(old)?;
         }
         self.broken.clear();
         match guarded(|| Index::open(&self.root.join("index"), false)) {
@@ -308,6 +305,14 @@ impl Store for DiskStore {
         }
         Ok(())
     }
+}
+
+/// Sled writes as it is dropped, and may break off at that.
+fn close(index: Index) -> Result<(), StoreError> {
+    guarded(|| {
+        drop(index);
+        Ok(())
+    })
 }
 
 /// Whether it is the disk that fails, and not the index that is damaged.
@@ -322,8 +327,9 @@ fn io_error(what: &'static str) -> impl Fn(io::Error) -> StoreError {
 /// Writes as much as a busy second needs, and takes it away again.
 fn try_to_write(path: &Path) -> io::Result<()> {
     let tried = fs::write(path, vec![0; 1 << 20]).and_then(|()| File::open(path)?.sync_all());
-    fs::remove_file(path)?;
-    tried
+    // Why it could not be written says more than that it cannot be removed.
+    let removed = fs::remove_file(path);
+    tried.and(removed)
 }
 
 /// Makes a directory that only this user can enter: mail is private.

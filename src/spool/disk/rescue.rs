@@ -6,14 +6,14 @@
 //! also damaged the index may go out twice.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
     io,
 };
 
 use tracing::{info, warn};
 
-use super::{DiskStore, Index, Seen, quarantine::put_aside_record, sync_dir, walk::Walk};
+use super::{DiskStore, Index, Seen, close, quarantine::put_aside_record, sync_dir, walk::Walk};
 use crate::{
     clock,
     message::MessageId,
@@ -38,6 +38,13 @@ struct Remains {
     unreadable: Vec<(MessageId, Vec<u8>)>,
 }
 
+/// By segment, since an import may bring a message back under the id that it had.
+type Ended = HashMap<u32, HashSet<MessageId>>;
+
+fn has_ended(ended: &Ended, id: MessageId, segment: Option<u32>) -> bool {
+    segment.and_then(|segment| ended.get(&segment)).is_some_and(|ended| ended.contains(&id))
+}
+
 impl DiskStore {
     pub(super) fn make_index_anew(
         &mut self,
@@ -45,7 +52,8 @@ impl DiskStore {
     ) -> Result<usize, StoreError> {
         let io = |source| StoreError::Io { what: "cannot rescue the spool", source };
         let remains = self.remains();
-        let bodies = self.find_bodies().map_err(io)?;
+        let ended = self.ended().map_err(io)?;
+        let bodies = self.find_bodies(&ended).map_err(io)?;
         let mut put_aside = 1;
         for (id, raw) in &remains.unreadable {
             put_aside_record(&self.root, *id, raw, bodies.contains_key(id)).map_err(io)?;
@@ -54,10 +62,10 @@ impl DiskStore {
         let (mut changes, mut lanes, mut rescued) = (Vec::new(), Lanes::default(), 0);
         let mut messages: BTreeMap<MessageId, Known> = BTreeMap::new();
         for (id, state) in remains.states {
-            messages.entry(id).or_default().state = Some(state);
+            if !has_ended(&ended, id, state.body.segment) {
+                messages.entry(id).or_default().state = Some(state);
+            }
         }
-        let ended = self.segments.ended().map_err(io)?;
-        messages.retain(|id, _| !ended.contains(id));
         for (id, body) in bodies {
             messages.entry(id).or_default().body = Some(body);
         }
@@ -100,22 +108,23 @@ impl DiskStore {
         if let Err(error) = read {
             warn!(%error, states = remains.states.len(), "the damaged index can be read only in part");
         }
-        // It may write when it is dropped, and break off at that.
-        let _ = guarded(|| {
-            drop(old);
-            Ok(())
-        });
+        if let Err(error) = close(old) {
+            warn!(%error, "the damaged index breaks off as it is closed");
+        }
         remains
     }
 
+    fn ended(&self) -> io::Result<Ended> {
+        self.segments.numbers().into_iter().map(|n| Ok((n, self.segments.ended_in(n)?))).collect()
+    }
+
     /// Every body that may be a message's: whose it is, and where.
-    fn find_bodies(&self) -> io::Result<HashMap<MessageId, (BodyPlace, Lane)>> {
-        let ended = self.segments.ended()?;
+    fn find_bodies(&self, ended: &Ended) -> io::Result<HashMap<MessageId, (BodyPlace, Lane)>> {
         let mut bodies = HashMap::new();
         let mut look_through = |walk: Walk<'_>, file: &File| -> io::Result<()> {
             for found in walk {
                 let found = found?;
-                if ended.contains(&found.id) {
+                if has_ended(ended, found.id, found.place.segment) {
                     continue;
                 }
                 match found.message(file)? {
@@ -139,20 +148,26 @@ impl DiskStore {
         Ok(bodies)
     }
 
-    /// Puts the old index aside, whatever it is good for, and fills a new one.
+    /// Fills a new index beside the old one, which is put aside only then: whatever stops this work, the next start finds an
+    /// index that is complete or one that is known to be damaged.
     fn replace_index(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let io = |source| StoreError::Io { what: "cannot put the damaged index aside", source };
-        let dir = self.root.join("index");
-        let aside = self.root.join("quarantine").join(format!("index-{}", clock::now().as_millis()));
-        fs::rename(&dir, &aside).map_err(io)?;
-        super::create_private_dir(&dir).map_err(io)?;
-        for dir in [&self.root, &self.root.join("quarantine")] {
-            sync_dir(dir).map_err(io)?;
+        let (dir, unfinished) = (self.root.join("index"), self.root.join("index.new"));
+        match fs::remove_dir_all(&unfinished) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
+            _ => super::create_private_dir(&unfinished).map_err(io)?,
         }
-        warn!(path = %aside.display(), "the damaged index is put aside");
-        let mut new = Index::open(&dir, true)?;
+        let mut new = Index::open(&unfinished, true)?;
         changes.chunks(BATCH).try_for_each(|batch| new.apply(batch))?;
-        self.index = Some(new);
+        // Sled remembers where it was opened.
+        close(new)?;
+        let quarantine = self.root.join("quarantine");
+        let aside = quarantine.join(format!("index-{}", clock::now().as_millis()));
+        fs::rename(&dir, &aside).map_err(io)?;
+        fs::rename(&unfinished, &dir).map_err(io)?;
+        [&self.root, &quarantine].iter().try_for_each(|dir| sync_dir(dir)).map_err(io)?;
+        warn!(path = %aside.display(), "the damaged index is put aside");
+        self.index = Some(Index::open(&dir, false)?);
         self.broken.clear();
         Ok(())
     }

@@ -167,15 +167,6 @@ impl Segments {
         self.dir.join(format!("{segment:08}.end"))
     }
 
-    /// Messages that are known to have ended.
-    pub(super) fn ended(&self) -> io::Result<HashSet<MessageId>> {
-        let mut ended = HashSet::new();
-        for segment in self.numbers() {
-            ended.extend(self.ended_in(segment)?);
-        }
-        Ok(ended)
-    }
-
     /// Messages of one segment that are known to have ended.
     pub(super) fn ended_in(&self, segment: u32) -> io::Result<HashSet<MessageId>> {
         match fs::read(self.list_of(segment)) {
@@ -228,19 +219,23 @@ impl Segments {
 
     /// A record that no message has any more. `ended`: the message is gone, too.
     pub(super) fn release(&self, id: MessageId, number: u32, place: BodyPlace, ended: bool) {
-        let mut account = self.account();
-        let used = used_by(place);
-        account.used = account.used.saturating_sub(used);
+        let (mut account, used) = (self.account(), used_by(place));
         let Some(segment) = account.segments.get_mut(&number) else { return };
         segment.messages = segment.messages.saturating_sub(1);
         segment.used = segment.used.saturating_sub(used);
-        if segment.messages == 0 && !segment.is_current {
+        let is_empty = segment.messages == 0 && !segment.is_current;
+        if ended
+            && !is_empty
+            && let Err(error) = segment.list(&self.list_of(number), id)
+        {
+            warn!(%id, %error, "cannot note that a message has ended; that only matters if the index is lost");
+        }
+        account.used = account.used.saturating_sub(used);
+        if is_empty {
             account.retire(number);
             drop(account);
             // It may not be there.
             let _ = fs::remove_file(self.list_of(number));
-        } else if ended && let Err(error) = segment.list(&self.list_of(number), id) {
-            warn!(%id, %error, "cannot note that a message has ended; that only matters if the index is lost");
         }
     }
 
