@@ -1,8 +1,8 @@
 //! The report itself: `multipart/report` with a text for people, `message/delivery-status` for programs, and the header
-//! of the message that failed (RFC 3464, RFC 6522).
+//! of the message, or all of it where its sender asked for that (RFC 3464, RFC 6522).
 //!
 //! Its size is bounded, since it goes the way of all mail and is dropped where it is too large: below 512 KB for 1000
-//! recipients with usual addresses. What the service said of all recipients alike is said once, to people.
+//! recipients with usual addresses, and below 1 MB with a message that is returned in full. What the service said of all recipients alike is said once, to people.
 //!
 //! CRLF everywhere, no line over 998 octets, seven bits but for addresses that are not ASCII themselves (RFC 6532).
 
@@ -15,12 +15,15 @@ use mail_builder::{
 use super::EnhancedStatus;
 use crate::{
     clock::Timestamp,
-    message::{HeaderBlock, MailboxAddress, MessageId, date, without_bcc},
+    message::{
+        EnvelopeId, HeaderBlock, MailboxAddress, MessageId, OriginalRecipient, RecipientWish, date,
+        without_bcc,
+    },
 };
 
-/// A message that was given up for some recipients.
+/// What became of a message, for its sender.
 #[derive(Debug, Clone)]
-pub struct Failure<'a> {
+pub struct Notification<'a> {
     pub kind: Kind,
     /// This relay's host name.
     pub reporting_mta: &'a str,
@@ -32,8 +35,13 @@ pub struct Failure<'a> {
     pub id: MessageId,
     /// Never empty.
     pub recipients: Vec<Outcome<'a>>,
+    /// RFC 3461: what the sender knows the message by.
+    pub envid: Option<&'a EnvelopeId>,
     /// The header of the message.
     pub header: &'a HeaderBlock,
+    /// Its body, to be returned in full; left out all the same if it is over [`MAX_RETURNED_BODY`] or has lines that do
+    /// not pass everywhere.
+    pub body: Option<&'a [u8]>,
     pub now: Timestamp,
 }
 
@@ -43,12 +51,26 @@ pub enum Kind {
     Failed,
     /// Tried until `give_up_after`.
     Expired,
+    /// Handed over to a service that tells nobody what becomes of it (RFC 3461 section 6.2.3).
+    Relayed,
+}
+
+impl Kind {
+    /// Whether the sender wants to be told so of a recipient.
+    pub fn is_wished(self, wish: &RecipientWish) -> bool {
+        match self {
+            Self::Failed | Self::Expired => wish.on_failure(),
+            Self::Relayed => wish.on_success(),
+        }
+    }
 }
 
 /// What became of one recipient.
 #[derive(Debug, Clone)]
 pub struct Outcome<'a> {
     pub address: &'a MailboxAddress,
+    /// RFC 3461: whom the sender had written to, if a server before this one wrote another address instead.
+    pub original: Option<OriginalRecipient>,
     pub status: EnhancedStatus,
     pub service: Service,
     /// What the service said, last.
@@ -70,14 +92,14 @@ pub enum Service {
     Smtp,
 }
 
-/// The report as a whole message, to be queued with a null sender for `failure.to`.
-pub fn report(failure: &Failure<'_>) -> Vec<u8> {
-    let Failure { reporting_mta, from, to, id, header, now, .. } = failure;
+/// The report as a whole message, to be queued with a null sender for `told.to`.
+pub fn report(told: &Notification<'_>) -> Vec<u8> {
+    let Notification { reporting_mta, from, to, id, header, now, .. } = told;
     let host = clean(reporting_mta, 255);
     let mut message = MessageBuilder::new()
         .from(Address::new_address(Some("Mail Delivery System"), from.as_str()))
         .to(Address::new_address(None::<&str>, to.as_str()))
-        .subject(format!("Undelivered mail: {}", subject(header)))
+        .subject(format!("{}: {}", title(told.kind), subject(header)))
         .header("Date", Raw::new(date(*now)))
         .message_id(format!("{id}.{}@{}", now.as_millis(), ascii(&host).replace(' ', "-")))
         // RFC 3834, for all who know it, and Exchange's own field: no out-of-office answers to a report.
@@ -87,10 +109,10 @@ pub fn report(failure: &Failure<'_>) -> Vec<u8> {
         message = message.in_reply_to(original.clone()).references(original);
     }
     let parts = vec![
-        MimePart::new("text/plain", text_for_people(failure, &host)),
-        MimePart::new("message/delivery-status", delivery_status(failure, &host).into_bytes())
+        MimePart::new("text/plain", text_for_people(told, &host)),
+        MimePart::new("message/delivery-status", delivery_status(told, &host).into_bytes())
             .transfer_encoding("7bit"),
-        original_header(header),
+        told.body.and_then(|body| original_message(header, body)).unwrap_or_else(|| original_header(header)),
     ];
     let report = ContentType::new("multipart/report").attribute("report-type", "delivery-status");
     let mut bytes = Vec::new();
@@ -98,12 +120,24 @@ pub fn report(failure: &Failure<'_>) -> Vec<u8> {
     bytes
 }
 
-fn text_for_people(failure: &Failure<'_>, host: &str) -> String {
-    let Failure { kind, id, header, recipients, .. } = failure;
+fn title(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Failed | Kind::Expired => "Undelivered mail",
+        Kind::Relayed => "Mail handed over",
+    }
+}
+
+fn text_for_people(told: &Notification<'_>, host: &str) -> String {
+    let Notification { kind, id, header, recipients, .. } = told;
+    let told_apart = *kind != Kind::Relayed;
     let what = match kind {
         Kind::Failed => "could not be delivered. It will not be tried again.",
         Kind::Expired => {
             "could not be delivered in time. It has been tried again and again, and will not be any more."
+        }
+        Kind::Relayed => {
+            "was handed over to Microsoft 365, as you asked to be told. What becomes of it there is not reported \
+             to this relay."
         }
     };
     let accepted = date(id.accepted());
@@ -127,7 +161,9 @@ fn text_for_people(failure: &Failure<'_>, host: &str) -> String {
                 text.push_str(&format!("<{address}>\r\n"));
             }
             text.push_str(unlisted.trim_start());
-            push_said(&mut text, *kind, shared, MAX_SHARED_DIAGNOSTIC);
+            if told_apart {
+                push_said(&mut text, *kind, shared, MAX_SHARED_DIAGNOSTIC);
+            }
         }
         None => {
             for outcome in listed {
@@ -137,9 +173,11 @@ fn text_for_people(failure: &Failure<'_>, host: &str) -> String {
             text.push_str(&unlisted);
         }
     }
-    text.push_str(
-        "\r\nIf you ask your administrator for help, send this report along, with its attachments.\r\n",
-    );
+    if told_apart {
+        text.push_str(
+            "\r\nIf you ask your administrator for help, send this report along, with its attachments.\r\n",
+        );
+    }
     text
 }
 
@@ -160,6 +198,7 @@ fn advice(kind: Kind, status: EnhancedStatus) -> &'static str {
         (Kind::Expired, _) => {
             "Send the message again if it is still needed, and tell your administrator: other mail may be late too."
         }
+        (Kind::Relayed, _) => "",
         (_, 1) => "Check the address, then send the message again.",
         (_, 2) => "The mailbox cannot take the message. Write to the recipient in another way.",
         (_, 3) => "The message may be too large. Send less, or a link to it.",
@@ -170,20 +209,35 @@ fn advice(kind: Kind, status: EnhancedStatus) -> &'static str {
 }
 
 /// RFC 3464 section 2: fields of the message, then a group of fields for each recipient.
-fn delivery_status(failure: &Failure<'_>, host: &str) -> String {
-    let id = failure.id;
+fn delivery_status(told: &Notification<'_>, host: &str) -> String {
+    let id = told.id;
+    let action = match told.kind {
+        Kind::Failed | Kind::Expired => "failed",
+        Kind::Relayed => "relayed",
+    };
     let mut fields = String::new();
+    if let Some(envid) = told.envid {
+        push_field(&mut fields, "Original-Envelope-Id", &envid.decoded());
+    }
     push_field(&mut fields, "Reporting-MTA", &format!("dns; {host}"));
     push_field(&mut fields, "X-Queue-ID", &id.to_string());
     push_field(&mut fields, "Arrival-Date", &date(id.accepted()));
-    let longest = (MAX_DIAGNOSTICS / failure.recipients.len().max(1)).clamp(MIN_DIAGNOSTIC, MAX_DIAGNOSTIC);
-    for outcome in &failure.recipients {
+    let longest = (MAX_DIAGNOSTICS / told.recipients.len().max(1)).clamp(MIN_DIAGNOSTIC, MAX_DIAGNOSTIC);
+    for outcome in &told.recipients {
         fields.push_str("\r\n");
+        if let Some(original) = &outcome.original {
+            let original = format!("{}; {}", original.kind(), original.address());
+            push_field(&mut fields, "Original-Recipient", &original);
+        }
         push_field(&mut fields, "Final-Recipient", &typed_address(outcome.address));
-        push_field(&mut fields, "Action", "failed");
+        push_field(&mut fields, "Action", action);
         push_field(&mut fields, "Status", &outcome.status.to_string());
         if let Some(remote) = outcome.remote {
             push_field(&mut fields, "Remote-MTA", &format!("dns; {}", clean(remote, 255)));
+        }
+        // RFC 3464 section 2.3.6: it is for what went wrong.
+        if told.kind == Kind::Relayed {
+            continue;
         }
         let kind = match outcome.service {
             Service::Graph => "X-Microsoft-Graph",
@@ -227,7 +281,22 @@ fn original_header(header: &HeaderBlock) -> MimePart<'static> {
     if plain { part.transfer_encoding("7bit") } else { part }
 }
 
+/// The whole message, if it passes through as it is: a part of type `message/rfc822` cannot be encoded (RFC 2046 section
+/// 5.2.1).
+fn original_message(header: &HeaderBlock, body: &[u8]) -> Option<MimePart<'static>> {
+    let header = without_bcc(header);
+    let message = [header.as_bytes(), b"\r\n", body].concat();
+    let fits = |line: &[u8]| line.len() < MAX_LINE && memchr::memchr(0, line).is_none();
+    if body.len() > MAX_RETURNED_BODY || !message.split(|&byte| byte == b'\n').all(fits) {
+        return None;
+    }
+    let encoding = if message.is_ascii() { "7bit" } else { "8bit" };
+    Some(MimePart::new("message/rfc822", message).transfer_encoding(encoding))
+}
+
 const MAX_RETURNED: usize = 64 * 1024;
+/// Octets of a body that is returned because its sender asked for it.
+pub const MAX_RETURNED_BODY: usize = 128 * 1024;
 /// In characters, where it is said once for all recipients, and where it is said for one.
 const MAX_SHARED_DIAGNOSTIC: usize = 1000;
 const MAX_DIAGNOSTIC: usize = 500;

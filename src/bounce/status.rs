@@ -17,6 +17,8 @@ pub struct InvalidStatus;
 impl EnhancedStatus {
     /// The retry time ran out.
     pub const EXPIRED: Self = Self { class: 4, subject: 4, detail: 7 };
+    /// Handed over.
+    pub const RELAYED: Self = Self { class: 2, subject: 0, detail: 0 };
     /// Nobody knows more.
     pub const UNDEFINED: Self = Self { class: 5, subject: 0, detail: 0 };
 

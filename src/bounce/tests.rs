@@ -35,12 +35,13 @@ fn a_report(kind: Kind) -> Vec<u8> {
         (address("scanner@x.se"), address("a@x.se"), address("b@y.se"), address("j\u{f6}rn@y.se"));
     let outcome = |address, code, service, diagnostic, remote| Outcome {
         address,
+        original: None,
         status: status(code),
         service,
         diagnostic,
         remote,
     };
-    report(&Failure {
+    report(&Notification {
         kind,
         reporting_mta: "relay.example.net",
         from: &from,
@@ -56,7 +57,9 @@ fn a_report(kind: Kind) -> Vec<u8> {
             ),
             outcome(&unicode, "5.1.1", Service::Smtp, "550 5.1.1\r\nunk\u{f6}nown", None),
         ],
+        envid: None,
         header: &header(ORIGINAL),
+        body: None,
         now: now(),
     })
 }
@@ -118,6 +121,67 @@ fn the_delivery_status_is_that_of_rfc_3464() {
     );
 }
 
+/// To one recipient, as a client with wishes asked for it.
+fn a_wished_report(kind: Kind, body: &[u8]) -> Vec<u8> {
+    let (from, to, bee) = (address("scanner@x.se"), address("a@x.se"), address("b@y.se"));
+    let envid = "id+3D1".parse().unwrap();
+    report(&Notification {
+        kind,
+        reporting_mta: "relay.example.net",
+        from: &from,
+        to: &to,
+        id: id(),
+        recipients: vec![Outcome {
+            address: &bee,
+            original: Some("rfc822;first+2Bone@y.se".parse().unwrap()),
+            status: if kind == Kind::Relayed { EnhancedStatus::RELAYED } else { status("5.1.1") },
+            service: Service::Graph,
+            diagnostic: "no",
+            remote: None,
+        }],
+        envid: Some(&envid),
+        header: &header(ORIGINAL),
+        body: Some(body),
+        now: now(),
+    })
+}
+
+#[test]
+fn a_report_says_what_its_message_was_known_by() {
+    let bytes = a_wished_report(Kind::Relayed, b"body\r\n");
+    let message = parse(&bytes);
+    assert_eq!(message.subject(), Some("Mail handed over: Rechnung f\u{fc}r Juli"));
+    assert!(message.body_text(0).unwrap().contains("handed over to Microsoft 365"));
+    assert_eq!(
+        String::from_utf8_lossy(message.parts[2].contents()),
+        "Original-Envelope-Id: id=1\r\n\
+         Reporting-MTA: dns; relay.example.net\r\n\
+         X-Queue-ID: 1KY7039Y80000\r\n\
+         Arrival-Date: Thu, 23 Jul 2026 08:05:01 +0000\r\n\
+         \r\n\
+         Original-Recipient: rfc822; first+one@y.se\r\n\
+         Final-Recipient: rfc822; b@y.se\r\n\
+         Action: relayed\r\n\
+         Status: 2.0.0\r\n"
+    );
+}
+
+#[test]
+fn a_message_is_returned_in_full_if_it_passes_as_it_is() {
+    let bytes = a_wished_report(Kind::Failed, "gr\u{fc}n\r\n".as_bytes());
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(
+        text.contains("message/rfc822") && text.contains("gr\u{fc}n\r\n") && !text.contains("hidden@y.se")
+    );
+    for unfit in ["x".repeat(1200).into_bytes(), b"a\0b".to_vec(), b"x\r\n".repeat(MAX_RETURNED_BODY / 3 + 1)]
+    {
+        let bytes = a_wished_report(Kind::Failed, &unfit);
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains("message/rfc822\"") && text.contains("text/rfc822-headers"));
+        assert!(bytes.len() < 10_000);
+    }
+}
+
 #[test]
 fn a_person_can_read_it() {
     let bytes = a_report(Kind::Failed);
@@ -145,19 +209,22 @@ fn a_report_for(count: usize, diagnostic: impl Fn(usize) -> String) -> Vec<u8> {
     let said: Vec<_> = (0..count).map(diagnostic).collect();
     let outcome = |(address, diagnostic)| Outcome {
         address,
+        original: None,
         status: status("5.1.3"),
         service: Service::Graph,
         diagnostic,
         remote: Some("graph.microsoft.com"),
     };
-    report(&Failure {
+    report(&Notification {
         kind: Kind::Failed,
         reporting_mta: "relay.example.net",
         from: &from,
         to: &to,
         id: id(),
         recipients: addresses.iter().zip(said.iter().map(String::as_str)).map(outcome).collect(),
+        envid: None,
         header: &header(ORIGINAL),
+        body: None,
         now: now(),
     })
 }
@@ -207,14 +274,16 @@ fn the_header_is_returned_without_bcc() {
 fn a_long_header_is_cut_between_fields() {
     let long = format!("Subject: s\r\nX: {}\r\n", "x".repeat(900)).repeat(100);
     let (from, to) = (address("a@x.se"), address("b@x.se"));
-    let bytes = report(&Failure {
+    let bytes = report(&Notification {
         kind: Kind::Expired,
         reporting_mta: "r",
         from: &from,
         to: &to,
         id: id(),
         recipients: vec![],
+        envid: None,
         header: &header(&long),
+        body: None,
         now: now(),
     });
     assert!((60_000..70_000).contains(&bytes.len()), "{}", bytes.len());
@@ -263,7 +332,7 @@ proptest! {
         text.retain(|&byte| byte != b'\r');
         let header = HeaderScanner::split_message(&text).unwrap().header;
         let (from, to, bee) = (address("scanner@x.se"), address("a@x.se"), address("\"b b\"@y.se"));
-        let bytes = report(&Failure {
+        let bytes = report(&Notification {
             kind: Kind::Failed,
             reporting_mta: &host,
             from: &from,
@@ -271,12 +340,15 @@ proptest! {
             id: id(),
             recipients: vec![Outcome {
                 address: &bee,
+                original: None,
                 status: status("5.1.1"),
                 service: Service::Smtp,
                 diagnostic: &diagnostic,
                 remote: remote.as_deref(),
             }],
+            envid: None,
             header: &header,
+            body: None,
             now: now(),
         });
         prop_assert!(bytes.is_ascii());

@@ -4,7 +4,7 @@
 //!
 //! | disposition      | the message                                         | counts | the queue                |
 //! |------------------|-----------------------------------------------------|--------|--------------------------|
-//! | `Delivered`      | leaves                                               |        |                          |
+//! | `Delivered`      | leaves; a notification enters if one was asked for   |        |                          |
 //! | `Retry`          | waits longer each time, until `give_up_after`        | yes    |                          |
 //! | `Failed`         | leaves, a bounce enters                              |        |                          |
 //! | `Unknown`        | waits as for `Retry`, for `settle_after` at least, and is sent again | yes | |
@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use super::{
     Disposition, Reason,
     graph::Graph,
-    notice::{GivenUp, bounce_for},
+    notice::{News, notification_for},
 };
 use crate::{
     bounce::{EnhancedStatus, Kind},
@@ -37,7 +37,7 @@ use crate::{
     identity::{Identity, TokenErrorKind},
     message::MailboxAddress,
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
-    spool::{Claim, DamagedBody, Lease, Settlement, Spool, SpoolError},
+    spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError},
     telemetry::{Metrics, Outcome, Resolved, Route},
 };
 
@@ -224,14 +224,15 @@ impl Attempt<'_> {
             Disposition::Delivered(_) => {
                 let waited = now.since(self.claim.lease.id.accepted());
                 let (metrics, tenant) = (&self.worker.metrics, &self.tenant.name);
-                let verdict = self.settle(Settlement::End { bounce: None }, Verdict::Done).await;
+                let bounce = self.tell_delivered().await;
+                let verdict = self.settle(Settlement::End { bounce }, Verdict::Done).await;
                 if verdict == Verdict::Done {
                     metrics.delivered_after(tenant, waited);
                 }
                 verdict
             }
             Disposition::Failed(Reason { status, diagnostic }) => {
-                self.give_up(GivenUp { kind: Kind::Failed, status, diagnostic: &diagnostic }).await
+                self.give_up(News { kind: Kind::Failed, status, diagnostic: &diagnostic }).await
             }
             Disposition::Retry { after, why } => {
                 let wait = self.worker.retry_wait(self.claim.attempts).max(after.unwrap_or_default());
@@ -291,33 +292,64 @@ impl Attempt<'_> {
     }
 
     async fn expire(self, why: &str) -> Verdict {
-        self.give_up(GivenUp { kind: Kind::Expired, status: EnhancedStatus::EXPIRED, diagnostic: why }).await
+        self.give_up(News { kind: Kind::Expired, status: EnhancedStatus::EXPIRED, diagnostic: why }).await
     }
 
-    async fn give_up(self, given_up: GivenUp<'_>) -> Verdict {
-        let Worker { spool, settings, metrics, .. } = self.worker;
+    async fn give_up(self, given_up: News<'_>) -> Verdict {
+        let metrics = &self.worker.metrics;
         let label = match given_up.kind {
             Kind::Failed => "failed",
             Kind::Expired => "expired",
+            Kind::Relayed => "relayed",
         };
         warn!(
             id = %self.claim.lease.id, tenant = %self.tenant.name, why = given_up.diagnostic,
             "{label}: the message is given up"
         );
-        let bounce =
-            bounce_for(spool, self.tenant, &settings.hostname, self.mailbox, &self.claim, given_up).await;
-        let bounce = match bounce {
-            Ok(bounce) => bounce,
+        match self.notification(given_up).await {
+            Ok(bounce) => {
+                if bounce.is_some() {
+                    metrics.bounce(&self.tenant.name, label);
+                }
+                self.settle(Settlement::End { bounce }, Verdict::Done).await
+            }
             Err(e) => {
                 error!(id = %self.claim.lease.id, error = %e, "cannot write the bounce");
-                return self.wait_for_machine().await;
+                self.wait_for_machine().await
             }
-        };
-        if let Some(bounce) = &bounce {
-            info!(id = %bounce.id, bounce_of = %self.claim.lease.id, tenant = %self.tenant.name, "bounce queued");
-            metrics.bounce(&self.tenant.name, label);
         }
-        self.settle(Settlement::End { bounce }, Verdict::Done).await
+    }
+
+    /// What tells the sender, if that is wanted.
+    async fn notification(&self, news: News<'_>) -> Result<Option<Box<NewMessage>>, SpoolError> {
+        let Worker { spool, settings, .. } = self.worker;
+        let told =
+            notification_for(spool, self.tenant, &settings.hostname, self.mailbox, &self.claim, news).await?;
+        if let Some(told) = &told {
+            info!(id = %told.id, bounce_of = %self.claim.lease.id, tenant = %self.tenant.name, "bounce queued");
+        }
+        Ok(told)
+    }
+
+    /// Microsoft 365 has the message. It must leave, whether its sender can be told or not.
+    async fn tell_delivered(&self) -> Option<Box<NewMessage>> {
+        let wanted = self.claim.message.envelope.wishes().any(|(_, wish)| wish.on_success());
+        if !wanted {
+            return None;
+        }
+        let news = News { kind: Kind::Relayed, status: EnhancedStatus::RELAYED, diagnostic: "" };
+        match self.notification(news).await {
+            Ok(told) => {
+                if told.is_some() {
+                    self.worker.metrics.bounce(&self.tenant.name, "relayed");
+                }
+                told
+            }
+            Err(e) => {
+                warn!(id = %self.claim.lease.id, error = %e, "cannot write the notification of success");
+                None
+            }
+        }
     }
 
     async fn settle(self, settlement: Settlement, verdict: Verdict) -> Verdict {

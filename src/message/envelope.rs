@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::MailboxAddress;
+use super::{EnvelopeId, MailboxAddress, Recipient, RecipientWish, Return};
 
 /// `MAIL FROM` and `RCPT TO` of one message. Has at least one recipient, none of them twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +10,12 @@ pub struct Envelope {
     sender: Option<MailboxAddress>,
     recipients: Vec<MailboxAddress>,
     body: BodyKind,
+    /// RFC 6531: the client said SMTPUTF8.
+    utf8: bool,
+    ret: Option<Return>,
+    envid: Option<EnvelopeId>,
+    /// One for each recipient, or none at all where nobody wished for anything, as is most common.
+    wishes: Vec<RecipientWish>,
 }
 
 /// RFC 6152 `BODY=`: what the client promised about the octets of the body.
@@ -18,6 +24,15 @@ pub enum BodyKind {
     #[default]
     SevenBit,
     EightBitMime,
+}
+
+/// What `MAIL` says beside the sender.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MailParameters {
+    pub body: BodyKind,
+    pub utf8: bool,
+    pub ret: Option<Return>,
+    pub envid: Option<EnvelopeId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +46,30 @@ impl Envelope {
         recipients: impl IntoIterator<Item = MailboxAddress>,
         body: BodyKind,
     ) -> Result<Self, EmptyEnvelope> {
+        let parameters = MailParameters { body, ..MailParameters::default() };
+        Self::with_parameters(sender, parameters, recipients.into_iter().map(Recipient::from))
+    }
+
+    /// As [`new`](Self::new), with all that a client can ask for.
+    pub fn with_parameters(
+        sender: Option<MailboxAddress>,
+        parameters: MailParameters,
+        recipients: impl IntoIterator<Item = Recipient>,
+    ) -> Result<Self, EmptyEnvelope> {
         let mut seen = std::collections::HashSet::new();
-        let recipients: Vec<_> = recipients.into_iter().filter(|r| seen.insert(r.clone())).collect();
-        if recipients.is_empty() { Err(EmptyEnvelope) } else { Ok(Self { sender, recipients, body }) }
+        let (recipients, mut wishes): (Vec<_>, Vec<_>) = recipients
+            .into_iter()
+            .filter(|recipient| seen.insert(recipient.address.clone()))
+            .map(|Recipient { address, wish }| (address, wish))
+            .unzip();
+        if wishes.iter().all(RecipientWish::is_none) {
+            wishes = Vec::new();
+        }
+        let MailParameters { body, utf8, ret, envid } = parameters;
+        if recipients.is_empty() {
+            return Err(EmptyEnvelope);
+        }
+        Ok(Self { sender, recipients, body, utf8, ret, envid, wishes })
     }
 
     pub fn sender(&self) -> Option<&MailboxAddress> {
@@ -45,7 +81,45 @@ impl Envelope {
         &self.recipients
     }
 
+    /// The recipients with what is to be told of each.
+    pub fn wishes(&self) -> impl Iterator<Item = (&MailboxAddress, RecipientWish)> {
+        let wish = |n: usize| self.wishes.get(n).cloned().unwrap_or_default();
+        self.recipients.iter().enumerate().map(move |(n, address)| (address, wish(n)))
+    }
+
     pub fn body(&self) -> BodyKind {
         self.body
+    }
+
+    pub fn utf8(&self) -> bool {
+        self.utf8
+    }
+
+    /// How much of the message a report on its failure returns.
+    pub fn ret(&self) -> Option<Return> {
+        self.ret
+    }
+
+    pub fn envid(&self) -> Option<&EnvelopeId> {
+        self.envid.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipient_is_kept_once_with_its_first_wish() {
+        let recipient = |address: &str, notify: Option<&str>| Recipient {
+            address: address.parse().unwrap(),
+            wish: RecipientWish { notify: notify.map(|text| text.parse().unwrap()), original: None },
+        };
+        let recipients =
+            [recipient("a@x.se", None), recipient("b@x.se", Some("NEVER")), recipient("B@X.se", None)];
+        let envelope = Envelope::with_parameters(None, MailParameters::default(), recipients).unwrap();
+        let failures: Vec<_> = envelope.wishes().map(|(to, wish)| (to.as_str(), wish.on_failure())).collect();
+        assert_eq!(failures, [("a@x.se", true), ("b@x.se", false)]);
+        assert_eq!(Envelope::new(None, [], BodyKind::SevenBit), Err(EmptyEnvelope));
     }
 }

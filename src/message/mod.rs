@@ -8,6 +8,7 @@
 //! | `address_list` | mailboxes in fields: the author, the recipients                                  |
 //! | `recipients`   | makes To, Cc and Bcc say what the envelope says                                  |
 //! | `injected`     | envelopes of picked-up files: X-Sender and X-Receiver lines, or plain headers    |
+//! | `notification` | what the sender wants to be told: NOTIFY, ORCPT, RET, ENVID                       |
 //! | `trace`        | the Received field                                                               |
 //! | `missing`      | Message-ID and Date for messages that lack them                                  |
 
@@ -18,6 +19,7 @@ mod header;
 mod id;
 mod injected;
 mod missing;
+mod notification;
 mod recipients;
 #[cfg(test)]
 mod tests;
@@ -25,13 +27,16 @@ mod trace;
 
 pub use address::{InvalidAddress, MailboxAddress};
 pub use address_list::{Author, BrokenAddress, InvalidAuthor, addresses, author};
-pub use envelope::{BodyKind, EmptyEnvelope, Envelope};
+pub use envelope::{BodyKind, EmptyEnvelope, Envelope, MailParameters};
 pub use header::{
     Field, HeaderBlock, HeaderScanner, InvalidHeader, MAX_HEADER, MAX_STORED_HEADER, SplitMessage,
 };
 pub use id::{InvalidMessageId, MessageId};
 pub use injected::{InvalidPickup, injected_envelope, pickup_envelope};
 pub use missing::complete;
+pub use notification::{
+    EnvelopeId, InvalidNotification, Notify, OriginalRecipient, Recipient, RecipientWish, Return,
+};
 pub use recipients::{Addressed, Visible, address_to, recipients_of, without_bcc};
 pub use trace::{Origin, Received, date};
 

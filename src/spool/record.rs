@@ -58,7 +58,10 @@ pub struct BodyPlace {
     pub len: u64,
 }
 
+/// Of an encoded state.
 const VERSION: u8 = 2;
+/// Of an encoded message. Version 2 had no wishes in its envelope, and is still read.
+const MESSAGE_VERSION: u8 = 3;
 /// Octets of an encoded state.
 pub(super) const STATE_LEN: usize = 44;
 
@@ -119,19 +122,45 @@ impl Message {
     /// The version, then postcard.
     pub(super) fn encode(&self) -> Vec<u8> {
         // Serialising into a growing vector fails only for types that refuse to be serialised; these do not.
-        postcard::to_extend(self, vec![VERSION]).expect("a message can be serialised")
+        postcard::to_extend(self, vec![MESSAGE_VERSION]).expect("a message can be serialised")
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&VERSION, rest) = bytes.split_first()? else { return None };
-        postcard::from_bytes(rest).ok()
+        match bytes.split_first()? {
+            (&MESSAGE_VERSION, rest) => postcard::from_bytes(rest).ok(),
+            (2, rest) => {
+                let (tenant, ingress, envelope, author, bounce_of) = postcard::from_bytes(rest).ok()?;
+                let (sender, recipients, body): (_, Vec<MailboxAddress>, _) = envelope;
+                let envelope = Envelope::new(sender, recipients, body).ok()?;
+                Some(Self { tenant, ingress, envelope, author, bounce_of })
+            }
+            _ => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::BodyKind;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_message_of_an_earlier_version_is_read() {
+        let message = Message {
+            tenant: "contoso".parse().unwrap(),
+            ingress: Ingress::Pickup,
+            envelope: Envelope::new(None, ["b@x.se".parse().unwrap()], BodyKind::EightBitMime).unwrap(),
+            author: "a@x.se".parse().unwrap(),
+            bounce_of: None,
+        };
+        let Message { tenant, ingress, envelope, author, bounce_of } = &message;
+        let envelope = (envelope.sender(), envelope.recipients(), envelope.body());
+        let old = (tenant, ingress, envelope, author, bounce_of);
+        let old = postcard::to_extend(&old, vec![2]).unwrap();
+        assert_eq!(Message::decode(&old), Some(message.clone()));
+        assert_eq!(Message::decode(&message.encode()), Some(message));
+    }
 
     proptest! {
         #[test]

@@ -21,7 +21,7 @@ use crate::{
     clock,
     config::{ByteSize, Tenant},
     identity::{AccessToken, Identity, TokenError, TokenErrorKind},
-    message::{HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, address_to},
+    message::{HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, address_to},
     network::{self, Clients},
     spool::{BodyReader, Claim, DamagedBody, OpenBody, SMALL_BODY},
     telemetry::LimitKind,
@@ -172,11 +172,6 @@ pub(super) async fn read_header(body: &BodyReader) -> Result<(SplitMessage, Open
     }
     let split = scanner.finish().map_err(|e| unreadable(e.to_string()))?;
     Ok((split, open))
-}
-
-/// Only the header, for a bounce.
-pub(super) async fn header_of(body: &BodyReader) -> Result<HeaderBlock, DamagedBody> {
-    Ok(read_header(body).await?.0.header)
 }
 
 fn send_mail_url(graph: &str, mailbox: &MailboxAddress) -> Option<Url> {

@@ -18,6 +18,10 @@
 //! }
 //! ```
 //!
+//! A recipient whose sender wants to be told of it in another way than usual is an object: `{ "address": "b@example.net",
+//! "notify": "SUCCESS,FAILURE", "orcpt": "rfc822;b@example.org" }`. The envelope has the keys `utf8`, `ret` and `envid` where
+//! the client said SMTPUTF8, RET or ENVID.
+//!
 //! People edit these files, so errors name the key, and a key that nobody knows is an error.
 
 use std::{fmt::Display, str::FromStr};
@@ -27,7 +31,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     clock::Timestamp,
-    message::{BodyKind, Envelope, MailboxAddress, MessageId},
+    message::{BodyKind, Envelope, MailParameters, MailboxAddress, MessageId, Recipient, RecipientWish},
     spool::Message,
     telemetry::Ingress,
 };
@@ -83,8 +87,40 @@ struct Written<'a> {
 #[derive(Serialize)]
 struct WrittenEnvelope<'a> {
     sender: Option<&'a MailboxAddress>,
-    recipients: &'a [MailboxAddress],
+    recipients: Vec<WrittenRecipient<'a>>,
     body: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    utf8: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ret: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envid: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WrittenRecipient<'a> {
+    Usual(&'a MailboxAddress),
+    Wished {
+        address: &'a MailboxAddress,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        notify: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        orcpt: Option<String>,
+    },
+}
+
+impl<'a> From<(&'a MailboxAddress, RecipientWish)> for WrittenRecipient<'a> {
+    fn from((address, RecipientWish { notify, original }): (&'a MailboxAddress, RecipientWish)) -> Self {
+        match (notify, original) {
+            (None, None) => Self::Usual(address),
+            (notify, original) => Self::Wished {
+                address,
+                notify: notify.map(|notify| notify.to_string()),
+                orcpt: original.map(|original| original.to_string()),
+            },
+        }
+    }
 }
 
 /// A leased message is exported as the next start finds it: waiting.
@@ -115,8 +151,11 @@ impl Entry {
             ingress: ingress.as_str(),
             envelope: WrittenEnvelope {
                 sender: envelope.sender(),
-                recipients: envelope.recipients(),
+                recipients: envelope.wishes().map(WrittenRecipient::from).collect(),
                 body: body_kind(envelope.body()),
+                utf8: envelope.utf8(),
+                ret: envelope.ret().map(|ret| ret.to_string()),
+                envid: envelope.envid().map(|envid| envid.to_string()),
             },
             author,
             bounce_of: bounce_of.map(|id| id.to_string()),
@@ -178,16 +217,38 @@ impl Entry {
         let mut keys = Keys::new("envelope", value)?;
         let sender = keys.parse_or_null("sender")?;
         let body = keys.one_of("body", BODY_KINDS, body_kind)?;
+        let utf8 = keys.optional("utf8", |value| {
+            value.as_bool().ok_or_else(|| format!("is {}; write true or false", shown(value)))
+        })?;
+        let (ret, envid) = (keys.optional("ret", text)?, keys.optional("envid", text)?);
         let list = keys.read("recipients", |value| {
             value.as_array().ok_or_else(|| format!("is {}; write a list of addresses", shown(value)))
         })?;
         keys.end()?;
-        let recipient =
-            |(n, value)| text(value).map_err(|message| keys.error(&format!("recipients[{n}]"), message));
-        let recipients: Vec<MailboxAddress> =
-            list.iter().enumerate().map(recipient).collect::<Result<_, _>>()?;
-        Envelope::new(sender, recipients, body).map_err(|e| keys.error("recipients", e.to_string()))
+        let recipient = |(n, value)| {
+            parse_recipient(value).map_err(|message| keys.error(&format!("recipients[{n}]"), message))
+        };
+        let recipients: Vec<Recipient> = list.iter().enumerate().map(recipient).collect::<Result<_, _>>()?;
+        let parameters = MailParameters { body, utf8: utf8.unwrap_or_default(), ret, envid };
+        Envelope::with_parameters(sender, parameters, recipients)
+            .map_err(|e| keys.error("recipients", e.to_string()))
     }
+}
+
+/// An address, or an object with one and what is to be told of it.
+fn parse_recipient(value: &Value) -> Result<Recipient, String> {
+    if !value.is_object() {
+        return text::<MailboxAddress>(value).map(Recipient::from);
+    }
+    let mut keys = Keys::new("", value).map_err(|e| e.to_string())?;
+    let mut read = || {
+        let address = keys.parse("address")?;
+        let wish =
+            RecipientWish { notify: keys.optional("notify", text)?, original: keys.optional("orcpt", text)? };
+        keys.end()?;
+        Ok(Recipient { address, wish })
+    };
+    read().map_err(|error: EntryError| error.to_string())
 }
 
 /// A wrong value, as far as it helps.
@@ -275,6 +336,18 @@ impl<'a> Keys<'a> {
         self.read(key, |value| if value.is_null() { Ok(None) } else { text(value).map(Some) })
     }
 
+    fn optional<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&'a Value) -> Result<T, String>,
+    ) -> Result<Option<T>, EntryError> {
+        if self.map.contains_key(key) {
+            return self.read(key, read).map(Some);
+        }
+        self.asked.push(key);
+        Ok(None)
+    }
+
     fn one_of<T: Copy, const N: usize>(
         &mut self,
         key: &'static str,
@@ -328,14 +401,33 @@ mod tests {
         }
     }
 
+    fn wishful(envelope: &Envelope) -> Envelope {
+        let recipients = envelope.recipients().iter().enumerate().map(|(n, address)| {
+            let notify = (n % 2 == 0).then(|| "SUCCESS,DELAY".parse().unwrap());
+            let original = (n % 3 == 0).then(|| "rfc822;x+2By@x.se".parse().unwrap());
+            Recipient { address: address.clone(), wish: RecipientWish { notify, original } }
+        });
+        let parameters = MailParameters {
+            body: envelope.body(),
+            utf8: true,
+            ret: Some("HDRS".parse().unwrap()),
+            envid: Some("id+3D1".parse().unwrap()),
+        };
+        Envelope::with_parameters(None, parameters, recipients).unwrap()
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(
             due in proptest::option::of(0..LAST.as_millis()),
             (attempts, in_doubt, size, crc32, bounce) in any::<(u16, bool, u64, u32, Option<u64>)>(),
             recipients in 1_usize..1100,
+            wishes: bool,
         ) {
             let mut entry = Entry { attempts, in_doubt, size, crc32, ..entry(recipients) };
+            if wishes {
+                entry.message.envelope = wishful(&entry.message.envelope);
+            }
             entry.due = due.map(Timestamp::from_millis);
             entry.message.bounce_of = bounce.map(|id| MessageId::from_bytes(id.to_be_bytes()));
             prop_assert_eq!(Entry::parse(&entry.to_json()), Ok(entry));
@@ -371,6 +463,12 @@ mod tests {
                 "envelope.recipients: an envelope needs at least",
             ),
             ("/envelope/recipients/1", "x".into(), "envelope.recipients[1]: \"x\": no @ between"),
+            ("/envelope/recipients/1", serde_json::json!({}), "envelope.recipients[1]: address: missing"),
+            (
+                "/envelope/recipients/1",
+                serde_json::json!({ "address": "a@b.se", "notify": "maybe" }),
+                "envelope.recipients[1]: notify: \"maybe\": NOTIFY is NEVER",
+            ),
             ("/author", Value::Null, "author: is null; write text in quotes"),
             ("/bounce_of", 7.into(), "bounce_of: is 7; write text in quotes"),
             ("/state", "leased".into(), "state: is \"leased\"; write \"waiting\""),

@@ -37,7 +37,7 @@ struct Damaged {
     large: Vec<MessageId>,
 }
 
-const SMALL: &[u8] = &[3; 1000];
+const SMALL: &[u8] = &[0xa7; 1000];
 const LARGE: &[u8] = &[4; SEGMENT_BODY + 1];
 
 impl Damaged {
