@@ -37,9 +37,11 @@ pub use network::{Cloud, CloudName, InvalidCloudName};
 pub use problem::{ConfigErrors, Problem};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use size::{ByteSize, InvalidSize};
-pub use smtp::{Listener, SmtpConfig};
+pub use smtp::{BareNewlines, Listener, SessionLimits, SmtpConfig};
 pub use spool::SpoolConfig;
-pub use tenant::{BounceTo, BouncesConfig, InvalidTenantName, MailboxRule, SenderRule, Tenant, TenantName};
+pub use tenant::{
+    BounceTo, BouncesConfig, InvalidTenantName, MailboxRule, SenderRule, Tenant, TenantName, WhileSuspended,
+};
 
 use files::ConfigFile;
 use reader::{Findings, Item, TableReader};

@@ -1,6 +1,6 @@
 //! `[smtp]` and `[[smtp.listener]]`
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     ByteSize,
@@ -19,6 +19,69 @@ pub struct SmtpConfig {
     pub max_recipients: usize,
     /// Connections at a time, over all listeners. Default 2000.
     pub max_connections: usize,
+    pub session: SessionLimits,
+}
+
+/// What one connection may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    pub bare_newlines: BareNewlines,
+    /// Messages on one connection, announced to clients (RFC 9422). Default 10,000.
+    pub max_messages: u32,
+    /// Replies that refuse for good, between two accepted messages. Default 20.
+    pub max_errors: u32,
+    /// Commands that bring no message nearer, between two accepted messages. Default 1000.
+    pub max_commands: u32,
+    /// For the next command. Default 5 minutes (RFC 5321 section 4.5.3.2.7).
+    pub idle_timeout: Duration,
+    /// For a connection as a whole, and for the content of one message. Default 1 hour.
+    pub session_timeout: Duration,
+}
+
+/// A CR or LF in a message that is not part of a CR LF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BareNewlines {
+    /// The message is refused.
+    Refuse,
+    /// It becomes CR LF. It ends no message all the same.
+    Fix,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            bare_newlines: BareNewlines::Refuse,
+            max_messages: 10_000,
+            max_errors: 20,
+            max_commands: 1000,
+            idle_timeout: Duration::from_secs(5 * 60),
+            session_timeout: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+impl SessionLimits {
+    fn read(table: &mut TableReader<'_>) -> Self {
+        const MINUTE: Duration = Duration::from_secs(60);
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let default = Self::default();
+        Self {
+            bare_newlines: table.or_default("bare_newlines", default.bare_newlines, |item| {
+                item.choice(&[("refuse", BareNewlines::Refuse), ("fix", BareNewlines::Fix)])
+            }),
+            max_messages: table
+                .or_default("max_messages", default.max_messages, |item| item.integer(1..=1_000_000_000)),
+            max_errors: table
+                .or_default("max_errors", default.max_errors, |item| item.integer(1..=1_000_000)),
+            max_commands: table
+                .or_default("max_commands", default.max_commands, |item| item.integer(10..=1_000_000_000)),
+            idle_timeout: table.or_default("idle_timeout", default.idle_timeout, |item| {
+                item.duration(Duration::from_secs(10)..=DAY)
+            }),
+            session_timeout: table
+                .or_default("session_timeout", default.session_timeout, |item| item.duration(MINUTE..=DAY)),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -34,7 +97,8 @@ impl SmtpConfig {
             table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)));
         let max_recipients = table.or_default("max_recipients", 1000, |item| item.integer(100..=100_000));
         let max_connections = table.or_default("max_connections", 2000, |item| item.integer(1..=1_000_000));
-        Some(Self { listeners, hostname: hostname?, max_message, max_recipients, max_connections })
+        let session = SessionLimits::read(table);
+        Some(Self { listeners, hostname: hostname?, max_message, max_recipients, max_connections, session })
     }
 
     /// Whether other machines can reach a listener.

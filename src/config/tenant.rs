@@ -28,6 +28,10 @@ pub struct Tenant {
     pub senders: Vec<SenderRule>,
     /// Clients that need no login.
     pub networks: Vec<IpNet>,
+    /// The From of messages that have neither a From field nor an envelope sender. One of `senders`.
+    pub default_sender: Option<MailboxAddress>,
+    /// Whether its mail is kept back, and whether more of it is taken meanwhile.
+    pub suspended: Option<WhileSuspended>,
     pub mailbox: MailboxRule,
     /// Messages waiting at a time. Default 100,000.
     pub max_queued: u64,
@@ -43,6 +47,15 @@ pub enum SenderRule {
     /// `"@contoso.com"`: that domain, not its subdomains. Lower case.
     Domain(String),
     Address(MailboxAddress),
+}
+
+/// `while_suspended`: what the door does with mail for a suspended tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhileSuspended {
+    /// It is taken, and waits.
+    Accept,
+    /// Clients are told to come back later.
+    Refuse,
 }
 
 /// `mailbox`: whose `sendMail` is called.

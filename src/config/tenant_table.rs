@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     BounceTo, BouncesConfig, Cloud, InvalidTenantName, Limits, MailboxRule, SecretSource, SenderRule, Tenant,
-    TenantName,
+    TenantName, WhileSuspended,
     network::Clouds,
     reader::{Item, TableReader, nearest},
     value::is_domain,
@@ -77,6 +77,17 @@ impl Tenant {
         let networks = table.or_default("networks", Vec::new(), |item| {
             read_networks(item, senders.as_deref().unwrap_or_default(), around)
         });
+        let default_sender = table.optional("default_sender", |item| {
+            let address = item.mailbox()?;
+            if senders.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.allows(&address))) {
+                return Some(address);
+            }
+            item.fail(format!("{address} is not among this tenant's senders: add it there, or write another"))
+        });
+        let suspended = table.or_default("suspended", false, Item::boolean);
+        let while_suspended = table.or_default("while_suspended", WhileSuspended::Accept, |item| {
+            item.choice(&[("accept", WhileSuspended::Accept), ("refuse", WhileSuspended::Refuse)])
+        });
         let mailbox = table.or_default("mailbox", MailboxRule::From, MailboxRule::read);
         let max_queued = table.or_default("max_queued", 100_000, |item| item.integer(1..=1_000_000_000));
         let limits = table.table("limits", |limits| Some(Limits::read(limits, &around.limits)));
@@ -92,6 +103,8 @@ impl Tenant {
             client_secret: client_secret?,
             senders: senders?,
             networks,
+            default_sender,
+            suspended: suspended.then_some(while_suspended),
             mailbox,
             max_queued,
             limits: limits?,

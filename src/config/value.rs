@@ -51,6 +51,10 @@ impl<'a> Item<'a> {
         }
     }
 
+    pub(super) fn boolean(&self) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.wrong_type("true or false, without quotes"))
+    }
+
     /// A whole number.
     pub(super) fn integer<T>(&self, range: RangeInclusive<T>) -> Option<T>
     where

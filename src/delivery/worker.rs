@@ -44,6 +44,9 @@ use crate::{
 /// How long a message waits that something on this machine stops: too many open files, no room for its bounce.
 const LOCAL_FAULT: Duration = Duration::from_secs(60);
 
+/// The next look at a suspended tenant. The configuration is read once, so there is nothing to hurry for.
+const SUSPENDED: Duration = Duration::from_secs(60 * 60);
+
 pub struct WorkerSettings {
     pub tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
     /// This relay's name, in bounces.
@@ -74,6 +77,10 @@ impl Worker {
 
 impl Courier for Worker {
     async fn prepare(&self, tenant: &TenantName) -> Result<Instant, Blocked> {
+        if self.settings.tenants.get(tenant).is_some_and(|tenant| tenant.suspended.is_some()) {
+            let why = "suspended in the configuration".into();
+            return Err(Blocked { reason: "suspended", why, retry_after: SUSPENDED });
+        }
         match self.identity.token(tenant).await {
             Ok(token) => Ok(token.expires()),
             Err(error) => Err(Blocked {

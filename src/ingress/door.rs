@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::Refusal;
 use crate::{
-    config::{ByteSize, Tenant, TenantName},
+    config::{ByteSize, Tenant, TenantName, WhileSuspended},
     message::MailboxAddress,
     spool::{FreeSpace, Spool},
     telemetry::{Ingress, Refused},
@@ -134,6 +134,10 @@ impl Door {
     }
 
     fn check_room(&self, tenant: &Tenant, size: u64) -> Result<(), Refusal> {
+        if tenant.suspended == Some(WhileSuspended::Refuse) {
+            let text = "Mail is suspended here, try again later";
+            return Err(Refusal::new(450, "4.7.1", text, Refused::Suspended));
+        }
         self.check_disk(size)?;
         if self.spool.tally().tenant(&tenant.name).messages() >= tenant.max_queued {
             return Err(Refusal::new(

@@ -4,8 +4,8 @@
 //! from there on bytes go to the spool's body as they come. Room on the disk is asked for on the way too, since a client
 //! need not announce a size. Dropping a submission leaves nothing behind.
 //!
-//! The edits: a `Received` field is put on top, and Message-ID and Date are added where they are missing (RFC 6409
-//! section 8). Nothing else is touched.
+//! The edits: a `Received` field is put on top, Message-ID, Date and From are added where they are missing, Bcc and
+//! Return-Path are taken out (RFC 6409 section 8). Nothing else is touched.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,8 @@ use super::{Door, Grant, Refusal};
 use crate::{
     clock,
     message::{
-        self, Envelope, HeaderScanner, InvalidHeader, MailboxAddress, MessageId, Received, SplitMessage,
+        self, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS, MailboxAddress,
+        Mending, MessageId, Received, SplitMessage,
     },
     spool::{BodyWriter, Message, NewMessage},
     telemetry::Refused,
@@ -113,19 +114,11 @@ impl Submission {
 
     async fn take_header(&mut self, split: SplitMessage) -> Result<(), Refusal> {
         let SplitMessage { header, body } = split;
-        let author = message::author(&header).map_err(|error| {
-            Refusal::new(
-                550,
-                "5.6.0",
-                format!("Cannot tell who wrote the message: {error}"),
-                Refused::Malformed,
-            )
-        })?;
-        for mailbox in author.from() {
-            self.door.check_author(&self.grant, mailbox)?;
+        if message::hops(&header) > MAX_HOPS {
+            let text = "Too many hops: this message goes in circles";
+            return Err(Refusal::new(554, "5.4.6", text, Refused::Loop));
         }
-        self.door.check_author(&self.grant, author.mailbox())?;
-
+        let (author, from) = self.author(&header)?;
         let (now, by) = (clock::now(), &self.origin.by);
         let origin = match &self.origin.client {
             Some(Client { helo, address, extended }) => {
@@ -134,13 +127,39 @@ impl Submission {
             None => message::Origin::Pickup,
         };
         let mut top = Received { origin, by, id: self.id, at: now }.to_bytes();
-        top.extend_from_slice(header.as_bytes());
-        top.extend(message::complete(&header, self.id, by, now));
+        top.reserve(header.as_bytes().len() + 256);
+        let mending = Mending { id: self.id, hostname: by, at: now, from: from.as_ref() };
+        message::mend(&header, &mending, &mut top);
         top.extend_from_slice(b"\r\n");
-        self.part = Part::Body { author: author.mailbox().clone() };
+        self.part = Part::Body { author };
         self.body.write(&top).await?;
         Ok(self.body.write(&body).await?)
     }
+
+    /// Whose mailbox the message goes out of, and the From field if it needs one: the tenant must be allowed all that the
+    /// header names.
+    fn author(&self, header: &HeaderBlock) -> Result<(MailboxAddress, Option<MailboxAddress>), Refusal> {
+        let author = match message::author(header) {
+            Ok(author) => author,
+            // RFC 6409 section 8.1, as simple devices need it.
+            Err(error @ (InvalidAuthor::Missing | InvalidAuthor::Empty)) => {
+                let default = self.grant.tenant.default_sender.as_ref();
+                let from = self.envelope.sender().or(default).ok_or_else(|| refuse_author(&error))?;
+                self.door.check_author(&self.grant, from)?;
+                return Ok((from.clone(), Some(from.clone())));
+            }
+            Err(error) => return Err(refuse_author(&error)),
+        };
+        for mailbox in author.from() {
+            self.door.check_author(&self.grant, mailbox)?;
+        }
+        self.door.check_author(&self.grant, author.mailbox())?;
+        Ok((author.mailbox().clone(), None))
+    }
+}
+
+fn refuse_author(error: &InvalidAuthor) -> Refusal {
+    Refusal::new(550, "5.6.0", format!("Cannot tell who wrote the message: {error}"), Refused::Malformed)
 }
 
 fn refuse_header(error: InvalidHeader) -> Refusal {

@@ -8,7 +8,7 @@ use super::Door;
 use crate::{
     config::{
         BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, MailboxRule, Secret, SecretSource,
-        SenderRule, SpoolConfig, Tenant, TenantName,
+        SenderRule, SpoolConfig, Tenant, TenantName, WhileSuspended,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -21,6 +21,13 @@ pub(super) struct House {
     pub(super) store: MemoryStore,
     pub(super) metrics: Metrics,
     waiting: UnboundedReceiver<Event>,
+}
+
+/// What a test wants to be different about `contoso`, which is then alone.
+#[derive(Default)]
+pub(super) struct Changed {
+    pub(super) default_sender: Option<&'static str>,
+    pub(super) suspended: Option<WhileSuspended>,
 }
 
 /// A message as the scheduler would find it.
@@ -43,19 +50,28 @@ impl House {
         Self::build(max_queued, free_space, MAX_MESSAGE)
     }
 
+    pub(super) fn changed(change: Changed) -> Self {
+        let mut contoso = tenant("contoso", 1_000_000);
+        contoso.default_sender = change.default_sender.map(|text| text.parse().unwrap());
+        contoso.suspended = change.suspended;
+        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        Self::of([contoso], free_space, MAX_MESSAGE)
+    }
+
     /// On a disk of the test's own.
     pub(super) fn on(free_space: FreeSpace, max_message: u64) -> Self {
         Self::build(1_000_000, free_space, max_message)
     }
 
     fn build(max_queued: u64, free_space: FreeSpace, max_message: u64) -> Self {
+        Self::of(["contoso", "fabrikam"].map(|name| tenant(name, max_queued)), free_space, max_message)
+    }
+
+    fn of<const N: usize>(tenants: [Tenant; N], free_space: FreeSpace, max_message: u64) -> Self {
         let metrics = Metrics::new();
         let store = MemoryStore::default();
         let (spool, waiting) = Spool::start(store.clone(), Duration::ZERO, metrics.clone()).unwrap();
-        let tenants: BTreeMap<_, _> = ["contoso", "fabrikam"]
-            .map(|name| tenant(name, max_queued))
-            .map(|tenant| (tenant.name.clone(), Arc::new(tenant)))
-            .into();
+        let tenants: BTreeMap<_, _> = tenants.map(|tenant| (tenant.name.clone(), Arc::new(tenant))).into();
         let door = Door::new(Arc::new(tenants), spool, free_space, ByteSize(max_message));
         Self { door, store, metrics, waiting }
     }
@@ -113,6 +129,8 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
         client_secret: SecretSource::Text(Secret::new("secret".into())),
         senders: vec![SenderRule::Domain(format!("{of}.example"))],
         networks: vec!["127.0.0.0/8".parse().unwrap()],
+        default_sender: None,
+        suspended: None,
         mailbox: MailboxRule::From,
         max_queued,
         limits: Limits { messages_per_minute: None, concurrent_requests: None },

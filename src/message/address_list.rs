@@ -54,6 +54,10 @@ pub fn addresses(field: &Field<'_>) -> Result<Vec<MailboxAddress>, BrokenAddress
 /// The author: From, and Sender if there are several authors.
 pub fn author(header: &HeaderBlock) -> Result<Author, InvalidAuthor> {
     let field = only(header, "From")?.ok_or(InvalidAuthor::Missing)?;
+    // Devices write this where nobody has told them their address.
+    if field.value().as_ref() == b"<>" {
+        return Err(InvalidAuthor::Empty);
+    }
     let from = addresses(&field)?;
     let sender = match from.len() {
         0 => return Err(InvalidAuthor::Empty),

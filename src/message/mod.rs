@@ -10,7 +10,7 @@
 //! | `injected`     | envelopes of picked-up files: X-Sender and X-Receiver lines, or plain headers    |
 //! | `notification` | what the sender wants to be told: NOTIFY, ORCPT, RET, ENVID                       |
 //! | `trace`        | the Received field                                                               |
-//! | `missing`      | Message-ID and Date for messages that lack them                                  |
+//! | `mended`       | what a submission server adds to a header and takes out of it                    |
 
 mod address;
 mod address_list;
@@ -18,7 +18,7 @@ mod envelope;
 mod header;
 mod id;
 mod injected;
-mod missing;
+mod mended;
 mod notification;
 mod recipients;
 #[cfg(test)]
@@ -33,7 +33,7 @@ pub use header::{
 };
 pub use id::{InvalidMessageId, MessageId};
 pub use injected::{InvalidPickup, injected_envelope, pickup_envelope};
-pub use missing::complete;
+pub use mended::{MAX_HOPS, Mending, hops, mend};
 pub use notification::{
     EnvelopeId, InvalidNotification, Notify, OriginalRecipient, Recipient, RecipientWish, Return,
 };

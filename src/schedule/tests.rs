@@ -35,6 +35,8 @@ fn tenant(name: &str, limits: Limits) -> Arc<Tenant> {
         client_secret: SecretSource::Env("NONE".into()),
         senders: vec![SenderRule::Any],
         networks: vec![],
+        default_sender: None,
+        suspended: None,
         mailbox: MailboxRule::From,
         max_queued: 1000,
         limits,

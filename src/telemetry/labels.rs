@@ -28,6 +28,10 @@ pub enum Refused {
     Unhealthy,
     /// Not a mail message, or an address that is none.
     Malformed,
+    /// It has passed too many servers.
+    Loop,
+    /// The tenant is suspended, and is not to take mail then.
+    Suspended,
     /// Too many connections.
     Connections,
 }
@@ -88,6 +92,7 @@ label! {
     Refused {
         NoTenant => "no_tenant", Sender => "sender", TooLarge => "too_large", TenantFull => "tenant_full",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
+        Loop => "loop", Suspended => "suspended",
     }
     Outcome {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",

@@ -51,6 +51,8 @@ impl Bench {
             client_secret: SecretSource::File(dir.path().join("secret")),
             senders: vec![SenderRule::Any],
             networks: vec![],
+            default_sender: None,
+            suspended: None,
             mailbox: MailboxRule::From,
             max_queued: 1000,
             limits: Limits { messages_per_minute: None, concurrent_requests: None },

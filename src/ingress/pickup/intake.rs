@@ -9,12 +9,14 @@ use super::{
     blocking,
     candidates::{Ready, Stamp},
     claim::{self, Claim, Content, Opened},
-    newlines::{BareCarriageReturn, Newlines},
 };
 use crate::{
     clock,
     config::TenantName,
-    ingress::{Door, Origin, Refusal, Submission},
+    ingress::{
+        Door, Origin, Refusal, Submission,
+        newlines::{BareNewline, Lenience, Newlines},
+    },
     message::{
         Envelope, HeaderBlock, InvalidPickup, MessageId, SplitMessage, injected_envelope, pickup_envelope,
     },
@@ -120,12 +122,10 @@ impl Intake {
         submission.write(header.as_bytes()).await?;
         submission.write(b"\r\n").await?;
 
-        let mut newlines = Newlines::default();
+        let mut newlines = Newlines::new(Lenience::LineFeed);
         let mut chunk = body;
-        let mut mended = Vec::new();
         loop {
-            newlines.mend(&chunk, &mut mended)?;
-            submission.write(&mended).await?;
+            submission.write(&newlines.mend(&chunk)?).await?;
             let reader = claim.clone();
             let (next, now) = blocking(move || Ok((reader.read()?, reader.stamp_now()?))).await?;
             if now != claim.stamp() {
@@ -188,8 +188,8 @@ impl From<InvalidPickup> for Failure {
     }
 }
 
-impl From<BareCarriageReturn> for Failure {
-    fn from(error: BareCarriageReturn) -> Self {
+impl From<BareNewline> for Failure {
+    fn from(error: BareNewline) -> Self {
         Self::Malformed(error.to_string())
     }
 }

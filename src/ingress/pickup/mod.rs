@@ -33,7 +33,6 @@ mod candidates;
 mod claim;
 mod folder;
 mod intake;
-mod newlines;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -1,11 +1,14 @@
-//! DATA: from the 354 to the reply that says what became of the message.
+//! The content of a message, by DATA or BDAT: from its first octet to the reply that says what became of it.
 //!
 //! The content goes into a [`Submission`] as it comes. A message that is refused on the way is still read to its real end:
 //! a reply before that would let the rest of the message pass for commands.
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 use tracing::info;
 
 use super::{
@@ -14,28 +17,102 @@ use super::{
     session::{Accepted, Session},
 };
 use crate::{
-    ingress::{Refusal, Submission},
+    config::{BareNewlines, TenantName},
+    ingress::{
+        Refusal, Submission,
+        newlines::{BareNewline, Lenience, Newlines},
+    },
+    message::MailboxAddress,
     telemetry::{Ingress, Refused},
 };
 
-/// Reads the content and settles the message; `None` if the client stalls. An error ends the connection. Either way
+/// A message whose content is coming in.
+pub(super) struct Incoming {
+    message: Result<Submission, Refusal>,
+    newlines: Newlines,
+    size: u64,
+    /// The client has so long for all of the content.
+    pub(super) deadline: Instant,
+    tenant: TenantName,
+    sender: Option<MailboxAddress>,
+    recipients: usize,
+}
+
+impl Incoming {
+    pub(super) fn begin<S>(session: &Session<S>, accepted: Accepted) -> Self {
+        let Accepted { grant, envelope, origin } = accepted;
+        let limits = &session.service.limits;
+        let lenience = match limits.bare_newlines {
+            BareNewlines::Refuse => Lenience::None,
+            BareNewlines::Fix => Lenience::Both,
+        };
+        Self {
+            tenant: grant.tenant.name.clone(),
+            sender: envelope.sender().cloned(),
+            recipients: envelope.recipients().len(),
+            message: Ok(Submission::begin(&session.service.door, grant, envelope, origin)),
+            newlines: Newlines::new(lenience),
+            size: 0,
+            deadline: Instant::now() + limits.session_timeout,
+        }
+    }
+
+    /// The next part of the content. Nothing is kept of a message that is refused.
+    async fn take(&mut self, content: &[u8]) {
+        self.size += content.len() as u64;
+        let Ok(submission) = &mut self.message else { return };
+        let taken = match self.newlines.mend(content) {
+            Ok(mended) => submission.write(&mended).await,
+            Err(bare) => Err(bare.into()),
+        };
+        if let Err(refusal) = taken {
+            self.message = Err(refusal);
+        }
+    }
+
+    async fn store(self) -> Result<(crate::message::MessageId, u64), Refusal> {
+        let mut submission = self.message?;
+        submission.write(self.newlines.finish()?).await?;
+        Ok((submission.finish().await?, self.size))
+    }
+
+    /// The content is complete: what becomes of the message.
+    async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        session: &mut Session<S>,
+        verb: &'static str,
+    ) -> Reply {
+        let (tenant, sender, recipients) = (self.tenant.clone(), self.sender.clone(), self.recipients);
+        match self.store().await {
+            Ok((id, size)) => {
+                session.forgive();
+                session.service.metrics.received(&tenant, Ingress::Smtp);
+                let sender = sender.as_ref().map_or("", |sender| sender.as_str());
+                info!(%id, %tenant, sender, recipients, size, "accepted");
+                Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))
+            }
+            Err(refusal) => session.refuse(verb, &refusal),
+        }
+    }
+}
+
+impl From<BareNewline> for Refusal {
+    fn from(_: BareNewline) -> Self {
+        let text = "Lines of a message end with CR LF: bare CR or LF found";
+        Self::new(550, "5.6.11", text, Refused::Malformed)
+    }
+}
+
+/// DATA: reads the content and settles the message; `None` if the client stalls. An error ends the connection. Either way
 /// there is no message then.
 pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     session: &mut Session<S>,
     accepted: Accepted,
 ) -> io::Result<Option<Reply>> {
-    let Accepted { grant, envelope, origin } = accepted;
-    let tenant = grant.tenant.name.clone();
-    let sender = envelope.sender().cloned();
-    let recipients = envelope.recipients().len();
-    let door = session.service.door.clone();
-
-    let submission = Submission::begin(&door, grant, envelope, origin);
-    let mut message = Ok(submission);
-    let mut size = 0u64;
+    let mut incoming = Incoming::begin(session, accepted);
     let mut reader = DataReader::new();
     loop {
-        let Some(input) = session.wire.content().await? else { return Ok(None) };
+        let Some(input) = session.wire.content(incoming.deadline).await? else { return Ok(None) };
         let mut rest = input;
         let mut ended = false;
         while let Some(piece) = reader.next(&mut rest) {
@@ -43,46 +120,48 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
                 ended = true;
                 break;
             };
-            size += content.len() as u64;
-            let Ok(submission) = &mut message else { continue };
-            if let Err(refusal) = take(submission, content, size, &reader, &door).await {
-                message = Err(refusal);
-            }
+            incoming.take(content).await;
         }
         let used = input.len() - rest.len();
         session.wire.consume(used);
         if ended {
-            break;
+            return Ok(Some(incoming.finish(session, "DATA").await));
         }
-    }
-
-    let stored = match message {
-        Ok(submission) => submission.finish().await,
-        Err(refusal) => Err(refusal),
-    };
-    match stored {
-        Ok(id) => {
-            session.forgive();
-            session.service.metrics.received(&tenant, Ingress::Smtp);
-            let sender = sender.as_ref().map_or("", |sender| sender.as_str());
-            info!(%id, %tenant, sender, recipients, size, "accepted");
-            Ok(Some(Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))))
-        }
-        Err(refusal) => Ok(Some(session.refuse("DATA", &refusal))),
     }
 }
 
-async fn take(
-    submission: &mut Submission,
-    content: &[u8],
-    size: u64,
-    reader: &DataReader,
-    door: &crate::ingress::Door,
-) -> Result<(), Refusal> {
-    door.check_size(size)?;
-    if reader.has_bare_newline() {
-        let text = "Lines of a message end with CR LF: bare CR or LF found";
-        return Err(Refusal::new(550, "5.6.11", text, Refused::Malformed));
+/// BDAT: reads one chunk (RFC 3030 section 2). `None` and errors are as of [`receive`].
+///
+/// A chunk is read whatever becomes of it, since the client sends it without waiting for an answer.
+pub(super) async fn receive_chunk<S: AsyncRead + AsyncWrite + Unpin>(
+    session: &mut Session<S>,
+    octets: u64,
+    is_last: bool,
+) -> io::Result<Option<Reply>> {
+    let begun = match session.incoming.take() {
+        Some(incoming) => Ok(incoming),
+        None => session.end_envelope().map(|accepted| Box::new(Incoming::begin(session, accepted))),
+    };
+    let mut incoming = match begun {
+        Ok(incoming) => incoming,
+        Err(reply) => return Ok(session.wire.skip(octets).await?.then_some(reply)),
+    };
+    let mut left = octets;
+    while left > 0 {
+        let Some(input) = session.wire.content(incoming.deadline).await? else { return Ok(None) };
+        let part = &input[..input.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+        incoming.take(part).await;
+        let used = part.len();
+        left -= used as u64;
+        session.wire.consume(used);
     }
-    submission.write(content).await
+    if is_last {
+        return Ok(Some(incoming.finish(session, "BDAT").await));
+    }
+    // The transaction is over with a chunk that is refused: those that may follow find none.
+    if let Err(refusal) = &incoming.message {
+        return Ok(Some(session.refuse("BDAT", refusal)));
+    }
+    session.incoming = Some(incoming);
+    Ok(Some(Reply::new(250, "2.0.0", format!("{octets} octets received"))))
 }

@@ -5,8 +5,8 @@
 //!
 //! Only CR LF `.` CR LF ends the content (RFC 5321 section 4.1.1.4), where the CR LF before the dot may be the one that
 //! ended the DATA command itself. Anything looser lets one message hide a second one from the server before this one
-//! ("SMTP smuggling"). A CR or LF outside of CR LF is passed on as it is and remembered, see
-//! [`DataReader::has_bare_newline`]: whoever reads decides what becomes of such a message, after its real end.
+//! ("SMTP smuggling"). A CR or LF outside of CR LF is passed on as it is: whoever reads decides what becomes of such a
+//! message, after its real end.
 
 use memchr::memchr2;
 
@@ -29,7 +29,6 @@ enum State {
 #[derive(Debug)]
 pub(super) struct DataReader {
     state: State,
-    bare_newline: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -42,12 +41,7 @@ pub(super) enum Piece<'a> {
 
 impl DataReader {
     pub(super) fn new() -> Self {
-        Self { state: State::LineStart, bare_newline: false }
-    }
-
-    /// Whether a CR without LF or an LF without CR was seen.
-    pub(super) fn has_bare_newline(&self) -> bool {
-        self.bare_newline
+        Self { state: State::LineStart }
     }
 
     /// Takes the next piece off `input`. `None`: all of `input` is used up, and more is needed.
@@ -81,11 +75,7 @@ impl DataReader {
         let all = *input;
         let mut at = 0;
         if state == State::Cr {
-            if all[0] == b'\n' {
-                at = 1;
-            } else {
-                self.bare_newline = true;
-            }
+            at = usize::from(all[0] == b'\n');
         }
         let mut line_start = at == 1;
         let end = loop {
@@ -109,7 +99,7 @@ impl DataReader {
                     return Piece::Content(all);
                 }
                 // A CR without its LF, or an LF without its CR.
-                _ => self.bare_newline = true,
+                _ => {}
             }
         };
         self.state = if line_start { State::LineStart } else { State::Middle };
@@ -128,7 +118,6 @@ mod tests {
     struct Read {
         content: Vec<u8>,
         rest: Option<usize>,
-        bare_newline: bool,
     }
 
     /// Feeds `wire` in chunks of the given sizes, over and over.
@@ -147,7 +136,7 @@ mod tests {
                     }
                     Piece::End => {
                         let rest = Some(wire.len() - end + input.len());
-                        return Read { content, rest, bare_newline: reader.has_bare_newline() };
+                        return Read { content, rest };
                     }
                 }
             }
@@ -157,7 +146,7 @@ mod tests {
                 break;
             }
         }
-        Read { content, rest: None, bare_newline: reader.has_bare_newline() }
+        Read { content, rest: None }
     }
 
     /// RFC 5321 section 4.5.2, the obvious way. The content ends with CR LF or is empty.
@@ -172,15 +161,6 @@ mod tests {
         }
         out.extend_from_slice(b".\r\n");
         out
-    }
-
-    fn has_bare(content: &[u8]) -> bool {
-        let text: Vec<u8> = content.to_vec();
-        (0..text.len()).any(|at| match text[at] {
-            b'\r' => text.get(at + 1) != Some(&b'\n'),
-            b'\n' => at == 0 || text[at - 1] != b'\r',
-            _ => false,
-        })
     }
 
     /// Mostly the octets that matter.
@@ -209,7 +189,6 @@ mod tests {
             let read = read(&wire, &chunks);
             prop_assert_eq!(&read.content, &content);
             prop_assert_eq!(read.rest, Some(6));
-            prop_assert_eq!(read.bare_newline, has_bare(&content));
         }
 
         #[test]
@@ -218,14 +197,13 @@ mod tests {
             let parts = read(&wire, &chunks);
             prop_assert_eq!(whole.content, parts.content);
             prop_assert_eq!(whole.rest, parts.rest);
-            prop_assert_eq!(whole.bare_newline, parts.bare_newline);
         }
     }
 
     #[test]
     fn a_dot_at_once_is_an_empty_message() {
         let read = read(b".\r\nQUIT\r\n", &[1]);
-        assert_eq!((read.content, read.rest, read.bare_newline), (vec![], Some(6), false));
+        assert_eq!((read.content, read.rest), (vec![], Some(6)));
     }
 
     #[test]

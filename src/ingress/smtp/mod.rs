@@ -22,6 +22,7 @@
 mod command;
 mod content;
 mod data;
+mod path;
 mod reply;
 mod server;
 mod session;

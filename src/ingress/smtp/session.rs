@@ -1,7 +1,7 @@
 //! One client's conversation.
 //!
-//! A session is one small task. What it holds between commands is a greeting and, inside a transaction, an envelope
-//! without content; [`content`] takes over for the time of DATA.
+//! A session is one small task. What it holds between commands is a greeting and, inside a transaction, an envelope; while
+//! content comes in, [`content`] has the word.
 
 use std::{
     io,
@@ -9,29 +9,32 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::{
     command::{self, Command, Hello, Misunderstood, Then},
-    content,
+    content::{self, Incoming},
+    path::{self, Mail},
     reply::Reply,
     wire::{Heard, Wire},
 };
 use crate::{
+    config::SessionLimits,
     ingress::{Client, Door, Grant, Origin, Refusal},
-    message::{BodyKind, Envelope, MailboxAddress},
+    message::{Envelope, MailParameters, MailboxAddress, Recipient},
     telemetry::{Ingress, Metrics, Refused},
 };
-
-/// Replies that refuse for good, after which a client is hung up on. A message that is accepted starts the count anew.
-const MAX_ERRORS: u32 = 20;
 
 /// What all sessions share.
 pub(super) struct Service {
     pub(super) hostname: String,
     pub(super) max_recipients: usize,
+    pub(super) limits: SessionLimits,
     pub(super) door: Door,
     pub(super) metrics: Metrics,
     pub(super) shutdown: CancellationToken,
@@ -44,7 +47,13 @@ pub(super) struct Session<S> {
     pub(super) service: Arc<Service>,
     pub(super) peer: IpAddr,
     greeted: Option<Greeted>,
+    /// A message of which more chunks are to come.
+    pub(super) incoming: Option<Box<Incoming>>,
+    since: Instant,
+    /// Messages accepted so far, and what was counted since the last one.
+    messages: u32,
     errors: u32,
+    commands: u32,
 }
 
 struct Greeted {
@@ -56,8 +65,8 @@ struct Greeted {
 struct Transaction {
     grant: Grant,
     sender: Option<MailboxAddress>,
-    body: BodyKind,
-    recipients: Vec<MailboxAddress>,
+    parameters: MailParameters,
+    recipients: Vec<Recipient>,
     /// A RCPT was refused, so a DATA that follows it in one batch is to be expected.
     refused_recipient: bool,
 }
@@ -77,7 +86,17 @@ enum Next {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn new(stream: S, peer: IpAddr, service: Arc<Service>) -> Self {
-        Self { wire: Wire::new(stream), service, peer, greeted: None, errors: 0 }
+        Self {
+            wire: Wire::new(stream),
+            service,
+            peer,
+            greeted: None,
+            incoming: None,
+            since: Instant::now(),
+            messages: 0,
+            errors: 0,
+            commands: 0,
+        }
     }
 
     /// Talks until one side has enough. An error says how the connection broke.
@@ -86,7 +105,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.wire.reply(&Reply::plain(220, greeting)).await?;
         let shutdown = self.service.shutdown.clone();
         loop {
-            let (verb, command) = match self.wire.command(&shutdown).await? {
+            let deadline = Instant::now() + self.service.limits.idle_timeout;
+            let (verb, command) = match self.wire.command(deadline, &shutdown).await? {
                 Heard::Line(len) => {
                     let line = self.wire.line(len);
                     let heard = (command::verb(line), Command::parse(line));
@@ -111,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         command: Result<Command, Misunderstood>,
     ) -> io::Result<Next> {
         let (reply, next) = match command {
-            Ok(Command::Data) => match self.begin_content() {
+            Ok(Command::Data) => match self.end_envelope() {
                 Ok(accepted) => {
                     self.reply(verb, &Reply::plain(354, "End data with <CR><LF>.<CR><LF>")).await?;
                     // Boxed, so that a session without content does not hold room for one.
@@ -122,6 +142,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Err(reply) => (reply, Next::Listen),
             },
+            Ok(Command::Bdat { octets, is_last }) => {
+                match Box::pin(content::receive_chunk(self, octets, is_last)).await? {
+                    Some(reply) => (reply, Next::Listen),
+                    None => (timed_out(), Next::Close),
+                }
+            }
             Ok(Command::Quit) => (Reply::new(221, "2.0.0", "Bye"), Next::Close),
             Ok(command) => (self.carry_out(command), Next::Listen),
             Err(Misunderstood { reply, then: Then::GoOn }) => {
@@ -131,29 +157,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 (reply, Next::Listen)
             }
             Err(Misunderstood { reply, then: Then::Close }) => (reply, Next::Close),
-            Err(Misunderstood { reply, then: Then::Skip(octets) }) => {
-                self.wire.skip(octets);
-                (reply, Next::Listen)
-            }
         };
         self.reply(verb, &reply).await?;
         if reply.is_permanent_error() {
             debug!(%verb, %reply, "refused a command");
             self.errors += 1;
-            if self.errors >= MAX_ERRORS {
-                info!("too many errors, hanging up");
-                self.reply("other", &Reply::new(421, "4.7.0", "Too many errors, closing")).await?;
-                return Ok(Next::Close);
-            }
+        }
+        if matches!(next, Next::Listen)
+            && let Some(why) = self.enough(verb)
+        {
+            info!(why, "hanging up");
+            self.reply("other", &Reply::new(421, "4.7.0", format!("{why}, closing"))).await?;
+            return Ok(Next::Close);
         }
         Ok(next)
+    }
+
+    /// Why the client has had enough of this connection, if it has.
+    fn enough(&mut self, verb: &'static str) -> Option<&'static str> {
+        // A message may have many recipients and many chunks.
+        self.commands += u32::from(!matches!(verb, "rcpt" | "bdat"));
+        let limits = &self.service.limits;
+        if self.errors >= limits.max_errors {
+            return Some("Too many errors");
+        }
+        if self.commands > limits.max_commands {
+            return Some("Too many commands without a message");
+        }
+        let is_between = self.incoming.is_none() && self.transaction().is_none();
+        (is_between && self.since.elapsed() >= self.service.limits.session_timeout)
+            .then_some("Connected too long")
     }
 
     /// Any command but DATA and QUIT.
     fn carry_out(&mut self, command: Command) -> Reply {
         match command {
             Command::Hello(hello) => self.hello(hello),
-            Command::Mail { sender, size, body } => self.mail(sender, size, body),
+            Command::Mail(mail) => self.mail(mail),
             Command::Rcpt(recipient) => self.rcpt(recipient),
             Command::Rset => {
                 self.forget_transaction();
@@ -161,43 +201,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Command::Noop => Reply::new(250, "2.0.0", "Ok"),
             Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send some mail"),
-            Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT"),
-            Command::Data | Command::Quit => out_of_order("Not now"),
+            Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT"),
+            Command::Data | Command::Bdat { .. } | Command::Quit => out_of_order("Not now"),
         }
     }
 
     fn hello(&mut self, hello: Hello) -> Reply {
-        let Service { hostname, door, .. } = &*self.service;
+        let Service { hostname, door, limits, max_recipients, .. } = &*self.service;
         let reply = if hello.extended {
-            let size = door.max_message().0;
-            format!("{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES")
+            let (size, messages) = (door.max_message().0, limits.max_messages);
+            format!(
+                "{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES\nCHUNKING\nDSN\n\
+                 LIMITS MAILMAX={messages} RCPTMAX={max_recipients}"
+            )
         } else {
             hostname.clone()
         };
         // RFC 5321 section 4.1.4: EHLO clears what was begun, as RSET does.
+        self.incoming = None;
         self.greeted = Some(Greeted { hello, transaction: None });
         Reply::plain(250, reply)
     }
 
-    fn mail(&mut self, sender: Option<MailboxAddress>, size: Option<u64>, body: BodyKind) -> Reply {
+    fn mail(&mut self, mail: Mail) -> Reply {
+        let Mail { sender, size, parameters } = mail;
         let Some(greeted) = &mut self.greeted else { return out_of_order("Say EHLO or HELO first") };
-        if greeted.transaction.is_some() {
+        if greeted.transaction.is_some() || self.incoming.is_some() {
             return out_of_order("A message has begun already");
+        }
+        // RFC 9422 section 4.1.
+        if self.messages >= self.service.limits.max_messages {
+            return Reply::new(452, "4.5.3", "Too many messages on this connection, open another");
         }
         match self.service.door.admit_client(self.peer, sender.as_ref(), size) {
             Ok(grant) => {
                 let recipients = Vec::new();
                 greeted.transaction =
-                    Some(Transaction { grant, sender, body, recipients, refused_recipient: false });
+                    Some(Transaction { grant, sender, parameters, recipients, refused_recipient: false });
                 Reply::new(250, "2.1.0", "Sender ok")
             }
             Err(refusal) => self.refuse("MAIL", &refusal),
         }
     }
 
-    fn rcpt(&mut self, recipient: MailboxAddress) -> Reply {
+    fn rcpt(&mut self, recipient: Recipient) -> Reply {
         let max_recipients = self.service.max_recipients;
         let Some(transaction) = self.transaction() else { return out_of_order("MAIL first") };
+        if !recipient.address.is_ascii() && !transaction.parameters.utf8 {
+            transaction.refused_recipient = true;
+            return path::needs_utf8("recipient");
+        }
         if transaction.recipients.len() >= max_recipients {
             // RFC 5321 section 4.5.3.1.10: the client sends the message to the others in another transaction.
             let refusal = Refusal::new(452, "4.5.3", "Too many recipients", Refused::TooLarge);
@@ -207,8 +260,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Reply::new(250, "2.1.5", "Recipient ok")
     }
 
-    /// Ends the transaction's envelope.
-    fn begin_content(&mut self) -> Result<Accepted, Reply> {
+    /// The envelope is complete, and content is to come.
+    pub(super) fn end_envelope(&mut self) -> Result<Accepted, Reply> {
+        if self.incoming.is_some() {
+            return Err(out_of_order("This message comes in chunks"));
+        }
         let by = self.service.hostname.clone();
         let address = self.peer;
         let Some(Greeted { hello, transaction }) = &mut self.greeted else {
@@ -226,15 +282,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Some(begun) = transaction.take_if(|begun| !begun.recipients.is_empty()) else {
             return Err(no_recipient());
         };
-        let Transaction { grant, sender, body, recipients, .. } = begun;
-        let envelope = Envelope::new(sender, recipients, body).map_err(|_| no_recipient())?;
+        let Transaction { grant, sender, parameters, recipients, .. } = begun;
+        let envelope =
+            Envelope::with_parameters(sender, parameters, recipients).map_err(|_| no_recipient())?;
         let client = Client { helo: hello.name.clone(), address, extended: hello.extended };
         Ok(Accepted { grant, envelope, origin: Origin { client: Some(client), by } })
     }
 
     /// A message was accepted: the client knows what it does.
     pub(super) fn forgive(&mut self) {
+        self.messages = self.messages.saturating_add(1);
         self.errors = 0;
+        self.commands = 0;
     }
 
     /// Counts and logs a refusal; the client gets no more than its text.
@@ -249,6 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn forget_transaction(&mut self) {
+        self.incoming = None;
         if let Some(greeted) = &mut self.greeted {
             greeted.transaction = None;
         }

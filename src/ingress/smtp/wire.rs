@@ -17,10 +17,10 @@ use super::reply::Reply;
 
 /// Octets of a command line, its end included. RFC 5321 section 4.5.3.1.4 asks for 512, and each extension for more.
 pub(super) const MAX_LINE: usize = 2048;
-/// RFC 5321 section 4.5.3.2.7: a server waits at least this long for the next command.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// RFC 5321 section 4.5.3.2.5: between two parts of the content.
 const CONTENT_TIMEOUT: Duration = Duration::from_secs(3 * 60);
+/// For content that nobody wants.
+const SKIP_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// For a client that does not read its replies.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client that is hung up on may take to notice.
@@ -36,8 +36,6 @@ pub(super) struct Wire<S> {
     input: BytesMut,
     /// Octets at the front of `input` that are known to hold no LF.
     scanned: usize,
-    /// Octets still to be thrown away before the next command.
-    skip: usize,
     output: Vec<u8>,
     /// `input` has room for content.
     roomy: bool,
@@ -58,20 +56,20 @@ pub(super) enum Heard {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new(), scanned: 0, skip: 0, output: Vec::new(), roomy: false }
+        Self { stream, input: BytesMut::new(), scanned: 0, output: Vec::new(), roomy: false }
     }
 
-    /// Waits for the next command line. The connection's end is an error of kind `UnexpectedEof`.
-    pub(super) async fn command(&mut self, shutdown: &CancellationToken) -> io::Result<Heard> {
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
+    /// Waits for the next command line, until `deadline`. The connection's end is an error of kind `UnexpectedEof`.
+    pub(super) async fn command(
+        &mut self,
+        deadline: Instant,
+        shutdown: &CancellationToken,
+    ) -> io::Result<Heard> {
         let mut too_long = false;
         loop {
             if shutdown.is_cancelled() {
                 return Ok(Heard::Shutdown);
             }
-            let skipped = self.skip.min(self.input.len());
-            self.consume(skipped);
-            self.skip -= skipped;
             match memchr::memchr(b'\n', &self.input[self.scanned..]) {
                 Some(found) => {
                     let line = self.scanned + found + 1;
@@ -111,18 +109,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.scanned = 0;
     }
 
-    /// Throws away the next octets, however many reads they take.
-    pub(super) fn skip(&mut self, octets: usize) {
-        self.skip = octets;
+    /// Throws away the next octets, which are no commands. `false`: the client stalls.
+    pub(super) async fn skip(&mut self, mut octets: u64) -> io::Result<bool> {
+        let deadline = Instant::now() + SKIP_TIMEOUT;
+        while octets > 0 {
+            let Some(input) = self.content(deadline).await? else { return Ok(false) };
+            let skipped = input.len().min(usize::try_from(octets).unwrap_or(usize::MAX));
+            self.consume(skipped);
+            octets -= skipped as u64;
+        }
+        Ok(true)
     }
 
-    /// Some of the content: what is in the buffer, or what comes next; never empty. `None`: the client stalls. The
-    /// connection's end is an error of kind `UnexpectedEof`.
-    pub(super) async fn content(&mut self) -> io::Result<Option<&[u8]>> {
+    /// Some of the content: what is in the buffer, or what comes next; never empty. `None`: the client stalls, or `deadline`
+    /// has passed. The connection's end is an error of kind `UnexpectedEof`.
+    pub(super) async fn content(&mut self, deadline: Instant) -> io::Result<Option<&[u8]>> {
         if self.input.is_empty() {
             self.flush().await?;
             self.make_room(true);
-            match timeout(CONTENT_TIMEOUT, self.stream.read_buf(&mut self.input)).await {
+            let until = deadline.min(Instant::now() + CONTENT_TIMEOUT);
+            match timeout_at(until, self.stream.read_buf(&mut self.input)).await {
                 Err(_) => return Ok(None),
                 Ok(read) => {
                     if read? == 0 {

@@ -33,7 +33,8 @@ async fn ehlo_announces_what_works_and_nothing_else() {
         client.say("EHLO client.example").await,
         format!(
             "250-relay.example\r\n250-PIPELINING\r\n250-SIZE {MAX_MESSAGE}\r\n250-8BITMIME\r\n\
-             250 ENHANCEDSTATUSCODES\r\n"
+             250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-DSN\r\n\
+             250 LIMITS MAILMAX=10000 RCPTMAX={MAX_RECIPIENTS}\r\n"
         )
     );
     assert_eq!(client.say("HELO client.example").await, "250 relay.example\r\n");
@@ -85,8 +86,6 @@ async fn order_matters() {
         .await;
     assert!(client.mail(".\r\n").await.starts_with("250 2.0.0"));
     assert_eq!(house.next().await.message.envelope.recipients().len(), 1);
-    // No content at all is a message without author.
-    assert!(client.raw_mail(".\r\n").await.starts_with("550 5.6.0"));
 }
 
 #[tokio::test]
@@ -171,7 +170,7 @@ async fn mistakes_in_commands() {
         ("RCPT TO:<nobody>", "501 5.1.3"),
         ("RCPT TO:<postmaster>", "550 5.1.1"),
         ("MAIL FROM:<\u{e9}@contoso.example>", "553 5.6.7"),
-        ("MAIL FROM:<a@contoso.example> SMTPUTF8", "555 5.5.4"),
+        ("MAIL FROM:<a@contoso.example> SMTPUTF8=1", "555 5.5.4"),
         ("MAIL FROM:<a@contoso.example> BODY=BINARYMIME", "504 5.5.4"),
         ("STARTTLS", "502 5.5.1"),
         ("AUTH LOGIN", "502 5.5.1"),

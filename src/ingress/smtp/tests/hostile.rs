@@ -110,7 +110,7 @@ async fn a_chunk_is_no_command() {
     client.hello().await;
     let chunk = "MAIL FROM:<a@contoso.example>\r\nRCPT TO:<b@example.net>\r\n".repeat(200);
     client.send(format!("BDAT {} LAST\r\n{chunk}RCPT TO:<b@example.net>\r\n", chunk.len())).await;
-    assert!(client.reply().await.starts_with("502 5.5.1"));
+    assert!(client.reply().await.starts_with("503 5.5.1"));
     assert!(client.reply().await.starts_with("503 5.5.1"));
 }
 

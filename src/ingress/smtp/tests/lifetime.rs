@@ -6,7 +6,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::*;
 use crate::{
-    config::{ByteSize, Listener, SmtpConfig},
+    config::{ByteSize, Listener, SessionLimits, SmtpConfig},
     ingress::{
         smtp::Server,
         testing::{House, MAX_MESSAGE},
@@ -27,6 +27,7 @@ fn config(max_connections: usize) -> SmtpConfig {
         max_message: ByteSize(MAX_MESSAGE),
         max_recipients: MAX_RECIPIENTS,
         max_connections,
+        session: SessionLimits::default(),
     }
 }
 

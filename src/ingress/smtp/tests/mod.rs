@@ -1,8 +1,10 @@
 //! Scripted dialogues.
 
 mod dialogues;
+mod extensions;
 mod hostile;
 mod lifetime;
+mod mended;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -18,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Service, Session};
-use crate::ingress::testing::House;
+use crate::{config::SessionLimits, ingress::testing::House};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER: &str = "From: a@contoso.example\r\n\r\n";
@@ -102,9 +104,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 }
 
 fn service(house: &House) -> Arc<Service> {
+    limited(house, SessionLimits::default())
+}
+
+fn limited(house: &House, limits: SessionLimits) -> Arc<Service> {
     Arc::new(Service {
         hostname: "relay.example".into(),
         max_recipients: MAX_RECIPIENTS,
+        limits,
         door: house.door.clone(),
         metrics: house.metrics.clone(),
         shutdown: CancellationToken::new(),
@@ -121,6 +128,10 @@ fn connect_through(
     let (near, far) = duplex(pipe);
     let session = tokio::spawn(Session::new(far, peer, service).run());
     (Client::new(near), session)
+}
+
+fn connect_limited(house: &House, limits: SessionLimits) -> Client<DuplexStream> {
+    connect_through(64 * 1024, LOOPBACK, limited(house, limits)).0
 }
 
 fn connect(house: &House) -> Client<DuplexStream> {
