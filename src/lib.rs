@@ -21,11 +21,13 @@
 //! | [`telemetry`] | metric families with typed labels                                        |
 //! | [`sandbox`]   | a simulated Microsoft 365, for trying out and for tests                  |
 //! | [`relay`]     | puts the rooms together and takes them apart again                       |
+//! | [`background`] | threads of lower priority, for what delivers                           |
 //! | [`cli`]       | one file a subcommand                                                    |
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod background;
 pub mod bounce;
 pub mod cli;
 pub mod clock;

@@ -10,6 +10,7 @@
 use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
+    runtime::Handle,
     sync::mpsc,
     task::{Id, JoinError, JoinSet, spawn_blocking},
     time::{interval, timeout},
@@ -19,6 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin,
+    background::Background,
     config::Config,
     delivery::{Worker, WorkerSettings, graph::Graph},
     identity::Identity,
@@ -42,6 +44,8 @@ pub struct Relay {
     smtp: smtp::Server,
     admin: admin::Server,
     scheduler: ScheduledParts,
+    /// What delivers runs here.
+    background: Background,
 }
 
 /// What the scheduler is made of.
@@ -65,6 +69,8 @@ pub enum StartError {
     Smtp(#[from] smtp::BindError),
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    #[error("cannot start the threads that deliver: {0}")]
+    Background(io::Error),
     #[error("the start broke off: {0}")]
     BrokenOff(#[from] JoinError),
 }
@@ -111,7 +117,9 @@ impl Relay {
         let smtp = smtp::Server::bind(&config.smtp).await?;
         let admin = admin::Server::bind(config.admin.address).await?;
         let scheduler = ScheduledParts { settings, worker, events };
-        Ok(Self { config, spool, free_space, metrics, depths: Depths::default(), smtp, admin, scheduler })
+        let background = Background::start("delivery").map_err(StartError::Background)?;
+        let depths = Depths::default();
+        Ok(Self { config, spool, free_space, metrics, depths, smtp, admin, scheduler, background })
     }
 
     pub fn smtp_addresses(&self) -> Vec<SocketAddr> {
@@ -124,7 +132,7 @@ impl Relay {
 
     /// Runs until `shutdown`, or until a part breaks down, then stops in good order.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let Self { config, spool, free_space, metrics, depths, smtp, admin, scheduler } = self;
+        let Self { config, spool, free_space, metrics, depths, smtp, admin, scheduler, background } = self;
         for address in smtp.addresses() {
             info!(%address, "listening for SMTP");
         }
@@ -145,7 +153,7 @@ impl Relay {
             events,
             stop.clone(),
         );
-        parts.spawn("the scheduler", scheduler);
+        parts.spawn_on(&background.handle(), "the scheduler", scheduler);
         parts.spawn("the SMTP server", smtp.serve(door.clone(), metrics.clone(), stop.clone()));
         if let Some(pickup) = config.pickup {
             let names = tenants.keys().cloned().collect();
@@ -187,6 +195,16 @@ struct Parts {
 impl Parts {
     fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
         let id = self.tasks.spawn(part).id();
+        self.names.insert(id, name);
+    }
+
+    fn spawn_on(
+        &mut self,
+        runtime: &Handle,
+        name: &'static str,
+        part: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let id = self.tasks.spawn_on(part, runtime).id();
         self.names.insert(id, name);
     }
 

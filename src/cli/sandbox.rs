@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 
 use super::{descriptors, stop};
 use crate::{
+    background::Background,
     config::Config,
     relay::Relay,
     sandbox::{Directory, Limits, Options, Service},
@@ -56,7 +57,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     let shutdown = stop::on_signal()?;
-    let service = Service::start(options(args)).await;
+    // The real one does not take its time from this machine.
+    let background = Background::start("microsoft-365").context("cannot start the simulation's threads")?;
+    let service = background.handle().spawn(Service::start(options(args))).await?;
     let service =
         service.with_context(|| format!("cannot start the simulated Microsoft 365 on {}", args.service))?;
     let (dir, temporary) = match &args.dir {

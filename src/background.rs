@@ -1,0 +1,67 @@
+//! A runtime for work that gives way.
+//!
+//! Accepting mail goes before delivering it: a client waits for its 250 and gives up after a while, a message in the queue
+//! does neither. So what delivers runs on threads of its own with a lower priority. With processor time to spare that
+//! makes no difference. When there is none, a burst is taken in first, and deliveries go on with about a tenth of what there
+//! is.
+
+use std::io;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tracing::debug;
+
+/// On the scale of nice(2). The kernel gives a thread at 10 a ninth of what one at 0 gets.
+const NICENESS: i32 = 10;
+
+/// Its tasks are cut off when it is dropped.
+pub struct Background(Option<Runtime>);
+
+impl Background {
+    /// `name` is that of its threads.
+    pub fn start(name: &str) -> io::Result<Self> {
+        let runtime =
+            Builder::new_multi_thread().thread_name(name).on_thread_start(give_way).enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// For spawning on it.
+    pub fn handle(&self) -> Handle {
+        // Only a drop takes it.
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Waiting for its threads is not allowed where this is dropped, which is on another runtime.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// On Linux, priority is a thread's own (setpriority(2), "C library/kernel differences").
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        debug!(%error, "cannot lower the priority of a thread");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn its_threads_give_way_and_no_others() {
+        let background = Background::start("background").unwrap();
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let before = niceness();
+        let (task, blocking) = background
+            .handle()
+            .spawn(async move { (niceness(), tokio::task::spawn_blocking(niceness).await.unwrap()) })
+            .await
+            .unwrap();
+        assert_eq!((task, blocking), (before.max(NICENESS), before.max(NICENESS)));
+        assert_eq!(niceness(), before);
+    }
+}
