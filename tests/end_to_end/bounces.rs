@@ -148,3 +148,55 @@ fn a_message_too_large_for_graph_bounces_without_a_call() {
     lab.wait_until_empty();
     assert_eq!(lab.sends(FROM).len(), 1);
 }
+
+/// Hands a message in whose sender has wishes about its two recipients.
+fn send_with_wishes(lab: &Lab, mail: &str, notify: &str) {
+    let mut smtp = lab.smtp();
+    assert_eq!(smtp.command(&format!("MAIL FROM:<{FROM}> {mail}")).code, 250);
+    assert_eq!(
+        smtp.command(&format!("RCPT TO:<{TO}> NOTIFY={notify} ORCPT=rfc822;first@example.org")).code,
+        250
+    );
+    assert_eq!(smtp.command("RCPT TO:<c@example.net> NOTIFY=NEVER").code, 250);
+    assert_eq!(smtp.data(&message(FROM, TO, "with wishes")).code, 250);
+    smtp.quit();
+}
+
+#[test]
+fn who_asks_for_it_is_told_that_microsoft_365_has_the_message() {
+    let lab = Lab::start();
+    send_with_wishes(&lab, "ENVID=QQ+2B1", "SUCCESS");
+    let report = lab.wait_for(2).into_iter().find(|found| found.recipients == [FROM]).unwrap();
+    lab.wait_until_empty();
+    assert_eq!(report.fields("Subject"), ["Mail handed over: with wishes"]);
+    let text = report.text();
+    for part in [
+        "Original-Envelope-Id: QQ+1\r\n",
+        "Original-Recipient: rfc822; first@example.org\r\n",
+        "Final-Recipient: rfc822; b@example.net\r\n",
+        "Action: relayed\r\n",
+        "Status: 2.0.0\r\n",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert!(!text.contains("c@example.net\r\nAction"), "{text}");
+    assert_eq!(lab.metric("m365_relay_bounces_total", &[("kind", "relayed")]), 1.0);
+}
+
+#[test]
+fn a_failure_is_reported_of_the_recipients_that_it_is_wished_of() {
+    let lab = Lab::start();
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").times(1));
+    send_with_wishes(&lab, "RET=FULL", "FAILURE");
+    let text = lab.wait_for(1)[0].text();
+    assert!(text.contains("Final-Recipient: rfc822; b@example.net\r\n"), "{text}");
+    assert!(!text.contains("Final-Recipient: rfc822; c@example.net"), "{text}");
+    // The whole message goes back.
+    assert!(text.contains("message/rfc822") && text.contains("\r\nHello.\r\n"), "{text}");
+
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").times(1));
+    send_with_wishes(&lab, "RET=HDRS", "NEVER");
+    lab.wait_for_metric("m365_relay_deliveries_total", &[("outcome", "failed")], 2.0);
+    lab.wait_until_empty();
+    assert_eq!(lab.service.messages().len(), 1);
+}

@@ -79,3 +79,35 @@ fn only_the_real_end_ends_a_message() {
     lab.wait_until_empty();
     assert_eq!(lab.service.messages().len(), 0);
 }
+
+#[test]
+fn a_message_in_chunks_arrives_as_it_was_sent() {
+    let lab = Lab::start();
+    let mut content = message("a@contoso.example", "b@example.net", "chunks");
+    content.extend_from_slice(b".one\r\n.\r\n..three\r\n");
+    let mut smtp = lab.smtp();
+    smtp.begin("a@contoso.example", &["b@example.net"]);
+    let mut octets = Vec::new();
+    for chunk in content.chunks(7) {
+        octets.extend_from_slice(format!("BDAT {}\r\n", chunk.len()).as_bytes());
+        octets.extend_from_slice(chunk);
+    }
+    octets.extend_from_slice(b"BDAT 0 LAST\r\n");
+    smtp.write(&octets);
+    for _ in 0..=content.chunks(7).count() {
+        assert_eq!(smtp.reply().code, 250);
+    }
+    smtp.quit();
+    assert_eq!(lab.wait_for(1)[0].as_sent(), content);
+}
+
+#[test]
+fn an_address_beyond_ascii_is_delivered_to() {
+    let lab = Lab::start();
+    let mut smtp = lab.smtp();
+    assert_eq!(smtp.command("MAIL FROM:<a@contoso.example> SMTPUTF8 BODY=8BITMIME").code, 250);
+    assert_eq!(smtp.rcpt("j\u{f6}rn@b\u{fc}cher.example").code, 250);
+    let content = "From: a@contoso.example\r\nTo: J\u{f6}rn <j\u{f6}rn@b\u{fc}cher.example>\r\nSubject: gr\u{fc}n\r\n\r\nx\r\n";
+    assert_eq!(smtp.data(content.as_bytes()).code, 250);
+    assert_eq!(lab.wait_for(1)[0].recipients, ["j\u{f6}rn@b\u{fc}cher.example"]);
+}

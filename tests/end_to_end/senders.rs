@@ -1,6 +1,6 @@
 //! Who may send as whom.
 
-use crate::harness::{Lab, Reply, message};
+use crate::harness::{Lab, Mail, Reply, message};
 
 /// Only contoso is where the clients are.
 fn lab() -> Lab {
@@ -87,11 +87,55 @@ fn a_null_sender_is_taken_where_one_tenant_is() {
 fn mail_without_one_author_is_refused() {
     let lab = lab();
     let mut smtp = lab.smtp();
-    for header in ["To: b@example.net", "From: nobody", "From: a@contoso.example\r\nFrom: b@contoso.example"]
-    {
+    for header in ["From: nobody", "From: a@contoso.example\r\nFrom: b@contoso.example"] {
         smtp.begin("a@contoso.example", &["b@example.net"]);
         let reply = smtp.data(format!("{header}\r\n\r\nHello.\r\n").as_bytes());
         assert!(refused(&reply, "5.6.0 "), "{header}: {reply:?}");
     }
     lab.wait_until_empty();
+}
+
+#[test]
+fn a_missing_from_is_made_of_the_envelope_or_of_the_default_sender() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").more = "default_sender = 'scanner@contoso.example'".into();
+        setup.tenant("fabrikam").networks = "[]".into();
+    });
+    for (sender, from) in [("a@contoso.example", "a@contoso.example"), ("", "scanner@contoso.example")] {
+        lab.send(sender, &["b@example.net"], format!("Subject: from {from}\r\n\r\nscan\r\n").as_bytes());
+    }
+    for delivered in lab.wait_for(2) {
+        let from = delivered.fields("Subject")[0].strip_prefix("from ").unwrap().to_owned();
+        assert_eq!((&delivered.mailbox, &delivered.from), (&from, &from));
+        assert_eq!(delivered.fields("From"), [format!("<{from}>")]);
+    }
+}
+
+#[test]
+fn a_suspended_tenant_keeps_its_mail_and_costs_it_no_attempt() {
+    let mut lab = Lab::with(|setup| setup.tenant("contoso").more = "suspended = true".into());
+    lab.send("a@contoso.example", &["b@example.net"], &message("a@contoso.example", "b@example.net", "kept"));
+    lab.send(
+        "a@fabrikam.example",
+        &["b@example.net"],
+        &message("a@fabrikam.example", "b@example.net", "sent"),
+    );
+    assert_eq!(lab.wait_for(1)[0].mailbox, "a@fabrikam.example");
+    lab.wait_for_metric("m365_relay_tenant_blocked", &[("tenant", "contoso"), ("reason", "suspended")], 1.0);
+    assert_eq!(lab.metric("m365_relay_deliveries_total", &[("tenant", "contoso")]), 0.0);
+
+    lab.setup.tenant("contoso").more = String::new();
+    lab.write_config();
+    assert_eq!(lab.terminate(), Some(0));
+    lab.restart();
+    assert_eq!(lab.wait_for(2)[1].mailbox, "a@contoso.example");
+}
+
+#[test]
+fn a_suspended_tenant_can_refuse_mail_for_the_time() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").more = "suspended = true\nwhile_suspended = 'refuse'".into()
+    });
+    let reply = lab.smtp().mail("a@contoso.example");
+    assert_eq!((reply.code, &reply.text[..5]), (450, "4.7.1"), "{reply:?}");
 }
