@@ -5,7 +5,7 @@ use std::{borrow::Borrow, fmt, net::IpAddr, str::FromStr, sync::Arc};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Cloud, Limits, SecretSource};
+use super::{Cloud, Limits, SecretSource, Users};
 use crate::message::MailboxAddress;
 
 /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit: it is a folder name, a metric label and a table name.
@@ -28,6 +28,8 @@ pub struct Tenant {
     pub senders: Vec<SenderRule>,
     /// Clients that need no login.
     pub networks: Vec<IpNet>,
+    /// SMTP logins. None by default.
+    pub users: Users,
     pub mailbox: MailboxRule,
     /// Messages waiting at a time. Default 100,000.
     pub max_queued: u64,

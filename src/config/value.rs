@@ -51,6 +51,13 @@ impl<'a> Item<'a> {
         }
     }
 
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self.value.as_bool() {
+            Some(value) => Some(value),
+            None => self.wrong_type("true or false, without quotes"),
+        }
+    }
+
     /// A whole number.
     pub(super) fn integer<T>(&self, range: RangeInclusive<T>) -> Option<T>
     where

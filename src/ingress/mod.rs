@@ -10,6 +10,7 @@
 //! the author, edits the header and hands the message to the spool. Nothing is acknowledged before the spool has it.
 
 mod door;
+pub mod login;
 pub mod pickup;
 mod refusal;
 pub mod smtp;

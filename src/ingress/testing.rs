@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Door;
+use super::{Door, login::Logins};
 use crate::{
     config::{
-        BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, MailboxRule, Secret, SecretSource,
-        SenderRule, SpoolConfig, Tenant, TenantName,
+        BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, LockoutConfig, MailboxRule,
+        PasswordHash, Secret, SecretSource, SenderRule, SpoolConfig, Tenant, TenantName, Users,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -20,6 +20,7 @@ pub(super) struct House {
     pub(super) door: Door,
     pub(super) store: MemoryStore,
     pub(super) metrics: Metrics,
+    tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
     waiting: UnboundedReceiver<Event>,
 }
 
@@ -40,24 +41,35 @@ impl House {
 
     pub(super) fn with_max_queued(max_queued: u64) -> Self {
         let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
-        Self::build(max_queued, free_space, MAX_MESSAGE)
+        Self::build(max_queued, free_space, MAX_MESSAGE, &[])
+    }
+
+    /// Each of `users` is name, tenant and password.
+    pub(super) fn with_users(users: &[(&str, &str, &str)]) -> Self {
+        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        Self::build(1_000_000, free_space, MAX_MESSAGE, users)
+    }
+
+    pub(super) fn logins(&self, lockout: LockoutConfig) -> Logins {
+        Logins::new(&self.tenants, lockout, self.metrics.clone())
     }
 
     /// On a disk of the test's own.
     pub(super) fn on(free_space: FreeSpace, max_message: u64) -> Self {
-        Self::build(1_000_000, free_space, max_message)
+        Self::build(1_000_000, free_space, max_message, &[])
     }
 
-    fn build(max_queued: u64, free_space: FreeSpace, max_message: u64) -> Self {
+    fn build(max_queued: u64, free_space: FreeSpace, max_message: u64, users: &[(&str, &str, &str)]) -> Self {
         let metrics = Metrics::new();
         let store = MemoryStore::default();
         let (spool, waiting) = Spool::start(store.clone(), Duration::ZERO, metrics.clone()).unwrap();
         let tenants: BTreeMap<_, _> = ["contoso", "fabrikam"]
-            .map(|name| tenant(name, max_queued))
+            .map(|name| Tenant { users: users_of(name, users), ..tenant(name, max_queued) })
             .map(|tenant| (tenant.name.clone(), Arc::new(tenant)))
             .into();
-        let door = Door::new(Arc::new(tenants), spool, free_space, ByteSize(max_message));
-        Self { door, store, metrics, waiting }
+        let tenants = Arc::new(tenants);
+        let door = Door::new(tenants.clone(), spool, free_space, ByteSize(max_message));
+        Self { door, store, metrics, tenants, waiting }
     }
 
     /// The next message that the spool took, in the order of acceptance.
@@ -98,6 +110,11 @@ pub(super) fn name(name: &str) -> TenantName {
     name.parse().unwrap()
 }
 
+fn users_of(of: &str, users: &[(&str, &str, &str)]) -> Users {
+    let of_tenant = users.iter().filter(|(_, tenant, _)| *tenant == of);
+    of_tenant.map(|(name, _, password)| (name.parse().unwrap(), PasswordHash::cheap(password))).collect()
+}
+
 fn tenant(of: &str, max_queued: u64) -> Tenant {
     let cloud: CloudName = "global".parse().unwrap();
     Tenant {
@@ -113,6 +130,7 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
         client_secret: SecretSource::Text(Secret::new("secret".into())),
         senders: vec![SenderRule::Domain(format!("{of}.example"))],
         networks: vec!["127.0.0.0/8".parse().unwrap()],
+        users: Users::new(),
         mailbox: MailboxRule::From,
         max_queued,
         limits: Limits { messages_per_minute: None, concurrent_requests: None },

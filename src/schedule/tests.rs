@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     clock,
-    config::{BounceTo, BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Tenant},
+    config::{BounceTo, BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Tenant, Users},
     spool::{Event, Lane, MemoryStore, Spool, Waiting},
     telemetry::Metrics,
 };
@@ -35,6 +35,7 @@ fn tenant(name: &str, limits: Limits) -> Arc<Tenant> {
         client_secret: SecretSource::Env("NONE".into()),
         senders: vec![SenderRule::Any],
         networks: vec![],
+        users: Users::new(),
         mailbox: MailboxRule::From,
         max_queued: 1000,
         limits,

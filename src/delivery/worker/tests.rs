@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    config::{BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule},
+    config::{BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Users},
     message::{BodyKind, Envelope, MessageId},
     network::Clients,
     sandbox::{self, Action, Directory, Fault, On, Options, Service, StatusFault},
@@ -51,6 +51,7 @@ impl Bench {
             client_secret: SecretSource::File(dir.path().join("secret")),
             senders: vec![SenderRule::Any],
             networks: vec![],
+            users: Users::new(),
             mailbox: MailboxRule::From,
             max_queued: 1000,
             limits: Limits { messages_per_minute: None, concurrent_requests: None },

@@ -5,7 +5,6 @@
 
 use std::{
     io,
-    net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
 };
 
@@ -14,13 +13,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::{
+    auth::Peer,
     command::{self, Command, Hello, Misunderstood, Then},
-    content,
+    content, exchange,
     reply::Reply,
     wire::{Heard, Wire},
 };
 use crate::{
-    ingress::{Client, Door, Grant, Origin, Refusal},
+    ingress::{
+        Client, Door, Grant, Origin, Refusal,
+        login::{Login, Logins},
+    },
     message::{BodyKind, Envelope, MailboxAddress},
     telemetry::{Ingress, Metrics, Refused},
 };
@@ -33,6 +36,7 @@ pub(super) struct Service {
     pub(super) hostname: String,
     pub(super) max_recipients: usize,
     pub(super) door: Door,
+    pub(super) logins: Logins,
     pub(super) metrics: Metrics,
     pub(super) shutdown: CancellationToken,
     /// Sessions so far: each is known by its number in the logs.
@@ -42,7 +46,9 @@ pub(super) struct Service {
 pub(super) struct Session<S> {
     pub(super) wire: Wire<S>,
     pub(super) service: Arc<Service>,
-    pub(super) peer: IpAddr,
+    pub(super) peer: Peer,
+    /// Who has logged in, until the end of the session.
+    pub(super) login: Option<Login>,
     greeted: Option<Greeted>,
     errors: u32,
 }
@@ -70,14 +76,14 @@ pub(super) struct Accepted {
 }
 
 /// What follows a reply.
-enum Next {
+pub(super) enum Next {
     Listen,
     Close,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    pub(super) fn new(stream: S, peer: IpAddr, service: Arc<Service>) -> Self {
-        Self { wire: Wire::new(stream), service, peer, greeted: None, errors: 0 }
+    pub(super) fn new(stream: S, peer: Peer, service: Arc<Service>) -> Self {
+        Self { wire: Wire::new(stream), service, peer, login: None, greeted: None, errors: 0 }
     }
 
     /// Talks until one side has enough. An error says how the connection broke.
@@ -90,13 +96,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Heard::Line(len) => {
                     let line = self.wire.line(len);
                     let heard = (command::verb(line), Command::parse(line));
-                    self.wire.consume(len);
+                    self.wire.wipe(len);
                     heard
                 }
                 Heard::TooLong => ("other", Err(Reply::new(500, "5.5.2", "Line too long").into())),
                 Heard::Nothing => return self.hang_up(timed_out()).await,
                 Heard::Shutdown => {
-                    return self.hang_up(Reply::new(421, "4.3.2", "Shutting down, closing")).await;
+                    return self.hang_up(shutting_down()).await;
                 }
             };
             if let Next::Close = self.answer(verb, command).await? {
@@ -122,6 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Err(reply) => (reply, Next::Listen),
             },
+            Ok(Command::Auth(begin)) => Box::pin(self.auth(begin)).await?,
             Ok(Command::Quit) => (Reply::new(221, "2.0.0", "Bye"), Next::Close),
             Ok(command) => (self.carry_out(command), Next::Listen),
             Err(Misunderstood { reply, then: Then::GoOn }) => {
@@ -149,11 +156,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(next)
     }
 
-    /// Any command but DATA and QUIT.
+    /// Any command but DATA, AUTH and QUIT.
     fn carry_out(&mut self, command: Command) -> Reply {
         match command {
             Command::Hello(hello) => self.hello(hello),
-            Command::Mail { sender, size, body } => self.mail(sender, size, body),
+            Command::Mail { auth: true, .. } if !self.offers_auth() => command::parameter_not_offered(),
+            Command::Mail { sender, size, body, .. } => self.mail(sender, size, body),
             Command::Rcpt(recipient) => self.rcpt(recipient),
             Command::Rset => {
                 self.forget_transaction();
@@ -162,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Noop => Reply::new(250, "2.0.0", "Ok"),
             Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send some mail"),
             Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT"),
-            Command::Data | Command::Quit => out_of_order("Not now"),
+            Command::Data | Command::Auth(_) | Command::Quit => out_of_order("Not now"),
         }
     }
 
@@ -170,7 +178,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Service { hostname, door, .. } = &*self.service;
         let reply = if hello.extended {
             let size = door.max_message().0;
-            format!("{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES")
+            let auth = if self.offers_auth() { format!("\n{}", exchange::OFFER) } else { String::new() };
+            format!("{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES{auth}")
         } else {
             hostname.clone()
         };
@@ -180,11 +189,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn mail(&mut self, sender: Option<MailboxAddress>, size: Option<u64>, body: BodyKind) -> Reply {
+        let admitted = self.admit(sender.as_ref(), size);
         let Some(greeted) = &mut self.greeted else { return out_of_order("Say EHLO or HELO first") };
         if greeted.transaction.is_some() {
             return out_of_order("A message has begun already");
         }
-        match self.service.door.admit_client(self.peer, sender.as_ref(), size) {
+        match admitted {
             Ok(grant) => {
                 let recipients = Vec::new();
                 greeted.transaction =
@@ -210,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Ends the transaction's envelope.
     fn begin_content(&mut self) -> Result<Accepted, Reply> {
         let by = self.service.hostname.clone();
-        let address = self.peer;
+        let (Peer { address, encrypted, .. }, authenticated) = (self.peer, self.login.is_some());
         let Some(Greeted { hello, transaction }) = &mut self.greeted else {
             return Err(out_of_order("Say EHLO or HELO first"));
         };
@@ -228,7 +238,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let Transaction { grant, sender, body, recipients, .. } = begun;
         let envelope = Envelope::new(sender, recipients, body).map_err(|_| no_recipient())?;
-        let client = Client { helo: hello.name.clone(), address, extended: hello.extended };
+        let client =
+            Client { helo: hello.name.clone(), address, extended: hello.extended, encrypted, authenticated };
         Ok(Accepted { grant, envelope, origin: Origin { client: Some(client), by } })
     }
 
@@ -244,6 +255,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Reply::from(refusal)
     }
 
+    /// EHLO rather than HELO, or nothing.
+    pub(super) fn said_ehlo(&self) -> bool {
+        self.greeted.as_ref().is_some_and(|greeted| greeted.hello.extended)
+    }
+
+    pub(super) fn has_transaction(&self) -> bool {
+        self.greeted.as_ref().is_some_and(|greeted| greeted.transaction.is_some())
+    }
+
     fn transaction(&mut self) -> Option<&mut Transaction> {
         self.greeted.as_mut()?.transaction.as_mut()
     }
@@ -254,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    async fn reply(&mut self, verb: &'static str, reply: &Reply) -> io::Result<()> {
+    pub(super) async fn reply(&mut self, verb: &'static str, reply: &Reply) -> io::Result<()> {
         self.service.metrics.smtp_command(verb, reply.code);
         self.wire.reply(reply).await
     }
@@ -265,10 +285,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-fn out_of_order(text: &'static str) -> Reply {
+pub(super) fn out_of_order(text: &'static str) -> Reply {
     Reply::new(503, "5.5.1", text)
 }
 
-fn timed_out() -> Reply {
+pub(super) fn shutting_down() -> Reply {
+    Reply::new(421, "4.3.2", "Shutting down, closing")
+}
+
+pub(super) fn timed_out() -> Reply {
     Reply::new(421, "4.4.2", "Timeout, closing")
 }

@@ -1,5 +1,6 @@
 //! Scripted dialogues.
 
+mod auth;
 mod dialogues;
 mod hostile;
 mod lifetime;
@@ -17,8 +18,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Service, Session};
-use crate::ingress::testing::House;
+use super::{
+    auth::Peer,
+    session::{Service, Session},
+};
+use crate::{config::LockoutConfig, ingress::testing::House};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER: &str = "From: a@contoso.example\r\n\r\n";
@@ -106,6 +110,7 @@ fn service(house: &House) -> Arc<Service> {
         hostname: "relay.example".into(),
         max_recipients: MAX_RECIPIENTS,
         door: house.door.clone(),
+        logins: house.logins(LockoutConfig::default()),
         metrics: house.metrics.clone(),
         shutdown: CancellationToken::new(),
         sessions: AtomicU64::new(0),
@@ -115,14 +120,20 @@ fn service(house: &House) -> Arc<Service> {
 /// A session at the other end of a pipe that holds `pipe` octets each way.
 fn connect_through(
     pipe: usize,
-    peer: IpAddr,
+    peer: impl Into<Peer>,
     service: Arc<Service>,
 ) -> (Client<DuplexStream>, JoinHandle<std::io::Result<()>>) {
     let (near, far) = duplex(pipe);
-    let session = tokio::spawn(Session::new(far, peer, service).run());
+    let session = tokio::spawn(Session::new(far, peer.into(), service).run());
     (Client::new(near), session)
 }
 
 fn connect(house: &House) -> Client<DuplexStream> {
     connect_through(64 * 1024, LOOPBACK, service(house)).0
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        Self::new(address, false)
+    }
 }
