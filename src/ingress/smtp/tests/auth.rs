@@ -115,7 +115,7 @@ async fn a_login_counts_for_more_than_the_network() {
     assert_eq!(house.next().await.message.tenant.as_str(), "fabrikam");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn names_lead_to_one_user() {
     let house = house();
     let service = service(&house);
