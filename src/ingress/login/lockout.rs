@@ -124,8 +124,11 @@ impl Memory {
 impl Count {
     /// One more failure. Whether it is the one that locks.
     fn add(&mut self, config: &LockoutConfig, now: Instant) -> bool {
-        let was_locked = self.locked_until.is_some_and(|until| until <= now);
-        if was_locked || now.duration_since(self.since) >= config.within {
+        let is_over = match self.locked_until {
+            Some(until) => until <= now,
+            None => now.duration_since(self.since) >= config.within,
+        };
+        if is_over {
             *self = Self { failures: 0, since: now, locked_until: None };
         }
         self.failures = self.failures.saturating_add(1);
@@ -195,10 +198,10 @@ mod tests {
         assert!(!scene.is_locked("192.0.2.1", "c"));
         assert!(scene.fails("::ffff:192.0.2.1", "c").address_locked);
         assert!(scene.is_locked("192.0.2.1", "d") && !scene.is_locked("192.0.2.2", "a"));
-        // One that was under way then makes it no longer.
-        scene.now += 5 * MINUTE;
+        // One that was under way then makes it neither longer nor shorter.
+        scene.now += 12 * MINUTE;
         assert!(!scene.fails("192.0.2.1", "e").address_locked);
-        scene.now += 10 * MINUTE - Duration::from_millis(1);
+        scene.now += 3 * MINUTE - Duration::from_millis(1);
         assert!(scene.is_locked("192.0.2.1", "a"));
         scene.now += Duration::from_millis(1);
         assert!(!scene.is_locked("192.0.2.1", "a"));

@@ -5,7 +5,7 @@
 //! * An answer is yes only for a password that the configured hash of that user is of.
 //! * Wrong name and wrong password get the same answer after the same work.
 //! * Hashes are computed where they may block, a few at a time: a flood of logins takes up neither all processors nor the
-//!   memory, and not the tasks of other clients. Whoever cannot be served within some seconds is told to come again.
+//!   memory, and not the tasks of other clients. Whoever has to wait too long for that is told to come again.
 //! * A login that was right is known for five minutes, so that a busy client does not cost a hash each time.
 //! * Who fails often waits longer, and is then locked out for a time: see [`lockout`]. Memory is bounded, and nothing outlives
 //!   the process.
@@ -38,7 +38,7 @@ use known::KnownLogins;
 use lockout::{Client, Lockout};
 
 /// How long a login waits for its turn to be checked.
-const LONGEST_TURN: Duration = Duration::from_secs(10);
+const LONGEST_TURN: Duration = Duration::from_secs(30);
 
 /// Who logs in, by what it says.
 pub struct Credentials {
@@ -136,11 +136,11 @@ impl Logins {
         let hash = user.map(|user| user.hash.clone()).or_else(|| inner.directory.decoy());
         let checked = spawn_blocking(move || {
             let matches = hash.is_some_and(|hash| hash.matches(&password));
-            // Only now: a client that hangs up makes no room for the next while its hash is still being computed.
-            drop(turn);
-            (matches, password)
+            // The turn is given back with the result: to the next one when this one is counted, and if nobody waits for
+            // the result any more, when it is there.
+            (matches, password, turn)
         });
-        let (matches, password) = match checked.await {
+        let (matches, password, _turn) = match checked.await {
             Ok(checked) => checked,
             Err(error) => {
                 error!(%error, "a password could not be checked");

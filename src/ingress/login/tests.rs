@@ -82,9 +82,10 @@ async fn a_flood_from_one_address_costs_few_hashes() {
     let logins = house.logins(three_failures());
     let flood = (0..200).map(|_| log_in(&logins, "scanner", "guess", OWN));
     futures_util::future::join_all(flood).await;
-    let processors = std::thread::available_parallelism().unwrap().get() as f64;
+    let turns = (std::thread::available_parallelism().unwrap().get() / 2).max(1) as f64;
     let hashed = count(&house, LoginResult::Wrong);
-    assert!((3.0..=3.0 + processors).contains(&hashed), "{hashed}");
+    // Whoever has a turn when the lock falls is looked at yet.
+    assert!((3.0..3.0 + turns).contains(&hashed), "{hashed}");
     assert_eq!(count(&house, LoginResult::Locked), 200.0 - hashed);
 }
 
