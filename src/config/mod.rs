@@ -8,6 +8,7 @@
 mod delivery;
 mod files;
 mod limits;
+mod local_submission;
 mod network;
 mod problem;
 mod reader;
@@ -33,6 +34,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use limits::Limits;
+pub use local_submission::LocalSubmission;
 pub use network::{Cloud, CloudName, InvalidCloudName};
 pub use problem::{ConfigErrors, Problem};
 pub use secret::{Secret, SecretError, SecretSource};

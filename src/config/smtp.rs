@@ -30,11 +30,14 @@ impl SmtpConfig {
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
         let listeners = table.or_default("listener", Vec::new(), Listener::read_all);
         let hostname = table.or_else("hostname", read_hostname, machine_hostname);
-        let max_message =
-            table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)));
+        let max_message = Self::read_max_message(table);
         let max_recipients = table.or_default("max_recipients", 1000, |item| item.integer(100..=100_000));
         let max_connections = table.or_default("max_connections", 2000, |item| item.integer(1..=1_000_000));
         Some(Self { listeners, hostname: hostname?, max_message, max_recipients, max_connections })
+    }
+
+    pub(super) fn read_max_message(table: &mut TableReader<'_>) -> ByteSize {
+        table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)))
     }
 
     /// Whether other machines can reach a listener.
