@@ -4,6 +4,7 @@ pub mod check_config;
 pub mod config_path;
 mod descriptors;
 mod sandbox;
+mod sendmail;
 mod serve;
 mod spool;
 mod stop;
@@ -11,6 +12,21 @@ mod stop;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// Runs the command of this process's command line, and answers the exit code.
+pub fn run() -> ExitCode {
+    // Programs that call sendmail write options that clap cannot read.
+    if let Some(code) = sendmail::by_command_line(std::env::args_os()) {
+        return code;
+    }
+    match Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("m365-relay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A mail relay that queues on disk and delivers through the senders' own Microsoft 365
 #[derive(Debug, Parser)]
@@ -26,6 +42,7 @@ enum Command {
     Sandbox(sandbox::Args),
     CheckConfig(check_config::Args),
     Spool(spool::Args),
+    Sendmail(sendmail::Args),
 }
 
 impl Cli {
@@ -36,6 +53,7 @@ impl Cli {
             Command::Sandbox(args) => sandbox::run(&args),
             Command::CheckConfig(args) => check_config::run(args),
             Command::Spool(args) => spool::run(&args),
+            Command::Sendmail(args) => Ok(sendmail::run(args)),
         }
     }
 }

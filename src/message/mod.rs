@@ -9,7 +9,7 @@
 //! | `recipients`   | makes To, Cc and Bcc say what the envelope says                                  |
 //! | `injected`     | envelopes of picked-up files: X-Sender and X-Receiver lines, or plain headers    |
 //! | `trace`        | the Received field                                                               |
-//! | `missing`      | Message-ID and Date for messages that lack them                                  |
+//! | `missing`      | Message-ID, Date and From for messages that lack them                            |
 
 mod address;
 mod address_list;
@@ -31,7 +31,7 @@ pub use header::{
 };
 pub use id::{InvalidMessageId, MessageId};
 pub use injected::{InvalidPickup, injected_envelope, pickup_envelope};
-pub use missing::complete;
+pub use missing::{complete, from_field};
 pub use recipients::{Addressed, Visible, address_to, recipients_of, without_bcc};
 pub use trace::{Origin, Received, date};
 

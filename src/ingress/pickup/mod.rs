@@ -33,7 +33,7 @@ mod candidates;
 mod claim;
 mod folder;
 mod intake;
-mod newlines;
+pub(crate) mod newlines;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -7,18 +7,18 @@ use memchr::memchr2_iter;
 
 /// Mends a stream of chunks.
 #[derive(Debug, Default)]
-pub(super) struct Newlines {
+pub(crate) struct Newlines {
     /// The last chunk ended with CR.
     after_cr: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body has a carriage return without a line feed (RFC 5322 section 2.3)")]
-pub(super) struct BareCarriageReturn;
+pub(crate) struct BareCarriageReturn;
 
 impl Newlines {
     /// The next chunk as mail. `out` is emptied first.
-    pub(super) fn mend(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), BareCarriageReturn> {
+    pub(crate) fn mend(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), BareCarriageReturn> {
         out.clear();
         out.reserve(chunk.len() + chunk.len() / 32);
         let mut copied = 0;
@@ -45,7 +45,7 @@ impl Newlines {
     }
 
     /// There are no more chunks.
-    pub(super) fn finish(self) -> Result<(), BareCarriageReturn> {
+    pub(crate) fn finish(self) -> Result<(), BareCarriageReturn> {
         if self.after_cr { Err(BareCarriageReturn) } else { Ok(()) }
     }
 }

@@ -27,13 +27,13 @@ enum State {
 
 /// Reads one message's content.
 #[derive(Debug)]
-pub(super) struct DataReader {
+pub(crate) struct DataReader {
     state: State,
     bare_newline: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     /// Content without stuffing. Never empty.
     Content(&'a [u8]),
     /// The content is over; what is left of the input is the next command.
@@ -41,17 +41,17 @@ pub(super) enum Piece<'a> {
 }
 
 impl DataReader {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: State::LineStart, bare_newline: false }
     }
 
     /// Whether a CR without LF or an LF without CR was seen.
-    pub(super) fn has_bare_newline(&self) -> bool {
+    pub(crate) fn has_bare_newline(&self) -> bool {
         self.bare_newline
     }
 
     /// Takes the next piece off `input`. `None`: all of `input` is used up, and more is needed.
-    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
+    pub(crate) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         while let Some(&octet) = input.first() {
             match (self.state, octet) {
                 (State::LineStart, b'.') => self.state = State::Dot,

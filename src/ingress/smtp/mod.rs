@@ -19,10 +19,10 @@
 //!
 //! Called by the relay, once.
 
-mod command;
+pub(crate) mod command;
 mod content;
-mod data;
-mod reply;
+pub(crate) mod data;
+pub(crate) mod reply;
 mod server;
 mod session;
 mod wire;
