@@ -225,5 +225,15 @@ mod tests {
         assert!(missing.text.contains("nowhere is not there"), "{missing}");
         File::create(folder.path().join("file")).unwrap();
         assert_eq!(failed(folder.path().join("file")).exit, Exit::Config);
+        for (kind, exit) in [
+            (io::ErrorKind::PermissionDenied, Exit::NoPerm),
+            (io::ErrorKind::StorageFull, Exit::TempFail),
+            (io::ErrorKind::QuotaExceeded, Exit::TempFail),
+            (io::ErrorKind::ReadOnlyFilesystem, Exit::TempFail),
+        ] {
+            let failure = failure(folder.path(), "cannot be written to", &kind.into());
+            assert_eq!(failure.exit, exit);
+            assert!(failure.text.contains(folder.path().to_str().unwrap()), "{failure}");
+        }
     }
 }
