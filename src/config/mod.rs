@@ -5,6 +5,7 @@
 //! Secrets that are kept in files or in the environment are read once while loading, to find out whether they can be,
 //! and again at each use.
 
+mod certificate;
 mod delivery;
 mod files;
 mod limits;
@@ -31,13 +32,14 @@ use std::{
 
 use tracing_subscriber::EnvFilter;
 
+pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use limits::Limits;
 pub use network::{Cloud, CloudName, InvalidCloudName};
 pub use problem::{ConfigErrors, Problem};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use size::{ByteSize, InvalidSize};
-pub use smtp::{Listener, SmtpConfig};
+pub use smtp::{Listener, ListenerTls, SmtpConfig};
 pub use spool::SpoolConfig;
 pub use tenant::{BounceTo, BouncesConfig, InvalidTenantName, MailboxRule, SenderRule, Tenant, TenantName};
 

@@ -184,7 +184,7 @@ fn read_networks(item: &Item<'_>, senders: &[SenderRule], around: &Surroundings)
     networks.into_iter().collect()
 }
 
-fn read_network(item: &Item<'_>) -> Option<IpNet> {
+pub(super) fn read_network(item: &Item<'_>) -> Option<IpNet> {
     let text = item.text(NETWORK)?;
     let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let Ok(network) = parsed else {

@@ -13,7 +13,8 @@ use super::{Door, Grant, Refusal};
 use crate::{
     clock,
     message::{
-        self, Envelope, HeaderScanner, InvalidHeader, MailboxAddress, MessageId, Received, SplitMessage,
+        self, Encryption, Envelope, HeaderScanner, InvalidHeader, MailboxAddress, MessageId, Received,
+        SplitMessage,
     },
     spool::{BodyWriter, Message, NewMessage},
     telemetry::Refused,
@@ -35,6 +36,8 @@ pub struct Client {
     pub address: IpAddr,
     /// It said EHLO.
     pub extended: bool,
+    /// `None`: in clear.
+    pub encryption: Option<Encryption>,
 }
 
 pub struct Submission {
@@ -128,9 +131,12 @@ impl Submission {
 
         let (now, by) = (clock::now(), &self.origin.by);
         let origin = match &self.origin.client {
-            Some(Client { helo, address, extended }) => {
-                message::Origin::Smtp { helo, address: *address, extended: *extended }
-            }
+            Some(Client { helo, address, extended, encryption }) => message::Origin::Smtp {
+                helo,
+                address: *address,
+                extended: *extended,
+                encryption: *encryption,
+            },
             None => message::Origin::Pickup,
         };
         let mut top = Received { origin, by, id: self.id, at: now }.to_bytes();

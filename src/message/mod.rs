@@ -33,6 +33,6 @@ pub use id::{InvalidMessageId, MessageId};
 pub use injected::{InvalidPickup, injected_envelope, pickup_envelope};
 pub use missing::complete;
 pub use recipients::{Addressed, Visible, address_to, recipients_of, without_bcc};
-pub use trace::{Origin, Received, date};
+pub use trace::{Encryption, Origin, Received, date};
 
 use address_list::{AddressList, Entry, single_sender};

@@ -30,6 +30,12 @@ pub enum Refused {
     Malformed,
     /// Too many connections.
     Connections,
+    /// Too many connections of one client address.
+    ConnectionsPerAddress,
+    /// A proxy sent no PROXY header that can be read.
+    ProxyHeader,
+    /// A TLS handshake failed.
+    TlsHandshake,
 }
 
 /// How a delivery attempt ended.
@@ -88,6 +94,7 @@ label! {
     Refused {
         NoTenant => "no_tenant", Sender => "sender", TooLarge => "too_large", TenantFull => "tenant_full",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
+        ConnectionsPerAddress => "connections_per_address", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
     }
     Outcome {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",

@@ -36,6 +36,7 @@ struct Families {
     quarantined: IntGauge,
     smtp_connections: IntGauge,
     smtp_commands: IntCounterVec,
+    certificate_expiry: IntGaugeVec,
 }
 
 impl Metrics {
@@ -126,6 +127,11 @@ impl Metrics {
                 "SMTP commands by reply.",
                 &["verb", "code"],
             ),
+            certificate_expiry: build.gauges(
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate of a listener ends, in Unix time.",
+                &["listener"],
+            ),
             registry: build.registry,
         }))
     }
@@ -203,6 +209,11 @@ impl Metrics {
 
     pub fn smtp_connections(&self) -> &IntGauge {
         &self.0.smtp_connections
+    }
+
+    /// `listener` is the address that it is bound to.
+    pub fn certificate_expires(&self, listener: &str, at_unix_seconds: i64) {
+        self.0.certificate_expiry.with_label_values(&[listener]).set(at_unix_seconds);
     }
 
     /// `verb` is one of the commands that the server knows, or `"other"`.

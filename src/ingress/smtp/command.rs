@@ -23,6 +23,7 @@ pub(super) enum Command {
     Noop,
     Help,
     Vrfy,
+    StartTls,
     Quit,
 }
 
@@ -62,7 +63,7 @@ const VERBS: [&str; 17] = [
 const WEB_VERBS: [&str; 8] = ["get", "post", "put", "head", "options", "connect", "delete", "patch"];
 
 /// Verbs that the server knows and does not offer.
-const NOT_OFFERED: [&str; 7] = ["starttls", "auth", "bdat", "expn", "etrn", "lhlo", "burl"];
+const NOT_OFFERED: [&str; 6] = ["auth", "bdat", "expn", "etrn", "lhlo", "burl"];
 
 /// The verb of `line` as the metric names it: one of a fixed set, or `"other"`.
 pub(super) fn verb(line: &[u8]) -> &'static str {
@@ -117,7 +118,7 @@ impl Command {
                 path.check_parameters(&[])?;
                 Self::Rcpt(recipient)
             }
-            Request::Data | Request::Rset if has_argument(text) => {
+            Request::Data | Request::Rset | Request::StartTls if has_argument(text) => {
                 return Err(Reply::new(501, "5.5.4", "This command takes no argument").into());
             }
             Request::Data => Self::Data,
@@ -126,6 +127,7 @@ impl Command {
             Request::Noop { .. } => Self::Noop,
             Request::Help { .. } => Self::Help,
             Request::Vrfy { .. } => Self::Vrfy,
+            Request::StartTls => Self::StartTls,
             // The client sends its chunk without waiting for an answer. Read as commands, the chunk of a message could
             // hold a second message.
             Request::Bdat { chunk_size, .. } => {
@@ -136,8 +138,7 @@ impl Command {
             | Request::Expn { .. }
             | Request::Etrn { .. }
             | Request::Atrn { .. }
-            | Request::Burl { .. }
-            | Request::StartTls => return Err(not_offered().into()),
+            | Request::Burl { .. } => return Err(not_offered().into()),
         })
     }
 }
@@ -225,7 +226,7 @@ fn path_refusal(text: &[u8], enhanced: &'static str, whose: &'static str) -> Rep
     refused.unwrap_or_else(|| Reply::new(501, enhanced, format!("Bad {whose} address")))
 }
 
-fn not_offered() -> Reply {
+pub(super) fn not_offered() -> Reply {
     Reply::new(502, "5.5.1", "Command not implemented")
 }
 
@@ -332,7 +333,8 @@ mod tests {
             ("MAIL FROM:<> BODY=BINARYMIME", "504 5.5.4"),
             ("MAIL FROM:<> BODY=9BIT", "504 5.5.4"),
             ("MAIL FROM:<> SIZE=big", "501 5.5.4"),
-            ("STARTTLS", "502 5.5.1"),
+            ("STARTTLS now", "501 5.5.4"),
+            ("STARTTLS=x", "500 5.5.2"),
             ("AUTH PLAIN AGEAYg==", "502 5.5.1"),
             ("AUTH", "502 5.5.1"),
             ("EXPN list", "502 5.5.1"),

@@ -17,6 +17,7 @@ use super::{
     command::{self, Command, Hello, Misunderstood, Then},
     content,
     reply::Reply,
+    tls::Security,
     wire::{Heard, Wire},
 };
 use crate::{
@@ -43,6 +44,9 @@ pub(super) struct Session<S> {
     pub(super) wire: Wire<S>,
     pub(super) service: Arc<Service>,
     pub(super) peer: IpAddr,
+    security: Security,
+    /// The greeting was sent before TLS was started.
+    greeting_sent: bool,
     greeted: Option<Greeted>,
     errors: u32,
 }
@@ -73,17 +77,49 @@ pub(super) struct Accepted {
 enum Next {
     Listen,
     Close,
+    StartTls,
+}
+
+/// How a session ended.
+pub(super) enum Ended<S> {
+    Closed,
+    /// The client was told to begin the handshake. All that is known of it is forgotten.
+    StartTls(S),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn new(stream: S, peer: IpAddr, service: Arc<Service>) -> Self {
-        Self { wire: Wire::new(stream), service, peer, greeted: None, errors: 0 }
+        let security = Security::Clear;
+        Self {
+            wire: Wire::new(stream),
+            service,
+            peer,
+            security,
+            greeting_sent: false,
+            greeted: None,
+            errors: 0,
+        }
+    }
+
+    pub(super) fn secured_by(self, security: Security) -> Self {
+        Self { security, ..self }
+    }
+
+    /// The client was greeted in clear, and speaks first.
+    pub(super) fn greeted_before(self) -> Self {
+        Self { greeting_sent: true, ..self }
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.security.encryption().is_some()
     }
 
     /// Talks until one side has enough. An error says how the connection broke.
-    pub(super) async fn run(mut self) -> io::Result<()> {
-        let greeting = format!("{} ESMTP m365-relay", self.service.hostname);
-        self.wire.reply(&Reply::plain(220, greeting)).await?;
+    pub(super) async fn run(mut self) -> io::Result<Ended<S>> {
+        if !self.greeting_sent {
+            let greeting = format!("{} ESMTP m365-relay", self.service.hostname);
+            self.wire.reply(&Reply::plain(220, greeting)).await?;
+        }
         let shutdown = self.service.shutdown.clone();
         loop {
             let (verb, command) = match self.wire.command(&shutdown).await? {
@@ -99,8 +135,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     return self.hang_up(Reply::new(421, "4.3.2", "Shutting down, closing")).await;
                 }
             };
-            if let Next::Close = self.answer(verb, command).await? {
-                return self.wire.close().await;
+            match self.answer(verb, command).await? {
+                Next::Listen => {}
+                Next::Close => return self.wire.close().await.map(|()| Ended::Closed),
+                Next::StartTls => return self.wire.into_stream().await.map(Ended::StartTls),
             }
         }
     }
@@ -123,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Err(reply) => (reply, Next::Listen),
             },
             Ok(Command::Quit) => (Reply::new(221, "2.0.0", "Bye"), Next::Close),
+            Ok(Command::StartTls) => self.start_tls(),
             Ok(command) => (self.carry_out(command), Next::Listen),
             Err(Misunderstood { reply, then: Then::GoOn }) => {
                 if let Some(transaction) = self.transaction().filter(|_| verb == "rcpt") {
@@ -149,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(next)
     }
 
-    /// Any command but DATA and QUIT.
+    /// Any command but DATA, STARTTLS and QUIT.
     fn carry_out(&mut self, command: Command) -> Reply {
         match command {
             Command::Hello(hello) => self.hello(hello),
@@ -162,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Noop => Reply::new(250, "2.0.0", "Ok"),
             Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send some mail"),
             Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT"),
-            Command::Data | Command::Quit => out_of_order("Not now"),
+            Command::Data | Command::StartTls | Command::Quit => out_of_order("Not now"),
         }
     }
 
@@ -170,13 +209,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Service { hostname, door, .. } = &*self.service;
         let reply = if hello.extended {
             let size = door.max_message().0;
-            format!("{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES")
+            let starttls = if let Security::StartTlsOffered = self.security { "\nSTARTTLS" } else { "" };
+            format!("{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES{starttls}")
         } else {
             hostname.clone()
         };
         // RFC 5321 section 4.1.4: EHLO clears what was begun, as RSET does.
         self.greeted = Some(Greeted { hello, transaction: None });
         Reply::plain(250, reply)
+    }
+
+    /// RFC 3207. Octets that came behind the command, in clear, could be meant to be read as if they had come over TLS.
+    /// The connection ends then, and not just the octets: what comes a moment later is no handshake, which ends it too,
+    /// so the outcome does not depend on how the network cut the stream.
+    fn start_tls(&mut self) -> (Reply, Next) {
+        match self.security {
+            _ if self.is_encrypted() => (out_of_order("TLS is in use already"), Next::Listen),
+            Security::StartTlsOffered if self.wire.has_input() => {
+                info!("octets behind STARTTLS, hanging up");
+                let text = "STARTTLS must be the last command before the handshake, closing";
+                (Reply::new(501, "5.5.4", text), Next::Close)
+            }
+            Security::StartTlsOffered => (Reply::new(220, "2.0.0", "Ready to start TLS"), Next::StartTls),
+            Security::Clear | Security::Encrypted(_) => (command::not_offered(), Next::Listen),
+        }
     }
 
     fn mail(&mut self, sender: Option<MailboxAddress>, size: Option<u64>, body: BodyKind) -> Reply {
@@ -210,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Ends the transaction's envelope.
     fn begin_content(&mut self) -> Result<Accepted, Reply> {
         let by = self.service.hostname.clone();
-        let address = self.peer;
+        let (address, encryption) = (self.peer, self.security.encryption());
         let Some(Greeted { hello, transaction }) = &mut self.greeted else {
             return Err(out_of_order("Say EHLO or HELO first"));
         };
@@ -228,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let Transaction { grant, sender, body, recipients, .. } = begun;
         let envelope = Envelope::new(sender, recipients, body).map_err(|_| no_recipient())?;
-        let client = Client { helo: hello.name.clone(), address, extended: hello.extended };
+        let client = Client { helo: hello.name.clone(), address, extended: hello.extended, encryption };
         Ok(Accepted { grant, envelope, origin: Origin { client: Some(client), by } })
     }
 
@@ -259,9 +315,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.wire.reply(reply).await
     }
 
-    async fn hang_up(mut self, reply: Reply) -> io::Result<()> {
+    async fn hang_up(mut self, reply: Reply) -> io::Result<Ended<S>> {
         self.reply("other", &reply).await?;
-        self.wire.close().await
+        self.wire.close().await.map(|()| Ended::Closed)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Scripted dialogues.
 
 mod dialogues;
+mod encrypted;
 mod hostile;
 mod lifetime;
+mod proxied;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -119,7 +121,7 @@ fn connect_through(
     service: Arc<Service>,
 ) -> (Client<DuplexStream>, JoinHandle<std::io::Result<()>>) {
     let (near, far) = duplex(pipe);
-    let session = tokio::spawn(Session::new(far, peer, service).run());
+    let session = tokio::spawn(async move { Session::new(far, peer, service).run().await.map(drop) });
     (Client::new(near), session)
 }
 
