@@ -26,3 +26,4 @@ mod senders;
 mod spool_commands;
 mod stop;
 mod tenants;
+mod tls;
