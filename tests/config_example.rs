@@ -28,6 +28,9 @@ fn each_alternative_loads() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("lab-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     fs::write(folder.path().join("contoso.secret"), "a secret\n").unwrap();
+    let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
+    fs::write(folder.path().join("relay.pem"), made.cert.pem()).unwrap();
+    fs::write(folder.path().join("relay.key"), made.signing_key.serialize_pem()).unwrap();
     let alternatives = with_alternatives();
     assert!(alternatives.len() > 10, "the example has lost its alternatives");
 
@@ -65,19 +68,33 @@ fn with_defaults() -> String {
     EXAMPLE.lines().map(|line| default_of(line).unwrap_or(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// For each `# or:` line, the example with that line instead of the one it stands for.
+/// For each `# or:` line, the example with that line instead of the one it stands for. Lines with different keys right
+/// below each other belong together.
 fn with_alternatives() -> Vec<(&'static str, String)> {
     let lines: Vec<&str> = EXAMPLE.lines().collect();
-    let with = |at: usize| {
-        let alternative = lines[at].strip_prefix("# or: ")?;
-        let key = key_of(alternative);
-        // It stands above, with nothing but comments between.
-        let replaced = (0..at).rev().take_while(|&i| !lines[i].is_empty()).find(|&i| key_of(lines[i]) == key);
-        let kept = (0..lines.len()).filter(|&i| Some(i) != replaced);
-        let text = kept.flat_map(|i| [if i == at { alternative } else { lines[i] }, "\n"]).collect();
-        Some((alternative, text))
-    };
-    (0..lines.len()).filter_map(with).collect()
+    let alternative = |at: usize| lines.get(at)?.strip_prefix("# or: ");
+    let key = |at| alternative(at).and_then(key_of);
+    let mut all = Vec::new();
+    let mut at = 0;
+    while at < lines.len() {
+        let mut together = BTreeSet::new();
+        while let Some(key) = key(at + together.len())
+            && together.insert(key)
+        {}
+        let end = at + together.len();
+        if let Some(first) = alternative(at) {
+            // What they stand for is above, with nothing but comments between.
+            let replaced = |i: &usize| key_of(lines[*i]).is_some_and(|key| together.contains(key));
+            let replaced: Vec<_> =
+                (0..at).rev().take_while(|&i| !lines[i].is_empty()).filter(replaced).collect();
+            let kept = (0..lines.len()).filter(|i| !replaced.contains(i));
+            let shown =
+                |i| if (at..end).contains(&i) { alternative(i).unwrap_or(lines[i]) } else { lines[i] };
+            all.push((first, kept.flat_map(|i| [shown(i), "\n"]).collect()));
+        }
+        at = end.max(at + 1);
+    }
+    all
 }
 
 /// `key = value`

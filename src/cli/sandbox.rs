@@ -110,6 +110,8 @@ min_free = "100MB"
 
 [smtp]
 hostname = "sandbox.example"
+# One machine plays all clients here.
+max_connections_per_address = 0
 
 [[smtp.listener]]
 address = "{smtp}"

@@ -5,6 +5,7 @@
 //! Secrets that are kept in files or in the environment are read once while loading, to find out whether they can be,
 //! and again at each use.
 
+mod certificate;
 mod delivery;
 mod files;
 mod limits;
@@ -35,6 +36,7 @@ use std::{
 
 use tracing_subscriber::EnvFilter;
 
+pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use limits::Limits;
 pub use local_submission::LocalSubmission;
@@ -44,7 +46,7 @@ pub use password::{InvalidHash, PasswordHash};
 pub use problem::{ConfigErrors, Problem};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use size::{ByteSize, InvalidSize};
-pub use smtp::{BareNewlines, Listener, SessionLimits, SmtpConfig};
+pub use smtp::{BareNewlines, Listener, ListenerTls, SessionLimits, SmtpConfig};
 pub use spool::SpoolConfig;
 pub use tenant::{
     BounceTo, BouncesConfig, InvalidTenantName, MailboxRule, SenderRule, Tenant, TenantName, WhileSuspended,

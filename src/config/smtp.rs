@@ -2,13 +2,14 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
     time::Duration,
 };
 
 use ipnet::IpNet;
 
 use super::{
-    ByteSize, LockoutConfig,
+    ByteSize, Certificate, LockoutConfig,
     reader::{Item, TableReader},
     tenant_table::read_network,
     value::is_domain,
@@ -25,6 +26,9 @@ pub struct SmtpConfig {
     pub max_recipients: usize,
     /// Connections at a time, over all listeners. Default 2000.
     pub max_connections: usize,
+    /// Connections of one client address at a time, over all listeners; `None` is no limit. Default 50: a mail server that
+    /// behaves opens 20, and one device that does not cannot take all of `max_connections`.
+    pub max_connections_per_address: Option<NonZeroUsize>,
     pub session: SessionLimits,
     /// Clients that may log in without encryption. Default: none.
     pub trusted_networks: Vec<IpNet>,
@@ -98,6 +102,18 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Its clients may log in without encryption. Default false.
     pub trusted: bool,
+    pub tls: ListenerTls,
+    /// Peers that speak PROXY protocol before anything else. Others are served as who they are.
+    pub proxies: Vec<IpNet>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenerTls {
+    Off,
+    /// RFC 3207: a connection begins in clear, and the client may ask for TLS.
+    StartTls(Certificate),
+    /// RFC 8314 section 3: a connection begins with TLS.
+    Implicit(Certificate),
 }
 
 impl SmtpConfig {
@@ -111,12 +127,15 @@ impl SmtpConfig {
         let trusted_networks = table.or_default("trusted_networks", Vec::new(), read_trusted);
         let lockout =
             table.table("lockout", |lockout| Some(LockoutConfig::read(lockout))).unwrap_or_default();
+        let per_address =
+            table.or_default("max_connections_per_address", 50, |item| item.integer(0..=1_000_000));
         Some(Self {
             listeners,
             hostname: hostname?,
             max_message,
             max_recipients,
             max_connections,
+            max_connections_per_address: NonZeroUsize::new(per_address),
             session,
             trusted_networks,
             lockout,
@@ -125,7 +144,8 @@ impl SmtpConfig {
 
     /// Whether there are clients that may log in: passwords do not travel in clear, but where that was allowed.
     pub(super) fn takes_logins(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.trusted || !self.trusted_networks.is_empty())
+        let takes = |listener: &Listener| listener.trusted || listener.tls != ListenerTls::Off;
+        !self.trusted_networks.is_empty() || self.listeners.iter().any(takes)
     }
 
     /// Whether a client at `address` may send a password in clear to any listener.
@@ -138,9 +158,10 @@ impl SmtpConfig {
         table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)))
     }
 
-    /// Whether other machines can reach a listener.
+    /// Whether other machines can reach a listener, be it through a proxy on this one.
     pub(super) fn is_reachable(&self) -> bool {
-        self.listeners.iter().any(|listener| !listener.address.ip().to_canonical().is_loopback())
+        let reachable = |l: &Listener| !l.address.ip().to_canonical().is_loopback() || !l.proxies.is_empty();
+        self.listeners.iter().any(reachable)
     }
 }
 
@@ -196,13 +217,47 @@ impl Listener {
     fn read(table: &mut TableReader<'_>) -> Option<Self> {
         const EXAMPLE: &str = r#""127.0.0.1:2525""#;
         let address = table.required("address", EXAMPLE, |item| item.socket_address(EXAMPLE));
-        table.optional("tls", |item| match item.value.as_str() {
-            Some("starttls" | "implicit") => {
-                item.fail("this version has no TLS for incoming mail yet: write tls = \"off\"")
-            }
-            _ => item.choice(&[("off", ())]),
+        let tls = ListenerTls::read(table);
+        let proxies = table.or_default("proxies", Vec::new(), |item| {
+            let networks: Vec<_> = item.elements(r#"["10.1.2.3"]"#)?.iter().map(read_proxy).collect();
+            networks.into_iter().collect()
         });
         let trusted = table.or_default("trusted", false, Item::boolean);
-        Some(Self { address: address?, trusted })
+        Some(Self { address: address?, trusted, tls: tls?, proxies })
+    }
+
+    /// Whether the peer at `address`, which is canonical, has to speak PROXY protocol.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(&address))
+    }
+}
+
+fn read_proxy(item: &Item<'_>) -> Option<IpNet> {
+    let network = read_network(item)?;
+    if network.prefix_len() > 0 {
+        return Some(network);
+    }
+    item.fail("everybody could claim to be any client: name the addresses of the proxies")
+}
+
+impl ListenerTls {
+    /// `None`: there is an error, which is noted.
+    fn read(table: &mut TableReader<'_>) -> Option<Self> {
+        type With = fn(Certificate) -> ListenerTls;
+        let choices: [(&str, Option<With>); 3] =
+            [("off", None), ("starttls", Some(Self::StartTls)), ("implicit", Some(Self::Implicit))];
+        let kind = table.or_else("tls", |item| item.choice(&choices), |_| Some(None));
+        match kind {
+            Some(None) => {
+                Certificate::refuse_keys(table);
+                Some(Self::Off)
+            }
+            Some(Some(with)) => Certificate::read_keys(table).map(with),
+            None => {
+                table.optional("certificate", |item| item.path());
+                table.optional("key", |item| item.path());
+                None
+            }
+        }
     }
 }

@@ -98,8 +98,8 @@ impl Tenant {
         let bounces = table.table("bounces", |bounces| Some(BouncesConfig::read(bounces)));
         if !users.is_empty() && !around.takes_logins {
             whole.warn(
-                "has users, and none can log in: passwords are not taken in clear, so let a [[smtp.listener]] be trusted, or \
-                 name smtp.trusted_networks",
+                "has users, and none can log in: passwords are not taken in clear, so give a [[smtp.listener]] tls or \
+                 trusted = true, or name smtp.trusted_networks",
             );
         } else if !around.pickup && networks.is_empty() && users.is_empty() {
             whole.warn(

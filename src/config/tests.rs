@@ -33,6 +33,11 @@ fn with(lines: &str) -> Result<Config, ConfigErrors> {
     parse(&format!("{MINIMAL}{TENANT}{lines}"))
 }
 
+/// The minimal configuration, with `lines` in its listener.
+fn with_listener(lines: &str) -> String {
+    MINIMAL.replace("2525\"\n", &format!("2525\"\n{lines}\n"))
+}
+
 /// The errors, without file and line.
 fn errors(result: Result<Config, ConfigErrors>) -> Vec<String> {
     let errors = result.expect_err("an error");
@@ -97,8 +102,9 @@ senders = ["@contoso.com", "foo bar"]
     let file = "/etc/relay/config.toml";
     let expected = [
         ("3", "spool.min_free"),
+        ("4", "smtp.listener[0].certificate"),
+        ("4", "smtp.listener[0].key"),
         ("5", "smtp.listener[0].address"),
-        ("6", "smtp.listener[0].tls"),
         ("9", "smtp.max_recipient"),
         ("10", "tenants.contoso.directory"),
         ("11", "tenants.contoso.client_id"),
@@ -253,6 +259,64 @@ fn one_listener_an_address() {
     let again = "[[smtp.listener]]\naddress = \"127.0.0.1:2525\"\n";
     assert_error(with(again), "smtp.listener[1]", "listed twice");
     assert_eq!(with(&again.repeat(2).replace("2525", "0")).unwrap().smtp.listeners.len(), 3);
+}
+
+#[test]
+fn tls_of_a_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
+    let (chain, key) = (folder.path().join("relay.pem"), folder.path().join("relay.key"));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let load = |more: &str| Config::parse(&with_listener(more), &folder.path().join("config.toml"));
+    let tls = |more: &str| load(more).unwrap().smtp.listeners[0].tls.clone();
+    let pair = Certificate { chain, key };
+    let files = "certificate = \"relay.pem\"\nkey = \"relay.key\"";
+    assert_eq!(tls(""), ListenerTls::Off);
+    assert_eq!(tls("tls = \"off\""), ListenerTls::Off);
+    assert_eq!(tls(&format!("tls = \"starttls\"\n{files}")), ListenerTls::StartTls(pair.clone()));
+    assert_eq!(tls(&format!("tls = \"implicit\"\n{files}")), ListenerTls::Implicit(pair));
+
+    let certificate = "smtp.listener[0].certificate";
+    let key = "smtp.listener[0].key";
+    for (more, at, part) in [
+        ("certificate = \"relay.pem\"", certificate, "of no use without TLS"),
+        ("tls = \"off\"\nkey = \"relay.key\"", key, "of no use without TLS"),
+        ("tls = \"starttls\"\nkey = \"relay.key\"", certificate, "missing: write certificate = "),
+        ("tls = \"implicit\"\ncertificate = \"relay.pem\"", key, "missing: write key = "),
+        (
+            "tls = \"implicit\"\ncertificate = \"relay.key\"\nkey = \"relay.key\"",
+            certificate,
+            "relay.key has no",
+        ),
+        ("tls = \"implicit\"\ncertificate = \"relay.pem\"\nkey = \"no.key\"", key, "no.key cannot be read"),
+        (
+            "tls = \"implict\"\ncertificate = \"relay.pem\"",
+            "smtp.listener[0].tls",
+            "did you mean \"implicit\"?",
+        ),
+    ] {
+        assert_error(load(more), at, part);
+    }
+}
+
+#[test]
+fn proxies_of_a_listener() {
+    let load = |more: &str| parse(&with_listener(more));
+    let config = load("proxies = [\"10.0.0.0/8\", \"2001:db8::1\"]").unwrap();
+    for (address, is_proxy) in
+        [("10.1.2.3", true), ("2001:db8::1", true), ("11.0.0.1", false), ("2001:db8::2", false)]
+    {
+        assert_eq!(config.smtp.listeners[0].is_proxy(address.parse().unwrap()), is_proxy, "{address}");
+    }
+    let at = "smtp.listener[0].proxies[0]";
+    assert_error(load("proxies = [\"0.0.0.0/0\"]"), at, "everybody could claim");
+    assert_error(load("proxies = [\"::/0\"]"), at, "everybody could claim");
+    assert_error(load("proxies = [\"lb.example\"]"), at, "is not an IP network");
+    // What a proxy on this machine hands on comes from anywhere.
+    let open = TENANT.replace("@contoso.com", "*").replace("127.0.0.1", "0.0.0.0/0");
+    let proxied = with_listener("proxies = [\"127.0.0.1\"]");
+    assert_error(parse(&format!("{proxied}{open}")), "tenants.contoso.networks[0]", "open relay");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use super::{Door, Grant, Refusal};
 use crate::{
     clock,
     message::{
-        self, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS, MailboxAddress,
-        Mending, MessageId, Received, SplitMessage,
+        self, Encryption, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS,
+        MailboxAddress, Mending, MessageId, Received, SplitMessage,
     },
     spool::{BodyWriter, Message, NewMessage},
     telemetry::Refused,
@@ -36,8 +36,8 @@ pub struct Client {
     pub address: IpAddr,
     /// It said EHLO.
     pub extended: bool,
-    /// The connection was encrypted.
-    pub encrypted: bool,
+    /// `None`: in clear.
+    pub encryption: Option<Encryption>,
     /// It had logged in.
     pub authenticated: bool,
 }
@@ -125,10 +125,12 @@ impl Submission {
         let (author, from) = self.author(&header)?;
         let (now, by) = (clock::now(), &self.origin.by);
         let origin = match &self.origin.client {
-            Some(Client { helo, address, extended, encrypted, authenticated }) => message::Origin::Smtp {
+            Some(Client { helo, address, extended, encryption, authenticated }) => message::Origin::Smtp {
                 helo,
                 address: *address,
-                protocol: message::protocol(*extended, *encrypted, *authenticated),
+                extended: *extended,
+                encryption: *encryption,
+                authenticated: *authenticated,
             },
             None => message::Origin::Pickup,
         };

@@ -1,6 +1,6 @@
 //! The Received field: RFC 5321 section 4.4.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use super::MessageId;
 use crate::clock::Timestamp;
@@ -22,10 +22,39 @@ pub enum Origin<'a> {
         /// What the client called itself. Anything may stand here.
         helo: &'a str,
         address: IpAddr,
-        /// See [`protocol`].
-        protocol: &'static str,
+        /// It said EHLO.
+        extended: bool,
+        /// `None`: in clear.
+        encryption: Option<Encryption>,
+        /// It had logged in.
+        authenticated: bool,
     },
     Pickup,
+}
+
+/// TLS as it was agreed on. Shown as `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encryption {
+    version: &'static str,
+    suite: &'static str,
+}
+
+impl Encryption {
+    /// With the names that rustls has, such as `TLSv1_3` and `TLS13_AES_256_GCM_SHA384`.
+    pub fn new(version: &'static str, suite: &'static str) -> Self {
+        Self { version, suite }
+    }
+}
+
+impl fmt::Display for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version.replace('_', ".");
+        // RFC 8446 section B.4 has no number in the names.
+        match self.suite.strip_prefix("TLS13_") {
+            Some(rest) => write!(f, "{version} with cipher TLS_{rest}"),
+            None => write!(f, "{version} with cipher {}", self.suite),
+        }
+    }
 }
 
 impl Received<'_> {
@@ -34,11 +63,13 @@ impl Received<'_> {
         let Self { by, id, at, .. } = self;
         let date = date(*at);
         match self.origin {
-            Origin::Smtp { helo, address, protocol } => {
+            Origin::Smtp { helo, address, extended, encryption, authenticated } => {
                 let helo = harmless(helo);
                 let address = literal(address);
+                let using = encryption.map(|it| format!("\r\n\t(using {it})")).unwrap_or_default();
+                let protocol = protocol(extended, encryption.is_some(), authenticated);
                 format!(
-                    "Received: from {helo} ({address})\r\n\tby {by} with {protocol} id {id};\r\n\t{date}\r\n"
+                    "Received: from {helo} ({address}){using}\r\n\tby {by} with {protocol} id {id};\r\n\t{date}\r\n"
                 )
             }
             Origin::Pickup => format!("Received: by {by} with pickup id {id};\r\n\t{date}\r\n"),
@@ -47,8 +78,8 @@ impl Received<'_> {
     }
 }
 
-/// What stands behind `with` for SMTP: RFC 3848. TLS and logins need EHLO.
-pub fn protocol(extended: bool, encrypted: bool, authenticated: bool) -> &'static str {
+/// RFC 3848. Without EHLO there is no word for TLS or a login.
+fn protocol(extended: bool, encrypted: bool, authenticated: bool) -> &'static str {
     match (extended, encrypted, authenticated) {
         (false, ..) => "SMTP",
         (true, false, false) => "ESMTP",
@@ -90,9 +121,33 @@ mod tests {
 
     fn received(helo: &str, address: &str) -> String {
         let at = Timestamp::from_millis(1_784_793_901_999);
-        let origin = Origin::Smtp { helo, address: address.parse().unwrap(), protocol: "ESMTP" };
+        let address = address.parse().unwrap();
+        let origin = Origin::Smtp { helo, address, extended: true, encryption: None, authenticated: false };
         let field = Received { origin, by: "relay.example.net", id: MessageId::first_at(at), at };
         String::from_utf8(field.to_bytes()).unwrap()
+    }
+
+    #[test]
+    fn over_tls() {
+        let at = Timestamp::from_millis(1_784_793_901_999);
+        let over = |version, suite, extended| {
+            let encryption = Some(Encryption::new(version, suite));
+            let address = "10.1.2.3".parse().unwrap();
+            let origin =
+                Origin::Smtp { helo: "scanner", address, extended, encryption, authenticated: false };
+            let field = Received { origin, by: "relay.example.net", id: MessageId::first_at(at), at };
+            String::from_utf8(field.to_bytes()).unwrap()
+        };
+        assert_eq!(
+            over("TLSv1_3", "TLS13_AES_256_GCM_SHA384", true),
+            "Received: from scanner ([10.1.2.3])\r\n\
+             \t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)\r\n\
+             \tby relay.example.net with ESMTPS id 1KY703AXF0000;\r\n\
+             \tThu, 23 Jul 2026 08:05:01 +0000\r\n"
+        );
+        let old = over("TLSv1_2", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", false);
+        let using = "(using TLSv1.2 with cipher TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)";
+        assert!(old.contains(using) && old.contains(" with SMTP id "), "{old}");
     }
 
     #[test]

@@ -36,6 +36,12 @@ pub enum Refused {
     Suspended,
     /// Too many connections.
     Connections,
+    /// Too many connections of one client address.
+    ConnectionsPerAddress,
+    /// A proxy sent no PROXY header that can be read.
+    ProxyHeader,
+    /// A TLS handshake failed.
+    TlsHandshake,
 }
 
 /// How a delivery attempt ended.
@@ -111,6 +117,7 @@ label! {
         NoTenant => "no_tenant", Sender => "sender", NoLogin => "no_login", TooLarge => "too_large", TenantFull => "tenant_full",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
+        ConnectionsPerAddress => "connections_per_address", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
     }
     Outcome {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",

@@ -37,6 +37,7 @@ struct Families {
     smtp_connections: IntGauge,
     smtp_commands: IntCounterVec,
     logins: IntCounterVec,
+    certificate_expiry: IntGaugeVec,
 }
 
 impl Metrics {
@@ -128,6 +129,11 @@ impl Metrics {
                 &["verb", "code"],
             ),
             logins: build.counters("logins_total", "SMTP logins by how they went.", &["result"]),
+            certificate_expiry: build.gauges(
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate of a listener ends, in Unix time.",
+                &["listener"],
+            ),
             registry: build.registry,
         }))
     }
@@ -209,6 +215,11 @@ impl Metrics {
 
     pub fn login(&self, result: LoginResult) {
         self.0.logins.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// `listener` is the address that it is bound to.
+    pub fn certificate_expires(&self, listener: &str, at_unix_seconds: i64) {
+        self.0.certificate_expiry.with_label_values(&[listener]).set(at_unix_seconds);
     }
 
     /// `verb` is one of the commands that the server knows, or `"other"`.

@@ -28,3 +28,4 @@ mod sendmail;
 mod spool_commands;
 mod stop;
 mod tenants;
+mod tls;

@@ -11,6 +11,7 @@ mod metrics;
 mod process;
 mod setup;
 mod smtp;
+mod tls;
 
 use std::{
     fs::{self, File},
@@ -31,7 +32,8 @@ pub use mail::{Mail, base64_mail, fields, message};
 pub use metrics::Metrics;
 pub use process::{Log, Process};
 pub use setup::{Setup, TenantSetup};
-pub use smtp::{Reply, Smtp, with_end};
+pub use smtp::{Reply, Smtp, Stream, with_end};
+pub use tls::{make_certificate, shake};
 
 /// For anything that takes milliseconds on a machine with nothing else to do.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -126,6 +128,11 @@ impl Lab {
 
     pub fn smtp_address(&self) -> std::net::SocketAddr {
         self.process().smtp
+    }
+
+    /// The listener with that number, from 0.
+    pub fn listener(&self, number: usize) -> std::net::SocketAddr {
+        self.process().listeners[number]
     }
 
     /// The pickup folder of a tenant, once the relay has made it.

@@ -17,6 +17,8 @@ use super::{PATIENCE, holds_within};
 /// Killed when it is dropped.
 pub struct Process {
     pub smtp: SocketAddr,
+    /// Every listener, in the order of the configuration.
+    pub listeners: Vec<SocketAddr>,
     pub admin: SocketAddr,
     child: Child,
 }
@@ -46,7 +48,7 @@ impl Process {
         });
         // A child that does not come up is killed all the same.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut process = Self { smtp: nowhere, admin: nowhere, child };
+        let mut process = Self { smtp: nowhere, listeners: Vec::new(), admin: nowhere, child };
         let said = |message: &str| log.entries_from(first).into_iter().find(|e| e["message"] == message);
         let mut died = false;
         let is_ready = holds_within(PATIENCE, || {
@@ -60,6 +62,8 @@ impl Process {
         assert!(is_ready && !died, "the relay does not start: {:?}", &log.lines()[first..]);
         let address = |message| said(message).unwrap()["address"].as_str().unwrap().parse().unwrap();
         process.smtp = address("listening for SMTP");
+        let listeners = log.entries_from(first).into_iter().filter(|e| e["message"] == "listening for SMTP");
+        process.listeners = listeners.map(|e| e["address"].as_str().unwrap().parse().unwrap()).collect();
         process.admin = address("listening for metrics and health");
         process
     }

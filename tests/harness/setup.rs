@@ -8,7 +8,11 @@ use m365_relay::sandbox::{Directory, Limits, Options};
 pub struct Setup {
     pub spool: String,
     pub smtp: String,
+    /// Of the first listener, at 127.0.0.1, unless it is another.
+    pub listener_address: String,
     pub listener: String,
+    /// Whole tables.
+    pub more_listeners: String,
     pub limits: String,
     pub delivery: String,
     pub retry: String,
@@ -38,7 +42,9 @@ impl Default for Setup {
         Self {
             spool: "min_free = 0".into(),
             smtp: String::new(),
+            listener_address: "127.0.0.1:0".into(),
             listener: String::new(),
+            more_listeners: String::new(),
             limits: "messages_per_minute = 0\nconcurrent_requests = 0".into(),
             delivery: "settle_after = '1s'".into(),
             retry: "first = '200ms'\nfactor = 1.0\njitter = 0.0".into(),
@@ -87,7 +93,20 @@ impl Setup {
 
     /// The configuration file for a service at `url`.
     pub(super) fn config(&self, url: &str) -> String {
-        let Self { spool, smtp, listener, limits, delivery, retry, log_filter, login, tenants, .. } = self;
+        let Self {
+            spool,
+            smtp,
+            listener_address,
+            listener,
+            more_listeners,
+            limits,
+            delivery,
+            retry,
+            log_filter,
+            login,
+            tenants,
+            ..
+        } = self;
         let login = login.as_deref().unwrap_or(url);
         let mut text = format!(
             r#"[spool]
@@ -99,8 +118,10 @@ hostname = "relay.example"
 {smtp}
 
 [[smtp.listener]]
-address = "127.0.0.1:0"
+address = "{listener_address}"
 {listener}
+
+{more_listeners}
 
 [pickup]
 path = "pickup"

@@ -1,13 +1,17 @@
 //! An SMTP client that does as it is told.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
 };
 
 use super::PATIENCE;
 
-pub struct Smtp(BufReader<TcpStream>);
+pub struct Smtp<S: Stream = TcpStream>(BufReader<S>);
+
+pub trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -19,12 +23,36 @@ pub struct Reply {
 impl Smtp {
     /// Connects and reads the greeting.
     pub fn connect(address: SocketAddr) -> Self {
+        let mut smtp = Self::dial(address);
+        assert_eq!(smtp.reply().code, 220);
+        smtp
+    }
+
+    /// Connects.
+    pub fn dial(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut smtp = Self(BufReader::new(stream));
-        assert_eq!(smtp.reply().code, 220);
-        smtp
+        Self::over(stream)
+    }
+}
+
+impl<S: Stream> Smtp<S> {
+    pub fn over(stream: S) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    /// All that was sent has been read.
+    pub fn into_stream(self) -> S {
+        assert!(self.0.buffer().is_empty());
+        self.0.into_inner()
+    }
+
+    /// Everything up to the end of the connection, which may be a reset.
+    pub fn rest(mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.0.read_to_end(&mut rest);
+        rest
     }
 
     /// A whole transaction; panics if the message is not accepted. Answers the queue id.

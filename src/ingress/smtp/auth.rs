@@ -11,6 +11,7 @@ use super::{
     exchange::{Begin, Progress},
     reply::Reply,
     session::{Next, Session, out_of_order, shutting_down, timed_out},
+    tls::Security,
     wire::Heard,
 };
 use crate::{
@@ -26,8 +27,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     pub(super) address: IpAddr,
-    /// The connection is encrypted: set by whoever has made it so.
-    pub(super) encrypted: bool,
+    pub(super) security: Security,
     /// The listener or the client's network is trusted to carry a password in clear.
     pub(super) trusted: bool,
 }
@@ -44,7 +44,7 @@ enum Offer {
 
 impl Peer {
     pub(super) fn new(address: IpAddr, trusted: bool) -> Self {
-        Self { address, encrypted: false, trusted }
+        Self { address, security: Security::Clear, trusted }
     }
 }
 
@@ -57,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn auth_offer(&self) -> Offer {
         match () {
             () if !self.service.logins.exist() => Offer::NoUsers,
-            () if self.peer.encrypted || self.peer.trusted => Offer::Yes,
+            () if self.peer.security.encryption().is_some() || self.peer.trusted => Offer::Yes,
             () => Offer::InClear,
         }
     }

@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Noop,
     Help,
     Vrfy,
+    StartTls,
     Quit,
 }
 
@@ -69,7 +70,7 @@ const VERBS: [&str; 17] = [
 const WEB_VERBS: [&str; 8] = ["get", "post", "put", "head", "options", "connect", "delete", "patch"];
 
 /// Verbs that the server knows and does not offer.
-const NOT_OFFERED: [&str; 5] = ["starttls", "expn", "etrn", "lhlo", "burl"];
+const NOT_OFFERED: [&str; 4] = ["expn", "etrn", "lhlo", "burl"];
 
 /// Octets of `MAIL` and `RCPT`.
 pub(super) const VERB_LEN: usize = 4;
@@ -131,7 +132,7 @@ impl Command {
         Ok(match request {
             Request::Ehlo { host } => Self::Hello(Hello { name: host.into_owned(), extended: true }),
             Request::Helo { host } => Self::Hello(Hello { name: host.into_owned(), extended: false }),
-            Request::Data | Request::Rset if has_argument(text) => {
+            Request::Data | Request::Rset | Request::StartTls if has_argument(text) => {
                 return Err(Reply::new(501, "5.5.4", "This command takes no argument").into());
             }
             Request::Data => Self::Data,
@@ -140,6 +141,7 @@ impl Command {
             Request::Noop { .. } => Self::Noop,
             Request::Help { .. } => Self::Help,
             Request::Vrfy { .. } => Self::Vrfy,
+            Request::StartTls => Self::StartTls,
             Request::Lhlo { .. }
             | Request::Auth { .. }
             | Request::Expn { .. }
@@ -148,8 +150,7 @@ impl Command {
             | Request::Bdat { .. }
             | Request::Burl { .. }
             | Request::Mail { .. }
-            | Request::Rcpt { .. }
-            | Request::StartTls => return Err(not_offered().into()),
+            | Request::Rcpt { .. } => return Err(not_offered().into()),
         })
     }
 }
@@ -174,7 +175,7 @@ fn refusal_of(error: &Error, text: &[u8]) -> Reply {
     }
 }
 
-fn not_offered() -> Reply {
+pub(super) fn not_offered() -> Reply {
     Reply::new(502, "5.5.1", "Command not implemented")
 }
 
@@ -315,7 +316,8 @@ mod tests {
             ("MAIL FROM:<> BODY=BINARYMIME", "504 5.5.4"),
             ("MAIL FROM:<> BODY=9BIT", "504 5.5.4"),
             ("MAIL FROM:<> SIZE=big", "501 5.5.4"),
-            ("STARTTLS", "502 5.5.1"),
+            ("STARTTLS now", "501 5.5.4"),
+            ("STARTTLS=x", "500 5.5.2"),
             ("AUTH", "501 5.5.4"),
             ("AUTH PLAIN \0", "500 5.5.2"),
             ("EXPN list", "502 5.5.1"),

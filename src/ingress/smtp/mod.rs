@@ -7,28 +7,35 @@
 //! * Only CR LF `.` CR LF ends a message. One with a bare CR or LF is refused, after its real end.
 //! * Each message of a connection is a transaction of its own: nothing of one is left when the next begins.
 //! * What EHLO announces works, and nothing else is announced.
+//! * Nothing that came in clear counts after STARTTLS, and no octet behind that command is read as a command.
+//! * A client is known by its address. PROXY headers are believed from a listener's `proxies`, and read from nobody else.
 //! * A client may do what it likes: it costs one small task, bounded buffers and bounded time, and other clients
 //!   nothing. A panic ends the one connection.
 //! * Replies say what to mend and no more; the reason with its details is in the log, with the session's number.
 //!
 //! ```text
-//! server (listeners) ─> session (conversation) ─> content (DATA) ─> Submission
-//!                         wire: lines in, replies out   data: dots, end
-//!                         command: a line's meaning
-//!                         auth, exchange: who it is
+//! server (listeners) ─> connection ─> session (conversation) ─> content (DATA) ─> Submission
+//!   addresses: limit      proxy: who    wire: lines in, replies out   data: dots, end
+//!   certificate: reload   tls           command, path: a line's meaning
+//!                                       auth, exchange: who it is
 //! ```
 //!
 //! Called by the relay, once.
 
+mod addresses;
 mod auth;
+mod certificate;
 pub(crate) mod command;
+mod connection;
 mod content;
 pub(crate) mod data;
 mod exchange;
 pub(crate) mod path;
+mod proxy;
 pub(crate) mod reply;
 mod server;
 mod session;
+mod tls;
 mod wire;
 
 #[cfg(test)]

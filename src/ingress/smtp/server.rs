@@ -19,15 +19,18 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
-    auth::Peer,
+    addresses::Addresses,
+    certificate::LiveCertificate,
+    connection::{Caller, Connection},
     reply::Reply,
-    session::{Service, Session},
+    session::Service,
+    tls::Offer,
 };
 use crate::{
-    config::{Listener, SmtpConfig},
+    config::{self, ListenerTls, SmtpConfig},
     ingress::{Door, login::Logins},
     telemetry::{Ingress, Metrics, Refused},
 };
@@ -39,8 +42,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bound listeners that nobody is served on yet.
 pub struct Server {
-    listeners: Vec<(TcpListener, Listener)>,
+    listeners: Vec<Bound>,
+    certificates: Vec<LiveCertificate>,
+    addresses: Addresses,
     config: SmtpConfig,
+}
+
+struct Bound {
+    socket: TcpListener,
+    config: config::Listener,
+    tls: Offer,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,17 +65,18 @@ impl Server {
     /// Binds every listener of the configuration, or none.
     pub async fn bind(config: &SmtpConfig) -> Result<Self, BindError> {
         let mut listeners = Vec::with_capacity(config.listeners.len());
+        let mut certificates = Vec::new();
         for listener in &config.listeners {
-            let address = listener.address;
-            let bound = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
-            listeners.push((bound, listener.clone()));
+            let bound = Bound::bind(listener, &mut certificates).await;
+            listeners.push(bound.map_err(|source| BindError { address: listener.address, source })?);
         }
-        Ok(Self { listeners, config: config.clone() })
+        let addresses = Addresses::new(config.max_connections_per_address);
+        Ok(Self { listeners, certificates, addresses, config: config.clone() })
     }
 
     /// Where the listeners are: with the port that the system chose, where the configuration has 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect()
+        self.listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).collect()
     }
 
     /// Serves until `shutdown` is cancelled and the sessions have ended, which takes 10 seconds at most: a client between
@@ -72,7 +84,7 @@ impl Server {
     /// acknowledged.
     pub async fn serve(self, door: Door, logins: Logins, metrics: Metrics, shutdown: CancellationToken) {
         let gauge = metrics.smtp_connections().clone();
-        let Self { listeners, config } = self;
+        let Self { listeners, certificates, addresses, config } = self;
         let service = Arc::new(Service {
             hostname: config.hostname.clone(),
             max_recipients: config.max_recipients,
@@ -86,27 +98,60 @@ impl Server {
         let slots = Arc::new(Semaphore::new(config.max_connections));
         let config = Arc::new(config);
         let mut acceptors = JoinSet::new();
-        for (listener, Listener { trusted, .. }) in listeners {
-            let (service, config) = (service.clone(), config.clone());
-            let (slots, gauge) = (slots.clone(), gauge.clone());
-            let acceptor = Acceptor { listener, trusted, config, service, slots, gauge };
+        for certificate in certificates {
+            acceptors.spawn(certificate.keep(service.metrics.clone(), service.shutdown.clone()));
+        }
+        for listener in listeners {
+            let acceptor = Acceptor {
+                listener,
+                config: config.clone(),
+                service: service.clone(),
+                slots: slots.clone(),
+                addresses: addresses.clone(),
+                gauge: gauge.clone(),
+            };
             acceptors.spawn(acceptor.run());
         }
         while let Some(ended) = acceptors.join_next().await {
             if let Err(panicked) = ended {
-                error!(%panicked, "a listener failed");
+                error!(%panicked, "a listener, or the watch over a certificate, failed");
             }
         }
     }
 }
 
+impl Bound {
+    /// Listeners with the same files share one certificate.
+    async fn bind(config: &config::Listener, certificates: &mut Vec<LiveCertificate>) -> io::Result<Self> {
+        let socket = TcpListener::bind(config.address).await?;
+        let files = match &config.tls {
+            ListenerTls::Off => return Ok(Self { socket, config: config.clone(), tls: Offer::Nothing }),
+            ListenerTls::StartTls(files) | ListenerTls::Implicit(files) => files,
+        };
+        let name = socket.local_addr()?.to_string();
+        let current = match certificates.iter_mut().find(|live| live.files() == files) {
+            Some(live) => live.serve(name),
+            None => {
+                let mut live = LiveCertificate::load(files).await?;
+                let current = live.serve(name);
+                certificates.push(live);
+                current
+            }
+        };
+        let tls = match config.tls {
+            ListenerTls::Implicit(_) => Offer::Implicit(current),
+            ListenerTls::StartTls(_) | ListenerTls::Off => Offer::StartTls(current),
+        };
+        Ok(Self { socket, config: config.clone(), tls })
+    }
+}
+
 struct Acceptor {
-    listener: TcpListener,
-    /// Its clients may log in without encryption.
-    trusted: bool,
+    listener: Bound,
     config: Arc<SmtpConfig>,
     service: Arc<Service>,
     slots: Arc<Semaphore>,
+    addresses: Addresses,
     gauge: IntGauge,
 }
 
@@ -118,7 +163,7 @@ impl Acceptor {
                 biased;
                 () = self.service.shutdown.cancelled() => break,
                 Some(ended) = sessions.join_next() => report(ended),
-                accepted = self.listener.accept() => match accepted {
+                accepted = self.listener.socket.accept() => match accepted {
                     Ok((stream, peer)) => self.meet(stream, peer, &mut sessions),
                     Err(error) => {
                         warn!(%error, "cannot accept a connection");
@@ -140,59 +185,80 @@ impl Acceptor {
         }
     }
 
+    /// Who is not served is told so at once: a task for each client in excess would be a limit that is none.
     fn meet(&self, stream: TcpStream, peer: SocketAddr, sessions: &mut JoinSet<()>) {
+        let Bound { config, tls, .. } = &self.listener;
+        let metrics = &self.service.metrics;
         let address = peer.ip().to_canonical();
         let Ok(slot) = self.slots.clone().try_acquire_owned() else {
-            self.service.metrics.refused(Ingress::Smtp, Refused::Connections);
             info!(peer = %address, "too many connections, one refused");
-            turn_away(stream);
-            return;
+            return turn_away(stream, Refused::Connections, tls, metrics);
+        };
+        let caller = if config.is_proxy(address) {
+            Caller::Proxy(address)
+        } else if let Some(place) = self.addresses.enter(address) {
+            Caller::Client(address, place)
+        } else {
+            info!(peer = %address, "too many connections from this address, one refused");
+            return turn_away(stream, Refused::ConnectionsPerAddress, tls, metrics);
         };
         // A reply is one write, so there is nothing to be gained by waiting for more of it.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
-        let connection = Connection::new(slot, &self.gauge);
-        let client = Peer::new(address, self.trusted || self.config.trusts(address));
-        let session = Session::new(stream, client, self.service.clone());
-        let number = self.service.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        let span = info_span!("smtp", session = number, peer = %address);
-        let talk = async move {
-            let _connection = connection;
-            match session.run().await {
-                Ok(()) => debug!("closed"),
-                Err(error) => debug!(%error, "connection lost"),
-            }
+        let open = Open::new(slot, &self.gauge);
+        let connection = Connection {
+            stream,
+            caller,
+            tls: tls.clone(),
+            trusted: config.trusted,
+            config: self.config.clone(),
+            addresses: self.addresses.clone(),
+            service: self.service.clone(),
+            number: self.service.sessions.fetch_add(1, Ordering::Relaxed) + 1,
         };
-        sessions.spawn(talk.instrument(span));
+        sessions.spawn(async move {
+            let _open = open;
+            connection.run().await;
+        });
     }
 }
 
 /// Counts a connection for as long as it is open, however it ends.
-struct Connection {
+struct Open {
     gauge: IntGauge,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl Open {
     fn new(slot: OwnedSemaphorePermit, gauge: &IntGauge) -> Self {
         gauge.inc();
         Self { gauge: gauge.clone(), _slot: slot }
     }
 }
 
-impl Drop for Connection {
+impl Drop for Open {
     fn drop(&mut self) {
         self.gauge.dec();
     }
 }
 
-/// Says why and hangs up, at once: a task for each client in excess would be a limit that is none.
-fn turn_away(stream: TcpStream) {
-    let mut reply = Vec::new();
-    Reply::new(421, "4.3.2", "Too many connections, try again later").write_to(&mut reply);
+/// Says why and hangs up, at once. A client that waits for a handshake is just hung up on: it could not read the reply.
+pub(super) fn turn_away(stream: TcpStream, reason: Refused, tls: &Offer, metrics: &Metrics) {
+    metrics.refused(Ingress::Smtp, reason);
+    if matches!(tls, Offer::Implicit(_)) {
+        return;
+    }
+    let reply = match reason {
+        Refused::ConnectionsPerAddress => {
+            Reply::new(421, "4.7.0", "Too many connections from your address, try again later")
+        }
+        _ => Reply::new(421, "4.3.2", "Too many connections, try again later"),
+    };
+    let mut octets = Vec::new();
+    reply.write_to(&mut octets);
     // Without blocking: a new connection has room for one line, and if it has not, then there is no reply.
-    if let Err(error) = stream.into_std().and_then(|mut stream| stream.write_all(&reply)) {
+    if let Err(error) = stream.into_std().and_then(|mut stream| stream.write_all(&octets)) {
         debug!(%error, "a refused client did not get its reply");
     }
 }

@@ -22,6 +22,7 @@ use super::{
     exchange,
     path::{self, Mail},
     reply::Reply,
+    tls::Security,
     wire::{Heard, Wire},
 };
 use crate::{
@@ -53,6 +54,8 @@ pub(super) struct Session<S> {
     pub(super) peer: Peer,
     /// Who has logged in, until the end of the session.
     pub(super) login: Option<Login>,
+    /// The greeting was sent before TLS was started.
+    greeting_sent: bool,
     greeted: Option<Greeted>,
     /// A message of which more chunks are to come.
     pub(super) incoming: Option<Box<Incoming>>,
@@ -89,6 +92,14 @@ pub(super) struct Accepted {
 pub(super) enum Next {
     Listen,
     Close,
+    StartTls,
+}
+
+/// How a session ended.
+pub(super) enum Ended<S> {
+    Closed,
+    /// The client was told to begin the handshake. All that is known of it is forgotten.
+    StartTls(S),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -98,6 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             service,
             peer,
             login: None,
+            greeting_sent: false,
             greeted: None,
             incoming: None,
             since: Instant::now(),
@@ -107,10 +119,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
+    /// The client was greeted in clear, and speaks first.
+    pub(super) fn greeted_before(self) -> Self {
+        Self { greeting_sent: true, ..self }
+    }
+
     /// Talks until one side has enough. An error says how the connection broke.
-    pub(super) async fn run(mut self) -> io::Result<()> {
-        let greeting = format!("{} ESMTP m365-relay", self.service.hostname);
-        self.wire.reply(&Reply::plain(220, greeting)).await?;
+    pub(super) async fn run(mut self) -> io::Result<Ended<S>> {
+        if !self.greeting_sent {
+            let greeting = format!("{} ESMTP m365-relay", self.service.hostname);
+            self.wire.reply(&Reply::plain(220, greeting)).await?;
+        }
         let shutdown = self.service.shutdown.clone();
         loop {
             let deadline = Instant::now() + self.service.limits.idle_timeout;
@@ -127,8 +146,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     return self.hang_up(shutting_down()).await;
                 }
             };
-            if let Next::Close = self.answer(verb, command).await? {
-                return self.wire.close().await;
+            match self.answer(verb, command).await? {
+                Next::Listen => {}
+                Next::Close => return self.wire.close().await.map(|()| Ended::Closed),
+                Next::StartTls => return self.wire.into_stream().await.map(Ended::StartTls),
             }
         }
     }
@@ -158,6 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Ok(Command::Auth(begin)) => Box::pin(self.auth(begin)).await?,
             Ok(Command::Quit) => (Reply::new(221, "2.0.0", "Bye"), Next::Close),
+            Ok(Command::StartTls) => self.start_tls(),
             Ok(command) => (self.carry_out(command), Next::Listen),
             Err(Misunderstood { reply, then: Then::GoOn }) => {
                 if let Some(transaction) = self.transaction().filter(|_| verb == "rcpt") {
@@ -198,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             .then_some("Connected too long")
     }
 
-    /// Any command but DATA, BDAT, AUTH and QUIT.
+    /// Any command but DATA, BDAT, AUTH, STARTTLS and QUIT.
     fn carry_out(&mut self, command: Command) -> Reply {
         match command {
             Command::Hello(hello) => self.hello(hello),
@@ -212,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Noop => Reply::new(250, "2.0.0", "Ok"),
             Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send some mail"),
             Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT"),
-            Command::Data | Command::Bdat { .. } | Command::Auth(_) | Command::Quit => {
+            Command::Data | Command::Bdat { .. } | Command::Auth(_) | Command::StartTls | Command::Quit => {
                 out_of_order("Not now")
             }
         }
@@ -222,10 +244,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Service { hostname, door, limits, max_recipients, .. } = &*self.service;
         let reply = if hello.extended {
             let (size, messages) = (door.max_message().0, limits.max_messages);
+            let starttls = if let Security::StartTlsOffered = self.peer.security { "STARTTLS\n" } else { "" };
             let auth = if self.offers_auth() { format!("{}\n", exchange::OFFER) } else { String::new() };
             format!(
                 "{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES\nCHUNKING\nDSN\n\
-                 {auth}LIMITS MAILMAX={messages} RCPTMAX={max_recipients}"
+                 {starttls}{auth}LIMITS MAILMAX={messages} RCPTMAX={max_recipients}"
             )
         } else {
             hostname.clone()
@@ -234,6 +257,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.incoming = None;
         self.greeted = Some(Greeted { hello, transaction: None });
         Reply::plain(250, reply)
+    }
+
+    /// RFC 3207. Octets that came behind the command, in clear, could be meant to be read as if they had come over TLS.
+    /// The connection ends then, and not just the octets: what comes a moment later is no handshake, which ends it too,
+    /// so the outcome does not depend on how the network cut the stream.
+    fn start_tls(&mut self) -> (Reply, Next) {
+        match self.peer.security {
+            Security::Encrypted(_) => (out_of_order("TLS is in use already"), Next::Listen),
+            Security::StartTlsOffered if self.wire.has_input() => {
+                info!("octets behind STARTTLS, hanging up");
+                let text = "STARTTLS must be the last command before the handshake, closing";
+                (Reply::new(501, "5.5.4", text), Next::Close)
+            }
+            Security::StartTlsOffered => (Reply::new(220, "2.0.0", "Ready to start TLS"), Next::StartTls),
+            Security::Clear => (command::not_offered(), Next::Listen),
+        }
     }
 
     fn mail(&mut self, mail: Mail) -> Reply {
@@ -280,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Err(out_of_order("This message comes in chunks"));
         }
         let by = self.service.hostname.clone();
-        let (Peer { address, encrypted, .. }, authenticated) = (self.peer, self.login.is_some());
+        let (Peer { address, security, .. }, authenticated) = (self.peer, self.login.is_some());
         let Some(Greeted { hello, transaction }) = &mut self.greeted else {
             return Err(out_of_order("Say EHLO or HELO first"));
         };
@@ -299,8 +338,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Transaction { grant, sender, parameters, recipients, .. } = begun;
         let envelope =
             Envelope::with_parameters(sender, parameters, recipients).map_err(|_| no_recipient())?;
-        let client =
-            Client { helo: hello.name.clone(), address, extended: hello.extended, encrypted, authenticated };
+        let client = Client {
+            helo: hello.name.clone(),
+            address,
+            extended: hello.extended,
+            encryption: security.encryption(),
+            authenticated,
+        };
         Ok(Accepted { grant, envelope, origin: Origin { client: Some(client), by } })
     }
 
@@ -343,9 +387,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.wire.reply(reply).await
     }
 
-    async fn hang_up(mut self, reply: Reply) -> io::Result<()> {
+    async fn hang_up(mut self, reply: Reply) -> io::Result<Ended<S>> {
         self.reply("other", &reply).await?;
-        self.wire.close().await
+        self.wire.close().await.map(|()| Ended::Closed)
     }
 }
 

@@ -185,7 +185,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             io::Result::Ok(())
         };
-        timeout(LINGER, drain).await.unwrap_or(Ok(()))
+        // However it ends, all was said. Many clients end TLS by just closing.
+        let _ = timeout(LINGER, drain).await;
+        Ok(())
+    }
+
+    /// Whether octets wait that nobody has looked at.
+    pub(super) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Sends what waits, and gives the stream back. What was read and not consumed is gone.
+    pub(super) async fn into_stream(mut self) -> io::Result<S> {
+        self.flush().await?;
+        Ok(self.stream)
     }
 
     async fn flush(&mut self) -> io::Result<()> {

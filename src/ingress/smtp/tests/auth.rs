@@ -6,12 +6,22 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::time::Instant;
 
 use super::*;
-use crate::ingress::{smtp::wire::MAX_AUTH_LINE, testing::MAX_MESSAGE};
+use crate::{
+    ingress::{
+        smtp::{tls::Security, wire::MAX_AUTH_LINE},
+        testing::MAX_MESSAGE,
+    },
+    message::Encryption,
+};
 
 /// In no tenant's networks.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const TRUSTED: Peer = Peer { address: STRANGER, encrypted: false, trusted: true };
+const TRUSTED: Peer = Peer { address: STRANGER, security: Security::Clear, trusted: true };
 const WRONG: &str = "535 5.7.8 Authentication credentials invalid\r\n";
+
+fn over_tls() -> Security {
+    Security::Encrypted(Encryption::new("TLSv1_3", "TLS13_AES_256_GCM_SHA384"))
+}
 
 fn house() -> House {
     House::with_users(&[
@@ -42,7 +52,7 @@ fn logins(house: &House, result: &str) -> f64 {
 #[tokio::test]
 async fn auth_is_offered_where_a_password_may_travel() {
     let with_users = house();
-    let encrypted = Peer { encrypted: true, ..Peer::new(STRANGER, false) };
+    let encrypted = Peer { security: over_tls(), ..Peer::new(STRANGER, false) };
     for (peer, house, offered) in [
         (TRUSTED, &with_users, true),
         (encrypted, &with_users, true),
@@ -64,8 +74,8 @@ async fn auth_is_offered_where_a_password_may_travel() {
 #[tokio::test]
 async fn a_login_decides_the_tenant_and_shows_in_received() {
     let mut house = house();
-    for (encrypted, protocol) in [(false, "ESMTPA"), (true, "ESMTPSA")] {
-        let mut client = from(Peer { encrypted, ..TRUSTED }, &service(&house));
+    for (security, protocol) in [(Security::Clear, "ESMTPA"), (over_tls(), "ESMTPSA")] {
+        let mut client = from(Peer { security, ..TRUSTED }, &service(&house));
         client.hello().await;
         client
             .script(&[

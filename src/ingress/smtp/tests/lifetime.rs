@@ -6,27 +6,38 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::*;
 use crate::{
-    config::{ByteSize, Listener, LockoutConfig, SessionLimits, SmtpConfig},
+    config::{ByteSize, Listener, ListenerTls, LockoutConfig, SessionLimits, SmtpConfig},
     ingress::{
         smtp::Server,
         testing::{House, MAX_MESSAGE},
     },
 };
 
-struct Running {
-    addresses: Vec<SocketAddr>,
-    shutdown: CancellationToken,
+pub(super) struct Running {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) shutdown: CancellationToken,
     served: JoinHandle<()>,
 }
 
-fn config(max_connections: usize) -> SmtpConfig {
-    let any = Listener { address: "127.0.0.1:0".parse().unwrap(), trusted: false };
+impl Running {
+    pub(super) async fn ended(self) {
+        self.served.await.unwrap();
+    }
+}
+
+pub(super) fn listener(address: SocketAddr) -> Listener {
+    Listener { address, trusted: false, tls: ListenerTls::Off, proxies: Vec::new() }
+}
+
+pub(super) fn config(max_connections: usize) -> SmtpConfig {
+    let any = listener("127.0.0.1:0".parse().unwrap());
     SmtpConfig {
         listeners: vec![any.clone(), any],
         hostname: "relay.example".into(),
         max_message: ByteSize(MAX_MESSAGE),
         max_recipients: MAX_RECIPIENTS,
         max_connections,
+        max_connections_per_address: None,
         session: SessionLimits::default(),
         trusted_networks: Vec::new(),
         lockout: LockoutConfig::default(),
@@ -34,7 +45,11 @@ fn config(max_connections: usize) -> SmtpConfig {
 }
 
 async fn serve(house: &House, max_connections: usize) -> Running {
-    let server = Server::bind(&config(max_connections)).await.unwrap();
+    serve_as(house, &config(max_connections)).await
+}
+
+pub(super) async fn serve_as(house: &House, config: &SmtpConfig) -> Running {
+    let server = Server::bind(config).await.unwrap();
     let addresses = server.addresses();
     let shutdown = CancellationToken::new();
     let served = tokio::spawn(server.serve(
@@ -46,7 +61,7 @@ async fn serve(house: &House, max_connections: usize) -> Running {
     Running { addresses, shutdown, served }
 }
 
-async fn dial(address: SocketAddr) -> Client<TcpStream> {
+pub(super) async fn dial(address: SocketAddr) -> Client<TcpStream> {
     Client::new(TcpStream::connect(address).await.unwrap())
 }
 
@@ -69,7 +84,7 @@ async fn every_listener_serves() {
 async fn an_address_in_use_is_named() {
     let server = Server::bind(&config(10)).await.unwrap();
     let taken = server.addresses()[0];
-    let config = SmtpConfig { listeners: vec![Listener { address: taken, trusted: false }], ..config(10) };
+    let config = SmtpConfig { listeners: vec![listener(taken)], ..config(10) };
     let error = Server::bind(&config).await.err().unwrap();
     assert_eq!(error.address, taken);
     assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")));

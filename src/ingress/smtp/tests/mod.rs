@@ -2,10 +2,12 @@
 
 mod auth;
 mod dialogues;
+mod encrypted;
 mod extensions;
 mod hostile;
 mod lifetime;
 mod mended;
+mod proxied;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -134,7 +136,8 @@ fn connect_through(
     service: Arc<Service>,
 ) -> (Client<DuplexStream>, JoinHandle<std::io::Result<()>>) {
     let (near, far) = duplex(pipe);
-    let session = tokio::spawn(Session::new(far, peer.into(), service).run());
+    let peer = peer.into();
+    let session = tokio::spawn(async move { Session::new(far, peer, service).run().await.map(drop) });
     (Client::new(near), session)
 }
 

@@ -1,0 +1,158 @@
+//! One connection, from accept to its end: PROXY header, TLS, session.
+//!
+//! All of it happens in the connection's own task. Each step has a time limit, and the connection counts against both
+//! limits of connections from its first octet.
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tracing::{Instrument, debug, info, info_span};
+
+use super::{
+    addresses::{Addresses, Place},
+    auth::Peer,
+    proxy::{self, Source},
+    server::turn_away,
+    session::{Ended, Service, Session},
+    tls::{self, Current, Offer, Security},
+};
+use crate::{
+    config::SmtpConfig,
+    telemetry::{Ingress, Refused},
+};
+
+/// A proxy sends its header at once.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who the peer is said to be.
+pub(super) enum Caller {
+    /// The client itself, with its place among the connections of its address.
+    Client(IpAddr, Place),
+    /// A proxy, whose header names the client.
+    Proxy(IpAddr),
+}
+
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) caller: Caller,
+    pub(super) tls: Offer,
+    /// The listener may be logged in to in clear.
+    pub(super) trusted: bool,
+    pub(super) config: Arc<SmtpConfig>,
+    pub(super) addresses: Addresses,
+    pub(super) service: Arc<Service>,
+    /// The session's number in the logs.
+    pub(super) number: u64,
+}
+
+impl Connection {
+    /// Serves the client to its end.
+    pub(super) async fn run(self) {
+        let Self { mut stream, caller, tls, trusted, config, addresses, service, number } = self;
+        let (client, _place, span) = match caller {
+            Caller::Client(address, place) => {
+                (address, Some(place), info_span!("smtp", session = number, peer = %address))
+            }
+            Caller::Proxy(proxy) => {
+                let header = read_header(&mut stream, &service);
+                let span = info_span!("smtp", session = number, %proxy);
+                match header.instrument(span).await {
+                    None => return,
+                    // The proxy itself, which has no limit of its own.
+                    Some(Source::Peer) => (proxy, None, info_span!("smtp", session = number, peer = %proxy)),
+                    Some(Source::Client(client)) => {
+                        let span = info_span!("smtp", session = number, peer = %client, %proxy);
+                        let Some(place) = addresses.enter(client) else {
+                            span.in_scope(|| info!("too many connections from this address, one refused"));
+                            return turn_away(stream, Refused::ConnectionsPerAddress, &tls, &service.metrics);
+                        };
+                        (client, Some(place), span)
+                    }
+                }
+            }
+        };
+        let talk = async {
+            let peer = Peer::new(client, trusted || config.trusts(client));
+            match converse(stream, peer, tls, service).await {
+                Ok(()) => debug!("closed"),
+                Err(error) => debug!(%error, "connection lost"),
+            }
+        };
+        talk.instrument(span).await;
+    }
+}
+
+/// `None`: there is no client to talk to, and nothing is said.
+async fn read_header(stream: &mut TcpStream, service: &Service) -> Option<Source> {
+    let read = timeout(HEADER_TIMEOUT, proxy::read(stream));
+    let why = match service.shutdown.run_until_cancelled(read).await? {
+        Ok(Ok(source)) => return Some(source),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it did not come in time".to_owned(),
+    };
+    service.metrics.refused(Ingress::Smtp, Refused::ProxyHeader);
+    info!(why, "no PROXY header from a proxy, closed its connection");
+    None
+}
+
+/// Talks over `stream`, in clear and over TLS as `tls` says.
+pub(super) async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    stream: S,
+    peer: Peer,
+    tls: Offer,
+    service: Arc<Service>,
+) -> io::Result<()> {
+    let (stream, current) = match tls {
+        Offer::Nothing => return Session::new(stream, peer, service).run().await.map(drop),
+        Offer::Implicit(current) => {
+            return encrypted(stream, peer, &current, service, Greeting::Send).await;
+        }
+        Offer::StartTls(current) => {
+            let session =
+                Session::new(stream, Peer { security: Security::StartTlsOffered, ..peer }, service.clone());
+            match session.run().await? {
+                Ended::Closed => return Ok(()),
+                Ended::StartTls(stream) => (stream, current),
+            }
+        }
+    };
+    // A session of its own: RFC 3207 section 4.2 has both sides forget what was said in clear.
+    encrypted(stream, peer, &current, service, Greeting::Sent).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Greeting {
+    Send,
+    /// In clear. After STARTTLS it is the client's turn (RFC 3207 section 4.2).
+    Sent,
+}
+
+async fn encrypted<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    stream: S,
+    peer: Peer,
+    current: &Current,
+    service: Arc<Service>,
+    greeting: Greeting,
+) -> io::Result<()> {
+    // Boxed, as a connection in clear is not to hold room for it.
+    let handshake = Box::pin(tls::handshake(current, stream));
+    // A client that has nothing under way is not waited for.
+    let Some(shaken) = service.shutdown.run_until_cancelled(handshake).await else { return Ok(()) };
+    let (stream, encryption) = match shaken {
+        Ok(encrypted) => encrypted,
+        Err(error) => {
+            service.metrics.refused(Ingress::Smtp, Refused::TlsHandshake);
+            info!(%error, "TLS handshake failed");
+            return Ok(());
+        }
+    };
+    debug!(%encryption, "TLS");
+    let peer = Peer { security: Security::Encrypted(encryption), ..peer };
+    let session = Session::new(stream, peer, service);
+    let session = if greeting == Greeting::Sent { session.greeted_before() } else { session };
+    Box::pin(session.run()).await.map(drop)
+}
