@@ -8,6 +8,7 @@ use m365_relay::sandbox::{Directory, Limits, Options};
 pub struct Setup {
     pub spool: String,
     pub smtp: String,
+    pub listener: String,
     pub limits: String,
     pub delivery: String,
     pub retry: String,
@@ -37,6 +38,7 @@ impl Default for Setup {
         Self {
             spool: "min_free = 0".into(),
             smtp: String::new(),
+            listener: String::new(),
             limits: "messages_per_minute = 0\nconcurrent_requests = 0".into(),
             delivery: "settle_after = '1s'".into(),
             retry: "first = '200ms'\nfactor = 1.0\njitter = 0.0".into(),
@@ -85,7 +87,7 @@ impl Setup {
 
     /// The configuration file for a service at `url`.
     pub(super) fn config(&self, url: &str) -> String {
-        let Self { spool, smtp, limits, delivery, retry, log_filter, login, tenants, .. } = self;
+        let Self { spool, smtp, listener, limits, delivery, retry, log_filter, login, tenants, .. } = self;
         let login = login.as_deref().unwrap_or(url);
         let mut text = format!(
             r#"[spool]
@@ -98,6 +100,7 @@ hostname = "relay.example"
 
 [[smtp.listener]]
 address = "127.0.0.1:0"
+{listener}
 
 [pickup]
 path = "pickup"

@@ -1,0 +1,47 @@
+//! Mail clients and checkers that others wrote, with the real binary: one file a program.
+//!
+//! Behind the feature `outside-clients`, so that plain `cargo test` needs nothing but Rust. With it, a program that is not
+//! installed fails its tests; `scripts/test` installs them all.
+#![cfg(feature = "outside-clients")]
+// Test helpers are no test functions, which alone may unwrap by clippy's rules.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod promtool;
+mod smtp_source;
+mod strace;
+mod swaks;
+
+use std::{
+    env,
+    process::{Command, Output},
+};
+
+const FROM: &str = "a@contoso.example";
+const TO: &str = "b@example.net";
+
+/// A program, which comes with a Debian package.
+fn installed(program: &str, package: &str) -> Command {
+    // Postfix' programs are where only root's shell finds them.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.find(|folder| folder.join(program).is_file());
+    let folder =
+        found.unwrap_or_else(|| panic!("{program} is not installed: it is in Debian's package {package}"));
+    let mut command = Command::new(folder.join(program));
+    // Nothing of whoever runs the tests: no .msmtprc, .swaksrc, .curlrc or .netrc.
+    command.env("HOME", "/nonexistent").env("LC_ALL", "C.UTF-8");
+    command
+}
+
+fn shown(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[track_caller]
+fn assert_success(output: &Output) {
+    assert!(output.status.success(), "{}: {}", output.status, shown(output));
+}
