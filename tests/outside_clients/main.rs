@@ -10,8 +10,13 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod curl;
+mod login;
+mod msmtp;
+mod nodemailer;
 mod promtool;
 mod smtp_source;
+mod smtplib;
 mod strace;
 mod swaks;
 
@@ -19,6 +24,8 @@ use std::{
     env,
     process::{Command, Output},
 };
+
+use harness::message;
 
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
@@ -44,4 +51,17 @@ fn shown(output: &Output) -> String {
 #[track_caller]
 fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}: {}", output.status, shown(output));
+}
+
+/// With lines that begin with dots, and with UTF-8 in its body.
+fn eight_bit_message() -> Vec<u8> {
+    let mut content = message(FROM, TO, "eight bits");
+    let body = content.len() - "\r\nHello.\r\n".len();
+    content.truncate(body);
+    content.extend_from_slice(
+        "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
+         Gr\u{fc}\u{df}e.\r\n.\r\n..\r\n.hidden\r\n\r\n\u{1f4e0}\r\n"
+            .as_bytes(),
+    );
+    content
 }

@@ -5,9 +5,11 @@ use std::{fs, process::Output};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
-    FROM, TO, assert_success,
+    FROM, TO, assert_success, eight_bit_message,
     harness::{Lab, Mail, run},
-    installed, shown,
+    installed,
+    login::{PASSWORD, USER, authority, lab_with_login_in_clear, lab_with_tls, with_user},
+    shown,
 };
 
 fn swaks(lab: &Lab, arguments: &[&str]) -> Output {
@@ -79,4 +81,97 @@ fn swaks_is_refused_with_a_foreign_sender() {
     assert!(!header.status.success() && shown(&header).contains("550 5.7.1"), "{}", shown(&header));
     lab.wait_until_empty();
     assert_eq!(lab.service.messages().len(), 0);
+}
+
+#[test]
+fn swaks_sends_eight_bits_as_they_are() {
+    let lab = Lab::start();
+    let content = eight_bit_message();
+    let file = lab.folder().join("message.eml");
+    // swaks ends the last line.
+    fs::write(&file, content.strip_suffix(b"\r\n").unwrap()).unwrap();
+    swaks_sends(&lab, &["--from", FROM, "--to", TO, "--data", &format!("@{}", file.display())]);
+
+    let delivered = lab.wait_for(1).remove(0);
+    assert!(delivered.as_sent() == content, "{}", delivered.text());
+}
+
+#[test]
+fn swaks_logs_in_by_each_mechanism_on_each_listener() {
+    let in_clear = lab_with_login_in_clear();
+    let started = lab_with_tls("starttls", with_user);
+    let implicit = lab_with_tls("implicit", with_user);
+    for (lab, tls, protocol) in [
+        (&in_clear, None, "ESMTPA"),
+        (&started, Some("--tls"), "ESMTPSA"),
+        (&implicit, Some("--tls-on-connect"), "ESMTPSA"),
+    ] {
+        let authority = authority(lab).display().to_string();
+        let encryption: Vec<&str> =
+            tls.into_iter().flat_map(|tls| [tls, "--tls-verify", "--tls-ca-path", &authority]).collect();
+        let arguments = |mechanism: &'static str, password: &'static str| {
+            let login = ["--auth", mechanism, "--auth-user", USER, "--auth-password", password];
+            let mail = ["--from", FROM, "--to", TO, "--h-Subject", mechanism];
+            [&encryption[..], &login, &mail].concat()
+        };
+        for mechanism in ["PLAIN", "LOGIN"] {
+            let refused = swaks(lab, &arguments(mechanism, "wrong"));
+            assert!(
+                shown(&refused).contains("<** 535 5.7.8 ") || shown(&refused).contains("<~* 535 5.7.8 "),
+                "{}",
+                shown(&refused)
+            );
+            assert!(!refused.status.success());
+            swaks_sends(lab, &arguments(mechanism, PASSWORD));
+        }
+        for delivered in lab.wait_for(2) {
+            let received = delivered.fields("Received").remove(0);
+            assert!(received.contains(&format!(" with {protocol} id ")), "{received}");
+        }
+        lab.wait_until_empty();
+    }
+}
+
+#[test]
+fn swaks_finds_no_login_in_clear() {
+    for lab in [Lab::with(with_user), lab_with_tls("starttls", with_user)] {
+        let login = ["--auth", "PLAIN", "--auth-user", USER, "--auth-password", PASSWORD];
+        let output = swaks(&lab, &[&login[..], &["--from", FROM, "--to", TO]].concat());
+        assert!(!output.status.success() && !shown(&output).contains("250-AUTH"), "{}", shown(&output));
+        assert!(shown(&output).contains("did not advertise"), "{}", shown(&output));
+        // swaks knows that it cannot, and others try.
+        let output = swaks(&lab, &["--from", FROM, "--to", TO]);
+        assert!(!output.status.success(), "{}", shown(&output));
+        lab.wait_until_empty();
+        assert_eq!(lab.service.messages().len(), 0);
+    }
+}
+
+#[test]
+fn swaks_comes_through_a_proxy() {
+    let lab = Lab::with(|setup| {
+        setup.listener = "proxies = ['127.0.0.1']".into();
+        setup.tenant("contoso").networks = "['192.0.2.0/24', '2001:db8::/32']".into();
+    });
+    for (version, family, source, destination) in [
+        ("1", "TCP4", "192.0.2.7", "192.0.2.25"),
+        ("1", "TCP6", "2001:db8::7", "2001:db8::25"),
+        ("2", "AF_INET", "192.0.2.7", "192.0.2.25"),
+        ("2", "AF_INET6", "2001:db8::7", "2001:db8::25"),
+    ] {
+        let proxy = ["--proxy-version", version, "--proxy-family", family, "--proxy-source", source];
+        let ports = ["--proxy-source-port", "40000", "--proxy-dest", destination, "--proxy-dest-port", "25"];
+        swaks_sends(
+            &lab,
+            &[&proxy[..], &ports, &["--from", FROM, "--to", TO, "--h-Subject", source]].concat(),
+        );
+    }
+    for delivered in lab.wait_for(4) {
+        let received = delivered.fields("Received").remove(0);
+        let literal = match &*delivered.subject {
+            "192.0.2.7" => "[192.0.2.7]",
+            _ => "[IPv6:2001:db8::7]",
+        };
+        assert!(received.contains(literal), "{received}");
+    }
 }
