@@ -14,6 +14,8 @@ mod curl;
 mod login;
 mod msmtp;
 mod nodemailer;
+#[cfg(feature = "postfix")]
+mod postfix;
 mod promtool;
 mod smtp_source;
 mod smtplib;
