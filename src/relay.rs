@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     delivery::{Worker, WorkerSettings, graph::Graph},
     identity::Identity,
-    ingress::{Door, pickup::Pickup, smtp},
+    ingress::{Door, login::Logins, pickup::Pickup, smtp},
     network::{Clients, NetworkError},
     schedule::{Depths, Scheduler, Settings},
     spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
@@ -139,6 +139,7 @@ impl Relay {
         let address = admin.address().map_err(RunError::AdminAddress)?;
         info!(%address, "listening for metrics and health");
         let tenants = scheduler.settings.tenants.clone();
+        let logins = Logins::new(&tenants, config.smtp.lockout, metrics.clone());
         let door = Door::new(tenants.clone(), spool.clone(), free_space.clone(), config.smtp.max_message);
 
         let stop = shutdown.child_token();
@@ -154,7 +155,7 @@ impl Relay {
             stop.clone(),
         );
         parts.spawn_on(&background.handle(), "the scheduler", scheduler);
-        parts.spawn("the SMTP server", smtp.serve(door.clone(), metrics.clone(), stop.clone()));
+        parts.spawn("the SMTP server", smtp.serve(door.clone(), logins, metrics.clone(), stop.clone()));
         if let Some(pickup) = config.pickup {
             let names = tenants.keys().cloned().collect();
             let pickup = Pickup::new(pickup.path, names, door, config.smtp.hostname, metrics.clone());

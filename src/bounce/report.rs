@@ -274,6 +274,8 @@ fn original_header(header: &HeaderBlock) -> MimePart<'static> {
         }
         bytes.extend_from_slice(field.raw());
     }
+    // mail-builder takes a NUL for text that needs no encoding.
+    bytes.iter_mut().filter(|byte| **byte == 0).for_each(|nul| *nul = b'?');
     let plain = bytes.split(|&byte| byte == b'\n').all(|line| line.len() < MAX_LINE)
         && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | b'\t' | b' '..=b'~'));
     let part = MimePart::new("text/rfc822-headers", bytes);

@@ -3,6 +3,7 @@
 pub mod check_config;
 pub mod config_path;
 mod descriptors;
+mod hash_password;
 mod sandbox;
 mod serve;
 mod spool;
@@ -26,6 +27,7 @@ enum Command {
     Sandbox(sandbox::Args),
     CheckConfig(check_config::Args),
     Spool(spool::Args),
+    HashPassword(hash_password::Args),
 }
 
 impl Cli {
@@ -36,6 +38,7 @@ impl Cli {
             Command::Sandbox(args) => sandbox::run(&args),
             Command::CheckConfig(args) => check_config::run(args),
             Command::Spool(args) => spool::run(&args),
+            Command::HashPassword(args) => hash_password::run(&args),
         }
     }
 }

@@ -8,7 +8,9 @@
 mod delivery;
 mod files;
 mod limits;
+mod lockout;
 mod network;
+mod password;
 mod problem;
 mod reader;
 mod secret;
@@ -17,6 +19,7 @@ mod smtp;
 mod spool;
 mod tenant;
 mod tenant_table;
+mod users;
 mod value;
 
 #[cfg(test)]
@@ -33,7 +36,9 @@ use tracing_subscriber::EnvFilter;
 
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use limits::Limits;
+pub use lockout::LockoutConfig;
 pub use network::{Cloud, CloudName, InvalidCloudName};
+pub use password::{InvalidHash, PasswordHash};
 pub use problem::{ConfigErrors, Problem};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use size::{ByteSize, InvalidSize};
@@ -42,6 +47,7 @@ pub use spool::SpoolConfig;
 pub use tenant::{
     BounceTo, BouncesConfig, InvalidTenantName, MailboxRule, SenderRule, Tenant, TenantName, WhileSuspended,
 };
+pub use users::{InvalidUserName, UserName, Users};
 
 use files::ConfigFile;
 use reader::{Findings, Item, TableReader};
@@ -140,6 +146,7 @@ impl Config {
             clouds: clouds.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
             reachable: smtp.as_ref().is_some_and(SmtpConfig::is_reachable),
+            takes_logins: smtp.as_ref().is_some_and(SmtpConfig::takes_logins),
             pickup: has_pickup,
         };
         let config = spool.zip(smtp).map(|(spool, smtp)| Self {

@@ -151,6 +151,7 @@ impl<'a> TableReader<'a> {
     /// All entries of a table whose keys are names that the user chooses.
     pub(super) fn named(&mut self) -> Vec<(&'a str, Item<'a>)> {
         self.names_free = true;
+        self.source.findings.note_key(&self.path.name("NAME"));
         let mut entries: Vec<_> = self
             .table
             .iter()

@@ -1,10 +1,16 @@
 //! `[smtp]` and `[[smtp.listener]]`
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
 
 use super::{
-    ByteSize,
+    ByteSize, LockoutConfig,
     reader::{Item, TableReader},
+    tenant_table::read_network,
     value::is_domain,
 };
 
@@ -20,6 +26,9 @@ pub struct SmtpConfig {
     /// Connections at a time, over all listeners. Default 2000.
     pub max_connections: usize,
     pub session: SessionLimits,
+    /// Clients that may log in without encryption. Default: none.
+    pub trusted_networks: Vec<IpNet>,
+    pub lockout: LockoutConfig,
 }
 
 /// What one connection may do.
@@ -87,6 +96,8 @@ impl SessionLimits {
 #[derive(Debug, Clone)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// Its clients may log in without encryption. Default false.
+    pub trusted: bool,
 }
 
 impl SmtpConfig {
@@ -98,13 +109,49 @@ impl SmtpConfig {
         let max_recipients = table.or_default("max_recipients", 1000, |item| item.integer(100..=100_000));
         let max_connections = table.or_default("max_connections", 2000, |item| item.integer(1..=1_000_000));
         let session = SessionLimits::read(table);
-        Some(Self { listeners, hostname: hostname?, max_message, max_recipients, max_connections, session })
+        let trusted_networks = table.or_default("trusted_networks", Vec::new(), read_trusted);
+        let lockout =
+            table.table("lockout", |lockout| Some(LockoutConfig::read(lockout))).unwrap_or_default();
+        Some(Self {
+            listeners,
+            hostname: hostname?,
+            max_message,
+            max_recipients,
+            max_connections,
+            session,
+            trusted_networks,
+            lockout,
+        })
+    }
+
+    /// Whether there are clients that may log in: passwords do not travel in clear, but where that was allowed.
+    pub(super) fn takes_logins(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.trusted || !self.trusted_networks.is_empty())
+    }
+
+    /// Whether a client at `address` may send a password in clear to any listener.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_networks.iter().any(|network| network.contains(&address))
     }
 
     /// Whether other machines can reach a listener.
     pub(super) fn is_reachable(&self) -> bool {
         self.listeners.iter().any(|listener| !listener.address.ip().to_canonical().is_loopback())
     }
+}
+
+fn read_trusted(item: &Item<'_>) -> Option<Vec<IpNet>> {
+    let read = |element: &Item<'_>| {
+        let network = read_network(element)?;
+        if network.prefix_len() == 0 {
+            element.warn("everybody on the internet may send passwords in clear: narrow it");
+        }
+        Some(network)
+    };
+    // All elements are read before the first bad one ends it.
+    let networks: Vec<_> = item.elements(r#"["10.1.0.0/16"]"#)?.iter().map(read).collect();
+    networks.into_iter().collect()
 }
 
 fn read_hostname(item: &Item<'_>) -> Option<String> {
@@ -152,6 +199,7 @@ impl Listener {
             }
             _ => item.choice(&[("off", ())]),
         });
-        Some(Self { address: address? })
+        let trusted = table.or_default("trusted", false, Item::boolean);
+        Some(Self { address: address?, trusted })
     }
 }

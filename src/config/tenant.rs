@@ -5,7 +5,7 @@ use std::{borrow::Borrow, fmt, net::IpAddr, str::FromStr, sync::Arc};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Cloud, Limits, SecretSource};
+use super::{Cloud, Limits, SecretSource, Users};
 use crate::message::MailboxAddress;
 
 /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit: it is a folder name, a metric label and a table name.
@@ -32,6 +32,8 @@ pub struct Tenant {
     pub default_sender: Option<MailboxAddress>,
     /// Whether its mail is kept back, and whether more of it is taken meanwhile.
     pub suspended: Option<WhileSuspended>,
+    /// SMTP logins. None by default.
+    pub users: Users,
     pub mailbox: MailboxRule,
     /// Messages waiting at a time. Default 100,000.
     pub max_queued: u64,

@@ -9,6 +9,7 @@ use super::{
     TenantName, WhileSuspended,
     network::Clouds,
     reader::{Item, TableReader, nearest},
+    users::read_users,
     value::is_domain,
 };
 
@@ -18,6 +19,8 @@ pub(super) struct Surroundings {
     pub(super) limits: Limits,
     /// Other machines can reach an SMTP listener.
     pub(super) reachable: bool,
+    /// SMTP clients can log in.
+    pub(super) takes_logins: bool,
     pub(super) pickup: bool,
 }
 
@@ -88,12 +91,20 @@ impl Tenant {
         let while_suspended = table.or_default("while_suspended", WhileSuspended::Accept, |item| {
             item.choice(&[("accept", WhileSuspended::Accept), ("refuse", WhileSuspended::Refuse)])
         });
+        let users = table.table("users", |users| Some(read_users(users))).unwrap_or_default();
         let mailbox = table.or_default("mailbox", MailboxRule::From, MailboxRule::read);
         let max_queued = table.or_default("max_queued", 100_000, |item| item.integer(1..=1_000_000_000));
         let limits = table.table("limits", |limits| Some(Limits::read(limits, &around.limits)));
         let bounces = table.table("bounces", |bounces| Some(BouncesConfig::read(bounces)));
-        if !around.pickup && networks.is_empty() {
-            whole.warn("has no networks, and there is no [pickup]: nobody can hand in mail for this tenant");
+        if !users.is_empty() && !around.takes_logins {
+            whole.warn(
+                "has users, and none can log in: passwords are not taken in clear, so let a [[smtp.listener]] be trusted, or \
+                 name smtp.trusted_networks",
+            );
+        } else if !around.pickup && networks.is_empty() && users.is_empty() {
+            whole.warn(
+                "has no networks and no users, and there is no [pickup]: nobody can hand in mail for this tenant",
+            );
         }
         Some(Self {
             name: name?,
@@ -105,6 +116,7 @@ impl Tenant {
             networks,
             default_sender,
             suspended: suspended.then_some(while_suspended),
+            users,
             mailbox,
             max_queued,
             limits: limits?,
@@ -197,7 +209,7 @@ fn read_networks(item: &Item<'_>, senders: &[SenderRule], around: &Surroundings)
     networks.into_iter().collect()
 }
 
-fn read_network(item: &Item<'_>) -> Option<IpNet> {
+pub(super) fn read_network(item: &Item<'_>) -> Option<IpNet> {
     let text = item.text(NETWORK)?;
     let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let Ok(network) = parsed else {

@@ -384,3 +384,86 @@ proptest! {
         prop_assert_eq!(parse(&text).unwrap().spool.min_free, ByteSize(bytes));
     }
 }
+
+const HASH: &str =
+    "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g";
+
+#[test]
+fn users_have_names_and_hashes() {
+    let config = with(&format!("users = {{ Scanner = '{HASH}', app = '{HASH}' }}")).unwrap();
+    let users = &config.tenants["contoso"].users;
+    assert_eq!(users.keys().map(UserName::as_str).collect::<Vec<_>>(), ["app", "scanner"]);
+    assert!(!format!("{config:?}").contains("aGFza"));
+
+    for (users, key, part) in [
+        (
+            "users = { scanner = 's3~cret' }",
+            "tenants.contoso.users.scanner",
+            "`m365-relay hash-password` makes one",
+        ),
+        (
+            "users = { scanner = '$argon2id$v=19$m=2000000,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaGhhc2g' }",
+            "tenants.contoso.users.scanner",
+            "more than 1 GiB",
+        ),
+        ("users = { scanner = 5325325 }", "tenants.contoso.users.scanner", "is a number: write text"),
+        ("users = 's3~cret'", "tenants.contoso.users", "write a table"),
+        (&format!("users = {{ 'a@b' = '{HASH}' }}"), "tenants.contoso.users.\"a@b\"", "a login name is"),
+        (&format!("users = {{ a = '{HASH}', A = '{HASH}' }}"), "tenants.contoso.users.A", "there twice"),
+    ] {
+        assert_error(with(users), key, part);
+        let shown = errors(with(users)).concat();
+        assert!(
+            !shown.contains("s3~cret") && !shown.contains("5325325") && !shown.contains("aGFza"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn users_without_a_way_to_log_in_are_a_warning() {
+    let warnings = |top: &str, networks: &str| -> Vec<String> {
+        let text = format!("{MINIMAL}{top}{TENANT}users = {{ a = '{HASH}' }}")
+            .replace("networks = [\"127.0.0.1\"]", networks);
+        parse(&text).unwrap().warnings.iter().map(|problem| problem.message.clone()).collect()
+    };
+    for networks in ["", "networks = ['127.0.0.1']"] {
+        let [warning] = &warnings("", networks)[..] else { panic!("not one warning") };
+        assert!(warning.starts_with("has users, and none can log in"), "{warning}");
+        // Users are a way in.
+        assert_eq!(warnings("trusted_networks = ['10.0.0.0/8']", networks), [""; 0]);
+    }
+    let trusted = format!("{MINIMAL}{TENANT}users = {{ a = '{HASH}' }}")
+        .replace("127.0.0.1:2525\"", "127.0.0.1:2525\"\ntrusted = true");
+    let config = parse(&trusted).unwrap();
+    assert!(config.warnings.is_empty() && config.smtp.listeners[0].trusted);
+    let [warning] = &warnings("trusted_networks = ['::/0']", "")[..] else { panic!("not one warning") };
+    assert!(warning.contains("passwords in clear"), "{warning}");
+}
+
+#[test]
+fn trusted_networks_and_lockout() {
+    let with_smtp = |lines: &str| parse(&format!("{MINIMAL}{lines}{TENANT}"));
+    let config =
+        with_smtp("trusted_networks = ['10.0.0.0/8']\nlockout = { failures = 0, for = '1h' }").unwrap();
+    assert!(
+        config.smtp.trusts("::ffff:10.1.2.3".parse().unwrap())
+            && !config.smtp.trusts("11.0.0.1".parse().unwrap())
+    );
+    let hour = Duration::from_secs(3600);
+    let expected = LockoutConfig { failures: None, duration: hour, ..LockoutConfig::default() };
+    assert_eq!(config.smtp.lockout, expected);
+
+    assert_error(
+        with_smtp("trusted_networks = ['10.0.0.1/8']"),
+        "smtp.trusted_networks[0]",
+        "write \"10.0.0.0/8\"",
+    );
+    assert_error(with_smtp("lockout = { failures = -1 }"), "smtp.lockout.failures", "from 0 to");
+    assert_error(with_smtp("lockout = { within = 5 }"), "smtp.lockout.within", "a unit in quotes");
+    assert_error(
+        with_smtp("[[smtp.listener]]\naddress='127.0.0.1:1'\ntrusted = 'yes'"),
+        "smtp.listener[1].trusted",
+        "true or false",
+    );
+}

@@ -60,6 +60,27 @@ impl Door {
         Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
     }
 
+    /// SMTP: the same, from a client that has logged in as a user of `tenant`, wherever it is.
+    pub fn admit_user(
+        &self,
+        tenant: &Arc<Tenant>,
+        sender: Option<&MailboxAddress>,
+        size: Option<u64>,
+    ) -> Result<Grant, Refusal> {
+        if let Some(sender) = sender.filter(|sender| !tenant.may_send_as(sender)) {
+            let text = format!("This login may not send mail from {}", sender.domain());
+            return Err(Refusal::new(550, "5.7.1", text, Refused::Sender));
+        }
+        self.check_size(size.unwrap_or(0))?;
+        self.check_room(tenant, size.unwrap_or(0))?;
+        Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
+    }
+
+    /// Whether a client at `peer` is in a tenant's networks, and needs no login.
+    pub fn is_neighbour(&self, peer: IpAddr) -> bool {
+        self.tenants.values().any(|tenant| tenant.trusts(peer))
+    }
+
     /// A file in the pickup folder of `tenant`: the folder's permissions are the login.
     pub fn admit_file(
         &self,

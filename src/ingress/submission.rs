@@ -36,6 +36,10 @@ pub struct Client {
     pub address: IpAddr,
     /// It said EHLO.
     pub extended: bool,
+    /// The connection was encrypted.
+    pub encrypted: bool,
+    /// It had logged in.
+    pub authenticated: bool,
 }
 
 pub struct Submission {
@@ -121,9 +125,11 @@ impl Submission {
         let (author, from) = self.author(&header)?;
         let (now, by) = (clock::now(), &self.origin.by);
         let origin = match &self.origin.client {
-            Some(Client { helo, address, extended }) => {
-                message::Origin::Smtp { helo, address: *address, extended: *extended }
-            }
+            Some(Client { helo, address, extended, encrypted, authenticated }) => message::Origin::Smtp {
+                helo,
+                address: *address,
+                protocol: message::protocol(*extended, *encrypted, *authenticated),
+            },
             None => message::Origin::Pickup,
         };
         let mut top = Received { origin, by, id: self.id, at: now }.to_bytes();

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Door;
+use super::{Door, login::Logins};
 use crate::{
     config::{
-        BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, MailboxRule, Secret, SecretSource,
-        SenderRule, SpoolConfig, Tenant, TenantName, WhileSuspended,
+        BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, LockoutConfig, MailboxRule,
+        PasswordHash, Secret, SecretSource, SenderRule, SpoolConfig, Tenant, TenantName, Users,
+        WhileSuspended,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -20,6 +21,7 @@ pub(super) struct House {
     pub(super) door: Door,
     pub(super) store: MemoryStore,
     pub(super) metrics: Metrics,
+    tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
     waiting: UnboundedReceiver<Event>,
 }
 
@@ -47,7 +49,17 @@ impl House {
 
     pub(super) fn with_max_queued(max_queued: u64) -> Self {
         let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
-        Self::build(max_queued, free_space, MAX_MESSAGE)
+        Self::build(max_queued, free_space, MAX_MESSAGE, &[])
+    }
+
+    /// Each of `users` is name, tenant and password.
+    pub(super) fn with_users(users: &[(&str, &str, &str)]) -> Self {
+        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        Self::build(1_000_000, free_space, MAX_MESSAGE, users)
+    }
+
+    pub(super) fn logins(&self, lockout: LockoutConfig) -> Logins {
+        Logins::new(&self.tenants, lockout, self.metrics.clone())
     }
 
     pub(super) fn changed(change: Changed) -> Self {
@@ -60,11 +72,12 @@ impl House {
 
     /// On a disk of the test's own.
     pub(super) fn on(free_space: FreeSpace, max_message: u64) -> Self {
-        Self::build(1_000_000, free_space, max_message)
+        Self::build(1_000_000, free_space, max_message, &[])
     }
 
-    fn build(max_queued: u64, free_space: FreeSpace, max_message: u64) -> Self {
-        Self::of(["contoso", "fabrikam"].map(|name| tenant(name, max_queued)), free_space, max_message)
+    fn build(max_queued: u64, free_space: FreeSpace, max_message: u64, users: &[(&str, &str, &str)]) -> Self {
+        let tenant = |name| Tenant { users: users_of(name, users), ..tenant(name, max_queued) };
+        Self::of(["contoso", "fabrikam"].map(tenant), free_space, max_message)
     }
 
     fn of<const N: usize>(tenants: [Tenant; N], free_space: FreeSpace, max_message: u64) -> Self {
@@ -72,8 +85,9 @@ impl House {
         let store = MemoryStore::default();
         let (spool, waiting) = Spool::start(store.clone(), Duration::ZERO, metrics.clone()).unwrap();
         let tenants: BTreeMap<_, _> = tenants.map(|tenant| (tenant.name.clone(), Arc::new(tenant))).into();
-        let door = Door::new(Arc::new(tenants), spool, free_space, ByteSize(max_message));
-        Self { door, store, metrics, waiting }
+        let tenants = Arc::new(tenants);
+        let door = Door::new(tenants.clone(), spool, free_space, ByteSize(max_message));
+        Self { door, store, metrics, tenants, waiting }
     }
 
     /// The next message that the spool took, in the order of acceptance.
@@ -114,6 +128,11 @@ pub(super) fn name(name: &str) -> TenantName {
     name.parse().unwrap()
 }
 
+fn users_of(of: &str, users: &[(&str, &str, &str)]) -> Users {
+    let of_tenant = users.iter().filter(|(_, tenant, _)| *tenant == of);
+    of_tenant.map(|(name, _, password)| (name.parse().unwrap(), PasswordHash::cheap(password))).collect()
+}
+
 fn tenant(of: &str, max_queued: u64) -> Tenant {
     let cloud: CloudName = "global".parse().unwrap();
     Tenant {
@@ -131,6 +150,7 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
         networks: vec!["127.0.0.0/8".parse().unwrap()],
         default_sender: None,
         suspended: None,
+        users: Users::new(),
         mailbox: MailboxRule::From,
         max_queued,
         limits: Limits { messages_per_minute: None, concurrent_requests: None },

@@ -38,6 +38,6 @@ pub use notification::{
     EnvelopeId, InvalidNotification, Notify, OriginalRecipient, Recipient, RecipientWish, Return,
 };
 pub use recipients::{Addressed, Visible, address_to, recipients_of, without_bcc};
-pub use trace::{Origin, Received, date};
+pub use trace::{Origin, Received, date, protocol};
 
 use address_list::{AddressList, Entry, single_sender};

@@ -22,8 +22,8 @@ pub enum Origin<'a> {
         /// What the client called itself. Anything may stand here.
         helo: &'a str,
         address: IpAddr,
-        /// It said EHLO.
-        extended: bool,
+        /// See [`protocol`].
+        protocol: &'static str,
     },
     Pickup,
 }
@@ -34,10 +34,9 @@ impl Received<'_> {
         let Self { by, id, at, .. } = self;
         let date = date(*at);
         match self.origin {
-            Origin::Smtp { helo, address, extended } => {
+            Origin::Smtp { helo, address, protocol } => {
                 let helo = harmless(helo);
                 let address = literal(address);
-                let protocol = if extended { "ESMTP" } else { "SMTP" };
                 format!(
                     "Received: from {helo} ({address})\r\n\tby {by} with {protocol} id {id};\r\n\t{date}\r\n"
                 )
@@ -45,6 +44,17 @@ impl Received<'_> {
             Origin::Pickup => format!("Received: by {by} with pickup id {id};\r\n\t{date}\r\n"),
         }
         .into_bytes()
+    }
+}
+
+/// What stands behind `with` for SMTP: RFC 3848. TLS and logins need EHLO.
+pub fn protocol(extended: bool, encrypted: bool, authenticated: bool) -> &'static str {
+    match (extended, encrypted, authenticated) {
+        (false, ..) => "SMTP",
+        (true, false, false) => "ESMTP",
+        (true, false, true) => "ESMTPA",
+        (true, true, false) => "ESMTPS",
+        (true, true, true) => "ESMTPSA",
     }
 }
 
@@ -80,7 +90,7 @@ mod tests {
 
     fn received(helo: &str, address: &str) -> String {
         let at = Timestamp::from_millis(1_784_793_901_999);
-        let origin = Origin::Smtp { helo, address: address.parse().unwrap(), extended: true };
+        let origin = Origin::Smtp { helo, address: address.parse().unwrap(), protocol: "ESMTP" };
         let field = Received { origin, by: "relay.example.net", id: MessageId::first_at(at), at };
         String::from_utf8(field.to_bytes()).unwrap()
     }

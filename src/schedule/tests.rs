@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     clock,
-    config::{BounceTo, BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Tenant},
+    config::{BounceTo, BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Tenant, Users},
     spool::{Event, Lane, MemoryStore, Spool, Waiting},
     telemetry::Metrics,
 };
@@ -37,6 +37,7 @@ fn tenant(name: &str, limits: Limits) -> Arc<Tenant> {
         networks: vec![],
         default_sender: None,
         suspended: None,
+        users: Users::new(),
         mailbox: MailboxRule::From,
         max_queued: 1000,
         limits,

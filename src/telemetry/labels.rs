@@ -18,6 +18,8 @@ pub enum Refused {
     NoTenant,
     /// The tenant may not use this envelope sender or header From.
     Sender,
+    /// The client has to log in first.
+    NoLogin,
     /// Too large, too many recipients, too long a header.
     TooLarge,
     /// The tenant's `max_queued` is reached.
@@ -70,6 +72,22 @@ pub enum Resolved {
     Resent,
 }
 
+/// How a client's login went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginResult {
+    Ok,
+    /// As one of the last minutes.
+    Cached,
+    /// Wrong password.
+    Wrong,
+    /// There is no such user.
+    Unknown,
+    /// Not looked at after too many failures.
+    Locked,
+    /// Not looked at because too many others were.
+    Busy,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenResult {
     Ok,
@@ -90,7 +108,7 @@ macro_rules! label {
 label! {
     Ingress { Smtp => "smtp", Pickup => "pickup", Bounce => "bounce" }
     Refused {
-        NoTenant => "no_tenant", Sender => "sender", TooLarge => "too_large", TenantFull => "tenant_full",
+        NoTenant => "no_tenant", Sender => "sender", NoLogin => "no_login", TooLarge => "too_large", TenantFull => "tenant_full",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
     }
@@ -104,5 +122,8 @@ label! {
         Mailbox => "mailbox",
     }
     Resolved { Resent => "resent" }
+    LoginResult {
+        Ok => "ok", Cached => "cached", Wrong => "wrong", Unknown => "unknown", Locked => "locked", Busy => "busy",
+    }
     TokenResult { Ok => "ok", Transient => "transient", Blocked => "blocked" }
 }

@@ -9,7 +9,7 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
-use super::{Ingress, LimitKind, Outcome, Refused, Resolved, Route, TokenResult};
+use super::{Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult};
 use crate::config::TenantName;
 
 #[derive(Clone)]
@@ -36,6 +36,7 @@ struct Families {
     quarantined: IntGauge,
     smtp_connections: IntGauge,
     smtp_commands: IntCounterVec,
+    logins: IntCounterVec,
 }
 
 impl Metrics {
@@ -126,6 +127,7 @@ impl Metrics {
                 "SMTP commands by reply.",
                 &["verb", "code"],
             ),
+            logins: build.counters("logins_total", "SMTP logins by how they went.", &["result"]),
             registry: build.registry,
         }))
     }
@@ -203,6 +205,10 @@ impl Metrics {
 
     pub fn smtp_connections(&self) -> &IntGauge {
         &self.0.smtp_connections
+    }
+
+    pub fn login(&self, result: LoginResult) {
+        self.0.logins.with_label_values(&[result.as_str()]).inc();
     }
 
     /// `verb` is one of the commands that the server knows, or `"other"`.

@@ -4,6 +4,6 @@ mod labels;
 mod logs;
 mod metrics;
 
-pub use labels::{Ingress, LimitKind, Outcome, Refused, Resolved, Route, TokenResult};
+pub use labels::{Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult};
 pub use logs::start as start_logs;
 pub use metrics::Metrics;

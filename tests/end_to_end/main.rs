@@ -16,6 +16,7 @@ mod connection;
 mod content;
 mod crash;
 mod limits;
+mod login;
 mod metrics;
 mod pickup;
 mod recipients;

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    config::{BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule},
+    config::{BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Users},
     message::{BodyKind, Envelope, MessageId},
     network::Clients,
     sandbox::{self, Action, Directory, Fault, On, Options, Service, StatusFault},
@@ -53,6 +53,7 @@ impl Bench {
             networks: vec![],
             default_sender: None,
             suspended: None,
+            users: Users::new(),
             mailbox: MailboxRule::From,
             max_queued: 1000,
             limits: Limits { messages_per_minute: None, concurrent_requests: None },

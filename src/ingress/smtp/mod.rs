@@ -15,13 +15,16 @@
 //! server (listeners) ─> session (conversation) ─> content (DATA) ─> Submission
 //!                         wire: lines in, replies out   data: dots, end
 //!                         command: a line's meaning
+//!                         auth, exchange: who it is
 //! ```
 //!
 //! Called by the relay, once.
 
+mod auth;
 mod command;
 mod content;
 mod data;
+mod exchange;
 mod path;
 mod reply;
 mod server;

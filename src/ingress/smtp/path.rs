@@ -24,16 +24,19 @@ pub(super) struct Mail {
     /// Octets that the client says are coming.
     pub(super) size: Option<u64>,
     pub(super) parameters: MailParameters,
+    /// It has the parameter AUTH (RFC 4954 section 5), which is let pass where AUTH is offered, and means nothing here.
+    pub(super) auth: bool,
 }
 
 /// `text` is the whole line without its end.
 pub(super) fn mail(text: &[u8]) -> Result<Mail, Reply> {
     let path = Path::find(text, b"FROM").ok_or_else(|| syntax("MAIL FROM:<address>"))?;
-    let mut mail = Mail { sender: None, size: None, parameters: MailParameters::default() };
+    let mut mail = Mail { sender: None, size: None, parameters: MailParameters::default(), auth: false };
     for (name, value) in path.parameters() {
         match name.to_ascii_uppercase().as_slice() {
             b"SIZE" => mail.size = size(value)?,
             b"BODY" => mail.parameters.body = body(value)?,
+            b"AUTH" if value.is_some() => mail.auth = true,
             b"SMTPUTF8" if value.is_none() => mail.parameters.utf8 = true,
             b"RET" => mail.parameters.ret = Some(notification(value, InvalidNotification::Return)?),
             b"ENVID" => mail.parameters.envid = Some(notification(value, InvalidNotification::EnvelopeId)?),
@@ -166,6 +169,6 @@ fn syntax(form: &str) -> Reply {
     Reply::new(501, "5.5.4", format!("Syntax: {form}"))
 }
 
-fn not_offered() -> Reply {
+pub(super) fn not_offered() -> Reply {
     Reply::new(555, "5.5.4", "Parameter not supported")
 }

@@ -22,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::{
+    auth::Peer,
     reply::Reply,
     session::{Service, Session},
 };
 use crate::{
-    config::{SessionLimits, SmtpConfig},
-    ingress::Door,
+    config::{Listener, SmtpConfig},
+    ingress::{Door, login::Logins},
     telemetry::{Ingress, Metrics, Refused},
 };
 
@@ -38,11 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bound listeners that nobody is served on yet.
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    hostname: String,
-    max_recipients: usize,
-    max_connections: usize,
-    limits: SessionLimits,
+    listeners: Vec<(TcpListener, Listener)>,
+    config: SmtpConfig,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,42 +57,39 @@ impl Server {
         for listener in &config.listeners {
             let address = listener.address;
             let bound = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
-            listeners.push(bound);
+            listeners.push((bound, listener.clone()));
         }
-        Ok(Self {
-            listeners,
-            hostname: config.hostname.clone(),
-            max_recipients: config.max_recipients,
-            max_connections: config.max_connections,
-            limits: config.session,
-        })
+        Ok(Self { listeners, config: config.clone() })
     }
 
     /// Where the listeners are: with the port that the system chose, where the configuration has 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect()
     }
 
     /// Serves until `shutdown` is cancelled and the sessions have ended, which takes 10 seconds at most: a client between
     /// transactions is told to come again, one in DATA may finish. A message whose client is cut off was not
     /// acknowledged.
-    pub async fn serve(self, door: Door, metrics: Metrics, shutdown: CancellationToken) {
+    pub async fn serve(self, door: Door, logins: Logins, metrics: Metrics, shutdown: CancellationToken) {
         let gauge = metrics.smtp_connections().clone();
-        let Self { listeners, hostname, max_recipients, max_connections, limits } = self;
+        let Self { listeners, config } = self;
         let service = Arc::new(Service {
-            hostname,
-            max_recipients,
-            limits,
+            hostname: config.hostname.clone(),
+            max_recipients: config.max_recipients,
+            limits: config.session,
             door,
+            logins,
             metrics,
             shutdown,
             sessions: AtomicU64::new(0),
         });
-        let slots = Arc::new(Semaphore::new(max_connections));
+        let slots = Arc::new(Semaphore::new(config.max_connections));
+        let config = Arc::new(config);
         let mut acceptors = JoinSet::new();
-        for listener in listeners {
-            let acceptor =
-                Acceptor { listener, service: service.clone(), slots: slots.clone(), gauge: gauge.clone() };
+        for (listener, Listener { trusted, .. }) in listeners {
+            let (service, config) = (service.clone(), config.clone());
+            let (slots, gauge) = (slots.clone(), gauge.clone());
+            let acceptor = Acceptor { listener, trusted, config, service, slots, gauge };
             acceptors.spawn(acceptor.run());
         }
         while let Some(ended) = acceptors.join_next().await {
@@ -107,6 +102,9 @@ impl Server {
 
 struct Acceptor {
     listener: TcpListener,
+    /// Its clients may log in without encryption.
+    trusted: bool,
+    config: Arc<SmtpConfig>,
     service: Arc<Service>,
     slots: Arc<Semaphore>,
     gauge: IntGauge,
@@ -155,7 +153,8 @@ impl Acceptor {
             debug!(%error, "cannot set TCP_NODELAY");
         }
         let connection = Connection::new(slot, &self.gauge);
-        let session = Session::new(stream, address, self.service.clone());
+        let client = Peer::new(address, self.trusted || self.config.trusts(address));
+        let session = Session::new(stream, client, self.service.clone());
         let number = self.service.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let span = info_span!("smtp", session = number, peer = %address);
         let talk = async move {

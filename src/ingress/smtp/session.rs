@@ -5,7 +5,6 @@
 
 use std::{
     io,
-    net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
 };
 
@@ -17,15 +16,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::{
+    auth::Peer,
     command::{self, Command, Hello, Misunderstood, Then},
     content::{self, Incoming},
+    exchange,
     path::{self, Mail},
     reply::Reply,
     wire::{Heard, Wire},
 };
 use crate::{
     config::SessionLimits,
-    ingress::{Client, Door, Grant, Origin, Refusal},
+    ingress::{
+        Client, Door, Grant, Origin, Refusal,
+        login::{Login, Logins},
+    },
     message::{Envelope, MailParameters, MailboxAddress, Recipient},
     telemetry::{Ingress, Metrics, Refused},
 };
@@ -36,6 +40,7 @@ pub(super) struct Service {
     pub(super) max_recipients: usize,
     pub(super) limits: SessionLimits,
     pub(super) door: Door,
+    pub(super) logins: Logins,
     pub(super) metrics: Metrics,
     pub(super) shutdown: CancellationToken,
     /// Sessions so far: each is known by its number in the logs.
@@ -45,7 +50,9 @@ pub(super) struct Service {
 pub(super) struct Session<S> {
     pub(super) wire: Wire<S>,
     pub(super) service: Arc<Service>,
-    pub(super) peer: IpAddr,
+    pub(super) peer: Peer,
+    /// Who has logged in, until the end of the session.
+    pub(super) login: Option<Login>,
     greeted: Option<Greeted>,
     /// A message of which more chunks are to come.
     pub(super) incoming: Option<Box<Incoming>>,
@@ -79,17 +86,18 @@ pub(super) struct Accepted {
 }
 
 /// What follows a reply.
-enum Next {
+pub(super) enum Next {
     Listen,
     Close,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    pub(super) fn new(stream: S, peer: IpAddr, service: Arc<Service>) -> Self {
+    pub(super) fn new(stream: S, peer: Peer, service: Arc<Service>) -> Self {
         Self {
             wire: Wire::new(stream),
             service,
             peer,
+            login: None,
             greeted: None,
             incoming: None,
             since: Instant::now(),
@@ -110,13 +118,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Heard::Line(len) => {
                     let line = self.wire.line(len);
                     let heard = (command::verb(line), Command::parse(line));
-                    self.wire.consume(len);
+                    self.wire.wipe(len);
                     heard
                 }
                 Heard::TooLong => ("other", Err(Reply::new(500, "5.5.2", "Line too long").into())),
                 Heard::Nothing => return self.hang_up(timed_out()).await,
                 Heard::Shutdown => {
-                    return self.hang_up(Reply::new(421, "4.3.2", "Shutting down, closing")).await;
+                    return self.hang_up(shutting_down()).await;
                 }
             };
             if let Next::Close = self.answer(verb, command).await? {
@@ -148,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     None => (timed_out(), Next::Close),
                 }
             }
+            Ok(Command::Auth(begin)) => Box::pin(self.auth(begin)).await?,
             Ok(Command::Quit) => (Reply::new(221, "2.0.0", "Bye"), Next::Close),
             // Postfix asks so whether a connection is good for another message, and puts the message off for minutes if
             // that one is refused. So it learns here to open another.
@@ -194,10 +203,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             .then_some("Connected too long")
     }
 
-    /// Any command but DATA and QUIT.
+    /// Any command but DATA, BDAT, AUTH and QUIT.
     fn carry_out(&mut self, command: Command) -> Reply {
         match command {
             Command::Hello(hello) => self.hello(hello),
+            Command::Mail(Mail { auth: true, .. }) if !self.offers_auth() => path::not_offered(),
             Command::Mail(mail) => self.mail(mail),
             Command::Rcpt(recipient) => self.rcpt(recipient),
             Command::Rset => {
@@ -207,7 +217,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Noop => Reply::new(250, "2.0.0", "Ok"),
             Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send some mail"),
             Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT"),
-            Command::Data | Command::Bdat { .. } | Command::Quit => out_of_order("Not now"),
+            Command::Data | Command::Bdat { .. } | Command::Auth(_) | Command::Quit => {
+                out_of_order("Not now")
+            }
         }
     }
 
@@ -215,9 +227,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Service { hostname, door, limits, max_recipients, .. } = &*self.service;
         let reply = if hello.extended {
             let (size, messages) = (door.max_message().0, limits.max_messages);
+            let auth = if self.offers_auth() { format!("{}\n", exchange::OFFER) } else { String::new() };
             format!(
                 "{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES\nCHUNKING\nDSN\n\
-                 LIMITS MAILMAX={messages} RCPTMAX={max_recipients}"
+                 {auth}LIMITS MAILMAX={messages} RCPTMAX={max_recipients}"
             )
         } else {
             hostname.clone()
@@ -229,8 +242,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn mail(&mut self, mail: Mail) -> Reply {
-        let Mail { sender, size, parameters } = mail;
+        let Mail { sender, size, parameters, .. } = mail;
         let has_sent_enough = self.has_sent_enough();
+        let admitted = self.admit(sender.as_ref(), size);
         let Some(greeted) = &mut self.greeted else { return out_of_order("Say EHLO or HELO first") };
         if greeted.transaction.is_some() || self.incoming.is_some() {
             return out_of_order("A message has begun already");
@@ -238,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if has_sent_enough {
             return Reply::new(452, "4.5.3", "Too many messages on this connection, open another");
         }
-        match self.service.door.admit_client(self.peer, sender.as_ref(), size) {
+        match admitted {
             Ok(grant) => {
                 let recipients = Vec::new();
                 greeted.transaction =
@@ -276,7 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Err(out_of_order("This message comes in chunks"));
         }
         let by = self.service.hostname.clone();
-        let address = self.peer;
+        let (Peer { address, encrypted, .. }, authenticated) = (self.peer, self.login.is_some());
         let Some(Greeted { hello, transaction }) = &mut self.greeted else {
             return Err(out_of_order("Say EHLO or HELO first"));
         };
@@ -295,7 +309,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Transaction { grant, sender, parameters, recipients, .. } = begun;
         let envelope =
             Envelope::with_parameters(sender, parameters, recipients).map_err(|_| no_recipient())?;
-        let client = Client { helo: hello.name.clone(), address, extended: hello.extended };
+        let client =
+            Client { helo: hello.name.clone(), address, extended: hello.extended, encrypted, authenticated };
         Ok(Accepted { grant, envelope, origin: Origin { client: Some(client), by } })
     }
 
@@ -313,6 +328,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Reply::from(refusal)
     }
 
+    /// EHLO rather than HELO, or nothing.
+    pub(super) fn said_ehlo(&self) -> bool {
+        self.greeted.as_ref().is_some_and(|greeted| greeted.hello.extended)
+    }
+
+    pub(super) fn has_transaction(&self) -> bool {
+        self.greeted.as_ref().is_some_and(|greeted| greeted.transaction.is_some())
+    }
+
     fn transaction(&mut self) -> Option<&mut Transaction> {
         self.greeted.as_mut()?.transaction.as_mut()
     }
@@ -324,7 +348,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    async fn reply(&mut self, verb: &'static str, reply: &Reply) -> io::Result<()> {
+    pub(super) async fn reply(&mut self, verb: &'static str, reply: &Reply) -> io::Result<()> {
         self.service.metrics.smtp_command(verb, reply.code);
         self.wire.reply(reply).await
     }
@@ -335,10 +359,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-fn out_of_order(text: &'static str) -> Reply {
+pub(super) fn out_of_order(text: &'static str) -> Reply {
     Reply::new(503, "5.5.1", text)
 }
 
-fn timed_out() -> Reply {
+pub(super) fn shutting_down() -> Reply {
+    Reply::new(421, "4.3.2", "Shutting down, closing")
+}
+
+pub(super) fn timed_out() -> Reply {
     Reply::new(421, "4.4.2", "Timeout, closing")
 }

@@ -12,11 +12,14 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroize;
 
 use super::reply::Reply;
 
 /// Octets of a command line, its end included. RFC 5321 section 4.5.3.1.4 asks for 512, and each extension for more.
 pub(super) const MAX_LINE: usize = 2048;
+/// Octets of a line of an AUTH exchange, and of an AUTH command: RFC 4954 section 4.
+pub(super) const MAX_AUTH_LINE: usize = 12288;
 /// RFC 5321 section 4.5.3.2.5: between two parts of the content.
 const CONTENT_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 /// For content that nobody wants.
@@ -46,7 +49,7 @@ pub(super) struct Wire<S> {
 pub(super) enum Heard {
     /// It sent a line of so many octets: see [`Wire::line`].
     Line(usize),
-    /// It sent a line longer than [`MAX_LINE`], which was thrown away up to its end.
+    /// It sent a line longer than it may be, which was thrown away up to its end.
     TooLong,
     /// It said nothing for too long.
     Nothing,
@@ -65,21 +68,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         deadline: Instant,
         shutdown: &CancellationToken,
     ) -> io::Result<Heard> {
+        self.hear(deadline, shutdown, MAX_LINE).await
+    }
+
+    /// Waits for the client's next line of an AUTH exchange, as [`Wire::command`] does.
+    pub(super) async fn response(
+        &mut self,
+        deadline: Instant,
+        shutdown: &CancellationToken,
+    ) -> io::Result<Heard> {
+        self.hear(deadline, shutdown, MAX_AUTH_LINE).await
+    }
+
+    async fn hear(
+        &mut self,
+        deadline: Instant,
+        shutdown: &CancellationToken,
+        max_line: usize,
+    ) -> io::Result<Heard> {
         let mut too_long = false;
         loop {
             if shutdown.is_cancelled() {
                 return Ok(Heard::Shutdown);
             }
+            let max_line = if begins_with_auth(&self.input) { MAX_AUTH_LINE } else { max_line };
             match memchr::memchr(b'\n', &self.input[self.scanned..]) {
                 Some(found) => {
                     let line = self.scanned + found + 1;
-                    if !too_long && line <= MAX_LINE {
+                    if !too_long && line <= max_line {
                         return Ok(Heard::Line(line));
                     }
                     self.consume(line);
                     return Ok(Heard::TooLong);
                 }
-                None if too_long || self.input.len() >= MAX_LINE => {
+                None if too_long || self.input.len() >= max_line => {
                     too_long = true;
                     self.consume(self.input.len());
                 }
@@ -107,6 +129,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn consume(&mut self, octets: usize) {
         self.input.advance(octets);
         self.scanned = 0;
+    }
+
+    /// As [`Wire::consume`], for a line that may hold a password.
+    pub(super) fn wipe(&mut self, octets: usize) {
+        self.input[..octets].zeroize();
+        self.consume(octets);
     }
 
     /// Throws away the next octets, which are no commands. `false`: the client stalls.
@@ -186,4 +214,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.input.reserve(wanted);
         }
     }
+}
+
+fn begins_with_auth(line: &[u8]) -> bool {
+    line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"AUTH "))
 }

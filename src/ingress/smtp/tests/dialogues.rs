@@ -196,7 +196,7 @@ async fn the_null_sender_needs_one_tenant() {
 #[tokio::test]
 async fn the_door_refuses_at_mail() {
     let house = House::with_max_queued(0);
-    let stranger = "192.0.2.1".parse().unwrap();
+    let stranger: IpAddr = "192.0.2.1".parse().unwrap();
     let (mut client, _) = connect_through(1024, stranger, service(&house));
     // Greeted, so that its administrator sees what is wrong.
     client.hello().await;

@@ -6,7 +6,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::*;
 use crate::{
-    config::{ByteSize, Listener, SessionLimits, SmtpConfig},
+    config::{ByteSize, Listener, LockoutConfig, SessionLimits, SmtpConfig},
     ingress::{
         smtp::Server,
         testing::{House, MAX_MESSAGE},
@@ -20,7 +20,7 @@ struct Running {
 }
 
 fn config(max_connections: usize) -> SmtpConfig {
-    let any = Listener { address: "127.0.0.1:0".parse().unwrap() };
+    let any = Listener { address: "127.0.0.1:0".parse().unwrap(), trusted: false };
     SmtpConfig {
         listeners: vec![any.clone(), any],
         hostname: "relay.example".into(),
@@ -28,6 +28,8 @@ fn config(max_connections: usize) -> SmtpConfig {
         max_recipients: MAX_RECIPIENTS,
         max_connections,
         session: SessionLimits::default(),
+        trusted_networks: Vec::new(),
+        lockout: LockoutConfig::default(),
     }
 }
 
@@ -35,7 +37,12 @@ async fn serve(house: &House, max_connections: usize) -> Running {
     let server = Server::bind(&config(max_connections)).await.unwrap();
     let addresses = server.addresses();
     let shutdown = CancellationToken::new();
-    let served = tokio::spawn(server.serve(house.door.clone(), house.metrics.clone(), shutdown.clone()));
+    let served = tokio::spawn(server.serve(
+        house.door.clone(),
+        house.logins(LockoutConfig::default()),
+        house.metrics.clone(),
+        shutdown.clone(),
+    ));
     Running { addresses, shutdown, served }
 }
 
@@ -62,7 +69,7 @@ async fn every_listener_serves() {
 async fn an_address_in_use_is_named() {
     let server = Server::bind(&config(10)).await.unwrap();
     let taken = server.addresses()[0];
-    let config = SmtpConfig { listeners: vec![Listener { address: taken }], ..config(10) };
+    let config = SmtpConfig { listeners: vec![Listener { address: taken, trusted: false }], ..config(10) };
     let error = Server::bind(&config).await.err().unwrap();
     assert_eq!(error.address, taken);
     assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")));

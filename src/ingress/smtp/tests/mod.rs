@@ -1,5 +1,6 @@
 //! Scripted dialogues.
 
+mod auth;
 mod dialogues;
 mod extensions;
 mod hostile;
@@ -19,8 +20,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Service, Session};
-use crate::{config::SessionLimits, ingress::testing::House};
+use super::{
+    auth::Peer,
+    session::{Service, Session},
+};
+use crate::{
+    config::{LockoutConfig, SessionLimits},
+    ingress::testing::House,
+};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER: &str = "From: a@contoso.example\r\n\r\n";
@@ -113,6 +120,7 @@ fn limited(house: &House, limits: SessionLimits) -> Arc<Service> {
         max_recipients: MAX_RECIPIENTS,
         limits,
         door: house.door.clone(),
+        logins: house.logins(LockoutConfig::default()),
         metrics: house.metrics.clone(),
         shutdown: CancellationToken::new(),
         sessions: AtomicU64::new(0),
@@ -122,11 +130,11 @@ fn limited(house: &House, limits: SessionLimits) -> Arc<Service> {
 /// A session at the other end of a pipe that holds `pipe` octets each way.
 fn connect_through(
     pipe: usize,
-    peer: IpAddr,
+    peer: impl Into<Peer>,
     service: Arc<Service>,
 ) -> (Client<DuplexStream>, JoinHandle<std::io::Result<()>>) {
     let (near, far) = duplex(pipe);
-    let session = tokio::spawn(Session::new(far, peer, service).run());
+    let session = tokio::spawn(Session::new(far, peer.into(), service).run());
     (Client::new(near), session)
 }
 
@@ -136,4 +144,10 @@ fn connect_limited(house: &House, limits: SessionLimits) -> Client<DuplexStream>
 
 fn connect(house: &House) -> Client<DuplexStream> {
     connect_through(64 * 1024, LOOPBACK, service(house)).0
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        Self::new(address, false)
+    }
 }

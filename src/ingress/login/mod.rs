@@ -1,0 +1,184 @@
+//! Logins: whose name and password are these?
+//!
+//! # Contract
+//!
+//! * An answer is yes only for a password that the configured hash of that user is of.
+//! * Wrong name and wrong password get the same answer after the same work.
+//! * Hashes are computed where they may block, a few at a time: a flood of logins takes up neither all processors nor the
+//!   memory, and not the tasks of other clients. Whoever has to wait too long for that is told to come again.
+//! * A login that was right is known for five minutes, so that a busy client does not cost a hash each time.
+//! * Who fails often waits longer, and is then locked out for a time: see [`lockout`]. Memory is bounded, and nothing outlives
+//!   the process.
+//! * Passwords are kept nowhere; names are logged, passwords and hashes never are.
+//!
+//! Called by the SMTP server at AUTH. Knows no SMTP.
+
+mod directory;
+mod known;
+mod lockout;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{LockoutConfig, Tenant, TenantName, UserName},
+    telemetry::{LoginResult, Metrics},
+};
+use directory::Directory;
+use known::KnownLogins;
+use lockout::{Client, Lockout};
+
+/// How long a login waits for its turn to be checked.
+const LONGEST_TURN: Duration = Duration::from_secs(30);
+
+/// Who logs in, by what it says.
+pub struct Credentials {
+    /// `NAME@TENANT`, or `NAME`; anything at all.
+    pub name: String,
+    /// Octets, since old devices have encodings of their own.
+    pub password: Zeroizing<Vec<u8>>,
+}
+
+/// Who has logged in.
+#[derive(Debug, Clone)]
+pub struct Login {
+    pub tenant: Arc<Tenant>,
+    pub user: UserName,
+}
+
+/// Why nobody has.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// There is no such user, or it has another password. The client is to be told so after this time.
+    Wrong(Duration),
+    /// After too many failures nothing is looked at, for a time.
+    Locked,
+    /// Too many log in at this moment.
+    Busy,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Logins(Arc<Inner>);
+
+struct Inner {
+    directory: Directory,
+    known: KnownLogins,
+    lockout: Lockout,
+    turns: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+impl Logins {
+    pub fn new(
+        tenants: &BTreeMap<TenantName, Arc<Tenant>>,
+        lockout: LockoutConfig,
+        metrics: Metrics,
+    ) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self(Arc::new(Inner {
+            directory: Directory::new(tenants),
+            known: KnownLogins::new(),
+            lockout: Lockout::new(lockout),
+            turns: Arc::new(Semaphore::new((processors / 2).max(1))),
+            metrics,
+        }))
+    }
+
+    /// Whether there is anybody who could log in.
+    pub fn exist(&self) -> bool {
+        !self.0.directory.is_empty()
+    }
+
+    /// Looks whether `credentials` are right, for a client at `address`.
+    pub async fn log_in(&self, credentials: Credentials, address: IpAddr) -> Result<Login, Denied> {
+        let Credentials { name, password } = credentials;
+        let inner = &self.0;
+        let user = inner.directory.find(&name);
+        // Names of nobody are counted as names of users are, so that the answers do not tell them apart.
+        let full_name = user.map_or_else(|| name.to_lowercase(), |user| user.full_name());
+        let shown = shown(&name);
+        let client = inner.lockout.client(address, &full_name);
+        let at_home = user.is_some_and(|user| user.tenant.trusts(address));
+        let deny = |result: LoginResult, denied: Denied| {
+            inner.metrics.login(result);
+            info!(user = %shown, result = result.as_str(), "login failed");
+            Err(denied)
+        };
+        if inner.lockout.is_locked(&client, at_home, Instant::now()) {
+            return deny(LoginResult::Locked, Denied::Locked);
+        }
+        if let Some(user) = user
+            && inner.known.has(&user.full_name(), &password, &user.hash, Instant::now())
+        {
+            inner.lockout.succeeded(&client, Instant::now());
+            inner.metrics.login(LoginResult::Cached);
+            info!(user = %user.name, tenant = %user.tenant.name, "logged in");
+            return Ok(user.login());
+        }
+
+        let turn = timeout(LONGEST_TURN, inner.turns.clone().acquire_owned());
+        let Ok(Ok(turn)) = turn.await else { return deny(LoginResult::Busy, Denied::Busy) };
+        // Those before may have failed often enough meanwhile.
+        if inner.lockout.is_locked(&client, at_home, Instant::now()) {
+            return deny(LoginResult::Locked, Denied::Locked);
+        }
+        // Without any user there is no decoy, and nobody asks.
+        let hash = user.map(|user| user.hash.clone()).or_else(|| inner.directory.decoy());
+        let checked = spawn_blocking(move || {
+            let matches = hash.is_some_and(|hash| hash.matches(&password));
+            // The turn is given back with the result: to the next one when this one is counted, and if nobody waits for
+            // the result any more, when it is there.
+            (matches, password, turn)
+        });
+        let (matches, password, _turn) = match checked.await {
+            Ok(checked) => checked,
+            Err(error) => {
+                error!(%error, "a password could not be checked");
+                return deny(LoginResult::Busy, Denied::Busy);
+            }
+        };
+        let now = Instant::now();
+        match user.filter(|_| matches) {
+            Some(user) => {
+                inner.known.add(&user.full_name(), &password, &user.hash, now);
+                inner.lockout.succeeded(&client, now);
+                inner.metrics.login(LoginResult::Ok);
+                info!(user = %user.name, tenant = %user.tenant.name, "logged in");
+                Ok(user.login())
+            }
+            None => {
+                let wait = self.failed(&client, at_home, &shown, now);
+                let result = if user.is_some() { LoginResult::Wrong } else { LoginResult::Unknown };
+                deny(result, Denied::Wrong(wait))
+            }
+        }
+    }
+
+    /// Counts a failure. Answers how long the client is to wait for its answer.
+    fn failed(&self, client: &Client, at_home: bool, name: &str, now: Instant) -> Duration {
+        let failed = self.0.lockout.failed(client, at_home, now);
+        if failed.address_locked {
+            warn!("too many failed logins from this address, locked out");
+        }
+        if failed.name_locked {
+            warn!(user = %name, "too many failed logins with this name, locked out for addresses that are not known");
+        }
+        failed.wait
+    }
+}
+
+/// A name as it may stand in the log.
+fn shown(name: &str) -> String {
+    const LONGEST: usize = 128;
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).take(LONGEST).collect()
+}

@@ -1,0 +1,104 @@
+//! What the parts do together.
+
+use std::{net::Ipv4Addr, num::NonZeroU32};
+
+use super::*;
+use crate::ingress::testing::House;
+
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+fn stranger(n: u8) -> IpAddr {
+    Ipv4Addr::new(198, 51, 100, n).into()
+}
+
+fn house() -> House {
+    House::with_users(&[("scanner", "contoso", "s3cret")])
+}
+
+fn three_failures() -> LockoutConfig {
+    LockoutConfig { failures: NonZeroU32::new(3), ..LockoutConfig::default() }
+}
+
+async fn log_in(logins: &Logins, name: &str, password: &str, address: IpAddr) -> Result<Login, Denied> {
+    let password = Zeroizing::new(password.as_bytes().to_vec());
+    logins.log_in(Credentials { name: name.into(), password }, address).await
+}
+
+fn count(house: &House, result: LoginResult) -> f64 {
+    house.metric(&format!("logins_total{{result=\"{}\"}}", result.as_str()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_client_costs_a_hash_now_and_then() {
+    let house = house();
+    let logins = house.logins(three_failures());
+    for _ in 0..5 {
+        let login = log_in(&logins, "scanner", "s3cret", OWN).await.unwrap();
+        assert_eq!((login.user.as_str(), login.tenant.name.as_str()), ("scanner", "contoso"));
+    }
+    assert_eq!([count(&house, LoginResult::Ok), count(&house, LoginResult::Cached)], [1.0, 4.0]);
+    tokio::time::advance(Duration::from_secs(5 * 60)).await;
+    log_in(&logins, "scanner", "s3cret", OWN).await.unwrap();
+    assert_eq!(count(&house, LoginResult::Ok), 2.0);
+    // That it is known helps no other password.
+    assert!(matches!(log_in(&logins, "scanner", "s3cre", OWN).await, Err(Denied::Wrong(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_do_not_lock_a_printer_out() {
+    let house = house();
+    let logins = house.logins(three_failures());
+    log_in(&logins, "scanner", "s3cret", OWN).await.unwrap();
+    for n in 0..3 {
+        assert!(matches!(
+            log_in(&logins, "scanner@contoso", "guess", stranger(n)).await,
+            Err(Denied::Wrong(_))
+        ));
+    }
+    assert_eq!(log_in(&logins, "scanner", "s3cret", stranger(99)).await.unwrap_err(), Denied::Locked);
+    log_in(&logins, "scanner", "s3cret", OWN).await.unwrap();
+    // Loopback is in a network of contoso.
+    log_in(&logins, "scanner", "s3cret", Ipv4Addr::LOCALHOST.into()).await.unwrap();
+    tokio::time::advance(Duration::from_secs(15 * 60)).await;
+    log_in(&logins, "scanner", "s3cret", stranger(99)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_nobody_are_answered_as_those_of_users() {
+    let house = house();
+    let logins = house.logins(three_failures());
+    for (name, first) in [("scanner", 0), ("nobody", 10)] {
+        for n in first..first + 3 {
+            let denied = log_in(&logins, name, "guess", stranger(n)).await.unwrap_err();
+            assert!(matches!(denied, Denied::Wrong(_)), "{name}: {denied:?}");
+        }
+        assert_eq!(log_in(&logins, name, "guess", stranger(99)).await.unwrap_err(), Denied::Locked);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_from_one_address_costs_few_hashes() {
+    let house = house();
+    let logins = house.logins(three_failures());
+    let flood = (0..200).map(|_| log_in(&logins, "scanner", "guess", OWN));
+    futures_util::future::join_all(flood).await;
+    let turns = (std::thread::available_parallelism().unwrap().get() / 2).max(1) as f64;
+    let hashed = count(&house, LoginResult::Wrong);
+    // Whoever has a turn when the lock falls is looked at yet.
+    assert!((3.0..3.0 + turns).contains(&hashed), "{hashed}");
+    assert_eq!(count(&house, LoginResult::Locked), 200.0 - hashed);
+}
+
+#[tokio::test]
+async fn without_users_nobody_logs_in() {
+    let house = House::new();
+    let logins = house.logins(three_failures());
+    assert!(!logins.exist());
+    assert!(matches!(log_in(&logins, "scanner", "", OWN).await, Err(Denied::Wrong(_))));
+}
+
+#[test]
+fn a_name_in_the_log_is_one_short_line() {
+    assert_eq!(shown("a\r\nb\u{1b}"), "a??b?");
+    assert_eq!(shown(&"x".repeat(1000)).len(), 128);
+}

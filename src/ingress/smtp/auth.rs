@@ -1,0 +1,149 @@
+//! AUTH in a session (RFC 4954): when it is offered, the exchange over the wire, and what a login changes at MAIL.
+
+use std::{io, net::IpAddr};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep},
+};
+
+use super::{
+    exchange::{Begin, Progress},
+    reply::Reply,
+    session::{Next, Session, out_of_order, shutting_down, timed_out},
+    wire::Heard,
+};
+use crate::{
+    ingress::{
+        Grant, Refusal,
+        login::{Credentials, Denied},
+    },
+    message::MailboxAddress,
+    telemetry::Refused,
+};
+
+/// Who is at the other end, and what carries the conversation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    /// The connection is encrypted: set by whoever has made it so.
+    pub(super) encrypted: bool,
+    /// The listener or the client's network is trusted to carry a password in clear.
+    pub(super) trusted: bool,
+}
+
+/// Whether a session takes logins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offer {
+    Yes,
+    /// There is nobody who could log in.
+    NoUsers,
+    /// The password would travel in clear.
+    InClear,
+}
+
+impl Peer {
+    pub(super) fn new(address: IpAddr, trusted: bool) -> Self {
+        Self { address, encrypted: false, trusted }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Whether EHLO announces AUTH.
+    pub(super) fn offers_auth(&self) -> bool {
+        self.auth_offer() == Offer::Yes
+    }
+
+    fn auth_offer(&self) -> Offer {
+        match () {
+            () if !self.service.logins.exist() => Offer::NoUsers,
+            () if self.peer.encrypted || self.peer.trusted => Offer::Yes,
+            () => Offer::InClear,
+        }
+    }
+
+    pub(super) async fn auth(&mut self, begin: Begin) -> io::Result<(Reply, Next)> {
+        if let Err(reply) = self.may_authenticate() {
+            return Ok((reply, Next::Listen));
+        }
+        let mut progress = begin.start();
+        loop {
+            match progress {
+                Ok(Progress::Done(credentials)) => return Ok(self.log_in(credentials).await),
+                Err(broken) => return Ok((broken.reply(), Next::Listen)),
+                Ok(Progress::Ask(exchange, prompt)) => {
+                    self.reply("auth", &Reply::plain(334, prompt)).await?;
+                    let shutdown = self.service.shutdown.clone();
+                    let deadline = Instant::now() + self.service.limits.idle_timeout;
+                    progress = match self.wire.response(deadline, &shutdown).await? {
+                        Heard::Line(len) => {
+                            let progress = exchange.answer(self.wire.line(len));
+                            self.wire.wipe(len);
+                            progress
+                        }
+                        Heard::TooLong => {
+                            let reply = Reply::new(500, "5.5.6", "Authentication exchange line is too long");
+                            return Ok((reply, Next::Listen));
+                        }
+                        Heard::Nothing => return Ok((timed_out(), Next::Close)),
+                        Heard::Shutdown => return Ok((shutting_down(), Next::Close)),
+                    };
+                }
+            }
+        }
+    }
+
+    fn may_authenticate(&self) -> Result<(), Reply> {
+        match self.auth_offer() {
+            Offer::Yes => {}
+            Offer::NoUsers => return Err(Reply::new(502, "5.5.1", "Command not implemented")),
+            Offer::InClear => return Err(Reply::new(538, "5.7.11", "Encryption required")),
+        }
+        if !self.said_ehlo() {
+            return Err(out_of_order("Say EHLO first"));
+        }
+        if self.login.is_some() {
+            return Err(out_of_order("You are logged in already"));
+        }
+        // RFC 4954 section 4.
+        if self.has_transaction() {
+            return Err(out_of_order("Not during a message"));
+        }
+        Ok(())
+    }
+
+    async fn log_in(&mut self, credentials: Credentials) -> (Reply, Next) {
+        match self.service.logins.log_in(credentials, self.peer.address).await {
+            Ok(login) => {
+                self.login = Some(login);
+                (Reply::new(235, "2.7.0", "Authentication successful"), Next::Listen)
+            }
+            Err(Denied::Wrong(wait)) => {
+                // In this client's task: it delays nobody else.
+                let shutdown = self.service.shutdown.clone();
+                if shutdown.run_until_cancelled(sleep(wait)).await.is_none() {
+                    return (shutting_down(), Next::Close);
+                }
+                (Reply::new(535, "5.7.8", "Authentication credentials invalid"), Next::Listen)
+            }
+            Err(Denied::Locked) => {
+                (Reply::new(421, "4.7.0", "Too many failed logins, try again later"), Next::Close)
+            }
+            Err(Denied::Busy) => {
+                (Reply::new(454, "4.7.0", "Temporary authentication failure, try again later"), Next::Listen)
+            }
+        }
+    }
+
+    /// The door's answer to MAIL.
+    pub(super) fn admit(&self, sender: Option<&MailboxAddress>, size: Option<u64>) -> Result<Grant, Refusal> {
+        let door = &self.service.door;
+        match &self.login {
+            Some(login) => door.admit_user(&login.tenant, sender, size),
+            None if self.offers_auth() && !door.is_neighbour(self.peer.address) => {
+                Err(Refusal::new(530, "5.7.0", "Authentication required", Refused::NoLogin))
+            }
+            None => door.admit_client(self.peer.address, sender, size),
+        }
+    }
+}
