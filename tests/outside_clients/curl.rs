@@ -73,33 +73,37 @@ fn curl_writes_to_an_address_that_is_not_ascii() {
 }
 
 #[test]
+fn curl_logs_in() {
+    logs_in(&lab_with_login_in_clear(), "smtp", &[]);
+}
+
+#[test]
 fn curl_encrypts_and_logs_in() {
-    let in_clear = lab_with_login_in_clear();
-    let started = lab_with_tls("starttls", with_user);
+    logs_in(&lab_with_tls("starttls", with_user), "smtp", &["--ssl-reqd"]);
     let implicit = lab_with_tls("implicit", with_user);
-    let content = message(FROM, TO, "login");
-    for (lab, scheme, encryption) in
-        [(&in_clear, "smtp", &[][..]), (&started, "smtp", &["--ssl-reqd"]), (&implicit, "smtps", &[])]
-    {
-        let trusted = authority(lab).display().to_string();
-        let send = |password: &str, options: &[&str]| {
-            let user = format!("{USER}:{password}");
-            let usual = ["--cacert", &*trusted, "--mail-rcpt", TO, "--user", &user];
-            curl(lab, scheme, &[encryption, &usual, options].concat(), &content)
-        };
-        let refused = send("wrong", &[]);
-        // CURLE_LOGIN_DENIED
-        assert_eq!(refused.status.code(), Some(67), "{}", shown(&refused));
-        for mechanism in ["AUTH=PLAIN", "AUTH=LOGIN"] {
-            assert_success(&send(PASSWORD, &["--login-options", mechanism]));
-        }
-        // The initial response in the line of the command.
-        assert_success(&send(PASSWORD, &["--sasl-ir"]));
-        for delivered in lab.wait_for(3) {
-            assert!(delivered.as_sent() == content, "{}", delivered.text());
-        }
-    }
+    logs_in(&implicit, "smtps", &[]);
     // CURLE_PEER_FAILED_VERIFICATION: whoever does not know the authority does not send.
-    let stranger = curl(&implicit, "smtps", &["--mail-rcpt", TO], &content);
+    let stranger = curl(&implicit, "smtps", &["--mail-rcpt", TO], &message(FROM, TO, "stranger"));
     assert_eq!(stranger.status.code(), Some(60), "{}", shown(&stranger));
+}
+
+fn logs_in(lab: &Lab, scheme: &str, encryption: &[&str]) {
+    let content = message(FROM, TO, "login");
+    let trusted = authority(lab).display().to_string();
+    let send = |password: &str, options: &[&str]| {
+        let user = format!("{USER}:{password}");
+        let usual = ["--cacert", &*trusted, "--mail-rcpt", TO, "--user", &user];
+        curl(lab, scheme, &[encryption, &usual, options].concat(), &content)
+    };
+    let refused = send("wrong", &[]);
+    // CURLE_LOGIN_DENIED
+    assert_eq!(refused.status.code(), Some(67), "{}", shown(&refused));
+    for mechanism in ["AUTH=PLAIN", "AUTH=LOGIN"] {
+        assert_success(&send(PASSWORD, &["--login-options", mechanism]));
+    }
+    // The initial response in the line of the command.
+    assert_success(&send(PASSWORD, &["--sasl-ir"]));
+    for delivered in lab.wait_for(3) {
+        assert!(delivered.as_sent() == content, "{}", delivered.text());
+    }
 }

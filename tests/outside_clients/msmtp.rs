@@ -76,36 +76,42 @@ fn msmtp_is_refused_with_a_foreign_sender() {
 }
 
 #[test]
+fn msmtp_logs_in() {
+    logs_in(&lab_with_login_in_clear(), &["--tls=off"]);
+}
+
+#[test]
 fn msmtp_encrypts_and_logs_in() {
-    let in_clear = lab_with_login_in_clear();
-    let started = lab_with_tls("starttls", with_user);
-    let implicit = lab_with_tls("implicit", with_user);
-    let (from, user) = (format!("--from={FROM}"), format!("--user={USER}"));
-    for (lab, tls) in [
-        (&in_clear, &["--tls=off"][..]),
-        (&started, &["--tls=on", "--tls-starttls=on"]),
-        (&implicit, &["--tls=on", "--tls-starttls=off"]),
-    ] {
-        let trust = format!("--tls-trust-file={}", authority(lab).display());
-        let trust = if tls.len() > 1 { &[&*trust][..] } else { &[] };
-        for mechanism in ["--auth=plain", "--auth=login"] {
-            let send = |password: &str, subject: &str| {
-                let password = format!("--passwordeval=echo '{password}'");
-                let mail = [&*from, &user, mechanism, &password, "--", TO];
-                msmtp(lab, &[tls, trust, &mail].concat(), &message(FROM, TO, subject))
-            };
-            let refused = send("wrong", "refused");
-            // EX_NOPERM
-            assert_eq!(refused.status.code(), Some(77), "{}", shown(&refused));
-            assert!(shown(&refused).contains("535 5.7.8"), "{}", shown(&refused));
-            assert_success(&send(PASSWORD, mechanism));
-        }
-        for delivered in lab.wait_for(2) {
-            assert!(delivered.as_sent() == message(FROM, TO, &delivered.subject), "{}", delivered.text());
-        }
+    for (tls, starttls) in [("starttls", "--tls-starttls=on"), ("implicit", "--tls-starttls=off")] {
+        let lab = lab_with_tls(tls, with_user);
+        let trust = format!("--tls-trust-file={}", authority(&lab).display());
+        logs_in(&lab, &["--tls=on", starttls, &trust]);
+        // Whoever does not know the authority does not send.
+        let from = format!("--from={FROM}");
+        let stranger = msmtp(&lab, &["--tls=on", starttls, &from, "--", TO], &message(FROM, TO, "stranger"));
+        assert!(
+            !stranger.status.success() && shown(&stranger).contains("certificate"),
+            "{}",
+            shown(&stranger)
+        );
     }
-    // Whoever does not know the authority does not send.
-    let stranger =
-        msmtp(&implicit, &["--tls=on", "--tls-starttls=off", &from, "--", TO], &message(FROM, TO, "x"));
-    assert!(!stranger.status.success() && shown(&stranger).contains("certificate"), "{}", shown(&stranger));
+}
+
+fn logs_in(lab: &Lab, encryption: &[&str]) {
+    let (from, user) = (format!("--from={FROM}"), format!("--user={USER}"));
+    for mechanism in ["--auth=plain", "--auth=login"] {
+        let send = |password: &str, subject: &str| {
+            let password = format!("--passwordeval=echo '{password}'");
+            let mail = [&*from, &user, mechanism, &password, "--", TO];
+            msmtp(lab, &[encryption, &mail].concat(), &message(FROM, TO, subject))
+        };
+        let refused = send("wrong", "refused");
+        // EX_NOPERM
+        assert_eq!(refused.status.code(), Some(77), "{}", shown(&refused));
+        assert!(shown(&refused).contains("535 5.7.8"), "{}", shown(&refused));
+        assert_success(&send(PASSWORD, mechanism));
+    }
+    for delivered in lab.wait_for(2) {
+        assert!(delivered.as_sent() == message(FROM, TO, &delivered.subject), "{}", delivered.text());
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
     FROM, TO, assert_success, eight_bit_message,
     harness::{Lab, Mail, Setup, message, run, run_with_input, wait_until},
     installed,
-    login::{PASSWORD, USER, authority, lab_with_tls, with_user},
+    login::{PASSWORD, USER, authority, lab_with_login_in_clear, lab_with_tls, with_user},
 };
 
 struct Postfix {
@@ -273,29 +273,38 @@ fn postfix_bounces_what_the_relay_refuses_for_good() {
 }
 
 #[test]
+fn postfix_logs_in() {
+    logs_in(&lab_with_login_in_clear(), "ESMTPA", "");
+}
+
+#[test]
 fn postfix_encrypts_and_logs_in() {
     for (tls, wrapper) in [("starttls", "no"), ("implicit", "yes")] {
         let lab = lab_with_tls(tls, with_user);
-        let password = format!("{} {USER}:{PASSWORD}", relayhost(&lab));
         let more = format!(
-            "smtp_tls_security_level = secure
-smtp_tls_secure_cert_match = localhost
-smtp_tls_CAfile = {}
-smtp_tls_wrappermode = {wrapper}
-smtp_sasl_auth_enable = yes
-smtp_sasl_security_options = noanonymous
-smtp_sasl_password_maps = texthash:FOLDER/config/passwords
-",
+            "smtp_tls_security_level = secure\nsmtp_tls_secure_cert_match = localhost\nsmtp_tls_CAfile = {}\n\
+             smtp_tls_wrappermode = {wrapper}\n",
             authority(&lab).display(),
         );
-        let postfix = Postfix::start(&lab, &more);
-        fs::write(postfix.path("config/passwords"), password).unwrap();
-        let content = message(FROM, TO, tls);
-        postfix.sendmail(&["-f", FROM, TO], &unix(&content));
-        postfix.wait_for_log("status=");
-        let delivered = lab.wait_for(1).remove(0);
-        let received = delivered.fields("Received").remove(0);
-        assert!(received.contains(" with ESMTPSA id "), "{received}");
-        assert!(delivered.text().ends_with(std::str::from_utf8(&content).unwrap()), "{}", delivered.text());
+        logs_in(&lab, "ESMTPSA", &more);
     }
+}
+
+fn logs_in(lab: &Lab, protocol: &str, encryption: &str) {
+    let passwords = lab.folder().join("passwords");
+    fs::write(&passwords, format!("{} {USER}:{PASSWORD}\n", relayhost(lab))).unwrap();
+    let more = format!(
+        "{encryption}smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\n\
+         smtp_sasl_password_maps = texthash:{}",
+        passwords.display(),
+    );
+    let postfix = Postfix::start(lab, &more);
+    let content = message(FROM, TO, "login");
+    postfix.sendmail(&["-f", FROM, TO], &unix(&content));
+    postfix.wait_for_log("status=");
+    postfix.wait_until_empty();
+    let delivered = lab.wait_for(1).remove(0);
+    let received = delivered.fields("Received").remove(0);
+    assert!(received.contains(&format!(" with {protocol} id ")), "{received}");
+    assert!(delivered.text().ends_with(std::str::from_utf8(&content).unwrap()), "{}", delivered.text());
 }
