@@ -14,6 +14,11 @@ pub struct ConfigPath {
 }
 
 impl ConfigPath {
+    /// For a command line that clap does not read.
+    pub(super) fn of(file: Option<PathBuf>) -> Self {
+        Self { file }
+    }
+
     /// `--config`, else the environment variable `M365_RELAY_CONFIG`, else `/etc/m365-relay/config.toml`.
     pub fn path(&self) -> PathBuf {
         self.or_from(env::var_os(VARIABLE))

@@ -5,6 +5,7 @@ pub mod config_path;
 mod descriptors;
 mod hash_password;
 mod sandbox;
+mod sendmail;
 mod serve;
 mod spool;
 mod stop;
@@ -12,6 +13,21 @@ mod stop;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// Runs the command of this process's command line, and answers the exit code.
+pub fn run() -> ExitCode {
+    // Programs that call sendmail write options that clap cannot read.
+    if let Some(code) = sendmail::by_command_line(std::env::args_os()) {
+        return code;
+    }
+    match Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("m365-relay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A mail relay that queues on disk and delivers through the senders' own Microsoft 365
 #[derive(Debug, Parser)]
@@ -28,6 +44,7 @@ enum Command {
     CheckConfig(check_config::Args),
     Spool(spool::Args),
     HashPassword(hash_password::Args),
+    Sendmail(sendmail::Args),
 }
 
 impl Cli {
@@ -39,6 +56,7 @@ impl Cli {
             Command::CheckConfig(args) => check_config::run(args),
             Command::Spool(args) => spool::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),
+            Command::Sendmail(args) => Ok(sendmail::run(args)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The files of a configuration: one main file, and tenants in `tenants.d/*.toml` beside it.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -10,7 +11,7 @@ use toml_span::Value;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, ConfigErrors, Problem, SpoolConfig,
+    Config, ConfigErrors, LocalSubmission, Problem, SpoolConfig,
     reader::{Findings, Source, TableReader},
     tenant_table::Tenants,
 };
@@ -45,20 +46,32 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
 
 /// Reads the main file and those beside it, main file first, then by name.
 pub(super) fn read_files(main: &Path) -> Result<Vec<ConfigFile>, ConfigErrors> {
+    let (beside, mut problems) = read_beside(main);
+    let mut files = Vec::new();
+    match ConfigFile::read(main.to_owned()) {
+        Ok(file) => files.push(file),
+        Err(problem) => problems.insert(0, problem),
+    }
+    files.extend(beside);
+    if problems.is_empty() { Ok(files) } else { Err(ConfigErrors::new(problems)) }
+}
+
+/// Reads the files beside the main one, as far as they can be read; and why some could not.
+pub(super) fn read_beside(main: &Path) -> (Vec<ConfigFile>, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut files = Vec::new();
     let folder = main.parent().unwrap_or(Path::new("")).join("tenants.d");
-    let beside = tenant_files(&folder).unwrap_or_else(|error| {
+    let paths = tenant_files(&folder).unwrap_or_else(|error| {
         problems.push(unreadable(&folder, &error));
         Vec::new()
     });
-    for path in std::iter::once(main.to_owned()).chain(beside) {
+    for path in paths {
         match ConfigFile::read(path) {
             Ok(file) => files.push(file),
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { Ok(files) } else { Err(ConfigErrors::new(problems)) }
+    (files, problems)
 }
 
 fn tenant_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -83,6 +96,32 @@ pub(super) fn read_spool(file: &ConfigFile, findings: &Findings) -> Option<Spool
     let concerns_spool = |key: &str| key.is_empty() || key == "spool" || key.starts_with("spool.");
     findings.errors.borrow_mut().retain(|problem| concerns_spool(&problem.key));
     spool
+}
+
+/// Reads what [`LocalSubmission`] needs. Mistakes elsewhere are let pass.
+pub(super) fn read_local_submission(
+    main: &ConfigFile,
+    beside: &[ConfigFile],
+    findings: &Findings,
+) -> Option<LocalSubmission> {
+    let base = main.path.parent().unwrap_or(Path::new(""));
+    let source = Source::new(&main.path, &main.text, base, main.world_readable, findings);
+    let value = source.parse()?;
+    let found = TableReader::root(&source, &value, |root| {
+        let tenants = LocalSubmission::read_tenants(root);
+        LocalSubmission::read(root).map(|found| LocalSubmission { senders: tenants, ..found })
+    });
+    let mut tenants = BTreeMap::new();
+    for file in beside {
+        let source = Source::new(&file.path, &file.text, base, file.world_readable, findings);
+        let Some(value) = source.parse() else { continue };
+        tenants.extend(TableReader::root(&source, &value, LocalSubmission::read_tenants));
+    }
+    findings.errors.borrow_mut().retain(|problem| LocalSubmission::concerns(&problem.key));
+    found.map(|mut found| {
+        found.senders.extend(tenants);
+        found
+    })
 }
 
 /// Reads a configuration out of `files`; the first is the main one, the others hold tenants.

@@ -8,6 +8,7 @@
 mod delivery;
 mod files;
 mod limits;
+mod local_submission;
 mod lockout;
 mod network;
 mod password;
@@ -36,6 +37,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use limits::Limits;
+pub use local_submission::LocalSubmission;
 pub use lockout::LockoutConfig;
 pub use network::{Cloud, CloudName, InvalidCloudName};
 pub use password::{InvalidHash, PasswordHash};

@@ -104,8 +104,7 @@ impl SmtpConfig {
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
         let listeners = table.or_default("listener", Vec::new(), Listener::read_all);
         let hostname = table.or_else("hostname", read_hostname, machine_hostname);
-        let max_message =
-            table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)));
+        let max_message = Self::read_max_message(table);
         let max_recipients = table.or_default("max_recipients", 1000, |item| item.integer(100..=100_000));
         let max_connections = table.or_default("max_connections", 2000, |item| item.integer(1..=1_000_000));
         let session = SessionLimits::read(table);
@@ -133,6 +132,10 @@ impl SmtpConfig {
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted_networks.iter().any(|network| network.contains(&address))
+    }
+
+    pub(super) fn read_max_message(table: &mut TableReader<'_>) -> ByteSize {
+        table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)))
     }
 
     /// Whether other machines can reach a listener.

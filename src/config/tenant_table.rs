@@ -76,7 +76,7 @@ impl Tenant {
             r#"{ file = "/etc/m365-relay/contoso.secret" }"#,
             SecretSource::read_item,
         );
-        let senders = table.required("senders", SENDERS, SenderRule::read_all);
+        let senders = SenderRule::read_required(table);
         let networks = table.or_default("networks", Vec::new(), |item| {
             read_networks(item, senders.as_deref().unwrap_or_default(), around)
         });
@@ -159,6 +159,10 @@ fn read_directory(item: &Item<'_>) -> Option<String> {
 }
 
 impl SenderRule {
+    pub(super) fn read_required(table: &mut TableReader<'_>) -> Option<Vec<Self>> {
+        table.required("senders", SENDERS, Self::read_all)
+    }
+
     fn read_all(item: &Item<'_>) -> Option<Vec<Self>> {
         let elements = item.elements(SENDERS)?;
         if elements.is_empty() {

@@ -13,7 +13,7 @@
 
 mod door;
 pub mod login;
-mod newlines;
+pub(crate) mod newlines;
 pub mod pickup;
 mod refusal;
 pub mod smtp;

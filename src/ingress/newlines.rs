@@ -10,7 +10,7 @@ use memchr::{memchr2, memchr2_iter};
 
 /// What becomes of a line end that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lenience {
+pub(crate) enum Lenience {
     /// Both are refused.
     None,
     /// LF becomes CR LF, and CR is refused: it has no such reading in a file.
@@ -21,7 +21,7 @@ pub(super) enum Lenience {
 
 /// Mends a stream of chunks.
 #[derive(Debug)]
-pub(super) struct Newlines {
+pub(crate) struct Newlines {
     lenience: Lenience,
     /// A CR has been taken and not been handed on: what follows decides.
     pending: bool,
@@ -29,18 +29,18 @@ pub(super) struct Newlines {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the message has a {0} (RFC 5322 section 2.3)")]
-pub(super) struct BareNewline(&'static str);
+pub(crate) struct BareNewline(&'static str);
 
 const BARE_CR: BareNewline = BareNewline("carriage return without a line feed");
 const BARE_LF: BareNewline = BareNewline("line feed without a carriage return");
 
 impl Newlines {
-    pub(super) fn new(lenience: Lenience) -> Self {
+    pub(crate) fn new(lenience: Lenience) -> Self {
         Self { lenience, pending: false }
     }
 
     /// The next chunk as mail: as it is, if there is nothing to mend.
-    pub(super) fn mend<'a>(&mut self, chunk: &'a [u8]) -> Result<Cow<'a, [u8]>, BareNewline> {
+    pub(crate) fn mend<'a>(&mut self, chunk: &'a [u8]) -> Result<Cow<'a, [u8]>, BareNewline> {
         let clean = if self.pending { 0 } else { clean_len(chunk) };
         if clean == chunk.len() {
             return Ok(Cow::Borrowed(chunk));
@@ -81,7 +81,7 @@ impl Newlines {
     }
 
     /// There are no more chunks. What is left to be handed on.
-    pub(super) fn finish(self) -> Result<&'static [u8], BareNewline> {
+    pub(crate) fn finish(self) -> Result<&'static [u8], BareNewline> {
         match (self.pending, self.lenience) {
             (false, _) => Ok(b""),
             (true, Lenience::Both) => Ok(b"\r\n"),

@@ -1,5 +1,7 @@
 //! What a submission server mends in a header, and nothing else: RFC 6409 section 8.
 
+use mail_builder::headers::{Header, address::Address};
+
 use super::{Field, HeaderBlock, MailboxAddress, MessageId, date};
 use crate::clock::Timestamp;
 
@@ -47,7 +49,7 @@ pub fn mend(header: &HeaderBlock, mending: &Mending<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("Date: {}\r\n", date(at)).as_bytes());
     }
     if let Some(from) = from {
-        out.extend_from_slice(format!("From: <{from}>\r\n").as_bytes());
+        out.extend_from_slice(&from_field(None, from));
     }
 }
 
@@ -55,6 +57,18 @@ fn has_value(field: &Field<'_>, found: &mut bool) -> bool {
     let has = !field.value().is_empty();
     *found |= has;
     has
+}
+
+/// A From field, for a message that has none. The name may hold anything: what would break the field becomes a blank.
+pub fn from_field(name: Option<&str>, address: &MailboxAddress) -> Vec<u8> {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let name = name.map(|name| name.chars().map(clean).collect::<String>());
+    let name = name.as_deref().map(str::trim).filter(|name| !name.is_empty());
+    let mut field = b"From: ".to_vec();
+    Address::new_address(name, address.as_str()).write_header(&mut field, 6);
+    field.truncate(field.trim_ascii_end().len());
+    field.extend_from_slice(b"\r\n");
+    field
 }
 
 /// How many servers the message has passed.
@@ -65,7 +79,7 @@ pub fn hops(header: &HeaderBlock) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::HeaderScanner;
+    use crate::message::{HeaderScanner, author};
     use proptest::prelude::*;
 
     fn header(text: &str) -> HeaderBlock {
@@ -107,11 +121,30 @@ mod tests {
     }
 
     #[test]
+    fn a_from_field() {
+        let address = "a@x.se".parse().unwrap();
+        let field = |name| String::from_utf8(from_field(name, &address)).unwrap();
+        assert_eq!(field(None), "From: <a@x.se>\r\n");
+        assert_eq!(field(Some("Cron Daemon")), "From: \"Cron Daemon\" <a@x.se>\r\n");
+    }
+
+    #[test]
     fn hops_are_counted() {
         assert_eq!(hops(&header(&format!("{}X-Received: x\r\n", "received: x\r\n".repeat(51)))), 51);
     }
 
     proptest! {
+        #[test]
+        fn any_name_makes_one_field_with_that_address(name in ".{0,80}") {
+            let address: MailboxAddress = "a@x.se".parse().unwrap();
+            let field = from_field(Some(&name), &address);
+            let split = HeaderScanner::split_message(&field).unwrap();
+            prop_assert!(split.body.is_empty());
+            prop_assert_eq!(split.header.fields().count(), 1);
+            let author = author(&split.header).unwrap();
+            prop_assert_eq!(author.from(), [address]);
+        }
+
         #[test]
         fn a_whole_header_stays_byte_for_byte(fields in prop::collection::vec("(X-[a-z]{1,9}|To|Subject|Received|From): ?[ -~]{0,50}(\r\n [a-z])?", 0..10)) {
             let text: String = ["Date: d".to_owned(), "Message-ID: <a@b>".to_owned()]

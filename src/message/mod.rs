@@ -33,7 +33,7 @@ pub use header::{
 };
 pub use id::{InvalidMessageId, MessageId};
 pub use injected::{InvalidPickup, injected_envelope, pickup_envelope};
-pub use mended::{MAX_HOPS, Mending, hops, mend};
+pub use mended::{MAX_HOPS, Mending, from_field, hops, mend};
 pub use notification::{
     EnvelopeId, InvalidNotification, Notify, OriginalRecipient, Recipient, RecipientWish, Return,
 };

@@ -24,6 +24,7 @@ mod refusals;
 mod retry;
 mod secrets;
 mod senders;
+mod sendmail;
 mod spool_commands;
 mod stop;
 mod tenants;

@@ -17,7 +17,7 @@ use crate::message::Recipient;
 
 /// A command that the server carries out.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(crate) enum Command {
     Hello(Hello),
     Mail(Mail),
     Rcpt(Recipient),
@@ -37,23 +37,23 @@ pub(super) enum Command {
 
 /// What the client called itself, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hello {
+pub(crate) struct Hello {
     /// Anything at all: devices send what they like.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// EHLO rather than HELO.
-    pub(super) extended: bool,
+    pub(crate) extended: bool,
 }
 
 /// A line that is no command.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misunderstood {
-    pub(super) reply: Reply,
-    pub(super) then: Then,
+pub(crate) struct Misunderstood {
+    pub(crate) reply: Reply,
+    pub(crate) then: Then,
 }
 
 /// What to do after the reply to a misunderstood line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(crate) enum Then {
     GoOn,
     /// Whoever this is does not speak SMTP.
     Close,
@@ -82,7 +82,7 @@ pub(super) fn verb(line: &[u8]) -> &'static str {
 
 impl Command {
     /// `line` ends with its only LF.
-    pub(super) fn parse(line: &[u8]) -> Result<Self, Misunderstood> {
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, Misunderstood> {
         // RFC 5321 section 4.1.1: white space at the end is to be tolerated.
         let text = line.trim_ascii_end();
         if text.iter().any(u8::is_ascii_control) {

@@ -27,12 +27,12 @@ enum State {
 
 /// Reads one message's content.
 #[derive(Debug)]
-pub(super) struct DataReader {
+pub(crate) struct DataReader {
     state: State,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     /// Content without stuffing. Never empty.
     Content(&'a [u8]),
     /// The content is over; what is left of the input is the next command.
@@ -40,12 +40,12 @@ pub(super) enum Piece<'a> {
 }
 
 impl DataReader {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: State::LineStart }
     }
 
     /// Takes the next piece off `input`. `None`: all of `input` is used up, and more is needed.
-    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
+    pub(crate) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         while let Some(&octet) = input.first() {
             match (self.state, octet) {
                 (State::LineStart, b'.') => self.state = State::Dot,

@@ -31,7 +31,7 @@ const LONGEST_PASSWORD: usize = 1024;
 
 /// An AUTH command.
 #[derive(PartialEq, Eq)]
-pub(super) struct Begin {
+pub(crate) struct Begin {
     mechanism: Mechanism,
     /// The initial response, in base64. Empty: there is none.
     initial: Zeroizing<Vec<u8>>,

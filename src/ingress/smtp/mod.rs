@@ -21,12 +21,12 @@
 //! Called by the relay, once.
 
 mod auth;
-mod command;
+pub(crate) mod command;
 mod content;
-mod data;
+pub(crate) mod data;
 mod exchange;
-mod path;
-mod reply;
+pub(crate) mod path;
+pub(crate) mod reply;
 mod server;
 mod session;
 mod wire;

@@ -19,13 +19,13 @@ struct Path<'a> {
 
 /// `MAIL` with the sender, `None` for `<>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mail {
-    pub(super) sender: Option<MailboxAddress>,
+pub(crate) struct Mail {
+    pub(crate) sender: Option<MailboxAddress>,
     /// Octets that the client says are coming.
-    pub(super) size: Option<u64>,
-    pub(super) parameters: MailParameters,
+    pub(crate) size: Option<u64>,
+    pub(crate) parameters: MailParameters,
     /// It has the parameter AUTH (RFC 4954 section 5), which is let pass where AUTH is offered, and means nothing here.
-    pub(super) auth: bool,
+    pub(crate) auth: bool,
 }
 
 /// `text` is the whole line without its end.
@@ -169,6 +169,6 @@ fn syntax(form: &str) -> Reply {
     Reply::new(501, "5.5.4", format!("Syntax: {form}"))
 }
 
-pub(super) fn not_offered() -> Reply {
+pub(crate) fn not_offered() -> Reply {
     Reply::new(555, "5.5.4", "Parameter not supported")
 }

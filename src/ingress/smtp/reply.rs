@@ -9,8 +9,8 @@ const MAX_TEXT: usize = 480;
 
 /// What the server answers. Kept small: there is one for each command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reply {
-    pub(super) code: u16,
+pub(crate) struct Reply {
+    pub(crate) code: u16,
     /// Empty where RFC 2034 wants none: the greeting, the answers to EHLO and HELO, and 354.
     enhanced: &'static str,
     /// Each line of it becomes a line of the reply.
@@ -18,11 +18,11 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn new(code: u16, enhanced: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(code: u16, enhanced: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         Self { code, enhanced, text: text.into() }
     }
 
-    pub(super) fn plain(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn plain(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(code, "", text)
     }
 
@@ -31,7 +31,7 @@ impl Reply {
         self.code >= 500
     }
 
-    pub(super) fn write_to(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             out.extend_from_slice(self.code.to_string().as_bytes());

@@ -1,0 +1,239 @@
+//! A message becomes a file in a pickup folder, whole or not at all.
+//!
+//! It is written as `.sendmail-ID.tmp`, which pickup leaves alone, synced, renamed to `sendmail-ID.eml`, and the folder is
+//! synced. Whoever is killed on the way leaves the hidden file behind; the writer holds a lock on it (`flock`) until just
+//! before the renaming, so a later run can tell that nobody is at work on it, and removes it after an hour.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use uuid::Uuid;
+
+use super::exit::{Exit, Failure};
+use crate::clock;
+
+const PREFIX: &str = ".sendmail-";
+const SUFFIX: &str = ".tmp";
+/// The relay reads it as a member of the folder's group. What it moves and removes, it does by the folder's permissions.
+const MODE: u32 = 0o640;
+/// A file without a lock may be between its unlocking and its renaming; not for so long.
+const ABANDONED: Duration = Duration::from_secs(3600);
+/// Names looked at for abandoned files, so that a long queue does not slow down each message.
+const MAX_SWEPT: usize = 1000;
+
+/// Removed when it is dropped before [`Outgoing::finish`].
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    folder: PathBuf,
+    /// The folder itself, to be synced.
+    directory: File,
+    file: File,
+    hidden: PathBuf,
+    visible: PathBuf,
+    size: u64,
+    renamed: bool,
+}
+
+impl Outgoing {
+    pub(super) fn create(folder: PathBuf) -> Result<Self, Failure> {
+        // Syncing needs it open, so that whoever may not read the folder learns it before there is a file.
+        let directory = File::open(&folder).map_err(|error| failure(&folder, "cannot be opened", &error))?;
+        let owner = directory.metadata().map_err(|error| failure(&folder, "cannot be looked at", &error))?;
+        if !owner.is_dir() {
+            return Err(Exit::Config.because(format!("{} is not a folder", folder.display())));
+        }
+        sweep(&folder);
+        let id = Uuid::new_v4().simple();
+        let hidden = folder.join(format!("{PREFIX}{id}{SUFFIX}"));
+        let visible = folder.join(format!("sendmail-{id}.eml"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&hidden)
+            .map_err(|error| failure(&folder, "cannot be written to", &error))?;
+        let outgoing = Self { folder, directory, file, hidden, visible, size: 0, renamed: false };
+        flock(&outgoing.file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| outgoing.failure("cannot be written to", &error.into()))?;
+        outgoing.hand_over(owner.uid(), owner.gid())?;
+        Ok(outgoing)
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn write(&mut self, octets: &[u8]) -> Result<(), Failure> {
+        self.size += octets.len() as u64;
+        self.file.write_all(octets).map_err(|error| self.failure("cannot be written to", &error))
+    }
+
+    /// When this returns `Ok`, the file is durable and may be picked up.
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
+        let placed = self.file.sync_all().and_then(|()| {
+            // Pickup takes a lock of its own, at once.
+            flock(&self.file, FlockOperation::Unlock)?;
+            fs::rename(&self.hidden, &self.visible)
+        });
+        placed.map_err(|error| self.failure("cannot be written to", &error))?;
+        self.renamed = true;
+        self.directory.sync_all().map_err(|error| {
+            let what = "cannot be synced: the message is there, may be lost in a power failure, and is sent twice if sent \
+                        again now";
+            self.failure(what, &error)
+        })
+    }
+
+    /// Lets the relay read the file, which runs as the folder's owner or in its group.
+    fn hand_over(&self, owner: u32, group: u32) -> Result<(), Failure> {
+        let failed = |error| self.failure("cannot be written to", &error);
+        let metadata = self.file.metadata().map_err(failed)?;
+        if metadata.gid() != group
+            && let Err(error) = fchown(&self.file, None, Some(group))
+            && metadata.uid() != owner
+        {
+            let shown = self.folder.display();
+            return Err(Exit::NoPerm.because(format!(
+                "pickup folder {shown}: a new file cannot be given the folder's group {group} ({error}), and the relay could \
+                 not read it: chmod g+s {shown}"
+            )));
+        }
+        // Whatever the umask says.
+        self.file.set_permissions(Permissions::from_mode(MODE)).map_err(failed)
+    }
+
+    fn failure(&self, what: &str, error: &io::Error) -> Failure {
+        failure(&self.folder, what, error)
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // If that fails, a later run does it.
+            let _ = fs::remove_file(&self.hidden);
+        }
+    }
+}
+
+/// What the caller is told. What may pass, it should try again.
+fn failure(folder: &Path, what: &str, error: &io::Error) -> Failure {
+    let shown = folder.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => Exit::TempFail
+            .because(format!("pickup folder {shown} is not there: the relay makes it when it starts, or mkdir it")),
+        io::ErrorKind::PermissionDenied => Exit::NoPerm.because(format!(
+            "pickup folder {shown} {what}: {error}: whoever sends needs to read, write and search it, best as a member of \
+             its group{}",
+            group_of(folder)
+        )),
+        io::ErrorKind::NotADirectory => Exit::Config.because(format!("pickup folder {shown} {what}: {error}")),
+        _ => Exit::TempFail.because(format!("pickup folder {shown} {what}: {error}")),
+    }
+}
+
+fn group_of(folder: &Path) -> String {
+    let group = folder.metadata().map(|metadata| metadata.gid());
+    group.map(|gid| format!(" ({gid}, see getent group {gid})")).unwrap_or_default()
+}
+
+/// Removes what dead processes left, as far as that is allowed.
+fn sweep(folder: &Path) {
+    let Ok(entries) = folder.read_dir() else { return };
+    for entry in entries.take(MAX_SWEPT).flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        if is_ours {
+            // Another run may be at it, too; or the file belongs to somebody whose files are out of reach.
+            let _ = remove_abandoned(&entry.path());
+        }
+    }
+}
+
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let metadata = path.symlink_metadata()?;
+    let now = clock::now().as_system_time();
+    let age = now.duration_since(metadata.modified()?).unwrap_or_default();
+    if age < ABANDONED || !metadata.is_file() {
+        return Ok(());
+    }
+    let file = File::open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    fs::remove_file(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    }
+
+    #[test]
+    fn it_is_hidden_until_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut outgoing = Outgoing::create(folder.path().to_owned()).unwrap();
+        outgoing.write(b"half").unwrap();
+        let [name] = names(folder.path()).try_into().unwrap();
+        assert!(name.starts_with(".sendmail-") && name.ends_with(".tmp"), "{name}");
+        outgoing.write(b" and half").unwrap();
+        assert_eq!(outgoing.size(), 13);
+        outgoing.finish().unwrap();
+        let [name] = names(folder.path()).try_into().unwrap();
+        assert!(name.starts_with("sendmail-") && name.ends_with(".eml"), "{name}");
+        let path = folder.path().join(name);
+        assert_eq!(fs::read(&path).unwrap(), b"half and half");
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, MODE);
+        drop(Outgoing::create(folder.path().to_owned()).unwrap());
+        assert_eq!(names(folder.path()).len(), 1);
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_removed_after_an_hour() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = clock::now().as_system_time() - ABANDONED * 2;
+        let leave = |name: &str| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(old).unwrap();
+            file
+        };
+        leave(".sendmail-dead.tmp");
+        leave(".other.tmp");
+        let alive = leave(".sendmail-alive.tmp");
+        flock(&alive, FlockOperation::NonBlockingLockExclusive).unwrap();
+        File::create(folder.path().join(".sendmail-young.tmp")).unwrap();
+        drop(Outgoing::create(folder.path().to_owned()).unwrap());
+        let mut left = names(folder.path());
+        left.sort();
+        assert_eq!(left, [".other.tmp", ".sendmail-alive.tmp", ".sendmail-young.tmp"]);
+    }
+
+    #[test]
+    fn errors_name_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let failed = |path: PathBuf| Outgoing::create(path).unwrap_err();
+        let missing = failed(folder.path().join("nowhere"));
+        assert_eq!(missing.exit, Exit::TempFail);
+        assert!(missing.text.contains("nowhere is not there"), "{missing}");
+        File::create(folder.path().join("file")).unwrap();
+        assert_eq!(failed(folder.path().join("file")).exit, Exit::Config);
+        for (kind, exit) in [
+            (io::ErrorKind::PermissionDenied, Exit::NoPerm),
+            (io::ErrorKind::StorageFull, Exit::TempFail),
+            (io::ErrorKind::QuotaExceeded, Exit::TempFail),
+            (io::ErrorKind::ReadOnlyFilesystem, Exit::TempFail),
+        ] {
+            let failure = failure(folder.path(), "cannot be written to", &kind.into());
+            assert_eq!(failure.exit, exit);
+            assert!(failure.text.contains(folder.path().to_str().unwrap()), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a program needs to know that hands in mail on this machine: `[pickup]`, who may send, and how much.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    ByteSize, ConfigErrors, PickupConfig, Problem, SenderRule, TenantName,
+    files::{self, ConfigFile},
+    reader::{Findings, TableReader},
+    smtp::SmtpConfig,
+};
+
+/// The part of a configuration that an ordinary user may need, and may read without being let into any secret.
+///
+/// Secrets are not looked at, in whichever place they are; mistakes in other tables do not matter. A file of tenants.d
+/// that cannot be read is left out and named in `unread`.
+#[derive(Debug, Clone)]
+pub struct LocalSubmission {
+    /// `pickup.path`: holds one folder a tenant.
+    pub pickup: PathBuf,
+    /// `smtp.max_message`
+    pub max_message: ByteSize,
+    /// The tenants of all files that could be read, and who may send as each. No list is empty.
+    pub senders: BTreeMap<TenantName, Vec<SenderRule>>,
+    /// Why tenants may be missing.
+    pub unread: Vec<Problem>,
+}
+
+impl LocalSubmission {
+    /// Reads `path`, and `tenants.d/*.toml` beside it as far as they can be read. An error is about the file at `path`, or
+    /// about one of the values above.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let main = ConfigFile::read(path.to_owned()).map_err(|problem| ConfigErrors::new(vec![problem]))?;
+        let (beside, unread) = files::read_beside(path);
+        let findings = Findings::default();
+        let found = files::read_local_submission(&main, &beside, &findings);
+        let errors = findings.errors.into_inner();
+        match found {
+            Some(found) if errors.is_empty() => Ok(Self { unread, ..found }),
+            _ => Err(ConfigErrors::new(errors)),
+        }
+    }
+
+    /// All but the tenants.
+    pub(super) fn read(root: &mut TableReader<'_>) -> Option<Self> {
+        let pickup = root.table("pickup", PickupConfig::read);
+        let max_message = root.table("smtp", |table| Some(SmtpConfig::read_max_message(table)));
+        let (senders, unread) = (BTreeMap::new(), Vec::new());
+        Some(Self { pickup: pickup?.path, max_message: max_message?, senders, unread })
+    }
+
+    /// The `[tenants]` of one file.
+    pub(super) fn read_tenants(root: &mut TableReader<'_>) -> BTreeMap<TenantName, Vec<SenderRule>> {
+        let tenants = root.table("tenants", |table| {
+            let read = table.named().into_iter().filter_map(|(name, item)| {
+                // The relay does not start with another kind of name.
+                let name: TenantName = name.parse().ok()?;
+                Some((name, item.table(SenderRule::read_required)?))
+            });
+            Some(read.collect())
+        });
+        tenants.unwrap_or_default()
+    }
+
+    /// Whether a mistake at `key` is about what is read here.
+    pub(super) fn concerns(key: &str) -> bool {
+        key.is_empty()
+            || key == "pickup"
+            || key.starts_with("pickup.")
+            || key == "smtp.max_message"
+            || key.starts_with("tenants.") && key.contains(".senders")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const MAIN: &str = "[pickup]\npath = 'drop'\n[smtp]\nmax_message = '1MB'\nhostnam = 1\n\
+                        [tenants.contoso]\nclient_secret = { file = '/nowhere/secret' }\nsenders = ['@contoso.com']\n";
+
+    fn load(main: &str, beside: &str) -> Result<LocalSubmission, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        fs::write(&path, main).unwrap();
+        fs::create_dir(folder.path().join("tenants.d")).unwrap();
+        fs::write(folder.path().join("tenants.d/more.toml"), beside).unwrap();
+        fs::create_dir(folder.path().join("tenants.d/unreadable.toml")).unwrap();
+        LocalSubmission::load(&path).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn secrets_and_other_tables_do_not_matter() {
+        let found = load(MAIN, "[tenants.fabrikam]\nsenders = ['*']\nclient_secret = 7\n").unwrap();
+        assert!(found.pickup.ends_with("drop") && found.pickup.is_absolute());
+        assert_eq!(found.max_message, ByteSize::mb(1));
+        let names: Vec<_> = found.senders.keys().map(TenantName::as_str).collect();
+        assert_eq!(names, ["contoso", "fabrikam"]);
+        assert_eq!(found.senders["fabrikam"], [SenderRule::Any]);
+        // A folder of that name stands for a file that is out of reach.
+        assert_eq!(found.unread.len(), 1);
+        assert!(found.unread[0].file.ends_with("unreadable.toml"));
+    }
+
+    #[test]
+    fn what_is_needed_has_to_be_right() {
+        for (main, beside, part) in [
+            ("[tenants.contoso]\nsenders = ['*']\n", "", "pickup.path: missing"),
+            ("[pickup]\npath = 7\n", "", "pickup.path: is a number"),
+            ("[pickup]\npath = 'x'\n[smtp]\nmax_message = 'big'\n", "", "smtp.max_message"),
+            (MAIN, "[tenants.fabrikam]\nsenders = ['fabrikam.com']\n", "tenants.fabrikam.senders[0]"),
+            (MAIN, "[tenants.fabrikam]\nsender = ['*']\n", "tenants.fabrikam.senders: missing"),
+            ("pickup = [", "", "not TOML"),
+        ] {
+            let errors = load(main, beside).unwrap_err();
+            assert!(errors.contains(part) && errors.lines().count() == 1, "{part}: {errors}");
+        }
+    }
+}
