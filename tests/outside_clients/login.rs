@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command, sync::OnceLock};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::{
     assert_success,
@@ -20,6 +20,8 @@ pub(crate) fn lab_with_tls(tls: &str, change: impl FnOnce(&mut Setup)) -> Lab {
         change(setup);
     });
     let mut parameters = CertificateParams::default();
+    // Another name than the certificate's, which would be taken for its own issuer.
+    parameters.distinguished_name.push(DnType::CommonName, "Authority of the tests");
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
     let certificate = parameters.self_signed(&key).unwrap();
