@@ -59,27 +59,31 @@ pub trait Mail {
 
 impl Mail for Delivered {
     fn as_sent(&self) -> &[u8] {
-        let mut lines = self.raw.split_inclusive(|&octet| octet == b'\n');
-        let mut line = || String::from_utf8(lines.next().unwrap().to_vec()).unwrap();
-        let (first, second, third) = (line(), line(), line());
-        let by_smtp = first.ends_with(" ([127.0.0.1])\r\n");
-        if by_smtp {
-            assert!(first.starts_with("Received: from "), "{first}");
-            assert!(
-                ["ESMTP", "ESMTPA"]
-                    .iter()
-                    .any(|with| second.starts_with(&format!("\tby relay.example with {with} id "))),
-                "{second}"
-            );
-            assert!(second.ends_with(";\r\n"), "{second}");
-        } else {
-            assert!(first.starts_with("Received: by relay.example with pickup id "), "{first}");
+        let mut lines = self.raw.split_inclusive(|&octet| octet == b'\n').peekable();
+        let mut field = vec![String::from_utf8(lines.next().unwrap().to_vec()).unwrap()];
+        while let Some(more) = lines.next_if(|line| line.starts_with(b"\t")) {
+            field.push(String::from_utf8(more.to_vec()).unwrap());
         }
-        let (date, length) = match by_smtp {
-            true => (&third, first.len() + second.len() + third.len()),
-            false => (&second, first.len() + second.len()),
-        };
+        let length = field.iter().map(String::len).sum();
+        let date = field.pop().unwrap();
         assert!(date.starts_with('\t') && date.ends_with(" +0000\r\n"), "{date}");
+        if field[0].ends_with(" ([127.0.0.1])\r\n") {
+            assert!(field[0].starts_with("Received: from "), "{field:?}");
+            let by = field.pop().unwrap();
+            let with = by.strip_prefix("\tby relay.example with ").unwrap_or_else(|| panic!("{by}"));
+            let (protocol, id) = with.split_once(" id ").unwrap();
+            // RFC 3848: S for TLS, A for a login.
+            assert!(
+                ["ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA"].contains(&protocol) && id.ends_with(";\r\n"),
+                "{by}"
+            );
+            let is_encrypted = field.get(1).is_some_and(|line| line.starts_with("\t(using TLS"));
+            assert_eq!(is_encrypted, protocol.contains("MTPS"), "{field:?} {by}");
+            assert_eq!(field.len(), 1 + usize::from(is_encrypted), "{field:?}");
+        } else {
+            assert!(field[0].starts_with("Received: by relay.example with pickup id "), "{field:?}");
+            assert_eq!(field.len(), 1, "{field:?}");
+        }
         &self.raw[length..]
     }
 

@@ -15,9 +15,9 @@ mod tls;
 
 use std::{
     fs::{self, File},
-    io::{Read, Seek},
+    io::{Read, Seek, Write},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::Arc,
     thread,
     time::Duration,
@@ -271,9 +271,17 @@ pub fn holds_within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
 
 /// Runs a program that ends by itself, and kills it if it does not.
 pub fn run(command: &mut Command) -> Output {
+    run_with_input(command, b"")
+}
+
+/// The same, with something on its standard input.
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     // Files take any amount; a pipe that nobody reads would stop the program.
     let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+    let mut stdin = tempfile::tempfile().unwrap();
+    stdin.write_all(input).unwrap();
+    stdin.rewind().unwrap();
+    command.stdin(stdin).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let ended = holds_within(PATIENCE, || child.try_wait().unwrap().is_some());
     if !ended {

@@ -180,6 +180,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(Command::Auth(begin)) => Box::pin(self.auth(begin)).await?,
             Ok(Command::Quit) => (Reply::new(221, "2.0.0", "Bye"), Next::Close),
             Ok(Command::StartTls) => self.start_tls(),
+            // Postfix asks so whether a connection is good for another message, and puts the message off for minutes if
+            // that one is refused. So it learns here to open another.
+            Ok(Command::Rset) if self.has_sent_enough() => {
+                (Reply::new(421, "4.5.3", "Too many messages on this connection, closing"), Next::Close)
+            }
             Ok(command) => (self.carry_out(command), Next::Listen),
             Err(Misunderstood { reply, then: Then::GoOn }) => {
                 if let Some(transaction) = self.transaction().filter(|_| verb == "rcpt") {
@@ -277,13 +282,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn mail(&mut self, mail: Mail) -> Reply {
         let Mail { sender, size, parameters, .. } = mail;
+        let has_sent_enough = self.has_sent_enough();
         let admitted = self.admit(sender.as_ref(), size);
         let Some(greeted) = &mut self.greeted else { return out_of_order("Say EHLO or HELO first") };
         if greeted.transaction.is_some() || self.incoming.is_some() {
             return out_of_order("A message has begun already");
         }
-        // RFC 9422 section 4.1.
-        if self.messages >= self.service.limits.max_messages {
+        if has_sent_enough {
             return Reply::new(452, "4.5.3", "Too many messages on this connection, open another");
         }
         match admitted {
@@ -295,6 +300,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Err(refusal) => self.refuse("MAIL", &refusal),
         }
+    }
+
+    /// RFC 9422 section 4.1.
+    fn has_sent_enough(&self) -> bool {
+        self.messages >= self.service.limits.max_messages
     }
 
     fn rcpt(&mut self, recipient: Recipient) -> Reply {

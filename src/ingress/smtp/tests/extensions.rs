@@ -166,5 +166,6 @@ async fn so_many_messages_on_one_connection() {
         assert!(client.mail("x\r\n.\r\n").await.starts_with("250 2.0.0"));
         house.next().await;
     }
-    client.script(&[("MAIL FROM:<a@contoso.example>", "452 4.5.3"), ("QUIT", "221")]).await;
+    client.script(&[("MAIL FROM:<a@contoso.example>", "452 4.5.3"), ("RSET", "421 4.5.3")]).await;
+    assert_eq!(client.rest().await, "");
 }
