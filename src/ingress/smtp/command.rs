@@ -84,7 +84,10 @@ impl Command {
         // RFC 5321 section 4.1.1: white space at the end is to be tolerated.
         let text = line.trim_ascii_end();
         if text.iter().any(u8::is_ascii_control) {
-            return Err(Reply::new(500, "5.5.2", "Control character in command").into());
+            let reply = Reply::new(500, "5.5.2", "Control character in command");
+            // As below: a chunk may follow.
+            let then = if verb(text) == "bdat" { Then::Close } else { Then::GoOn };
+            return Err(Misunderstood { reply, then });
         }
         let word = first_word(text);
         if WEB_VERBS.into_iter().any(|verb| word.eq_ignore_ascii_case(verb.as_bytes())) {
@@ -330,7 +333,10 @@ mod tests {
 
     #[test]
     fn the_web_is_hung_up_on_and_so_is_a_chunk_of_unknown_size() {
-        assert_eq!(Command::parse(b"BDAT x LAST\r\n").expect_err("no size").then, Then::Close);
+        for line in ["BDAT x LAST", "BDAT 5\x01", "bdat\t5\0 LAST"] {
+            let wrong = Command::parse(format!("{line}\r\n").as_bytes()).expect_err("no size");
+            assert_eq!(wrong.then, Then::Close, "{line}");
+        }
         assert_eq!(Command::parse(b"POST / HTTP/1.1\r\n").expect_err("not SMTP").then, Then::Close);
     }
 
