@@ -22,6 +22,9 @@
 mod command;
 mod content;
 mod data;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a panic is how a check fails")]
+pub(crate) mod fuzz;
 mod path;
 mod reply;
 mod server;
