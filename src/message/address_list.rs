@@ -350,7 +350,8 @@ impl Draft {
             (None, Some(bare)) if !self.gap => bare,
             _ => return None,
         };
-        let text = str::from_utf8(value[range.clone()].trim_ascii()).ok()?;
+        // Folding white space and no other: a form feed is part of what stands there.
+        let text = str::from_utf8(&value[range.clone()]).ok()?.trim_matches([' ', '\t', '\r', '\n']);
         // RFC 2047 section 5 forbids encoded words in addresses; who decodes them there reads another address.
         if text.contains("=?") { None } else { text.parse().ok() }
     }
