@@ -81,8 +81,9 @@ pub(super) fn verb(line: &[u8]) -> &'static str {
 impl Command {
     /// `line` ends with its only LF.
     pub(super) fn parse(line: &[u8]) -> Result<Self, Misunderstood> {
-        // RFC 5321 section 4.1.1: white space at the end is to be tolerated.
-        let text = line.trim_ascii_end();
+        // RFC 5321 section 4.1.1: white space at the end is to be tolerated. A form feed is none.
+        let is_space = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
+        let text = &line[..line.iter().rposition(|octet| !is_space(octet)).map_or(0, |last| last + 1)];
         if text.iter().any(u8::is_ascii_control) {
             let reply = Reply::new(500, "5.5.2", "Control character in command");
             // As below: a chunk may follow.
@@ -100,7 +101,7 @@ impl Command {
             "bdat" => return Self::bdat(text),
             _ => {}
         }
-        match Request::parse(&mut line.iter()) {
+        match Request::parse(&mut [text, b"\r\n"].concat().iter()) {
             Ok(request) => Self::from_request(request, text),
             Err(error) => Err(refusal_of(&error, text).into()),
         }
@@ -322,6 +323,7 @@ mod tests {
             ("BDAT 99999999999999999999999", "501 5.5.4"),
             ("GET / HTTP/1.1", "421 4.7.0"),
             ("NOOP\0", "500 5.5.2"),
+            ("EHLO x\u{c}", "500 5.5.2"),
             ("RCPT TO:<a@b.example>\rDATA", "500 5.5.2"),
             ("MAIL FROM:<a\x7f@b.example>", "500 5.5.2"),
         ] {

@@ -227,7 +227,7 @@ impl<'a> Judge<'a> {
 
 /// RFC 3030 section 2: how many octets follow this line, and whether they are the last.
 fn chunk(line: &[u8]) -> Option<(u64, bool)> {
-    let text = str::from_utf8(line).ok()?.trim_ascii_end().to_ascii_uppercase();
+    let text = str::from_utf8(line).ok()?.trim_end_matches([' ', '\t', '\r', '\n']).to_ascii_uppercase();
     let (octets, is_last) = match text.split_ascii_whitespace().collect::<Vec<_>>()[..] {
         ["BDAT", octets] => (octets, false),
         ["BDAT", octets, "LAST"] => (octets, true),
