@@ -38,6 +38,17 @@ deny:
 doc *ARGS:
     RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items {{ARGS}}
 
+# Random octets for a target of src/fuzzing.rs, a minute unless told otherwise; needs a nightly Rust and cargo-fuzz
+fuzz TARGET *ARGS="-max_total_time=60":
+    mkdir -p fuzz/found/{{TARGET}}
+    cargo +nightly fuzz run --sanitizer none {{TARGET}} fuzz/found/{{TARGET}} fuzz/corpus/{{TARGET}} -- \
+        -dict=fuzz/dictionaries/{{TARGET}}.dict -timeout=10 -max_len=4096 {{ARGS}}
+
+# The memory of 2000 clients that are connected and silent: fails above 60 MB
+idle-connections:
+    cargo build --release
+    scripts/idle-connections
+
 # How fast the spool is, beside its goals and what the disk can do: all rows, or those named; --list, --quick
 bench-spool *ARGS:
     cargo bench --bench spool -- {{ARGS}}

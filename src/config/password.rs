@@ -95,7 +95,8 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "for tests only")]
 impl PasswordHash {
     /// As cheap as Argon2 can be.
     pub(crate) fn cheap(password: &str) -> Self {

@@ -18,7 +18,9 @@ pub mod pickup;
 mod refusal;
 pub mod smtp;
 mod submission;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "some are for tests only"))]
+#[allow(clippy::unwrap_used, reason = "a panic is how a check fails")]
 mod testing;
 
 pub use door::{Door, Grant};

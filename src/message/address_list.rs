@@ -143,6 +143,9 @@ impl<'a> AddressList<'a> {
     }
 }
 
+/// Octets of an address literal with the `@` before it, with room for any that [`MailboxAddress`] takes.
+const MAX_LITERAL: usize = 256;
+
 /// Walks over the value once.
 struct Reader<'a> {
     value: &'a [u8],
@@ -269,9 +272,11 @@ impl Reader<'_> {
 
     fn at_sign(&mut self, at: usize) -> usize {
         self.entry.at_sign = true;
-        // An address literal may hold colons: [IPv6:::1].
-        let literal = self.value[at + 1..].starts_with(b"[");
-        let close = memchr::memchr(b']', &self.value[at..]).filter(|_| literal).unwrap_or(0);
+        // An address literal may hold colons: [IPv6:::1]. One that is too long is none: looking for the end of each would
+        // cost a header full of them its size squared.
+        let rest = &self.value[at..];
+        let literal = &rest[..if rest.starts_with(b"@[") { rest.len().min(MAX_LITERAL) } else { 0 }];
+        let close = memchr::memchr(b']', literal).unwrap_or(0);
         // Lenient readers know neither these nor quoted local parts, except in angle brackets.
         self.entry.irregular |=
             self.value[at..=at + close].contains(&b':') || self.value[..at].ends_with(b"\"");
@@ -345,7 +350,8 @@ impl Draft {
             (None, Some(bare)) if !self.gap => bare,
             _ => return None,
         };
-        let text = str::from_utf8(value[range.clone()].trim_ascii()).ok()?;
+        // Folding white space and no other: a form feed is part of what stands there.
+        let text = str::from_utf8(&value[range.clone()]).ok()?.trim_matches([' ', '\t', '\r', '\n']);
         // RFC 2047 section 5 forbids encoded words in addresses; who decodes them there reads another address.
         if text.contains("=?") { None } else { text.parse().ok() }
     }

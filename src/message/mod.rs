@@ -15,6 +15,8 @@
 mod address;
 mod address_list;
 mod envelope;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod header;
 mod id;
 mod injected;

@@ -15,6 +15,7 @@ mod commands;
 mod connection;
 mod content;
 mod crash;
+mod hostile;
 mod limits;
 mod login;
 mod metrics;

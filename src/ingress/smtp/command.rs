@@ -84,10 +84,14 @@ pub(super) fn verb(line: &[u8]) -> &'static str {
 impl Command {
     /// `line` ends with its only LF.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, Misunderstood> {
-        // RFC 5321 section 4.1.1: white space at the end is to be tolerated.
-        let text = line.trim_ascii_end();
+        // RFC 5321 section 4.1.1: white space at the end is to be tolerated. A form feed is none.
+        let is_space = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
+        let text = &line[..line.iter().rposition(|octet| !is_space(octet)).map_or(0, |last| last + 1)];
         if text.iter().any(u8::is_ascii_control) {
-            return Err(Reply::new(500, "5.5.2", "Control character in command").into());
+            let reply = Reply::new(500, "5.5.2", "Control character in command");
+            // As below: a chunk may follow.
+            let then = if verb(text) == "bdat" { Then::Close } else { Then::GoOn };
+            return Err(Misunderstood { reply, then });
         }
         let word = first_word(text);
         if WEB_VERBS.into_iter().any(|verb| word.eq_ignore_ascii_case(verb.as_bytes())) {
@@ -102,7 +106,7 @@ impl Command {
             "auth" => return Ok(Self::Auth(Begin::parse(&text.trim_ascii_start()[word.len()..])?)),
             _ => {}
         }
-        match Request::parse(&mut line.iter()) {
+        match Request::parse(&mut [text, b"\r\n"].concat().iter()) {
             Ok(request) => Self::from_request(request, text),
             Err(error) => Err(refusal_of(&error, text).into()),
         }
@@ -330,6 +334,7 @@ mod tests {
             ("BDAT 99999999999999999999999", "501 5.5.4"),
             ("GET / HTTP/1.1", "421 4.7.0"),
             ("NOOP\0", "500 5.5.2"),
+            ("EHLO x\u{c}", "500 5.5.2"),
             ("RCPT TO:<a@b.example>\rDATA", "500 5.5.2"),
             ("MAIL FROM:<a\x7f@b.example>", "500 5.5.2"),
         ] {
@@ -341,7 +346,10 @@ mod tests {
 
     #[test]
     fn the_web_is_hung_up_on_and_so_is_a_chunk_of_unknown_size() {
-        assert_eq!(Command::parse(b"BDAT x LAST\r\n").expect_err("no size").then, Then::Close);
+        for line in ["BDAT x LAST", "BDAT 5\x01", "bdat\t5\0 LAST"] {
+            let wrong = Command::parse(format!("{line}\r\n").as_bytes()).expect_err("no size");
+            assert_eq!(wrong.then, Then::Close, "{line}");
+        }
         assert_eq!(Command::parse(b"POST / HTTP/1.1\r\n").expect_err("not SMTP").then, Then::Close);
     }
 

@@ -146,6 +146,10 @@ pub(super) async fn receive_chunk<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(incoming) => incoming,
         Err(reply) => return Ok(session.wire.skip(octets).await?.then_some(reply)),
     };
+    // Chunks of nothing ask for no octets, and would go on for ever.
+    if Instant::now() >= incoming.deadline {
+        return Ok(None);
+    }
     let mut left = octets;
     while left > 0 {
         let Some(input) = session.wire.content(incoming.deadline).await? else { return Ok(None) };

@@ -30,6 +30,9 @@ mod connection;
 mod content;
 pub(crate) mod data;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a panic is how a check fails")]
+pub(crate) mod fuzz;
 pub(crate) mod path;
 mod proxy;
 pub(crate) mod reply;

@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.errors += 1;
         }
         if matches!(next, Next::Listen)
-            && let Some(why) = self.enough(verb)
+            && let Some(why) = self.enough(verb, &reply)
         {
             info!(why, "hanging up");
             self.reply("other", &Reply::new(421, "4.7.0", format!("{why}, closing"))).await?;
@@ -210,9 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Why the client has had enough of this connection, if it has.
-    fn enough(&mut self, verb: &'static str) -> Option<&'static str> {
-        // A message may have many recipients and many chunks.
-        self.commands += u32::from(!matches!(verb, "rcpt" | "bdat"));
+    fn enough(&mut self, verb: &'static str, reply: &Reply) -> Option<&'static str> {
+        // A message may have many recipients and many chunks; those that are refused bring it no nearer.
+        self.commands += u32::from(!matches!(verb, "rcpt" | "bdat") || reply.code >= 400);
         let limits = &self.service.limits;
         if self.errors >= limits.max_errors {
             return Some("Too many errors");

@@ -83,6 +83,7 @@ fn broken_entries_are_reported() {
         (" =?utf-8?Q?a?=@x.se", "=?utf-8?Q?a?=@x.se"),
         (" <>", "<>"),
         (" a@x..se", "a@x..se"),
+        (" <\u{c}a@x.se>", "<\u{c}a@x.se>"),
         (" a@[b, c@d]", "a@[b, c@d]"),
     ];
     for (value, entry) in rows {

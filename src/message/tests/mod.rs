@@ -2,6 +2,7 @@
 
 mod address_list;
 mod address_to;
+mod cost;
 mod properties;
 
 use super::*;

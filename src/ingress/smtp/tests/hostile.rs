@@ -179,3 +179,55 @@ async fn a_client_that_does_not_read_is_hung_up_on() {
     assert_eq!(ended.unwrap().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     assert_eq!(began.elapsed().as_secs(), 60);
 }
+
+/// What one client says over and over, a minute apart, until it is hung up on: how often.
+async fn minutes_until_hung_up_on(octets: &[u8], begin: &[(&str, &str)]) -> usize {
+    let house = House::new();
+    let (mut client, session) = connect_through(64 * 1024, LOOPBACK, service(&house));
+    client.hello().await;
+    client.script(begin).await;
+    let (mut replies, mut sender) = tokio::io::split(client.stream.into_inner());
+    let listen = tokio::spawn(async move {
+        let mut heard = String::new();
+        replies.read_to_string(&mut heard).await.unwrap();
+        heard
+    });
+    let mut times = 0;
+    while sender.write_all(octets).await.is_ok() {
+        times += 1;
+        assert!(times < 1000, "it would go on for ever");
+        tokio::time::advance(std::time::Duration::from_secs(60)).await;
+        tokio::task::yield_now().await;
+    }
+    session.await.unwrap().unwrap();
+    let heard = listen.await.unwrap();
+    assert!(heard.ends_with("421 4.4.2 Timeout, closing\r\n"), "{heard}");
+    assert!(house.is_empty());
+    times
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_without_end_has_an_hour() {
+    const DATA: [(&str, &str); 3] =
+        [("MAIL FROM:<a@contoso.example>", "250"), ("RCPT TO:<b@example.net>", "250"), ("DATA", "354")];
+    let line = [&[b'x'; 70_000][..], b"\r\n"].concat();
+    assert!((60..64).contains(&minutes_until_hung_up_on(&line, &DATA).await));
+    // In chunks of nothing.
+    assert!((60..64).contains(&minutes_until_hung_up_on(b"BDAT 0\r\n", &DATA[..2]).await));
+}
+
+#[tokio::test]
+async fn recipients_without_end_are_enough() {
+    let house = House::new();
+    let mut client = connect(&house);
+    client.hello().await;
+    client.say("MAIL FROM:<a@contoso.example>").await;
+    for _ in 0..MAX_RECIPIENTS {
+        client.script(&[("RCPT TO:<b@example.net>", "250 2.1.5")]).await;
+    }
+    // With EHLO and MAIL these are more than a thousand.
+    for _ in 0..999 {
+        client.script(&[("RCPT TO:<b@example.net>", "452 4.5.3")]).await;
+    }
+    assert_eq!(client.reply().await, "421 4.7.0 Too many commands without a message, closing\r\n");
+}

@@ -1,0 +1,5 @@
+//! Content after DATA.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| m365_relay::fuzzing::smtp_data(octets));
