@@ -1,6 +1,6 @@
 //! `[smtp]` and `[[smtp.listener]]`
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     ByteSize,
@@ -19,6 +19,12 @@ pub struct SmtpConfig {
     pub max_recipients: usize,
     /// Connections at a time, over all listeners. Default 2000.
     pub max_connections: usize,
+    /// A message that cannot be stored in this time after its end is refused for now. Default 90 seconds, at least 1.
+    ///
+    /// RFC 5321 section 4.5.3.2.6 has clients wait 10 minutes for that reply. Mail servers do; programs do not: .NET's
+    /// SmtpClient gives up after 100 seconds. A message that is accepted after that is sent again by its program, and
+    /// arrives twice. Much less than that would refuse mail that a slow disk still takes in time.
+    pub reply_within: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -34,7 +40,17 @@ impl SmtpConfig {
             table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)));
         let max_recipients = table.or_default("max_recipients", 1000, |item| item.integer(100..=100_000));
         let max_connections = table.or_default("max_connections", 2000, |item| item.integer(1..=1_000_000));
-        Some(Self { listeners, hostname: hostname?, max_message, max_recipients, max_connections })
+        let reply_within = table.or_default("reply_within", Duration::from_secs(90), |item| {
+            item.duration(Duration::from_secs(1)..=Duration::from_secs(600))
+        });
+        Some(Self {
+            listeners,
+            hostname: hostname?,
+            max_message,
+            max_recipients,
+            max_connections,
+            reply_within,
+        })
     }
 
     /// Whether other machines can reach a listener.

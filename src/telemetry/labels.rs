@@ -30,6 +30,8 @@ pub enum Refused {
     Malformed,
     /// Too many connections.
     Connections,
+    /// Stored when its client no longer waited.
+    Late,
 }
 
 /// How a delivery attempt ended.
@@ -88,6 +90,7 @@ label! {
     Refused {
         NoTenant => "no_tenant", Sender => "sender", TooLarge => "too_large", TenantFull => "tenant_full",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
+        Late => "late",
     }
     Outcome {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",

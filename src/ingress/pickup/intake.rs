@@ -137,7 +137,9 @@ impl Intake {
             chunk = next;
         }
         newlines.finish()?;
-        let id = submission.finish().await?;
+        let accepted = submission.finish().await?;
+        let id = accepted.id();
+        accepted.announce();
         Ok(Accepted { id, envelope })
     }
 

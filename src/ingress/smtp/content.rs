@@ -5,7 +5,10 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 use tracing::info;
 
 use super::{
@@ -57,7 +60,7 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 
     let stored = match message {
-        Ok(submission) => submission.finish().await,
+        Ok(submission) => submission.finish_by(Instant::now() + session.service.reply_within).await,
         Err(refusal) => Err(refusal),
     };
     match stored {

@@ -42,6 +42,7 @@ pub struct Server {
     hostname: String,
     max_recipients: usize,
     max_connections: usize,
+    reply_within: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,7 @@ impl Server {
             hostname: config.hostname.clone(),
             max_recipients: config.max_recipients,
             max_connections: config.max_connections,
+            reply_within: config.reply_within,
         })
     }
 
@@ -78,10 +80,11 @@ impl Server {
     /// acknowledged.
     pub async fn serve(self, door: Door, metrics: Metrics, shutdown: CancellationToken) {
         let gauge = metrics.smtp_connections().clone();
-        let Self { listeners, hostname, max_recipients, max_connections } = self;
+        let Self { listeners, hostname, max_recipients, max_connections, reply_within } = self;
         let service = Arc::new(Service {
             hostname,
             max_recipients,
+            reply_within,
             door,
             metrics,
             shutdown,

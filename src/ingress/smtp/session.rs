@@ -7,6 +7,7 @@ use std::{
     io,
     net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +33,8 @@ const MAX_ERRORS: u32 = 20;
 pub(super) struct Service {
     pub(super) hostname: String,
     pub(super) max_recipients: usize,
+    /// How long a client is expected to wait for the reply to its message.
+    pub(super) reply_within: Duration,
     pub(super) door: Door,
     pub(super) metrics: Metrics,
     pub(super) shutdown: CancellationToken,

@@ -27,6 +27,7 @@ fn config(max_connections: usize) -> SmtpConfig {
         max_message: ByteSize(MAX_MESSAGE),
         max_recipients: MAX_RECIPIENTS,
         max_connections,
+        reply_within: REPLY_WITHIN,
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod dialogues;
 mod hostile;
+mod late;
 mod lifetime;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use tokio::{
@@ -24,6 +26,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER: &str = "From: a@contoso.example\r\n\r\n";
 /// Small, so that a test can reach it.
 const MAX_RECIPIENTS: usize = 25;
+const REPLY_WITHIN: Duration = Duration::from_secs(90);
 
 struct Client<S> {
     stream: BufReader<S>,
@@ -105,6 +108,7 @@ fn service(house: &House) -> Arc<Service> {
     Arc::new(Service {
         hostname: "relay.example".into(),
         max_recipients: MAX_RECIPIENTS,
+        reply_within: REPLY_WITHIN,
         door: house.door.clone(),
         metrics: house.metrics.clone(),
         shutdown: CancellationToken::new(),
