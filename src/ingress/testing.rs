@@ -40,17 +40,22 @@ impl House {
 
     pub(super) fn with_max_queued(max_queued: u64) -> Self {
         let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
-        Self::build(max_queued, free_space, MAX_MESSAGE)
+        Self::build(MemoryStore::default(), max_queued, free_space, MAX_MESSAGE)
+    }
+
+    /// What the next process finds. This one must be gone.
+    pub(super) fn on_store(store: MemoryStore) -> Self {
+        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        Self::build(store, 1_000_000, free_space, MAX_MESSAGE)
     }
 
     /// On a disk of the test's own.
     pub(super) fn on(free_space: FreeSpace, max_message: u64) -> Self {
-        Self::build(1_000_000, free_space, max_message)
+        Self::build(MemoryStore::default(), 1_000_000, free_space, max_message)
     }
 
-    fn build(max_queued: u64, free_space: FreeSpace, max_message: u64) -> Self {
+    fn build(store: MemoryStore, max_queued: u64, free_space: FreeSpace, max_message: u64) -> Self {
         let metrics = Metrics::new();
-        let store = MemoryStore::default();
         let (spool, waiting) = Spool::start(store.clone(), Duration::ZERO, metrics.clone()).unwrap();
         let tenants: BTreeMap<_, _> = ["contoso", "fabrikam"]
             .map(|name| tenant(name, max_queued))

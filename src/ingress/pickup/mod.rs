@@ -117,7 +117,10 @@ impl Pickup {
         let paths: Vec<Arc<Path>> = tenants.iter().map(|tenant| path.join(tenant.as_str()).into()).collect();
         let to_make = paths.clone();
         // A folder that cannot be made is an error of its first scan.
-        let made = blocking(move || Ok(to_make.iter().for_each(|folder| drop(place::make(folder)))));
+        let made = blocking(move || {
+            to_make.iter().for_each(|folder| drop(place::make(folder)));
+            Ok(())
+        });
         let _ = made.await;
         for (tenant, folder) in tenants.iter().zip(paths) {
             // Watched before it is looked into, so that no file falls between.

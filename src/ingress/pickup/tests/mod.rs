@@ -1,12 +1,14 @@
 //! Files in real folders.
 
+mod crash;
+mod places;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     os::unix::fs::symlink,
 };
 
-use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::sleep};
 
