@@ -18,6 +18,7 @@ mod crash;
 mod limits;
 mod metrics;
 mod pickup;
+mod pickup_crash;
 mod recipients;
 mod refusals;
 mod retry;
