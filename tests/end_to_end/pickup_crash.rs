@@ -27,7 +27,7 @@ fn drop_in(outside: &Path, inside: &Path, number: usize) {
         _ => message(FROM, TO, &subject),
     };
     let (outside, inside) = (outside.join("next"), inside.join(format!("{number}.eml")));
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         let mut file = File::create(inside).unwrap();
         let (first, second) = content.split_at(content.len() / 2);
         file.write_all(first).unwrap();
