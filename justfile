@@ -56,3 +56,7 @@ bench-spool *ARGS:
 # Accepted and delivered a second, beside Postfix; needs root
 bench-smtp *ARGS:
     scripts/bench-smtp {{ARGS}}
+
+# Files picked up a second
+bench-pickup *ARGS:
+    scripts/bench-pickup {{ARGS}}

@@ -1,7 +1,7 @@
 //! The relay: puts the rooms together and takes them apart again.
 //!
-//! Start: the spool is opened and told to the scheduler, then the listeners are bound, then mail is accepted. A start that
-//! fails leaves nothing behind. Stop: no new mail, sessions end, deliveries in flight are waited for (at most
+//! Start: the spool is opened, picked-up files that the last process had claimed are settled by it, the scheduler is told,
+//! then the listeners are bound, then mail is accepted. A start that fails leaves nothing behind. Stop: no new mail, sessions end, deliveries in flight are waited for (at most
 //! [`GRACE`]); what is still in flight then is found in doubt at the next start. Nothing is lost by a stop of any kind.
 //!
 //! A part that ends before it is told to, as by a panic, stops the relay in the same way, with an error: half a relay would
@@ -24,7 +24,12 @@ use crate::{
     config::Config,
     delivery::{Worker, WorkerSettings, graph::Graph},
     identity::Identity,
-    ingress::{Door, login::Logins, pickup::Pickup, smtp},
+    ingress::{
+        Door,
+        login::Logins,
+        pickup::{Pickup, settle_leftovers},
+        smtp,
+    },
     network::{Clients, NetworkError},
     schedule::{Depths, Scheduler, Settings},
     spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
@@ -94,6 +99,10 @@ impl Relay {
             Ok::<_, StartError>(Spool::start(store, settle_after, to_spool)?)
         });
         let (spool, events) = opened.await??;
+        if let Some(pickup) = &config.pickup {
+            // Before anything is delivered: see there.
+            settle_leftovers(&pickup.path, config.tenants.keys().cloned(), &spool).await;
+        }
         let path = &config.spool.path;
         let free_space = FreeSpace::of(&config.spool)
             .map_err(|source| StartError::FreeSpace { path: path.clone(), source })?;

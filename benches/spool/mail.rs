@@ -65,7 +65,7 @@ async fn accept_parts(spool: &Spool, author: usize, parts: impl Iterator<Item = 
         body.write(part).await.unwrap();
     }
     let body = body.finish().await.unwrap();
-    spool.accept(NewMessage { id, message: message(author), body }).await.unwrap();
+    spool.accept(NewMessage { id, message: message(author), body }).await.unwrap().announce();
     id
 }
 

@@ -49,6 +49,12 @@ pub struct SessionLimits {
     pub idle_timeout: Duration,
     /// For a connection as a whole, and for the content of one message. Default 1 hour.
     pub session_timeout: Duration,
+    /// A message that cannot be stored in this time after its end is refused for now. Default 90 seconds, at least 1.
+    ///
+    /// RFC 5321 section 4.5.3.2.6 has clients wait 10 minutes for that reply. Mail servers do; programs do not: .NET's
+    /// SmtpClient gives up after 100 seconds. A message that is accepted after that is sent again by its program, and
+    /// arrives twice. Much less than that would refuse mail that a slow disk still takes in time.
+    pub reply_within: Duration,
 }
 
 /// A CR or LF in a message that is not part of a CR LF.
@@ -69,6 +75,7 @@ impl Default for SessionLimits {
             max_commands: 1000,
             idle_timeout: Duration::from_secs(5 * 60),
             session_timeout: Duration::from_secs(60 * 60),
+            reply_within: Duration::from_secs(90),
         }
     }
 }
@@ -93,6 +100,9 @@ impl SessionLimits {
             }),
             session_timeout: table
                 .or_default("session_timeout", default.session_timeout, |item| item.duration(MINUTE..=DAY)),
+            reply_within: table.or_default("reply_within", default.reply_within, |item| {
+                item.duration(Duration::from_secs(1)..=Duration::from_secs(600))
+            }),
         }
     }
 }

@@ -122,10 +122,15 @@ impl Door {
         Err(Refusal::new(552, "5.3.4", text, Refused::TooLarge))
     }
 
-    /// Whether the spool takes mail at all: asked before a pickup folder is read, and while a message comes in, whose size
+    /// Whether the spool takes mail at all: asked while a message comes in, whose size
     /// nobody has to announce.
     pub fn is_open(&self) -> Result<(), Refusal> {
         self.check_disk(0)
+    }
+
+    /// Whether there is room for a message of this tenant: asked before a file is claimed.
+    pub fn is_open_to(&self, tenant: &TenantName) -> Result<(), Refusal> {
+        self.tenants.get(tenant).map_or(Ok(()), |tenant| self.check_room(tenant, 0))
     }
 
     /// So many octets of a message that was let in are about to be stored.

@@ -10,13 +10,16 @@
 use std::net::IpAddr;
 
 use super::{Door, Grant, Refusal};
+use tokio::time::Instant;
+use tracing::warn;
+
 use crate::{
     clock,
     message::{
         self, Encryption, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS,
         MailboxAddress, Mending, MessageId, Received, SplitMessage,
     },
-    spool::{BodyWriter, Message, NewMessage},
+    spool::{Accepted, BodyWriter, Message, NewMessage},
     telemetry::Refused,
 };
 
@@ -67,7 +70,17 @@ enum Part {
 
 impl Submission {
     pub fn begin(door: &Door, grant: Grant, envelope: Envelope, origin: Origin) -> Self {
-        let (id, body) = door.spool().begin();
+        Self::begin_with(door, door.spool().begin(), grant, envelope, origin)
+    }
+
+    /// For a message that has got its id from the spool already.
+    pub fn begin_with(
+        door: &Door,
+        (id, body): (MessageId, BodyWriter),
+        grant: Grant,
+        envelope: Envelope,
+        origin: Origin,
+    ) -> Self {
         let part = Part::Header(HeaderScanner::default());
         Self { door: door.clone(), grant, envelope, origin, id, size: 0, ask_at: ASK_EVERY, part, body }
     }
@@ -95,8 +108,9 @@ impl Submission {
         }
     }
 
-    /// The content is complete. When this returns `Ok`, the message is durable and may be acknowledged.
-    pub async fn finish(mut self) -> Result<MessageId, Refusal> {
+    /// The content is complete. When this returns `Ok`, the message is durable and may be acknowledged; it is delivered once
+    /// what is returned is announced or dropped.
+    pub async fn finish(mut self) -> Result<Accepted, Refusal> {
         self.door.is_open()?;
         if let Part::Header(scanner) = &mut self.part {
             let split = std::mem::take(scanner).finish().map_err(refuse_header)?;
@@ -112,8 +126,31 @@ impl Submission {
             bounce_of: None,
         };
         let body = self.body.finish().await?;
-        self.door.spool().accept(NewMessage { id: self.id, message, body }).await?;
-        Ok(self.id)
+        Ok(self.door.spool().accept(NewMessage { id: self.id, message, body }).await?)
+    }
+
+    /// As [`finish`](Self::finish), for a client that waits for the answer until `deadline`. When the spool takes longer than
+    /// that, the message is unwound: the client has given up, or will have when the answer comes, and sends it again.
+    ///
+    /// The refusal comes when the spool has answered, however late that is: until then the message takes up room, and the
+    /// client had better not send the next. If the process dies between the two commits, or the disk fails in between and then
+    /// the process dies, the message is delivered although its client was not told that it was accepted.
+    pub async fn finish_by(self, deadline: Instant) -> Result<MessageId, Refusal> {
+        let id = self.id;
+        let accepted = self.finish().await?;
+        let late = Instant::now().saturating_duration_since(deadline);
+        if late.is_zero() {
+            accepted.announce();
+            return Ok(id);
+        }
+        match accepted.unwind().await {
+            Ok(()) => warn!(%id, ?late, "stored too late for its client: taken back, and refused"),
+            Err(error) => {
+                warn!(%id, ?late, %error, "stored too late for its client, and cannot be taken back: it may arrive twice");
+            }
+        }
+        let text = "Storing the message took too long, try again later";
+        Err(Refusal::new(451, "4.3.0", text, Refused::Late))
     }
 
     async fn take_header(&mut self, split: SplitMessage) -> Result<(), Refusal> {

@@ -49,13 +49,13 @@ impl House {
 
     pub(super) fn with_max_queued(max_queued: u64) -> Self {
         let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
-        Self::build(max_queued, free_space, MAX_MESSAGE, &[])
+        Self::build(MemoryStore::default(), max_queued, free_space, MAX_MESSAGE, &[])
     }
 
     /// Each of `users` is name, tenant and password.
     pub(super) fn with_users(users: &[(&str, &str, &str)]) -> Self {
         let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
-        Self::build(1_000_000, free_space, MAX_MESSAGE, users)
+        Self::build(MemoryStore::default(), 1_000_000, free_space, MAX_MESSAGE, users)
     }
 
     pub(super) fn logins(&self, lockout: LockoutConfig) -> Logins {
@@ -67,22 +67,38 @@ impl House {
         contoso.default_sender = change.default_sender.map(|text| text.parse().unwrap());
         contoso.suspended = change.suspended;
         let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
-        Self::of([contoso], free_space, MAX_MESSAGE)
+        Self::of(MemoryStore::default(), [contoso], free_space, MAX_MESSAGE)
+    }
+
+    /// What the next process finds. This one must be gone.
+    pub(super) fn on_store(store: MemoryStore) -> Self {
+        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        Self::build(store, 1_000_000, free_space, MAX_MESSAGE, &[])
     }
 
     /// On a disk of the test's own.
     pub(super) fn on(free_space: FreeSpace, max_message: u64) -> Self {
-        Self::build(1_000_000, free_space, max_message, &[])
+        Self::build(MemoryStore::default(), 1_000_000, free_space, max_message, &[])
     }
 
-    fn build(max_queued: u64, free_space: FreeSpace, max_message: u64, users: &[(&str, &str, &str)]) -> Self {
+    fn build(
+        store: MemoryStore,
+        max_queued: u64,
+        free_space: FreeSpace,
+        max_message: u64,
+        users: &[(&str, &str, &str)],
+    ) -> Self {
         let tenant = |name| Tenant { users: users_of(name, users), ..tenant(name, max_queued) };
-        Self::of(["contoso", "fabrikam"].map(tenant), free_space, max_message)
+        Self::of(store, ["contoso", "fabrikam"].map(tenant), free_space, max_message)
     }
 
-    fn of<const N: usize>(tenants: [Tenant; N], free_space: FreeSpace, max_message: u64) -> Self {
+    fn of<const N: usize>(
+        store: MemoryStore,
+        tenants: [Tenant; N],
+        free_space: FreeSpace,
+        max_message: u64,
+    ) -> Self {
         let metrics = Metrics::new();
-        let store = MemoryStore::default();
         let (spool, waiting) = Spool::start(store.clone(), Duration::ZERO, metrics.clone()).unwrap();
         let tenants: BTreeMap<_, _> = tenants.map(|tenant| (tenant.name.clone(), Arc::new(tenant))).into();
         let tenants = Arc::new(tenants);

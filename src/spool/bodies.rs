@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
 use super::{
-    Lane, Lease, SpoolError,
+    Accepted, Lane, Lease, SpoolError,
     health::{Health, LatchOnPanic},
     operation::{Answer, End, Operation, Stored},
     store::{Arriving, Bodies, StoreError},
@@ -33,7 +33,7 @@ pub(super) struct Arrival {
 
 pub(super) enum Then {
     Accept {
-        answer: Answer<()>,
+        answer: Answer<Accepted>,
     },
     /// It is the bounce of a message that ends.
     Settle {

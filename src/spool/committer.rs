@@ -6,14 +6,21 @@
 //!
 //! An error from the store latches [`Health`]. What happens then is in [`mending`](super::mending).
 
-use std::{collections::HashMap, sync::Arc, thread, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    BodyPlace, Change, Event, Lane, Lease, Phase, SpoolError, State, Store, StoreError, Tally, Waiting,
+    Accepted, BodyPlace, Change, Event, Lane, Lease, Phase, SpoolError, State, Store, StoreError, Tally,
+    Waiting,
+    accepted::Announcer,
     bodies::Errand,
     health::{Health, LatchOnPanic},
     lane::Lanes,
@@ -29,7 +36,8 @@ const LATER: Duration = Duration::from_secs(60);
 
 /// What the committer reports to while it works.
 pub(super) struct Context {
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) announcer: Arc<Announcer>,
+    pub(super) operations: mpsc::WeakSender<Operation>,
     pub(super) errands: mpsc::WeakSender<Errand>,
     pub(super) health: Arc<Health>,
     pub(super) tally: Arc<Tally>,
@@ -43,17 +51,23 @@ pub(super) struct Committer {
     pub(super) lanes: Lanes,
     /// Leases that workers of this process have.
     pub(super) leases: HashMap<MessageId, u32>,
-    /// Settlements that wait for the disk to work again.
+    /// Settlements and unwindings that wait for the disk to work again.
     pub(super) unsettled: Vec<Operation>,
     /// The index was made anew from the bodies while some were on their way here: it may have their messages already.
     pub(super) is_rescued: bool,
-    /// Stored bodies of messages that were refused although the index may have them.
+    /// Stored bodies of messages that were refused although the index may have them. They are held back.
     pub(super) refused: Vec<(MessageId, BodyPlace)>,
+    /// Copies of bodies that the index may or may not refer to.
+    pub(super) copies: Vec<(MessageId, BodyPlace)>,
 }
 
 /// What to tell once a group is durable.
 enum Effect {
     Accepted(Waiting, u64),
+    /// It was made anew from its body, and announced then.
+    Known(Waiting),
+    Unwound(Arc<Lane>, u64),
+    Found(HashSet<MessageId>),
     Claimed(Granted),
     Settled {
         lane: Arc<Lane>,
@@ -97,6 +111,7 @@ impl Committer {
             unsettled: Vec::new(),
             is_rescued: false,
             refused: Vec::new(),
+            copies: Vec::new(),
         };
         let last = committer.recover_at_start()?;
         thread::Builder::new()
@@ -169,10 +184,26 @@ impl Committer {
 
     fn plan(&mut self, operation: &Operation, group: &mut Group) -> Result<Effect, SpoolError> {
         match operation {
-            Operation::Accept { new, .. } => Ok(match self.insert(new, group) {
-                Some((waiting, len)) => Effect::Accepted(waiting, len),
-                None => Effect::Nothing,
-            }),
+            Operation::Accept { new, .. } => match self.insert(new, group) {
+                Some((waiting, len)) => Ok(Effect::Accepted(waiting, len)),
+                None => {
+                    let (_, lane) = self.state(new.id, group)?;
+                    Ok(Effect::Known(Waiting { id: new.id, lane, due: clock::now() }))
+                }
+            },
+            Operation::Unwind { accepted, is_again, .. } => match self.unwind(accepted.id(), group) {
+                // The first time it was stored, after all.
+                Err(SpoolError::NoSuchMessage(_)) if *is_again => Ok(Effect::Nothing),
+                unwound => unwound,
+            },
+            Operation::Find { ids, .. } => {
+                let found = ids.iter().filter_map(|id| match self.state(*id, group) {
+                    Ok(_) => Some(Ok(*id)),
+                    Err(SpoolError::NoSuchMessage(_)) => None,
+                    Err(error) => Some(Err(error)),
+                });
+                found.collect::<Result<_, _>>().map(Effect::Found)
+            }
             Operation::Claim { id, .. } => self.claim(*id, group).map(Effect::Claimed),
             Operation::Settle { lease, end, is_again, .. } => match self.leased(*lease, group) {
                 Ok((state, lane)) => Ok(self.settle(lease.id, state, lane, end, group)),
@@ -302,6 +333,15 @@ impl Committer {
         Ok(Effect::Altered { event, left })
     }
 
+    fn unwind(&mut self, id: MessageId, group: &mut Group) -> Result<Effect, SpoolError> {
+        let (was, lane) = self.state(id, group)?;
+        if was.phase == Phase::Leased {
+            return Err(SpoolError::InDelivery(id));
+        }
+        self.remove(id, was, group);
+        Ok(Effect::Unwound(lane, was.body.len))
+    }
+
     /// The message's body is where its copy is, unless it has ended or moved meanwhile.
     fn follow(&mut self, moved: &Moved, group: &mut Group) -> Result<(), SpoolError> {
         match self.state(moved.id, group) {
@@ -348,21 +388,61 @@ impl Committer {
                 }
                 self.tell(answer, effect);
             }
-            (Operation::Accept { answer, .. }, effect) | (Operation::Alter { answer, .. }, effect) => {
-                self.tell(answer, effect)
+            (Operation::Accept { answer, .. }, effect) => self.hand_out(answer, effect),
+            (Operation::Unwind { accepted, answer, .. }, effect) => self.unwound(accepted, answer, effect),
+            (Operation::Find { answer, .. }, Ok(Effect::Found(found))) => drop(answer.send(Ok(found))),
+            (Operation::Find { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
+            (Operation::Alter { id, answer, .. }, effect) => {
+                if effect.is_ok() {
+                    // An operator has found it before its caller was done with it, and says what it is.
+                    self.context.announcer.take_over(id);
+                }
+                self.tell(answer, effect);
             }
-            (Operation::Claim { .. } | Operation::Moved(_) | Operation::Mend, _) => {}
+            (Operation::Claim { .. } | Operation::Find { .. } | Operation::Moved(_) | Operation::Mend, _) => {
+            }
         }
+    }
+
+    /// Gives the message to whoever brought it. If nobody waits for it any more, it is dropped and so announced.
+    fn hand_out(&self, answer: Answer<Accepted>, effect: Result<Effect, SpoolError>) {
+        let Context { announcer, operations, tally, .. } = &self.context;
+        let waiting = match effect {
+            Ok(Effect::Accepted(waiting, len)) => {
+                tally.tenant(&waiting.lane.tenant).enter(len);
+                announcer.hold_back(waiting.id);
+                waiting
+            }
+            Ok(Effect::Known(waiting)) => waiting,
+            // Planning an acceptance has no other effect.
+            Ok(_) => return,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        let _ = answer.send(Ok(announcer.accepted(waiting, operations.clone())));
+    }
+
+    fn unwound(&self, accepted: Accepted, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
+        let id = accepted.id();
+        let unwound = match effect {
+            Ok(Effect::Unwound(lane, len)) => {
+                self.context.tally.tenant(&lane.tenant).leave(len);
+                if !accepted.forget() {
+                    self.announce(Event::Left { id, lane });
+                }
+                Ok(())
+            }
+            Ok(_) => {
+                accepted.forget();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let _ = answer.send(unwound);
     }
 
     fn tell(&self, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
         let tally = self.context.tally.clone();
         match effect {
-            Ok(Effect::Accepted(waiting, len)) => {
-                tally.tenant(&waiting.lane.tenant).enter(len);
-                let _ = answer.send(Ok(()));
-                self.announce(Event::Waiting(waiting));
-            }
             Ok(Effect::Settled { lane, left, waiting, bounce, because }) => {
                 let tenant = tally.tenant(&lane.tenant);
                 tenant.release();
@@ -379,14 +459,14 @@ impl Committer {
                 let _ = answer.send(Ok(()));
                 self.announce(event);
             }
-            Ok(Effect::Claimed(_) | Effect::Nothing) => drop(answer.send(Ok(()))),
+            // The others have answers of their own.
+            Ok(_) => drop(answer.send(Ok(()))),
             Err(error) => drop(answer.send(Err(error))),
         }
     }
 
     pub(super) fn announce(&self, event: Event) {
-        // Nobody listens while the relay stops: the next start finds the message in the store.
-        let _ = self.context.events.send(event);
+        self.context.announcer.announce(event);
     }
 }
 

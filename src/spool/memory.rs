@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
@@ -19,7 +19,13 @@ use super::{
 use crate::message::MessageId;
 
 #[derive(Debug, Clone, Default)]
-pub struct MemoryStore(Arc<Mutex<Content>>);
+pub struct MemoryStore(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    content: Mutex<Content>,
+    goes_on: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Content {
@@ -28,6 +34,7 @@ struct Content {
     bodies: BTreeMap<MessageId, (Arc<Message>, Bytes)>,
     quarantine: BTreeMap<MessageId, String>,
     fault: Option<Fault>,
+    is_stalled: bool,
 }
 
 /// What becomes of the commits of a broken store.
@@ -50,6 +57,23 @@ impl MemoryStore {
         self.content().fault = None;
     }
 
+    /// From now on commits wait, as on a disk that hangs.
+    pub fn stall(&self) {
+        self.content().is_stalled = true;
+    }
+
+    /// The disk does not hang any more.
+    pub fn go_on(&self) {
+        self.content().is_stalled = false;
+        self.0.goes_on.notify_all();
+    }
+
+    /// Messages and bodies that it has.
+    pub fn count(&self) -> (usize, usize) {
+        let content = self.content();
+        (content.states.len(), content.bodies.len())
+    }
+
     /// Messages put aside, with the reasons.
     pub fn quarantined(&self) -> Vec<(MessageId, String)> {
         self.content().quarantine.iter().map(|(id, reason)| (*id, reason.clone())).collect()
@@ -57,7 +81,7 @@ impl MemoryStore {
 
     fn content(&self) -> MutexGuard<'_, Content> {
         // Changes are single insertions and removals: a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.0.content.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -104,7 +128,9 @@ impl Store for MemoryStore {
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut content = self.content();
+        let stalled = |content: &mut Content| content.is_stalled;
+        let mut content =
+            self.0.goes_on.wait_while(self.content(), stalled).unwrap_or_else(|e| e.into_inner());
         let fault = content.fault;
         if fault != Some(Fault::Lost) {
             changes.iter().for_each(|change| content.apply(change));

@@ -1,9 +1,9 @@
 //! What the committer does while the disk does not work.
 //!
 //! The callers of the group that failed and everybody after them are told that the spool is unhealthy, but for those who say
-//! how a delivery went: they wait. The committer then tries again and again whether the disk works. When it does, it opens
-//! the index anew, finds out what became of the group (each change is in it or not, as after a crash), stores what had to
-//! wait, and goes on.
+//! how a delivery went, and those who unwind a message: they wait. The committer then tries again and again whether the disk
+//! works. When it does, it opens the index anew, finds out what became of the group (each change is in it or not, as after a
+//! crash), removes messages that were refused and are there all the same, stores what had to wait, and goes on.
 
 use std::{thread, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    SpoolError, StoreError,
+    Change, SpoolError, StoreError,
     committer::{Committer, GROUP},
     operation::Operation,
     store::guarded,
@@ -28,6 +28,7 @@ impl Committer {
     pub(super) fn refuse(&mut self, operation: Operation, error: &SpoolError) {
         match operation {
             Operation::Accept { new, answer } => {
+                self.context.announcer.hold_back(new.id);
                 self.refused.push((new.id, new.place));
                 let _ = answer.send(Err(error.clone()));
             }
@@ -36,7 +37,11 @@ impl Committer {
             Operation::Settle { lease, end, answer, .. } => {
                 self.unsettled.push(Operation::Settle { lease, end, answer, is_again: true });
             }
-            Operation::Moved(moved) => self.refused.extend(moved.iter().map(|moved| (moved.id, moved.to))),
+            Operation::Unwind { accepted, answer, .. } => {
+                self.unsettled.push(Operation::Unwind { accepted, answer, is_again: true });
+            }
+            Operation::Find { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Operation::Moved(moved) => self.copies.extend(moved.iter().map(|moved| (moved.id, moved.to))),
             Operation::Mend => {}
         }
     }
@@ -72,6 +77,35 @@ impl Committer {
         true
     }
 
+    /// Whoever was refused will come again, or has told its client to: a message that was stored all the same would be there
+    /// twice.
+    fn remove_refused(&mut self) -> Result<(), StoreError> {
+        let (mut changes, mut left, mut discarded) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, place) in &self.refused {
+            match guarded(|| self.store.state(*id))? {
+                Some(was) => {
+                    left.extend(self.lanes.lane(was.lane).map(|lane| (lane, was.body.len)));
+                    changes.push(Change::Remove { id: *id, was });
+                    self.lanes.leave(was.lane, &mut changes);
+                }
+                None => discarded.push((*id, *place)),
+            }
+        }
+        if !changes.is_empty() {
+            guarded(|| self.store.commit(&changes))?;
+        }
+        for (lane, len) in left {
+            self.context.tally.tenant(&lane.tenant).leave(len);
+        }
+        for (id, place) in discarded {
+            self.store.discard(id, place);
+        }
+        for (id, _) in self.refused.drain(..) {
+            self.context.announcer.take_over(id);
+        }
+        Ok(())
+    }
+
     fn heal(&mut self) -> Result<(), StoreError> {
         if self.context.errands.upgrade().is_some_and(|errands| errands.is_closed()) {
             // Nobody would take bodies in: only a restart mends that.
@@ -79,7 +113,8 @@ impl Committer {
         }
         guarded(|| self.store.reopen())?;
         self.recover_after_fault()?;
-        for (id, place) in std::mem::take(&mut self.refused) {
+        self.remove_refused()?;
+        for (id, place) in std::mem::take(&mut self.copies) {
             if guarded(|| self.store.state(id))?.is_none_or(|state| state.body != place) {
                 self.store.discard(id, place);
             }

@@ -4,6 +4,8 @@
 //!
 //! * [`Spool::accept`] returns once the message is on stable storage: body synced, directory entry synced, index record
 //!   synced. Until it returns, the message does not exist; after it has returned, no crash loses it.
+//! * What it returns is [`Accepted`]: the scheduler hears of the message when that is announced or dropped. Before, it can be
+//!   [unwound](Accepted::unwind): it is removed again, durably, and nobody else has had it.
 //! * A message is delivered under a [`Lease`]: [`Spool::claim`] stores "attempt N began" with a raised epoch before it
 //!   returns, and [`Spool::settle`] with an older epoch is refused. So two workers never both settle one message.
 //! * A settlement that ends a message and the bounce that follows from it are one transaction.
@@ -20,9 +22,10 @@
 //! Both threads work on a [`Store`]: [`DiskStore`] (sled as the index, bodies in segments and files beside it) or
 //! [`MemoryStore`], for tests. The spool knows no network and no tenant's configuration.
 //!
-//! Called by ingress (accept), by the scheduler (claim), by the worker (settle) and by operators (hold, release, remove).
+//! Called by ingress (accept, find), by the scheduler (claim), by the worker (settle) and by operators (hold, release, remove).
 //! [`archive`] is for a spool that no relay has open.
 
+mod accepted;
 pub mod archive;
 mod arriving;
 mod bodies;
@@ -46,6 +49,7 @@ mod usage;
 mod tests;
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -58,6 +62,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
+pub use accepted::Accepted;
 pub use arriving::{Body, BodyWriter};
 pub use disk::{DiskStore, OpenError};
 pub use free_space::FreeSpace;
@@ -74,6 +79,7 @@ use crate::{
     message::MessageId,
     telemetry::Metrics,
 };
+use accepted::Announcer;
 use bodies::{Arrival, BodyThread, Errand, Then};
 use committer::Committer;
 use operation::{Alteration, Answer, End, Operation};
@@ -224,7 +230,8 @@ impl Spool {
             .bodies()
             .map_err(|source| StoreError::Io { what: "cannot get ready to take bodies in", source })?;
         let context = committer::Context {
-            events,
+            announcer: Arc::new(Announcer::new(events)),
+            operations: operations.downgrade(),
             errands: errands.downgrade(),
             health: health.clone(),
             tally: tally.clone(),
@@ -243,9 +250,15 @@ impl Spool {
         (id, BodyWriter::new(id, self.shared.room.clone()))
     }
 
-    /// Makes a message durable. When this returns `Ok`, it may be acknowledged.
-    pub async fn accept(&self, message: NewMessage) -> Result<(), SpoolError> {
+    /// Makes a message durable. When this returns `Ok`, it may be acknowledged. It is delivered once what is returned is
+    /// announced or dropped. If this is cancelled, the message is announced as soon as it is durable.
+    pub async fn accept(&self, message: NewMessage) -> Result<Accepted, SpoolError> {
         self.store(message, |answer| Then::Accept { answer }).await
+    }
+
+    /// Which of these messages the spool has, whatever their state.
+    pub async fn find(&self, ids: Vec<MessageId>) -> Result<HashSet<MessageId>, SpoolError> {
+        self.ask(|answer| Operation::Find { ids, answer }).await
     }
 
     /// Leases a message that waits, stores that an attempt begins, and reads whose it is. One that is damaged is put aside.
@@ -326,11 +339,11 @@ impl Spool {
     }
 
     /// Stores the body, and then does what its message is for.
-    async fn store(
+    async fn store<T>(
         &self,
         mut new: NewMessage,
-        then: impl FnOnce(Answer<()>) -> Then,
-    ) -> Result<(), SpoolError> {
+        then: impl FnOnce(Answer<T>) -> Then,
+    ) -> Result<T, SpoolError> {
         new.body.seal(new.id, &new.message).await?;
         let NewMessage { id, message, body } = new;
         let place = BodyPlace { segment: None, offset: 0, len: body.len() };

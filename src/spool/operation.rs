@@ -1,11 +1,13 @@
 //! What the committer is asked to do.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{BodyPlace, Lane, Lease, Settlement, SpoolError, State, store::Moved, stored::StoredRecord};
+use super::{
+    Accepted, BodyPlace, Lane, Lease, Settlement, SpoolError, State, store::Moved, stored::StoredRecord,
+};
 use crate::{clock::Timestamp, message::MessageId};
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
@@ -13,7 +15,19 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
 pub(super) enum Operation {
     Accept {
         new: Stored,
+        answer: Answer<Accepted>,
+    },
+    /// Removes a message that nobody has heard of.
+    Unwind {
+        accepted: Accepted,
         answer: Answer<()>,
+        /// It has been tried before, and nobody knows whether it was stored.
+        is_again: bool,
+    },
+    /// Which of these are in the index.
+    Find {
+        ids: Vec<MessageId>,
+        answer: Answer<HashSet<MessageId>>,
     },
     Claim {
         id: MessageId,

@@ -170,7 +170,6 @@ impl Recovery<'_> {
                 }
             },
         };
-        // Nobody listens while the relay stops.
-        let _ = self.context.events.send(event);
+        self.context.announcer.announce_found(id, event);
     }
 }

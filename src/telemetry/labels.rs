@@ -42,6 +42,8 @@ pub enum Refused {
     ProxyHeader,
     /// A TLS handshake failed.
     TlsHandshake,
+    /// Stored when its client no longer waited.
+    Late,
 }
 
 /// How a delivery attempt ended.
@@ -118,6 +120,7 @@ label! {
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
         ConnectionsPerAddress => "connections_per_address", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
+        Late => "late",
     }
     Outcome {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",

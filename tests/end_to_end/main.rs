@@ -20,6 +20,7 @@ mod limits;
 mod login;
 mod metrics;
 mod pickup;
+mod pickup_crash;
 mod recipients;
 mod refusals;
 mod retry;

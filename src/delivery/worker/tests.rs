@@ -91,7 +91,11 @@ impl Bench {
             author,
             bounce_of: None,
         };
-        self.spool.accept(NewMessage { id, message, body: body.finish().await.unwrap() }).await.unwrap();
+        self.spool
+            .accept(NewMessage { id, message, body: body.finish().await.unwrap() })
+            .await
+            .unwrap()
+            .announce();
         self.waiting.recv().await.unwrap().waiting().unwrap();
         id
     }

@@ -75,12 +75,6 @@ struct Look {
     patience: Duration,
 }
 
-/// Whether a file of that name is a message.
-pub(super) fn is_candidate(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.len().checked_sub(4).is_some_and(|at| name[at..].eq_ignore_ascii_case(b".eml"))
-}
-
 impl Candidates {
     /// A writer made this file and has not closed it.
     pub(super) fn created(&mut self, name: OsString, now: Instant) {
@@ -202,16 +196,6 @@ mod tests {
     fn next(candidates: &mut Candidates) -> Option<(String, bool)> {
         let ready = candidates.next()?;
         Some((ready.name.into_string().unwrap(), ready.last_chance))
-    }
-
-    #[test]
-    fn names() {
-        for name in ["a.eml", "A.EML", ".eml", "a.b.Eml"] {
-            assert!(is_candidate(name.as_ref()), "{name}");
-        }
-        for name in ["a.tmp", "eml", "a.eml.tmp", ""] {
-            assert!(!is_candidate(name.as_ref()), "{name}");
-        }
     }
 
     #[test]

@@ -1,52 +1,33 @@
 //! One file, from its folder to wherever it ends. Everything here blocks.
 //!
-//! A claim is a lock and a name. The lock (`flock`) shows other processes that the owner lives; the name
-//! `.NAME.claimed` keeps the file from being taken for a new one, and shows which file was under way in a crash. The
-//! folder may be written by anybody whom the tenant lets in, so links are never followed, and no name is overwritten.
+//! A claim is a lock and a name. The lock (`flock`) shows other processes that the owner lives; the name keeps the file from
+//! being taken for a new one, and shows after a crash which message of the spool the file was about to become. The folder may
+//! be written by anybody whom the tenant lets in, so links are never followed, and no name is overwritten.
 
 use std::{
     ffi::{OsStr, OsString},
     fs::{File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    },
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rustix::{
-    fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with},
+    fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags, flock, renameat, renameat_with, statat},
     io::Errno,
 };
 
-use super::{
-    BAD,
-    candidates::{Listed, Stamp, is_candidate},
-    is_hidden,
-};
-use crate::message::{HeaderScanner, SplitMessage};
+use super::{candidates::Stamp, names, place};
+use crate::message::{HeaderScanner, MessageId, SplitMessage};
 
 /// Octets read at a time.
 const CHUNK: u64 = 64 * 1024;
-const SUFFIX: &[u8] = b".claimed";
-
-/// What is in a folder.
-#[derive(Debug, Default)]
-pub(super) struct Listing {
-    /// Oldest first.
-    pub(super) files: Vec<Listed>,
-    /// Names that claimed files had.
-    pub(super) claimed: Vec<OsString>,
-    /// What does not belong there, with what it is.
-    pub(super) odd: Vec<(OsString, &'static str)>,
-}
 
 /// What became of an attempt to claim a file.
 pub(super) enum Opened {
     Claimed(Claim, Content),
-    /// Its header has not come to an end yet.
+    /// Its header has not come to an end yet, or it grows.
     Incomplete(Stamp),
     /// Another process has it.
     Locked,
@@ -57,75 +38,55 @@ pub(super) enum Opened {
 
 /// What a claimed file begins with.
 pub(super) enum Content {
-    /// The rest of the body is still to be read.
-    Message(SplitMessage),
+    /// `is_whole`: there is nothing more to read.
+    Message { begun: SplitMessage, is_whole: bool },
     /// Never a message. Says why.
     Malformed(String),
 }
 
-/// The right to do something with a file. Dropped, it leaves the file where it is, for [`recover`].
+/// The right to do something with a file. Dropped, it leaves the file where it is, for the next start.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     folder: Arc<Path>,
     name: OsString,
+    id: MessageId,
     file: Arc<File>,
     stamp: Stamp,
 }
 
-pub(super) fn list(folder: &Path) -> io::Result<Listing> {
-    let mut listing = Listing::default();
-    for entry in folder.read_dir()? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let kind = entry.file_type()?;
-        if is_hidden(&name) {
-            listing.claimed.extend(original(&name).filter(|_| kind.is_file()));
-        } else if kind.is_dir() {
-            if name != BAD {
-                listing.odd.push((name, "a folder in a tenant's folder"));
-            }
-        } else if is_candidate(&name) {
-            if kind.is_symlink() {
-                listing.odd.push((name, "a symbolic link"));
-            } else if !kind.is_file() {
-                listing.odd.push((name, "not a plain file"));
-            } else if let Ok(metadata) = entry.metadata() {
-                listing.files.push(Listed { name, stamp: Stamp::of(&metadata)? });
-            }
-        }
-    }
-    listing.files.sort_by_key(|file| file.stamp.modified);
-    Ok(listing)
-}
-
-/// Claims the file, if its header is complete. On the last chance it is claimed in any case, to be refused.
-pub(super) fn open(folder: &Arc<Path>, name: OsString, last_chance: bool) -> io::Result<Opened> {
-    let file = match open_plain(&folder.join(&name)) {
+/// Claims the file for the message `id`, if its header is complete. On the last chance it is claimed in any case, to be
+/// refused.
+pub(super) fn open(folder: &Arc<Path>, name: &OsStr, id: MessageId, last_chance: bool) -> io::Result<Opened> {
+    let file = match open_plain(&folder.join(name)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
-        Err(error) if is(&error, Errno::LOOP) => return Ok(Opened::Odd("a symbolic link")),
+        Err(error) if is(&error, Errno::LOOP) => return Ok(Opened::Odd(place::SYMBOLIC_LINK)),
+        // A socket.
+        Err(error) if is(&error, Errno::NXIO) => return Ok(Opened::Odd("not a plain file")),
         Err(error) => return Err(error),
     };
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Ok(Opened::Odd("not a plain file"));
+    if let Some(odd) = place::odd(&metadata) {
+        return Ok(Opened::Odd(odd));
     }
     if !lock(&file)? {
         return Ok(Opened::Locked);
     }
     let stamp = Stamp::of(&metadata)?;
-    let content = match (read_header(&file)?, last_chance) {
+    let content = match (read_header(&file, stamp.size)?, last_chance) {
         (Some(content), _) => content,
         (None, false) => return Ok(Opened::Incomplete(stamp)),
         (None, true) if stamp.size == 0 => Content::Malformed("the file is empty".into()),
         (None, true) => Content::Malformed("the header does not end: an empty line has to follow it".into()),
     };
-    let claim = Claim { folder: folder.clone(), name, file: Arc::new(file), stamp };
-    match rename_new(&claim.path(), CWD, &claim.claimed_path()) {
+    let now = Stamp::of(&file.metadata()?)?;
+    if now != stamp {
+        return Ok(Opened::Incomplete(now));
+    }
+    let claim = Claim { folder: folder.clone(), name: name.to_owned(), id, file: Arc::new(file), stamp };
+    match rename_new(&claim.path(), &claim.claimed_path()) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
-        // An earlier file of that name is under way in another process, or waits for recovery.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Opened::Locked),
         Err(error) => return Err(error),
     }
     // Between opening and renaming, another file may have taken the name.
@@ -136,27 +97,25 @@ pub(super) fn open(folder: &Arc<Path>, name: OsString, last_chance: bool) -> io:
     Ok(Opened::Claimed(claim, content))
 }
 
-/// Gives a file back that a dead process had claimed. `false`: the process lives, or the name is taken.
-pub(super) fn recover(folder: &Arc<Path>, name: OsString) -> io::Result<bool> {
-    let (path, claimed) = (folder.join(&name), claimed_path(folder, &name));
-    let file = match open_plain(&claimed) {
+/// A file that a process had claimed that is gone. `None`: it lives, or the file is not there any more.
+pub(super) fn take_over(folder: &Arc<Path>, name: OsString, id: MessageId) -> io::Result<Option<Claim>> {
+    let file = match open_plain(&folder.join(names::claimed(&name, id))) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     if !lock(&file)? {
-        return Ok(false);
+        return Ok(None);
     }
-    match rename_new(&claimed, CWD, &path) {
-        Ok(()) => Ok(true),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => {
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
+    let stamp = Stamp::of(&file.metadata()?)?;
+    Ok(Some(Claim { folder: folder.clone(), name, id, file: Arc::new(file), stamp }))
 }
 
 impl Claim {
+    pub(super) fn id(&self) -> MessageId {
+        self.id
+    }
+
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp
     }
@@ -173,80 +132,60 @@ impl Claim {
         Stamp::of(&self.file.metadata()?)
     }
 
-    /// Gives the file its name back. If another has taken that, the file waits for [`recover`].
+    /// Gives the file its name back, or another if that has been taken meanwhile.
     pub(super) fn release(&self) -> io::Result<()> {
-        match rename_new(&self.claimed_path(), CWD, &self.path()) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            renamed => renamed,
-        }
-    }
-
-    /// The message is in the spool.
-    pub(super) fn remove(&self) -> io::Result<()> {
-        std::fs::remove_file(self.claimed_path())
-    }
-
-    /// Moves the file to `bad/`, with `reason` beside it. Returns the name that it has there.
-    pub(super) fn reject(&self, reason: &str) -> io::Result<OsString> {
-        let bad = self.folder.join(BAD);
-        match std::fs::DirBuilder::new().mode(0o770).create(&bad) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        let bad = openat(CWD, &bad, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let mut number = 0;
-        loop {
-            let mut name = self.name.clone();
-            if number > 0 {
-                name.push(format!(".{number}"));
+        let names = [self.name.clone()].into_iter().chain(names::others(&self.name));
+        for name in names {
+            match rename_new(&self.claimed_path(), &self.folder.join(name)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                renamed => return renamed,
             }
-            number += 1;
-            let mut beside = name.clone();
-            beside.push(".reason.txt");
-            let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let explanation = match openat(&bad, &beside, new, Mode::from_raw_mode(0o660)) {
-                Ok(file) => File::from(file),
-                Err(Errno::EXIST) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let moved = (&explanation)
-                .write_all(reason.as_bytes())
-                .and_then(|()| rename_new(&self.claimed_path(), &bad, Path::new(&name)));
-            match moved {
+        }
+        Ok(())
+    }
+
+    /// Unlinks the file, whose message is in the spool. `Some`: it has been written to meanwhile, and is still there.
+    pub(super) fn remove(&self) -> io::Result<Option<Stamp>> {
+        let now = self.stamp_now()?;
+        if now != self.stamp {
+            return Ok(Some(now));
+        }
+        match std::fs::remove_file(self.claimed_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    /// Renames the file to `.bad`, with `reason` beside it. Returns the name that it has then.
+    pub(super) fn reject(&self, reason: &str) -> io::Result<OsString> {
+        for name in names::bad(&self.name) {
+            let beside = self.folder.join(names::reason(&name));
+            // The reason comes first, so that it is complete when the file shows up.
+            match OpenOptions::new().write(true).create_new(true).mode(0o660).open(&beside) {
+                Ok(mut explanation) => explanation.write_all(reason.as_bytes())?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            }
+            match rename_new(&self.claimed_path(), &self.folder.join(&name)) {
                 Ok(()) => return Ok(name),
                 Err(error) => {
-                    rustix::fs::unlinkat(&bad, &beside, rustix::fs::AtFlags::empty())?;
+                    std::fs::remove_file(&beside)?;
                     if error.kind() != io::ErrorKind::AlreadyExists {
                         return Err(error);
                     }
                 }
             }
         }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     fn path(&self) -> PathBuf {
         self.folder.join(&self.name)
     }
 
-    fn claimed_path(&self) -> PathBuf {
-        claimed_path(&self.folder, &self.name)
+    pub(super) fn claimed_path(&self) -> PathBuf {
+        self.folder.join(names::claimed(&self.name, self.id))
     }
-}
-
-impl Stamp {
-    fn of(metadata: &std::fs::Metadata) -> io::Result<Self> {
-        Ok(Self { size: metadata.len(), modified: metadata.modified()? })
-    }
-}
-
-fn claimed_path(folder: &Path, name: &OsStr) -> PathBuf {
-    folder.join(OsString::from_vec([b".", name.as_bytes(), SUFFIX].concat()))
-}
-
-/// The name that a claimed file had.
-fn original(claimed: &OsStr) -> Option<OsString> {
-    let name = claimed.as_bytes().strip_prefix(b".")?.strip_suffix(SUFFIX)?;
-    is_candidate(OsStr::from_bytes(name)).then(|| OsString::from_vec(name.to_vec()))
 }
 
 /// Opens for reading, but not a link, and without waiting for the other end of a pipe.
@@ -265,30 +204,32 @@ fn lock(file: &File) -> io::Result<bool> {
 }
 
 /// `None`: the file ends before its header does.
-fn read_header(file: &File) -> io::Result<Option<Content>> {
+fn read_header(file: &File, size: u64) -> io::Result<Option<Content>> {
     let mut scanner = HeaderScanner::default();
     loop {
-        let mut chunk = Vec::new();
+        // One octet more, so that the end is seen without another call.
+        let mut chunk = Vec::with_capacity(size.min(CHUNK) as usize + 1);
         if file.take(CHUNK).read_to_end(&mut chunk)? == 0 {
             return Ok(None);
         }
+        let is_whole = (chunk.len() as u64) < CHUNK;
         match scanner.push(&chunk) {
             Ok(None) => {}
-            Ok(Some(message)) => return Ok(Some(Content::Message(message))),
+            Ok(Some(begun)) => return Ok(Some(Content::Message { begun, is_whole })),
             Err(error) => return Ok(Some(Content::Malformed(error.to_string()))),
         }
     }
 }
 
 /// Renames without overwriting: then the error's kind is `AlreadyExists`.
-fn rename_new(from: &Path, to_folder: impl rustix::fd::AsFd, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, &to_folder, to, RenameFlags::NOREPLACE) {
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Some network file systems cannot. Looking first leaves a moment for another file to take the name; it would
         // have to be one of the same name, claimed at the same time by another process.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            match rustix::fs::statat(&to_folder, to, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            match statat(CWD, to, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(Errno::NOENT) => Ok(rustix::fs::renameat(CWD, from, &to_folder, to)?),
+                Err(Errno::NOENT) => Ok(renameat(CWD, from, CWD, to)?),
                 Err(error) => Err(error.into()),
             }
         }

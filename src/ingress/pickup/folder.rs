@@ -3,8 +3,8 @@
 use std::{collections::HashSet, ffi::OsString, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
-    task::JoinSet,
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -12,16 +12,18 @@ use tracing::{error, info, warn};
 
 use super::{
     SLOW_SCAN, blocking,
-    candidates::{Candidates, Ready, Then},
-    claim::{self, Listing},
-    intake::{Intake, Outcome},
-    make,
+    candidates::{Candidates, Then},
+    claim,
+    intake::{Begun, Intake, Outcome, Stored},
+    place::{self, Listing, Unusable},
     watch::Hint,
 };
-use crate::{config::TenantName, ingress::Refusal};
+use crate::{config::TenantName, ingress::Refusal, telemetry::Ingress};
 
 /// Files of one folder under way at a time: enough for one commit of the spool to carry many.
-const FILES: usize = 16;
+const FILES: usize = 96;
+/// Files claimed in one go. A folder waits for that many free places, so it is a part of what all folders have together.
+const CLAIMED_TOGETHER: usize = 32;
 /// Between two scans, however many files wait for the second look.
 const SCAN_PAUSE: Duration = Duration::from_millis(200);
 /// With so many files to take, there is no need to look for more.
@@ -35,14 +37,27 @@ pub(super) struct Folder {
     intake: Arc<Intake>,
     hints: mpsc::Receiver<Hint>,
     candidates: Candidates,
-    files: JoinSet<(OsString, Outcome)>,
+    steps: JoinSet<Step>,
+    /// Files claimed or about to be, whatever step they are at.
+    under_way: usize,
+    is_claiming: bool,
+    is_finishing: bool,
+    /// Files whose messages are in the spool.
+    stored: Vec<(OsString, Stored, OwnedSemaphorePermit)>,
     pause: Pause,
     next_scan: Instant,
     last_scan: Instant,
     /// Names that a warning was logged for.
     warned: HashSet<OsString>,
-    /// The folder could not be read.
-    broken: bool,
+    /// Why the folder is not read.
+    unusable: Option<String>,
+}
+
+/// A step that has been taken.
+enum Step {
+    Claimed(Vec<(OsString, Result<Begun, Outcome>)>, Option<OwnedSemaphorePermit>),
+    Submitted(OsString, Result<Stored, Outcome>, OwnedSemaphorePermit),
+    Finished(Vec<(OsString, Outcome)>),
 }
 
 impl Folder {
@@ -59,51 +74,121 @@ impl Folder {
             intake,
             hints,
             candidates: Candidates::default(),
-            files: JoinSet::new(),
+            steps: JoinSet::new(),
+            under_way: 0,
+            is_claiming: false,
+            is_finishing: false,
+            stored: Vec::new(),
             pause: Pause::default(),
             next_scan: now,
             last_scan: now,
             warned: HashSet::new(),
-            broken: false,
+            unusable: None,
         }
     }
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         loop {
-            self.begin_files();
+            self.claim();
+            self.finish();
             let resume = self.pause.until.filter(|_| self.candidates.has_next());
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(hint) = self.hints.recv() => self.hear(hint),
-                Some(ended) = self.files.join_next() => match ended {
-                    Ok((name, outcome)) => self.settle(name, outcome),
-                    // Its name stays busy: what made it panic once would do so again.
-                    Err(error) => error!(tenant = %self.tenant, %error, "picking up a file failed"),
-                },
+                Some(ended) = self.steps.join_next() => self.go_on(ended),
                 () = sleep_until(self.next_scan) => self.scan().await,
                 () = sleep_until(resume.unwrap_or(self.next_scan)), if resume.is_some() => self.pause.end(),
             }
         }
-        let drain = async { while self.files.join_next().await.is_some() {} };
-        if timeout(GRACE, drain).await.is_err() {
-            warn!(tenant = %self.tenant, "picked-up files were still under way: they go back at the next start");
+        let tenant = self.tenant.clone();
+        if timeout(GRACE, self.drain()).await.is_err() {
+            warn!(%tenant, "picked-up files were still under way: the next start settles them");
         }
     }
 
-    fn begin_files(&mut self) {
-        while self.files.len() < FILES && self.pause.until.is_none() && self.candidates.has_next() {
-            if let Err(refusal) = self.intake.door.is_open() {
-                return self.wait(&refusal);
+    /// Ends what was begun, and begins nothing.
+    async fn drain(mut self) {
+        loop {
+            self.finish();
+            let Some(ended) = self.steps.join_next().await else { return };
+            self.go_on(ended);
+        }
+    }
+
+    /// Claims a few files, unless something is in the way.
+    fn claim(&mut self) {
+        let room = FILES.saturating_sub(self.under_way).min(CLAIMED_TOGETHER);
+        let is_busy = self.is_claiming || room == 0 || self.pause.until.is_some() || self.unusable.is_some();
+        if is_busy || !self.candidates.has_next() {
+            return;
+        }
+        if let Err(refusal) = self.intake.door.is_open_to(&self.tenant) {
+            return self.wait(&refusal);
+        }
+        let files: Vec<_> = std::iter::from_fn(|| self.candidates.next()).take(room).collect();
+        self.under_way += files.len();
+        self.is_claiming = true;
+        let (path, intake) = (self.path.clone(), self.intake.clone());
+        self.steps.spawn(async move {
+            let slots = intake.slots.clone().acquire_many_owned(files.len() as u32).await;
+            // The semaphore is never closed.
+            Step::Claimed(intake.claim(path, files).await, slots.ok())
+        });
+    }
+
+    /// Unlinks files whose messages are in the spool, as many as there are by now.
+    fn finish(&mut self) {
+        if self.is_finishing || self.stored.is_empty() {
+            return;
+        }
+        self.is_finishing = true;
+        let (mut files, mut slots) = (Vec::new(), Vec::new());
+        for (name, stored, slot) in self.stored.drain(..) {
+            files.push((name, stored));
+            slots.push(slot);
+        }
+        let (tenant, intake) = (self.tenant.clone(), self.intake.clone());
+        self.steps.spawn(async move {
+            let finished = intake.finish(&tenant, files).await;
+            drop(slots);
+            Step::Finished(finished)
+        });
+    }
+
+    fn go_on(&mut self, ended: Result<Step, JoinError>) {
+        match ended {
+            Ok(Step::Claimed(files, mut slots)) => {
+                self.is_claiming = false;
+                for (name, claimed) in files {
+                    let slot = slots.as_mut().and_then(|slots| slots.split(1));
+                    match claimed.map(|begun| (begun, slot)) {
+                        Ok((begun, Some(slot))) => self.submit(name, begun, slot),
+                        Ok((_, None)) => self.settle(name, Outcome::Stuck),
+                        Err(outcome) => self.settle(name, outcome),
+                    }
+                }
             }
-            let Some(ready) = self.candidates.next() else { return };
-            self.begin(ready);
+            Ok(Step::Submitted(name, Ok(stored), slot)) => self.stored.push((name, stored, slot)),
+            Ok(Step::Submitted(name, Err(outcome), _)) => self.settle(name, outcome),
+            Ok(Step::Finished(files)) => {
+                self.is_finishing = false;
+                files.into_iter().for_each(|(name, outcome)| self.settle(name, outcome));
+            }
+            Err(error) => {
+                // Reading one file's message, as nothing else takes a stranger's octets apart. Its name stays busy: what
+                // made it panic once would do so again.
+                self.under_way -= 1;
+                error!(tenant = %self.tenant, %error, "picking up a file failed");
+            }
         }
     }
 
-    fn begin(&mut self, ready: Ready) {
-        let (path, tenant, intake) = (self.path.clone(), self.tenant.clone(), self.intake.clone());
-        let name = ready.name.clone();
-        self.files.spawn(async move { (name, intake.take(path, &tenant, ready).await) });
+    fn submit(&mut self, name: OsString, begun: Begun, slot: OwnedSemaphorePermit) {
+        let (tenant, intake) = (self.tenant.clone(), self.intake.clone());
+        self.steps.spawn(async move {
+            let stored = intake.store(&tenant, begun).await;
+            Step::Submitted(name, stored, slot)
+        });
     }
 
     fn hear(&mut self, hint: Hint) {
@@ -117,7 +202,9 @@ impl Folder {
         }
     }
 
+    /// The file is not under way any more.
     fn settle(&mut self, name: OsString, outcome: Outcome) {
+        self.under_way -= 1;
         let then = match outcome {
             Outcome::Accepted => {
                 if self.pause.succeed() {
@@ -135,6 +222,14 @@ impl Folder {
                 self.warn_once(&name, &what);
                 Then::Forget
             }
+            Outcome::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let user = rustix::process::geteuid().as_raw();
+                self.warn_once(&name, &format_args!(
+                    "{error}: user {user}, which this relay runs as, has to read and rename it: run chmod g+r on the file, \
+                     and chmod -t on the folder if it has the sticky bit"
+                ));
+                Then::Wait { found: None, released: true }
+            }
             Outcome::Unreadable(error) => {
                 self.warn_once(&name, &error);
                 Then::Wait { found: None, released: true }
@@ -150,6 +245,7 @@ impl Folder {
     fn wait(&mut self, refusal: &Refusal) {
         if let Some(wait) = self.pause.begin(Instant::now()) {
             let seconds = wait.as_secs();
+            self.intake.metrics.refused(Ingress::Pickup, refusal.reason);
             warn!(tenant = %self.tenant, %refusal, seconds, "the pickup folder waits");
         }
     }
@@ -161,17 +257,24 @@ impl Folder {
             self.next_scan = self.last_scan + Duration::from_secs(1);
             return;
         }
-        let path = self.path.clone();
-        match blocking(move || list_or_make(&path)).await {
+        let (path, looks) = (self.path.clone(), self.intake.looks.clone());
+        // Thousands of folders are looked into a few at a time. The semaphore is never closed.
+        let _look = looks.acquire().await;
+        let listed = blocking(move || Ok(place::list(&path)))
+            .await
+            .unwrap_or_else(|source| Err(Unusable::Io { path: self.path.to_path_buf(), source }));
+        match listed {
             Ok(listing) => {
-                if std::mem::take(&mut self.broken) {
-                    info!(folder = %self.path.display(), "the pickup folder can be read again");
+                if self.unusable.take().is_some() {
+                    info!(folder = %self.path.display(), "files are picked up from this folder again");
                 }
                 self.listed(listing).await;
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.broken, true) {
-                    error!(folder = %self.path.display(), %error, "cannot read a pickup folder");
+            Err(unusable) => {
+                let why = unusable.to_string();
+                if self.unusable.as_ref() != Some(&why) {
+                    error!(folder = %self.path.display(), %why, "nothing is picked up from this folder");
+                    self.unusable = Some(why);
                 }
             }
         }
@@ -182,23 +285,21 @@ impl Folder {
         let there: HashSet<&OsString> = files
             .iter()
             .map(|file| &file.name)
-            .chain(&claimed)
+            .chain(claimed.iter().map(|(name, _)| name))
             .chain(odd.iter().map(|(name, _)| name))
             .collect();
         self.warned.retain(|name| there.contains(name));
-        for name in claimed {
-            if self.candidates.is_busy(&name) {
+        for (name, id) in claimed {
+            if self.candidates.is_busy(&name) || self.warned.contains(&name) {
                 continue;
             }
             let (path, original) = (self.path.clone(), name.clone());
-            match blocking(move || claim::recover(&path, original)).await {
-                Ok(true) => {
-                    let (folder, file) = (self.path.display(), name.display());
-                    warn!(%folder, %file, "a process ended while it picked up this file: taken again");
-                    // It was whole when it was claimed.
-                    self.candidates.completed(name, Instant::now());
-                }
-                Ok(false) => {}
+            match blocking(move || claim::take_over(&path, original, id)).await {
+                Ok(Some(_)) => self.warn_once(&name, &format_args!(
+                    "it was claimed as message {id} by a relay that is gone: the next start of that relay settles it; if it \
+                     has been sent, remove the file, else rename it"
+                )),
+                Ok(None) => {}
                 Err(error) => self.warn_once(&name, &error),
             }
         }
@@ -221,17 +322,6 @@ impl Folder {
             let (folder, file) = (self.path.display(), name.display());
             warn!(%folder, %file, %why, "not picked up");
         }
-    }
-}
-
-/// Somebody may have removed the folder, or it could not be made before.
-fn list_or_make(path: &Path) -> io::Result<Listing> {
-    match claim::list(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(path)?;
-            claim::list(path)
-        }
-        listed => listed,
     }
 }
 

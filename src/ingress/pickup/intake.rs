@@ -1,6 +1,10 @@
 //! One file becomes one message.
+//!
+//! The steps, in this order: claim the file under the id of its message; hand the message to the spool; unlink the file; announce
+//! the message. Whatever step a crash comes after, the next start can tell which (see `leftovers`). If the file cannot be
+//! unlinked, the message is unwound: it is the file that stays.
 
-use std::{io, path::Path, sync::Arc};
+use std::{ffi::OsString, io, path::Path, sync::Arc};
 
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
@@ -17,9 +21,8 @@ use crate::{
         Door, Origin, Refusal, Submission,
         newlines::{BareNewline, Lenience, Newlines},
     },
-    message::{
-        Envelope, HeaderBlock, InvalidPickup, MessageId, SplitMessage, injected_envelope, pickup_envelope,
-    },
+    message::{Envelope, HeaderBlock, InvalidPickup, SplitMessage, injected_envelope, pickup_envelope},
+    spool::{Accepted, BodyWriter},
     telemetry::{Ingress, Metrics, Refused},
 };
 
@@ -30,6 +33,8 @@ pub(super) struct Intake {
     pub(super) metrics: Metrics,
     /// Files under way.
     pub(super) slots: Arc<Semaphore>,
+    /// Folders that are being looked into.
+    pub(super) looks: Arc<Semaphore>,
 }
 
 /// What became of a file.
@@ -37,7 +42,7 @@ pub(super) struct Intake {
 pub(super) enum Outcome {
     /// The spool has its message, and the file is gone.
     Accepted,
-    /// The file is in `bad/`.
+    /// The file is `.bad` now.
     Rejected,
     /// The file is not there any more.
     Gone,
@@ -49,10 +54,25 @@ pub(super) enum Outcome {
     /// The relay cannot take it now. The file has its name back.
     Later(Refusal),
     Odd(&'static str),
-    /// The file cannot be read.
+    /// The file cannot be read or renamed.
     Unreadable(io::Error),
-    /// The file was settled but is still there under its claimed name: touched again, its message would be doubled.
+    /// The file is still there under its claimed name, and cannot be moved.
     Stuck,
+}
+
+/// A file that has been claimed, and the beginning of its message.
+pub(super) struct Begun {
+    pub(super) claim: Claim,
+    pub(super) content: Content,
+    pub(super) body: BodyWriter,
+}
+
+/// A message in the spool whose file is still there.
+pub(super) struct Stored {
+    pub(super) claim: Claim,
+    pub(super) accepted: Accepted,
+    sender: String,
+    recipients: usize,
 }
 
 /// Why a claimed file is not a message in the spool.
@@ -64,88 +84,151 @@ enum Failure {
     Unreadable(io::Error),
 }
 
-struct Accepted {
-    id: MessageId,
-    envelope: Envelope,
-}
-
 impl Intake {
-    /// Takes the file, unless something is in the way.
-    pub(super) async fn take(&self, folder: Arc<Path>, tenant: &TenantName, ready: Ready) -> Outcome {
-        // The semaphore is never closed.
-        let _slot = self.slots.acquire().await;
-        let Ready { name, last_chance } = ready;
-        let file = name.clone();
-        let opened = blocking(move || claim::open(&folder, name, last_chance)).await;
-        let (claim, content) = match opened {
-            Ok(Opened::Claimed(claim, content)) => (claim, content),
-            Ok(Opened::Incomplete(stamp)) => {
-                return Outcome::Unfinished { found: Some(stamp), released: false };
-            }
-            Ok(Opened::Locked) => return Outcome::Unfinished { found: None, released: false },
-            Ok(Opened::Gone) => return Outcome::Gone,
-            Ok(Opened::Odd(what)) => return Outcome::Odd(what),
-            Err(error) => return Outcome::Unreadable(error),
-        };
+    /// Claims files, all in one go; says of each what came of it.
+    pub(super) async fn claim(
+        &self,
+        folder: Arc<Path>,
+        files: Vec<Ready>,
+    ) -> Vec<(OsString, Result<Begun, Outcome>)> {
+        let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
+        let spool = self.door.spool().clone();
+        let claimed = blocking(move || {
+            let claim = |Ready { name, last_chance }: Ready| {
+                let (id, body) = spool.begin();
+                let begun = match claim::open(&folder, &name, id, last_chance) {
+                    Ok(Opened::Claimed(claim, content)) => Ok(Begun { claim, content, body }),
+                    Ok(Opened::Incomplete(stamp)) => {
+                        Err(Outcome::Unfinished { found: Some(stamp), released: false })
+                    }
+                    Ok(Opened::Locked) => Err(Outcome::Unfinished { found: None, released: false }),
+                    Ok(Opened::Gone) => Err(Outcome::Gone),
+                    Ok(Opened::Odd(what)) => Err(Outcome::Odd(what)),
+                    Err(error) => Err(Outcome::Unreadable(error)),
+                };
+                (name, begun)
+            };
+            Ok(files.into_iter().map(claim).collect())
+        });
+        claimed.await.unwrap_or_else(|error| {
+            error!(%error, "claiming files broke off: they are left until the next start");
+            names.into_iter().map(|name| (name, Err(Outcome::Stuck))).collect()
+        })
+    }
+
+    /// Hands a message to the spool. If that fails, the file gets its name back or is refused.
+    pub(super) async fn store(&self, tenant: &TenantName, begun: Begun) -> Result<Stored, Outcome> {
+        let Begun { claim, content, body } = begun;
         let submitted = match content {
-            Content::Message(message) => self.submit(tenant, &claim, message).await,
+            Content::Message { begun, is_whole } => self.submit(tenant, &claim, body, begun, is_whole).await,
             Content::Malformed(reason) => Err(Failure::Malformed(reason)),
         };
-        let settled = match submitted {
-            Ok(Accepted { id, envelope }) => {
-                self.metrics.received(tenant, Ingress::Pickup);
-                let sender = envelope.sender().map_or("", |sender| sender.as_str());
-                let (recipients, size) = (envelope.recipients().len(), claim.stamp().size);
-                info!(%id, %tenant, sender, recipients, size, file = %file.display(), "accepted");
-                blocking(move || claim.remove()).await.map(|()| Outcome::Accepted)
+        match submitted {
+            Ok((accepted, envelope)) => {
+                let sender = envelope.sender().map_or("", |sender| sender.as_str()).to_owned();
+                Ok(Stored { claim, accepted, sender, recipients: envelope.recipients().len() })
             }
-            Err(failure) => self.settle(claim, failure).await,
-        };
-        settled.unwrap_or_else(|error| {
-            let file = file.display();
-            error!(%tenant, %file, %error, "cannot move or remove a picked-up file: left with the name .NAME.claimed");
-            Outcome::Stuck
-        })
+            Err(failure) => Err(self.settle(claim, failure).await),
+        }
+    }
+
+    /// Unlinks the files, all in one go, and announces their messages.
+    pub(super) async fn finish(
+        &self,
+        tenant: &TenantName,
+        files: Vec<(OsString, Stored)>,
+    ) -> Vec<(OsString, Outcome)> {
+        let claims: Vec<_> = files.iter().map(|(_, stored)| stored.claim.clone()).collect();
+        let removed = blocking(move || Ok(claims.iter().map(Claim::remove).collect::<Vec<_>>())).await;
+        let removed =
+            removed.unwrap_or_default().into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        let mut outcomes = Vec::with_capacity(files.len());
+        for ((name, stored), removed) in files.into_iter().zip(removed) {
+            let outcome = match removed {
+                Some(Ok(None)) => {
+                    self.announce(tenant, &name, stored);
+                    Outcome::Accepted
+                }
+                Some(Ok(Some(now))) => self.unwind(stored, Failure::Changed(now)).await,
+                Some(Err(error)) => self.unwind(stored, Failure::Unreadable(error)).await,
+                None => {
+                    // Some may be unlinked and some not: twice is better than never.
+                    error!(file = %name.display(), "unlinking broke off: a file may be taken twice");
+                    self.announce(tenant, &name, stored);
+                    Outcome::Stuck
+                }
+            };
+            outcomes.push((name, outcome));
+        }
+        outcomes
+    }
+
+    fn announce(&self, tenant: &TenantName, name: &OsString, stored: Stored) {
+        let Stored { claim, accepted, sender, recipients } = stored;
+        self.metrics.received(tenant, Ingress::Pickup);
+        let (id, size) = (accepted.id(), claim.stamp().size);
+        info!(%id, %tenant, sender, recipients, size, file = %name.display(), "accepted");
+        accepted.announce();
+    }
+
+    /// The file stays, so the message must not.
+    async fn unwind(&self, stored: Stored, why: Failure) -> Outcome {
+        let Stored { claim, accepted, .. } = stored;
+        if let Err(error) = accepted.unwind().await {
+            let file = claim.claimed_path();
+            error!(file = %file.display(), %error, "the message of a file that is still there cannot be taken back: it may be sent twice");
+            return Outcome::Stuck;
+        }
+        self.settle(claim, why).await
     }
 
     async fn submit(
         &self,
         tenant: &TenantName,
         claim: &Claim,
-        message: SplitMessage,
-    ) -> Result<Accepted, Failure> {
-        let SplitMessage { header, body } = message;
+        body: BodyWriter,
+        begun: SplitMessage,
+        mut is_whole: bool,
+    ) -> Result<(Accepted, Envelope), Failure> {
+        let SplitMessage { header, body: mut chunk } = begun;
         let (envelope, header) = envelope(&header)?;
         let grant = self.door.admit_file(tenant, envelope.sender(), claim.stamp().size)?;
         let origin = Origin { client: None, by: self.hostname.clone() };
-        let mut submission = Submission::begin(&self.door, grant, envelope.clone(), origin);
+        let begun = (claim.id(), body);
+        let mut submission = Submission::begin_with(&self.door, begun, grant, envelope.clone(), origin);
         submission.write(header.as_bytes()).await?;
         submission.write(b"\r\n").await?;
 
         let mut newlines = Newlines::new(Lenience::LineFeed);
-        let mut chunk = body;
         loop {
             submission.write(&newlines.mend(&chunk)?).await?;
+            if is_whole {
+                break;
+            }
             let reader = claim.clone();
             let (next, now) = blocking(move || Ok((reader.read()?, reader.stamp_now()?))).await?;
             if now != claim.stamp() {
                 return Err(Failure::Changed(now));
             }
-            if next.is_empty() {
-                break;
-            }
+            is_whole = next.is_empty();
             chunk = next;
         }
         newlines.finish()?;
-        let id = submission.finish().await?;
-        Ok(Accepted { id, envelope })
+        Ok((submission.finish().await?, envelope))
     }
 
     /// Does with the file what the failure asks for.
-    async fn settle(&self, claim: Claim, failure: Failure) -> io::Result<Outcome> {
+    async fn settle(&self, claim: Claim, failure: Failure) -> Outcome {
+        let path = claim.claimed_path();
+        self.try_settle(claim, failure).await.unwrap_or_else(|error| {
+            error!(file = %path.display(), %error, "cannot move a picked-up file: left until the next start");
+            Outcome::Stuck
+        })
+    }
+
+    async fn try_settle(&self, claim: Claim, failure: Failure) -> io::Result<Outcome> {
         let (reason, text) = match failure {
             Failure::Refused(refusal) if refusal.is_temporary() => {
-                self.metrics.refused(Ingress::Pickup, refusal.reason);
                 blocking(move || claim.release()).await?;
                 return Ok(Outcome::Later(refusal));
             }
@@ -161,10 +244,10 @@ impl Intake {
             Failure::Malformed(text) => (Refused::Malformed, text),
         };
         self.metrics.refused(Ingress::Pickup, reason);
-        let explanation = format!("Not accepted at {}: {text}.\n", clock::now());
+        let explanation = format!("{}: {text}\n", clock::now());
         let rejected = claim.clone();
         let name = blocking(move || rejected.reject(&explanation)).await?;
-        warn!(file = %name.display(), reason = reason.as_str(), detail = text, "file refused and moved to bad/");
+        warn!(file = %name.display(), reason = reason.as_str(), detail = text, "file refused and renamed");
         Ok(Outcome::Rejected)
     }
 }

@@ -4,27 +4,39 @@
 //!
 //! * A file `*.eml` is taken once its writer is done with it: moved in, closed, or else quiet for a while (see
 //!   `candidates`). The best way to hand a message over is to write it elsewhere on the same file system and move it in.
-//! * A file is gone once the spool has its message on stable storage, and not before. One that can never be sent is moved
-//!   to `bad/` with a file beside it that says why. One that cannot be taken now stays, and its folder waits.
+//! * A file is gone once the spool has its message on stable storage, and not before. One that can never be sent is renamed
+//!   to `.bad`, with a file `.bad.txt` beside it that says why. One that cannot be taken now stays, and its folder waits.
 //! * The format is RFC 5322, with lines that end in CR LF or LF. X-Sender and X-Receiver lines at the top are the envelope
 //!   (Exchange Replay, IIS, .NET); without them the header is (Exchange Pickup).
-//! * Links, folders and other files that are no plain files are never followed or opened for reading.
+//! * Links, folders and other files that are no plain files are never followed or opened for reading. A folder that everybody on
+//!   the machine can write to is not read.
 //! * A folder of one tenant that is broken, full or paused does not hold up another's.
 //!
 //! # Crashes
 //!
-//! A file is claimed by renaming it to `.NAME.claimed` in its folder, under a lock (`flock`) that ends with the process.
-//! A claim without a lock was left by a process that died; it goes back to its name.
+//! Each file becomes one message, whenever the process dies.
 //!
-//! No message is lost: the file is unlinked after the spool has said that the message is durable. The folder is not
-//! synced after that, since the worst that a power failure can do is to bring the file back.
+//! | step                                          | a crash after it: the next start finds          | and               |
+//! |-----------------------------------------------|-------------------------------------------------|-------------------|
+//! | 1. `NAME` is renamed to `.NAME.ID.claimed`, under a lock (`flock`) that ends with the process | a claimed file, no message `ID` | gives the file its name back |
+//! | 2. the spool accepts message `ID`             | a claimed file, message `ID`                    | unlinks the file  |
+//! | 3. the file is unlinked                       | message `ID`                                    |                   |
+//! | 4. the message is announced to the scheduler  | message `ID`, or that it has left               |                   |
 //!
-//! A message can be doubled: if the process dies after the spool has accepted it and before the file is unlinked, or the
-//! power fails before the file system has written the unlinking down, the file is found again and taken a second time.
+//! A message is delivered after step 4 only. So as long as its file is there, the spool has it if it was accepted, and
+//! [`settle_leftovers`] can tell by looking, as long as it is called before the scheduler begins. If step 3 fails, the message is
+//! unwound, and the file stays.
+//!
+//! That is about processes. Folders are not synced: when the power fails, the file system may forget a renaming or an unlinking,
+//! and bring a file back. If its message is still in the spool and the file has its claimed name, it is unlinked as above;
+//! otherwise it is sent a second time. Nothing is lost then either.
+//!
+//! A folder belongs to one relay, since only that relay's spool knows what became of a claimed file.
 //!
 //! ```text
 //! watch (inotify) ──hints──> folder (one a tenant) ──> intake (one file) ──> door, submission
-//! slow scan ────────────────>   candidates               claim (lock, rename, unlink, bad)
+//! slow scan (place) ────────>   candidates               claim (lock, rename, unlink, bad), names
+//! start ──> leftovers ──> claim
 //! ```
 //!
 //! Called by the relay, once.
@@ -33,6 +45,9 @@ mod candidates;
 mod claim;
 mod folder;
 mod intake;
+mod leftovers;
+mod names;
+mod place;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -40,9 +55,7 @@ mod watch;
 use std::{
     collections::HashSet,
     ffi::OsString,
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::DirBuilderExt,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -60,15 +73,15 @@ use super::Door;
 use crate::{config::TenantName, telemetry::Metrics};
 use folder::Folder;
 use intake::Intake;
+pub use leftovers::settle_leftovers;
 
 /// Between two looks at folders whatever the system says about them: events can be missed, and network file systems have
 /// none.
 const SLOW_SCAN: Duration = Duration::from_secs(10);
 /// Files under way at a time, over all folders.
-const MAX_FILES: usize = 64;
-
-/// Where refused files go, in their folder.
-const BAD: &str = "bad";
+const MAX_FILES: usize = 256;
+/// Folders looked into at a time.
+const MAX_LOOKS: usize = 4;
 
 /// All pickup folders.
 pub struct Pickup {
@@ -86,8 +99,8 @@ impl Pickup {
         hostname: String,
         metrics: Metrics,
     ) -> Self {
-        let slots = Arc::new(Semaphore::new(MAX_FILES));
-        Self { path, tenants, intake: Intake { door, hostname, metrics, slots } }
+        let (slots, looks) = (Semaphore::new(MAX_FILES).into(), Semaphore::new(MAX_LOOKS).into());
+        Self { path, tenants, intake: Intake { door, hostname, metrics, slots, looks } }
     }
 
     /// Takes files until `shutdown`, then finishes those that were begun, which takes 10 seconds at most.
@@ -100,15 +113,15 @@ impl Pickup {
         let mut watch = watch::Watch::new();
         let intake = Arc::new(intake);
         let mut folders = JoinSet::new();
-        for tenant in &tenants {
-            let folder: Arc<Path> = path.join(tenant.as_str()).into();
-            let made = blocking({
-                let folder = folder.clone();
-                move || make(&folder)
-            });
-            if let Err(error) = made.await {
-                error!(folder = %folder.display(), %error, "cannot make a pickup folder");
-            }
+        let paths: Vec<Arc<Path>> = tenants.iter().map(|tenant| path.join(tenant.as_str()).into()).collect();
+        let to_make = paths.clone();
+        // A folder that cannot be made is an error of its first scan.
+        let made = blocking(move || {
+            to_make.iter().for_each(|folder| drop(place::make(folder)));
+            Ok(())
+        });
+        let _ = made.await;
+        for (tenant, folder) in tenants.iter().zip(paths) {
             // Watched before it is looked into, so that no file falls between.
             let hints = watch.add(&folder);
             folders.spawn(Folder::new(folder, tenant.clone(), intake.clone(), hints).run(shutdown.clone()));
@@ -142,24 +155,13 @@ impl Strangers {
             Ok(entries.map(|entry| entry.file_name()).collect::<Vec<_>>())
         });
         for name in found.await.unwrap_or_default() {
-            if !is_hidden(&name) && self.known.insert(name.clone()) {
+            if !names::is_hidden(&name) && self.known.insert(name.clone()) {
                 let path = self.path.join(name);
                 warn!(path = %path.display(), "there is no tenant of that name: nothing is picked up here");
             }
         }
         self
     }
-}
-
-/// Makes the folder with those above it. Its group may leave files; nobody else can look inside.
-fn make(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o770).create(folder)
-}
-
-/// Names with a leading dot belong to whoever is still at work: this relay, or a program that writes a file before it
-/// renames it.
-fn is_hidden(name: &std::ffi::OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

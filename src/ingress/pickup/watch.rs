@@ -17,7 +17,7 @@ use notify::{
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{candidates::is_candidate, is_hidden};
+use super::names::{is_hidden, is_message};
 
 /// Hints that wait for one folder.
 const WAITING: usize = 1024;
@@ -88,7 +88,7 @@ fn pass_on(event: notify::Result<Event>, receivers: &HashMap<PathBuf, mpsc::Send
     for path in event.paths {
         let Some((folder, name)) = path.parent().zip(path.file_name()) else { continue };
         let Some(receiver) = receivers.get(folder) else { continue };
-        if is_hidden(name) || !is_candidate(name) {
+        if is_hidden(name) || !is_message(name) {
             continue;
         }
         // The last place is kept for the news that hints were lost.

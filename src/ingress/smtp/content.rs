@@ -22,7 +22,7 @@ use crate::{
         Refusal, Submission,
         newlines::{BareNewline, Lenience, Newlines},
     },
-    message::MailboxAddress,
+    message::{MailboxAddress, MessageId},
     telemetry::{Ingress, Refused},
 };
 
@@ -70,10 +70,11 @@ impl Incoming {
         }
     }
 
-    async fn store(self) -> Result<(crate::message::MessageId, u64), Refusal> {
+    /// `reply_by`: until then the client waits for the reply.
+    async fn store(self, reply_by: Instant) -> Result<(MessageId, u64), Refusal> {
         let mut submission = self.message?;
         submission.write(self.newlines.finish()?).await?;
-        Ok((submission.finish().await?, self.size))
+        Ok((submission.finish_by(reply_by).await?, self.size))
     }
 
     /// The content is complete: what becomes of the message.
@@ -83,7 +84,8 @@ impl Incoming {
         verb: &'static str,
     ) -> Reply {
         let (tenant, sender, recipients) = (self.tenant.clone(), self.sender.clone(), self.recipients);
-        match self.store().await {
+        let reply_by = Instant::now() + session.service.limits.reply_within;
+        match self.store(reply_by).await {
             Ok((id, size)) => {
                 session.forgive();
                 session.service.metrics.received(&tenant, Ingress::Smtp);

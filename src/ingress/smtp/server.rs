@@ -112,6 +112,10 @@ impl Server {
             };
             acceptors.spawn(acceptor.run());
         }
+        if acceptors.is_empty() {
+            // Mail may come in as files alone. A part of the relay that ends before it is told to has broken down.
+            service.shutdown.cancelled().await;
+        }
         while let Some(ended) = acceptors.join_next().await {
             if let Err(panicked) = ended {
                 error!(%panicked, "a listener, or the watch over a certificate, failed");

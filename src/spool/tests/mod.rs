@@ -1,5 +1,6 @@
 //! The contract, on both stores: each test runs on the in-memory store and on sled.
 
+mod accepted;
 mod archive;
 mod damage;
 mod fault;
@@ -83,7 +84,7 @@ async fn new_message(spool: &Spool, content: &[u8]) -> NewMessage {
 async fn accept(spool: &Spool, content: &[u8]) -> MessageId {
     let new = new_message(spool, content).await;
     let id = new.id;
-    spool.accept(new).await.unwrap();
+    spool.accept(new).await.unwrap().announce();
     id
 }
 
@@ -292,7 +293,7 @@ async fn a_thousand_recipients_come_back_and_make_no_blobs() {
         let recipients = (0..1000).map(|n| address(&format!("recipient.number.{n}@some.example.net")));
         new.message.envelope = Envelope::new(None, recipients, BodyKind::SevenBit).unwrap();
         stored.push((new.id, new.message.clone()));
-        spool.accept(new).await.unwrap();
+        spool.accept(new).await.unwrap().announce();
     }
     assert_eq!(std::fs::read_dir(dir.path().join("index/blobs")).unwrap().count(), 0);
     drop((spool, waiting));
@@ -308,7 +309,7 @@ async fn an_id_from_the_future_delays_nobody() {
         let (spool, waiting) = place.start();
         let mut new = new_message(&spool, b"from a clock that was ahead").await;
         new.id = MessageId::first_at(clock::now() + Duration::from_secs(86_400));
-        spool.accept(new).await.unwrap();
+        spool.accept(new).await.unwrap().announce();
         drop((spool, waiting));
         let (spool, mut waiting) = place.start();
         assert!(waiting.recv().await.unwrap().due <= clock::now());

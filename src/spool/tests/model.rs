@@ -9,6 +9,10 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Step {
     Accept(usize),
+    /// Accepts, and announces nothing yet.
+    HoldBack(usize),
+    Announce(usize),
+    Unwind(usize),
     Claim(usize),
     Wait {
         which: usize,
@@ -28,6 +32,7 @@ enum Step {
         accepts: bool,
         claims: Option<usize>,
         settles: Option<usize>,
+        unwinds: Option<usize>,
     },
     Crash,
 }
@@ -35,6 +40,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => prop_oneof![0..3000usize, Just(SMALL_BODY + 77)].prop_map(Step::Accept),
+        2 => prop_oneof![0..3000usize, Just(SEGMENT_BODY + 1)].prop_map(Step::HoldBack),
+        1 => any::<usize>().prop_map(Step::Announce),
+        1 => any::<usize>().prop_map(Step::Unwind),
         4 => any::<usize>().prop_map(Step::Claim),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, counted)| Step::Wait { which, counted }),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, bounce)| Step::End { which, bounce }),
@@ -42,10 +50,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Hold),
         1 => any::<usize>().prop_map(Step::Release),
         1 => any::<usize>().prop_map(Step::Remove),
-        1 => (any::<bool>(), any::<bool>(), any::<Option<usize>>(), any::<Option<usize>>()).prop_map(
-            |(stored, accepts, claims, settles)| {
+        1 => (any::<bool>(), any::<bool>(), any::<[Option<usize>; 3]>()).prop_map(
+            |(stored, accepts, [claims, settles, unwinds])| {
                 let fault = if stored { Fault::Stored } else { Fault::Lost };
-                Step::Fault { fault, accepts, claims, settles }
+                Step::Fault { fault, accepts, claims, settles, unwinds }
             },
         ),
         1 => Just(Step::Crash),
@@ -58,17 +66,18 @@ struct Known {
     content: Vec<u8>,
     lease: Option<Lease>,
     held: bool,
+    held_back: bool,
     attempts: u16,
     in_doubt: bool,
 }
 
 impl Known {
     fn new(content: Vec<u8>) -> Self {
-        Self { content, lease: None, held: false, attempts: 0, in_doubt: false }
+        Self { content, lease: None, held: false, held_back: false, attempts: 0, in_doubt: false }
     }
 
     fn waits(&self) -> bool {
-        self.lease.is_none() && !self.held
+        self.lease.is_none() && !self.held && !self.held_back
     }
 }
 
@@ -87,12 +96,33 @@ fn is_leased(known: &Known) -> bool {
 async fn run(place: Place, steps: Vec<Step>) {
     let (mut spool, mut waiting) = place.start();
     let mut model = Model::new();
+    // Messages that only whoever brought them knows of.
+    let mut tokens = BTreeMap::<MessageId, Accepted>::new();
     for (n, step) in steps.into_iter().enumerate() {
         match step {
             Step::Accept(size) => {
                 let content: Vec<u8> = (0..size).map(|at| (at * 31 + n) as u8).collect();
                 let id = accept(&spool, &content).await;
                 model.insert(id, Known::new(content));
+            }
+            Step::HoldBack(size) => {
+                let content: Vec<u8> = (0..size).map(|at| (at * 17 + n) as u8).collect();
+                let new = new_message(&spool, &content).await;
+                let known = Known { held_back: true, ..Known::new(content) };
+                model.insert(new.id, known);
+                tokens.insert(new.id, spool.accept(new).await.unwrap());
+            }
+            Step::Announce(which) => {
+                let Some(id) = pick(&model, which, |known| known.held_back) else { continue };
+                tokens.remove(&id).unwrap().announce();
+                model.get_mut(&id).unwrap().held_back = false;
+                let mut told = std::iter::from_fn(|| waiting.try_recv());
+                assert!(told.any(|waiting| waiting.id == id));
+            }
+            Step::Unwind(which) => {
+                let Some(id) = pick(&model, which, |known| known.held_back) else { continue };
+                tokens.remove(&id).unwrap().unwind().await.unwrap();
+                model.remove(&id);
             }
             Step::Claim(which) => {
                 let Some(id) = pick(&model, which, Known::waits) else { continue };
@@ -143,13 +173,16 @@ async fn run(place: Place, steps: Vec<Step>) {
                 if let Some(id) = pick(&model, which, is_leased) {
                     assert!(matches!(spool.remove(id).await, Err(SpoolError::InDelivery(_))));
                 }
-                let Some(id) = pick(&model, which, |known| !is_leased(known)) else { continue };
+                let Some(id) = pick(&model, which, |known| !is_leased(known) && !known.held_back) else {
+                    continue;
+                };
                 spool.remove(id).await.unwrap();
                 model.remove(&id);
             }
-            Step::Fault { fault, accepts, claims, settles } => {
+            Step::Fault { fault, accepts, claims, settles, unwinds } => {
                 let Place::Memory(store) = &place else { continue };
                 store.break_down(fault);
+                let mut refused = None;
                 let settle = settles.and_then(|which| pick(&model, which, is_leased)).map(|id| {
                     let (spool, lease) = (spool.clone(), model.remove(&id).unwrap().lease.unwrap());
                     tokio::spawn(async move { spool.settle(lease, Settlement::End { bounce: None }).await })
@@ -161,21 +194,30 @@ async fn run(place: Place, steps: Vec<Step>) {
                     let new = new_message(&spool, b"refused").await;
                     let id = new.id;
                     assert!(spool.accept(new).await.is_err());
-                    // A message that was refused may be there all the same, if it was the first to meet the fault.
-                    if fault == Fault::Stored && store.state(id).unwrap().is_some() {
-                        model.insert(id, Known::new(b"refused".into()));
-                    }
+                    refused = Some(id);
                 }
+                let unwind =
+                    unwinds.and_then(|which| pick(&model, which, |known| known.held_back)).map(|id| {
+                        model.remove(&id);
+                        tokio::spawn(tokens.remove(&id).unwrap().unwind())
+                    });
                 store.mend();
+                if let Some(unwound) = unwind {
+                    unwound.await.unwrap().unwrap();
+                }
                 if let Some(settled) = settle {
                     settled.await.unwrap().unwrap();
                 }
                 while spool.unhealthy().is_some() {
                     tokio::task::yield_now().await;
                 }
+                // Even if it had been stored before the error came.
+                assert!(refused.is_none_or(|id| store.state(id).unwrap().is_none()));
             }
             Step::Crash => {
                 drop((spool, waiting));
+                tokens.clear();
+                model.values_mut().for_each(|known| known.held_back = false);
                 (spool, waiting) = place.start();
                 for known in model.values_mut() {
                     if known.lease.take().is_some() {
@@ -200,6 +242,11 @@ async fn run(place: Place, steps: Vec<Step>) {
                 };
                 assert_eq!((found, held), (ids(false), ids(true)));
             }
+        }
+        while let Ok(event) = waiting.0.try_recv() {
+            let (Event::Waiting(Waiting { id, .. }) | Event::Held { id, .. } | Event::Left { id, .. }) =
+                event;
+            assert!(!tokens.contains_key(&id), "{id} is held back");
         }
         let tally = spool.tally().tenant(&"contoso".parse().unwrap());
         assert_eq!(tally.messages(), model.len() as u64);

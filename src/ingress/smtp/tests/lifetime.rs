@@ -80,6 +80,23 @@ async fn every_listener_serves() {
     }
 }
 
+/// Mail comes in as files, then.
+#[tokio::test(start_paused = true)]
+async fn a_server_without_listeners_ends_when_it_is_told_to() {
+    let house = House::new();
+    let server = Server::bind(&SmtpConfig { listeners: Vec::new(), ..config(10) }).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let mut served = tokio::spawn(server.serve(
+        house.door.clone(),
+        house.logins(LockoutConfig::default()),
+        house.metrics.clone(),
+        shutdown.clone(),
+    ));
+    assert!(tokio::time::timeout(Duration::from_secs(3600), &mut served).await.is_err());
+    shutdown.cancel();
+    served.await.unwrap();
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_named() {
     let server = Server::bind(&config(10)).await.unwrap();

@@ -5,6 +5,7 @@ mod dialogues;
 mod encrypted;
 mod extensions;
 mod hostile;
+mod late;
 mod lifetime;
 mod mended;
 mod proxied;
@@ -12,6 +13,7 @@ mod proxied;
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use tokio::{
@@ -35,6 +37,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER: &str = "From: a@contoso.example\r\n\r\n";
 /// Small, so that a test can reach it.
 const MAX_RECIPIENTS: usize = 25;
+const REPLY_WITHIN: Duration = Duration::from_secs(90);
 
 struct Client<S> {
     stream: BufReader<S>,

@@ -20,7 +20,7 @@ async fn what_is_exported_and_imported_is_the_same() {
         bounce_of: Some(many.id),
     };
     let (many_id, many_message) = (many.id, many.message.clone());
-    spool.accept(many).await.unwrap();
+    spool.accept(many).await.unwrap().announce();
     bodies.insert(many_id, b"to many".to_vec());
     // One waits for its third attempt, in doubt; another's second attempt is under way.
     let ids: Vec<_> = bodies.keys().copied().collect();

@@ -144,7 +144,7 @@ async fn another_message_of_the_same_id_is_not_lost() {
     let (spool, waiting) = new.place.start();
     let mut other = new_message(&spool, b"of the other one").await;
     other.id = id;
-    spool.accept(other).await.unwrap();
+    spool.accept(other).await.unwrap().announce();
     new.stop((spool, waiting));
 
     let imported = new.import(&old.folder());
