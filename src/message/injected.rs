@@ -5,8 +5,9 @@
 //! both, Bcc is taken out of what goes on. Errors say what to mend in the file.
 
 use super::{
-    AddressList, BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, InvalidAuthor, MailboxAddress,
-    author, recipients_of, single_sender, without_bcc,
+    AddressList, BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, InvalidAuthor, InvalidNotification,
+    MailParameters, MailboxAddress, Recipient, RecipientWish, author, recipients_of, single_sender,
+    without_bcc,
 };
 
 /// Lines that Exchange Replay knows beside X-Sender and X-Receiver. Nothing here needs them.
@@ -24,6 +25,14 @@ pub enum InvalidPickup {
     NoReceiverLine,
     #[error("{line}: {text:?} is not an address with parameters of the form KEY=VALUE")]
     Line { line: &'static str, text: String },
+    #[error("{line}: {text:?}: {why}")]
+    Parameter { line: &'static str, text: String, why: InvalidParameter },
+    #[error(
+        "an X-Receiver line behind other fields: X-Sender and X-Receiver have to stand before all of them"
+    )]
+    Order,
+    #[error("X-CreatedBy is blank: give it a value, or leave it out")]
+    CreatedBy,
     #[error("To, Cc and Bcc name no recipient")]
     NoRecipient,
     #[error(transparent)]
@@ -32,12 +41,27 @@ pub enum InvalidPickup {
     Recipient(#[from] BrokenAddress),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidParameter {
+    #[error("BODY is 7bit or 8bitmime")]
+    Body,
+    #[error(transparent)]
+    Notification(#[from] InvalidNotification),
+}
+
 /// The envelope in X-Sender and X-Receiver lines at the very top, and the header without them and without Bcc.
 ///
-/// `None` if the header does not begin with such lines. The sender may be `<>`. `BODY=7BIT` is heeded; other
-/// parameters (`RET=`, `NOTIFY=` …) are let pass, as nothing on the way to Graph could honour them.
+/// `None` if the header does not begin with such lines. The sender may be `<>`. `BODY`, `RET`, `ENVID`, `NOTIFY` and `ORCPT`
+/// are heeded as those of SMTP are; other parameters, such as `auth`, are let pass.
+///
+/// An X-Receiver line further down is an error: whoever wrote it means a recipient, who would not get the mail. Behind
+/// X-EndOfInjectedXHeaders it is a field of the message.
 pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, HeaderBlock)>, InvalidPickup> {
     let lines = injected_lines(header);
+    let is_ended = lines.last().is_some_and(|line| line.is(END_OF_LINES));
+    if !is_ended && header.fields().skip(lines.len()).any(|field| field.is("X-Receiver")) {
+        return Err(InvalidPickup::Order);
+    }
     let senders: Vec<_> = lines.iter().filter(|line| line.is("X-Sender")).collect();
     let receivers: Vec<_> = lines.iter().filter(|line| line.is("X-Receiver")).collect();
     let sender = match (senders.as_slice(), receivers.as_slice()) {
@@ -46,13 +70,40 @@ pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, Heade
         ([sender], _) => sender,
         _ => return Err(InvalidPickup::SenderLines(senders.len())),
     };
+    if lines.iter().any(|line| line.is("X-CreatedBy") && line.value().is_empty()) {
+        return Err(InvalidPickup::CreatedBy);
+    }
 
-    let (sender, body) = read_line(sender, "X-Sender")?;
-    let receivers = receivers
-        .into_iter()
-        .map(|line| read_line(line, "X-Receiver")?.0.ok_or_else(|| invalid_line(line, "X-Receiver")))
-        .collect::<Result<Vec<_>, _>>()?;
-    let envelope = Envelope::new(sender, receivers, body).map_err(|_| InvalidPickup::NoReceiverLine)?;
+    let mut parameters = MailParameters { body: FILE_BODY, ..MailParameters::default() };
+    let sender = read_line(sender, "X-Sender", |name, value| {
+        match name {
+            "BODY" if value.eq_ignore_ascii_case("7BIT") => parameters.body = BodyKind::SevenBit,
+            "BODY" if value.eq_ignore_ascii_case("8BITMIME") => parameters.body = BodyKind::EightBitMime,
+            "BODY" => return Err(InvalidParameter::Body),
+            "RET" => parameters.ret = Some(value.parse()?),
+            "ENVID" => parameters.envid = Some(value.parse()?),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let receivers = receivers.into_iter().map(|line| {
+        let mut wish = RecipientWish::default();
+        let address = read_line(line, "X-Receiver", |name, value| {
+            match name {
+                "NOTIFY" => wish.notify = Some(value.parse()?),
+                "ORCPT" => wish.original = Some(value.parse()?),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let address = address.ok_or_else(|| invalid_line(line, "X-Receiver"))?;
+        Ok(Recipient { address, wish })
+    });
+    let receivers = receivers.collect::<Result<Vec<_>, InvalidPickup>>()?;
+    let mut addresses = sender.iter().chain(receivers.iter().map(|receiver| &receiver.address));
+    parameters.utf8 = !addresses.all(MailboxAddress::is_ascii);
+    let envelope = Envelope::with_parameters(sender, parameters, receivers)
+        .map_err(|_| InvalidPickup::NoReceiverLine)?;
     let rest = HeaderBlock::from_fields(header.fields().skip(lines.len()));
     Ok(Some((envelope, without_bcc(&rest))))
 }
@@ -85,27 +136,28 @@ fn injected_lines(header: &HeaderBlock) -> Vec<Field<'_>> {
     lines
 }
 
-/// The address, `None` for `<>`, and what the parameters say about the body.
+/// The address, `None` for `<>`. `take` gets each parameter, its name in upper case.
 fn read_line(
     line: &Field<'_>,
     name: &'static str,
-) -> Result<(Option<MailboxAddress>, BodyKind), InvalidPickup> {
+    mut take: impl FnMut(&str, &str) -> Result<(), InvalidParameter>,
+) -> Result<Option<MailboxAddress>, InvalidPickup> {
     let value = line.value();
     let (path, parameters) = value.split_at(end_of_path(&value));
-    let mut body = FILE_BODY;
-    for parameter in parameters.split(u8::is_ascii_whitespace).filter(|parameter| !parameter.is_empty()) {
-        if !parameter.contains(&b'=') {
-            return Err(invalid_line(line, name));
-        }
-        if parameter.eq_ignore_ascii_case(b"BODY=7BIT") {
-            body = BodyKind::SevenBit;
-        }
+    let parameters = std::str::from_utf8(parameters).map_err(|_| invalid_line(line, name))?;
+    for parameter in parameters.split_ascii_whitespace() {
+        let (key, value) = parameter.split_once('=').ok_or_else(|| invalid_line(line, name))?;
+        take(&key.to_ascii_uppercase(), value).map_err(|why| InvalidPickup::Parameter {
+            line: name,
+            text: parameter.chars().take(200).collect(),
+            why,
+        })?;
     }
     if path == b"<>" {
-        return Ok((None, body));
+        return Ok(None);
     }
     match AddressList::parse(path).entries.as_slice() {
-        [entry] if entry.address.is_some() => Ok((entry.address.clone(), body)),
+        [entry] if entry.address.is_some() => Ok(entry.address.clone()),
         _ => Err(invalid_line(line, name)),
     }
 }
@@ -177,8 +229,12 @@ mod tests {
             ),
         ];
         for (lines, envelope) in rows {
-            let text =
-                format!("{lines}From: o@x.se\nX-Receiver: no@y.se\nBcc: hidden@y.se\nTo: t@y.se\n\nbody");
+            let end = "X-EndOfInjectedXHeaders: 0\n";
+            let (end, later) = match lines.contains("X-EndOf") {
+                true => ("", "X-Receiver: no@y.se\n"),
+                false => (end, "X-Receiver: no@y.se\n"),
+            };
+            let text = format!("{lines}{end}From: o@x.se\n{later}Bcc: hidden@y.se\nTo: t@y.se\n\nbody");
             let rest = "From: o@x.se\r\nX-Receiver: no@y.se\r\nTo: t@y.se\r\n";
             let found = injected(&text);
             // Behind the end marker, or behind another field, the lines mean nothing.
@@ -193,8 +249,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_sender_wants_to_be_told_is_heeded() {
+        let header = header(
+            "X-Sender: <a@x.se> BODY=7bit RET=HDRS ENVID=id+3D1 auth=<>\n\
+             X-Receiver: <b@y.se> NOTIFY=SUCCESS,DELAY ORcpt=rfc822;c@y.se\nX-Receiver: j\u{f6}rn@y.se\n",
+        );
+        let (envelope, _) = injected_envelope(&header).unwrap().unwrap();
+        assert_eq!(envelope.body(), BodyKind::SevenBit);
+        assert_eq!(envelope.ret(), Some(crate::message::Return::Headers));
+        assert_eq!(envelope.envid().unwrap().decoded(), "id=1");
+        assert!(envelope.utf8());
+        let wishes: Vec<_> = envelope.wishes().map(|(_, wish)| wish).collect();
+        assert!(wishes[0].on_success() && !wishes[0].on_failure());
+        assert_eq!(wishes[0].original.as_ref().unwrap().address(), "c@y.se");
+        assert_eq!(wishes[1], RecipientWish::default());
+    }
+
+    #[test]
     fn plain_headers_have_no_lines() {
-        assert_eq!(injected("From: a@x.se\nX-Sender: a@x.se\nX-Receiver: b@y.se\n"), Ok(None));
+        assert_eq!(injected("From: a@x.se\nX-Sender: a@x.se\n"), Ok(None));
         assert_eq!(injected("X-Source: a program\nFrom: a@x.se\n"), Ok(None));
         assert_eq!(injected(""), Ok(None));
     }
@@ -209,6 +282,18 @@ mod tests {
             ("X-Sender: a@x.se\nX-Receiver: <b@y.se> <c@y.se>\n", "KEY=VALUE"),
             ("X-Sender: a@x.se\nX-Receiver: <>\n", "X-Receiver: \"<>\""),
             ("X-Sender: root\nX-Receiver: b@y.se\n", "X-Sender: \"root\""),
+            ("From: a@x.se\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "before all of them"),
+            (
+                "X-Sender: a@x.se\nX-Receiver: b@y.se\nFrom: a@x.se\nX-Receiver: c@y.se\n",
+                "before all of them",
+            ),
+            ("X-CreatedBy:\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "X-CreatedBy is blank"),
+            ("X-Sender: a@x.se BODY=9bit\nX-Receiver: b@y.se\n", "X-Sender: \"BODY=9bit\": BODY is 7bit"),
+            ("X-Sender: a@x.se RET=all\nX-Receiver: b@y.se\n", "X-Sender: \"RET=all\": RET is FULL or HDRS"),
+            (
+                "X-Sender: a@x.se\nX-Receiver: b@y.se notify=maybe\n",
+                "X-Receiver: \"notify=maybe\": NOTIFY is",
+            ),
         ];
         for (lines, part) in rows {
             let text = injected(lines).unwrap_err().to_string();

@@ -34,7 +34,7 @@ pub use header::{
     Field, HeaderBlock, HeaderScanner, InvalidHeader, MAX_HEADER, MAX_STORED_HEADER, SplitMessage,
 };
 pub use id::{InvalidMessageId, MessageId};
-pub use injected::{InvalidPickup, injected_envelope, pickup_envelope};
+pub use injected::{InvalidParameter, InvalidPickup, injected_envelope, pickup_envelope};
 pub use mended::{MAX_HOPS, Mending, from_field, hops, mend};
 pub use notification::{
     EnvelopeId, InvalidNotification, Notify, OriginalRecipient, Recipient, RecipientWish, Return,

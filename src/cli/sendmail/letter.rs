@@ -8,8 +8,9 @@ use super::{
 use crate::{
     config::TenantName,
     message::{
-        BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, HeaderScanner, InvalidAuthor, MailboxAddress,
-        addresses, author, from_field, injected_envelope,
+        BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, HeaderScanner, InvalidAuthor,
+        InvalidNotification, MailParameters, MailboxAddress, Recipient, RecipientWish, addresses, author,
+        from_field, injected_envelope,
     },
 };
 
@@ -80,9 +81,7 @@ impl Wishes {
         if self.from_header {
             recipients.extend(recipients_of(&header)?);
         }
-        let body = self.body.unwrap_or(BodyKind::EightBitMime);
-        let envelope = Envelope::new(sender.cloned(), recipients, body)
-            .map_err(|_| Exit::Usage.because("No recipient addresses found"))?;
+        let envelope = self.envelope(sender.cloned(), recipients)?;
         let mut all: Vec<&MailboxAddress> = sender.into_iter().chain(author.from()).collect();
         all.push(author.mailbox());
         let tenant = site.tenant_for(&all)?;
@@ -92,6 +91,26 @@ impl Wishes {
         top.extend_from_slice(b"\r\n");
         check(&top, &envelope)?;
         Ok(Letter { tenant, top })
+    }
+
+    fn envelope(
+        &self,
+        sender: Option<MailboxAddress>,
+        recipients: Vec<MailboxAddress>,
+    ) -> Result<Envelope, Failure> {
+        let invalid = |error: InvalidNotification| Exit::Usage.because(error.to_string());
+        let notify = self.notify.as_deref().map(str::parse).transpose().map_err(invalid)?;
+        let parameters = MailParameters {
+            body: self.body.unwrap_or(BodyKind::EightBitMime),
+            utf8: !sender.iter().chain(&recipients).all(MailboxAddress::is_ascii),
+            ret: self.ret.map(str::parse).transpose().map_err(invalid)?,
+            envid: self.envelope_id.as_deref().map(str::parse).transpose().map_err(invalid)?,
+        };
+        let recipients = recipients
+            .into_iter()
+            .map(|address| Recipient { address, wish: RecipientWish { notify, original: None } });
+        Envelope::with_parameters(sender, parameters, recipients)
+            .map_err(|_| Exit::Usage.because("No recipient addresses found"))
     }
 
     /// The header, with a From field of ours where it has none, or one without any address that has a domain.
