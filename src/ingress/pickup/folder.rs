@@ -21,9 +21,9 @@ use super::{
 use crate::{config::TenantName, ingress::Refusal, telemetry::Ingress};
 
 /// Files of one folder under way at a time: enough for one commit of the spool to carry many.
-const FILES: usize = 96;
+const FILES: usize = 256;
 /// Files claimed in one go. A folder waits for that many free places, so it is a part of what all folders have together.
-const CLAIMED_TOGETHER: usize = 32;
+const CLAIMED_TOGETHER: usize = 128;
 /// Between two scans, however many files wait for the second look.
 const SCAN_PAUSE: Duration = Duration::from_millis(200);
 /// With so many files to take, there is no need to look for more.

@@ -4,7 +4,12 @@
 //! the message. Whatever step a crash comes after, the next start can tell which (see `leftovers`). If the file cannot be
 //! unlinked, the message is unwound: it is the file that stays.
 
-use std::{ffi::OsString, io, path::Path, sync::Arc};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
@@ -70,9 +75,15 @@ pub(super) struct Begun {
 /// A message in the spool whose file is still there.
 pub(super) struct Stored {
     pub(super) claim: Claim,
+    pub(super) message: InSpool,
+}
+
+pub(super) struct InSpool {
     pub(super) accepted: Accepted,
     sender: String,
     recipients: usize,
+    /// Octets of the file.
+    size: u64,
 }
 
 /// Why a claimed file is not a message in the spool.
@@ -126,7 +137,8 @@ impl Intake {
         match submitted {
             Ok((accepted, envelope)) => {
                 let sender = envelope.sender().map_or("", |sender| sender.as_str()).to_owned();
-                Ok(Stored { claim, accepted, sender, recipients: envelope.recipients().len() })
+                let (recipients, size) = (envelope.recipients().len(), claim.stamp().size);
+                Ok(Stored { claim, message: InSpool { accepted, sender, recipients, size } })
             }
             Err(failure) => Err(self.settle(claim, failure).await),
         }
@@ -138,45 +150,50 @@ impl Intake {
         tenant: &TenantName,
         files: Vec<(OsString, Stored)>,
     ) -> Vec<(OsString, Outcome)> {
-        let claims: Vec<_> = files.iter().map(|(_, stored)| stored.claim.clone()).collect();
-        let removed = blocking(move || Ok(claims.iter().map(Claim::remove).collect::<Vec<_>>())).await;
-        let removed =
-            removed.unwrap_or_default().into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-        let mut outcomes = Vec::with_capacity(files.len());
-        for ((name, stored), removed) in files.into_iter().zip(removed) {
-            let outcome = match removed {
-                Some(Ok(None)) => {
-                    self.announce(tenant, &name, stored);
+        let (claims, messages): (Vec<_>, Vec<_>) =
+            files.into_iter().map(|(name, Stored { claim, message })| (claim, (name, message))).unzip();
+        let unlink = |claim: Claim| match claim.remove() {
+            // Whoever closes an unlinked file last removes it, which takes longer than all the rest: so it is closed here.
+            Ok(None) => None,
+            Ok(Some(now)) => Some((claim, Failure::Changed(now))),
+            Err(error) => Some((claim, Failure::Unreadable(error))),
+        };
+        let unlinked = blocking(move || Ok(claims.into_iter().map(unlink).collect::<Vec<_>>())).await;
+        let unlinked = unlinked.unwrap_or_else(|error| {
+            // Some may be unlinked and some not: twice is better than never.
+            error!(%tenant, %error, "unlinking broke off: files may be taken twice");
+            messages.iter().map(|_| None).collect()
+        });
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for ((name, message), kept) in messages.into_iter().zip(unlinked) {
+            let outcome = match kept {
+                None => {
+                    self.announce(tenant, &name, message);
                     Outcome::Accepted
                 }
-                Some(Ok(Some(now))) => self.unwind(stored, Failure::Changed(now)).await,
-                Some(Err(error)) => self.unwind(stored, Failure::Unreadable(error)).await,
-                None => {
-                    // Some may be unlinked and some not: twice is better than never.
-                    error!(file = %name.display(), "unlinking broke off: a file may be taken twice");
-                    self.announce(tenant, &name, stored);
-                    Outcome::Stuck
-                }
+                Some((claim, why)) => self.unwind(claim, message, why).await,
             };
             outcomes.push((name, outcome));
         }
         outcomes
     }
 
-    fn announce(&self, tenant: &TenantName, name: &OsString, stored: Stored) {
-        let Stored { claim, accepted, sender, recipients } = stored;
+    fn announce(&self, tenant: &TenantName, name: &OsStr, message: InSpool) {
+        let InSpool { accepted, sender, recipients, size } = message;
         self.metrics.received(tenant, Ingress::Pickup);
-        let (id, size) = (accepted.id(), claim.stamp().size);
+        let id = accepted.id();
         info!(%id, %tenant, sender, recipients, size, file = %name.display(), "accepted");
         accepted.announce();
     }
 
     /// The file stays, so the message must not.
-    async fn unwind(&self, stored: Stored, why: Failure) -> Outcome {
-        let Stored { claim, accepted, .. } = stored;
-        if let Err(error) = accepted.unwind().await {
+    async fn unwind(&self, claim: Claim, message: InSpool, why: Failure) -> Outcome {
+        if let Err(error) = message.accepted.unwind().await {
             let file = claim.claimed_path();
-            error!(file = %file.display(), %error, "the message of a file that is still there cannot be taken back: it may be sent twice");
+            error!(
+                file = %file.display(), %error,
+                "the message of a file that is still there cannot be taken back: it may be sent twice"
+            );
             return Outcome::Stuck;
         }
         self.settle(claim, why).await

@@ -54,7 +54,7 @@ async fn go(intake: &Intake, folder: &Path, last: Step) {
     }
     assert_eq!(stored.claim.remove().unwrap(), None);
     if last == Step::Announced {
-        stored.accepted.announce();
+        stored.message.accepted.announce();
     }
 }
 
