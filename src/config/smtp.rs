@@ -43,7 +43,7 @@ pub struct SessionLimits {
     pub max_messages: u32,
     /// Replies that refuse for good, between two accepted messages. Default 20.
     pub max_errors: u32,
-    /// Commands that bring no message nearer, between two accepted messages. Default 1000.
+    /// Commands that bring no message nearer, between two accepted messages. Default 10,000.
     pub max_commands: u32,
     /// For the next command. Default 5 minutes (RFC 5321 section 4.5.3.2.7).
     pub idle_timeout: Duration,
@@ -72,7 +72,7 @@ impl Default for SessionLimits {
             bare_newlines: BareNewlines::Refuse,
             max_messages: 10_000,
             max_errors: 20,
-            max_commands: 1000,
+            max_commands: 10_000,
             idle_timeout: Duration::from_secs(5 * 60),
             session_timeout: Duration::from_secs(60 * 60),
             reply_within: Duration::from_secs(90),

@@ -78,6 +78,8 @@ struct Look {
 impl Candidates {
     /// A writer made this file and has not closed it.
     pub(super) fn created(&mut self, name: OsString, now: Instant) {
+        // A look that came before this news took it for a file that nobody writes to.
+        self.looks.remove(&name);
         self.open.insert(name, now);
     }
 
@@ -228,6 +230,18 @@ mod tests {
         assert_eq!(next(&mut candidates), Some(("a.eml".into(), false)));
         candidates.listed(vec![file("b.eml", 0)], now + PATIENCE);
         assert_eq!(next(&mut candidates), Some(("b.eml".into(), true)));
+    }
+
+    #[test]
+    fn a_look_before_the_news_that_a_file_is_open_does_not_count() {
+        let (mut candidates, now) = (Candidates::default(), Instant::now());
+        candidates.listed(vec![file("a.eml", 10)], now);
+        candidates.created("a.eml".into(), now);
+        candidates.listed(vec![file("a.eml", 10)], now + QUIET);
+        candidates.listed(vec![file("a.eml", 10)], now + QUIET * 2);
+        assert_eq!(next(&mut candidates), None);
+        candidates.completed("a.eml".into(), now + QUIET * 3);
+        assert_eq!(next(&mut candidates), Some(("a.eml".into(), false)));
     }
 
     #[test]

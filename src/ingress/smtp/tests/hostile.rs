@@ -219,7 +219,8 @@ async fn a_message_without_end_has_an_hour() {
 #[tokio::test]
 async fn recipients_without_end_are_enough() {
     let house = House::new();
-    let mut client = connect(&house);
+    let limits = SessionLimits { max_commands: 1000, ..SessionLimits::default() };
+    let mut client = connect_limited(&house, limits);
     client.hello().await;
     client.say("MAIL FROM:<a@contoso.example>").await;
     for _ in 0..MAX_RECIPIENTS {
