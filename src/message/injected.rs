@@ -1,18 +1,31 @@
 //! The envelope of a picked-up file.
 //!
 //! Two forms: lines that stand before the header (Exchange Replay, the SMTP service of IIS, .NET's
-//! `SpecifiedPickupDirectory`), or none, when the header itself says who sends and who receives (Exchange Pickup). In
-//! both, Bcc is taken out of what goes on. Errors say what to mend in the file.
+//! `SpecifiedPickupDirectory`), or none, when the header itself says who sends and who receives (Exchange Pickup). Errors say what
+//! to mend in the file.
+//!
+//! In both, Bcc is taken out of what goes on, as Exchange does. Exchange's Pickup takes out Received and Resent fields, too; they
+//! stay here: Received shows loops, and the Resent fields are for people to read (RFC 5322 section 3.6.6). Resent-Bcc goes as Bcc
+//! does.
 
 use super::{
-    AddressList, BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, InvalidAuthor, MailboxAddress,
-    author, recipients_of, single_sender, without_bcc,
+    AddressList, BodyKind, BrokenAddress, DsnRequest, Envelope, Field, HeaderBlock, InvalidAuthor,
+    InvalidParameter, MAX_HEADER, MailboxAddress, RecipientRequest, author, dsn_request::SenderParameters,
+    recipients_of, single_sender, without_bcc,
 };
 
-/// Lines that Exchange Replay knows beside X-Sender and X-Receiver. Nothing here needs them.
+/// Lines that Exchange Replay knows beside X-Sender and X-Receiver. They are checked where that is possible, and go no further.
 const REPLAY_LINES: [&str; 6] =
-    ["X-CreatedBy", END_OF_LINES, "X-ExtendedMessageProps", "X-HeloDomain", "X-Source", "X-SourceIPAddress"];
+    [CREATED_BY, END_OF_LINES, "X-ExtendedMessageProps", "X-HeloDomain", "X-Source", "X-SourceIPAddress"];
+const CREATED_BY: &str = "X-CreatedBy";
 const END_OF_LINES: &str = "X-EndOfInjectedXHeaders";
+
+/// What the lines before a header say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injected {
+    pub envelope: Envelope,
+    pub reports: DsnRequest,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPickup {
@@ -22,8 +35,14 @@ pub enum InvalidPickup {
         "an X-Sender line at the top of the file, but no X-Receiver line: one for each recipient is needed"
     )]
     NoReceiverLine,
-    #[error("{line}: {text:?} is not an address with parameters of the form KEY=VALUE")]
+    #[error("{line}: {text:?} is not one address, bare or in angle brackets")]
     Line { line: &'static str, text: String },
+    #[error("{line}: {why}")]
+    Parameter { line: &'static str, why: InvalidParameter },
+    #[error("X-CreatedBy is blank: write who made the file, or leave the line out")]
+    BlankCreatedBy,
+    #[error("X-EndOfInjectedXHeaders: {0:?} is not the size of the lines at the top of the file in octets")]
+    Size(String),
     #[error("To, Cc and Bcc name no recipient")]
     NoRecipient,
     #[error(transparent)]
@@ -34,9 +53,9 @@ pub enum InvalidPickup {
 
 /// The envelope in X-Sender and X-Receiver lines at the very top, and the header without them and without Bcc.
 ///
-/// `None` if the header does not begin with such lines. The sender may be `<>`. `BODY=7BIT` is heeded; other
-/// parameters (`RET=`, `NOTIFY=` …) are let pass, as nothing on the way to Graph could honour them.
-pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, HeaderBlock)>, InvalidPickup> {
+/// `None` if the header does not begin with such lines: behind any other field, they are fields like others, since mail that has
+/// come from elsewhere may have them. The sender may be `<>`.
+pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Injected, HeaderBlock)>, InvalidPickup> {
     let lines = injected_lines(header);
     let senders: Vec<_> = lines.iter().filter(|line| line.is("X-Sender")).collect();
     let receivers: Vec<_> = lines.iter().filter(|line| line.is("X-Receiver")).collect();
@@ -46,15 +65,22 @@ pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, Heade
         ([sender], _) => sender,
         _ => return Err(InvalidPickup::SenderLines(senders.len())),
     };
+    check_others(&lines)?;
 
-    let (sender, body) = read_line(sender, "X-Sender")?;
-    let receivers = receivers
-        .into_iter()
-        .map(|line| read_line(line, "X-Receiver")?.0.ok_or_else(|| invalid_line(line, "X-Receiver")))
-        .collect::<Result<Vec<_>, _>>()?;
-    let envelope = Envelope::new(sender, receivers, body).map_err(|_| InvalidPickup::NoReceiverLine)?;
+    let sender = Line::read(sender, "X-Sender")?;
+    let said = SenderParameters::parse(&sender.parameters).map_err(|why| sender.wrong(why))?;
+    let mut recipients = Vec::with_capacity(receivers.len());
+    for field in receivers {
+        let line = Line::read(field, "X-Receiver")?;
+        let request = RecipientRequest::parse(&line.parameters).map_err(|why| line.wrong(why))?;
+        recipients.push((line.address.ok_or_else(|| invalid_line(field, "X-Receiver"))?, request));
+    }
+    let addresses = recipients.iter().map(|(address, _)| address.clone());
+    let envelope = Envelope::new(sender.address, addresses, said.body.unwrap_or(FILE_BODY))
+        .map_err(|_| InvalidPickup::NoReceiverLine)?;
+    let reports = DsnRequest { ret: said.ret, envid: said.envid, recipients };
     let rest = HeaderBlock::from_fields(header.fields().skip(lines.len()));
-    Ok(Some((envelope, without_bcc(&rest))))
+    Ok(Some((Injected { envelope, reports }, without_bcc(&rest))))
 }
 
 /// The envelope in the header, by the rules of Exchange's Pickup folder, and the header without Bcc.
@@ -85,28 +111,44 @@ fn injected_lines(header: &HeaderBlock) -> Vec<Field<'_>> {
     lines
 }
 
-/// The address, `None` for `<>`, and what the parameters say about the body.
-fn read_line(
-    line: &Field<'_>,
+/// The lines that say nothing about the envelope.
+fn check_others(lines: &[Field<'_>]) -> Result<(), InvalidPickup> {
+    for line in lines {
+        let value = line.value();
+        if line.is(CREATED_BY) && value.is_empty() {
+            return Err(InvalidPickup::BlankCreatedBy);
+        }
+        // The size itself is not compared: Replay files are made to be edited, and who adds a recipient does not count octets.
+        let is_size = |text: &str| text.parse().is_ok_and(|size: usize| size <= MAX_HEADER);
+        if line.is(END_OF_LINES) && !std::str::from_utf8(&value).is_ok_and(is_size) {
+            return Err(InvalidPickup::Size(excerpt(&value)));
+        }
+    }
+    Ok(())
+}
+
+/// An X-Sender or X-Receiver line.
+struct Line {
     name: &'static str,
-) -> Result<(Option<MailboxAddress>, BodyKind), InvalidPickup> {
-    let value = line.value();
-    let (path, parameters) = value.split_at(end_of_path(&value));
-    let mut body = FILE_BODY;
-    for parameter in parameters.split(u8::is_ascii_whitespace).filter(|parameter| !parameter.is_empty()) {
-        if !parameter.contains(&b'=') {
-            return Err(invalid_line(line, name));
-        }
-        if parameter.eq_ignore_ascii_case(b"BODY=7BIT") {
-            body = BodyKind::SevenBit;
-        }
+    /// `None` for `<>`.
+    address: Option<MailboxAddress>,
+    parameters: String,
+}
+
+impl Line {
+    fn read(line: &Field<'_>, name: &'static str) -> Result<Self, InvalidPickup> {
+        let value = line.value();
+        let (path, parameters) = value.split_at(end_of_path(&value));
+        let address = match AddressList::parse(path).entries.as_slice() {
+            _ if path == b"<>" => None,
+            [entry] if entry.address.is_some() => entry.address.clone(),
+            _ => return Err(invalid_line(line, name)),
+        };
+        Ok(Self { name, address, parameters: String::from_utf8_lossy(parameters).into_owned() })
     }
-    if path == b"<>" {
-        return Ok((None, body));
-    }
-    match AddressList::parse(path).entries.as_slice() {
-        [entry] if entry.address.is_some() => Ok((entry.address.clone(), body)),
-        _ => Err(invalid_line(line, name)),
+
+    fn wrong(&self, why: InvalidParameter) -> InvalidPickup {
+        InvalidPickup::Parameter { line: self.name, why }
     }
 }
 
@@ -131,16 +173,17 @@ fn end_of_path(value: &[u8]) -> usize {
 }
 
 fn invalid_line(line: &Field<'_>, name: &'static str) -> InvalidPickup {
-    InvalidPickup::Line {
-        line: name,
-        text: String::from_utf8_lossy(&line.value()).chars().take(200).collect(),
-    }
+    InvalidPickup::Line { line: name, text: excerpt(&line.value()) }
+}
+
+fn excerpt(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).chars().take(200).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::HeaderScanner;
+    use crate::message::{HeaderScanner, Notify, Ret};
 
     fn header(text: &str) -> HeaderBlock {
         HeaderScanner::split_message(text.as_bytes()).unwrap().header
@@ -148,7 +191,7 @@ mod tests {
 
     fn injected(text: &str) -> Result<Option<(String, String)>, InvalidPickup> {
         let found = injected_envelope(&header(text))?;
-        Ok(found.map(|(envelope, rest)| {
+        Ok(found.map(|(Injected { envelope, .. }, rest)| {
             let to: Vec<_> = envelope.recipients().iter().map(MailboxAddress::as_str).collect();
             let from = envelope.sender().map_or("", MailboxAddress::as_str);
             (format!("{from} > {}", to.join(" ")), String::from_utf8(rest.into_bytes()).unwrap())
@@ -180,16 +223,47 @@ mod tests {
             let text =
                 format!("{lines}From: o@x.se\nX-Receiver: no@y.se\nBcc: hidden@y.se\nTo: t@y.se\n\nbody");
             let rest = "From: o@x.se\r\nX-Receiver: no@y.se\r\nTo: t@y.se\r\n";
-            let found = injected(&text);
             // Behind the end marker, or behind another field, the lines mean nothing.
-            assert_eq!(found, Ok(Some((envelope.to_owned(), rest.to_owned()))), "{lines}");
+            let expected = Ok(Some((envelope.to_owned(), rest.to_owned())));
+            assert_eq!(injected(&text), expected, "{lines}");
+            assert_eq!(injected(&text.replace('\n', "\r\n")), expected, "{lines}");
         }
     }
 
     #[test]
     fn the_body_parameter_is_heeded() {
         let found = injected_envelope(&header("X-Sender: <a@x.se> BODY=7bit\nX-Receiver: <b@y.se>\n"));
-        assert_eq!(found.unwrap().unwrap().0.body(), BodyKind::SevenBit);
+        assert_eq!(found.unwrap().unwrap().0.envelope.body(), BodyKind::SevenBit);
+    }
+
+    #[test]
+    fn the_parameters_are_kept() {
+        let text = "X-Sender: <a@x.se> RET=HDRS ENVID=42\nX-Receiver: <b@y.se> NOTIFY=FAILURE,DELAY\n\
+                    X-Receiver: c@y.se ORCPT=rfc822;C@y.se\n";
+        let reports = injected_envelope(&header(text)).unwrap().unwrap().0.reports;
+        assert_eq!((reports.ret, reports.envid.as_deref()), (Some(Ret::Headers), Some("42")));
+        let notify = Notify { failure: true, delay: true, success: false };
+        assert_eq!(reports.recipients[0].1.notify, Some(notify));
+        assert_eq!(reports.recipients[1].1.orcpt.as_deref(), Some("rfc822;C@y.se"));
+    }
+
+    /// As System.Net.Mail writes it: the sender, then each of To, Cc and Bcc; names may be encoded and lines folded.
+    #[test]
+    fn what_net_writes() {
+        let text = "X-Sender: a@x.se\r\nX-Receiver: =?utf-8?B?w4XDpA==?= <b@y.se>\r\nX-Receiver: c@y.se\r\n\
+                    X-Receiver: \"A name that is long enough for a line of its own\"\r\n <d@y.se>\r\n\
+                    MIME-Version: 1.0\r\nFrom: a@x.se\r\nTo: =?utf-8?B?w4XDpA==?= <b@y.se>\r\n";
+        let (envelope, rest) = injected(text).unwrap().unwrap();
+        assert_eq!(envelope, "a@x.se > b@y.se c@y.se d@y.se");
+        assert!(rest.starts_with("MIME-Version") && !rest.contains("c@y.se"), "{rest}");
+    }
+
+    #[test]
+    fn received_and_resent_fields_stay() {
+        let text = "Received: by r; now\nResent-From: o@x.se\nResent-Bcc: h@y.se\nFrom: a@x.se\nTo: b@y.se\n";
+        let rest = pickup_envelope(&header(text)).unwrap().1;
+        let expected = "Received: by r; now\r\nResent-From: o@x.se\r\nFrom: a@x.se\r\nTo: b@y.se\r\n";
+        assert_eq!(rest.as_bytes(), expected.as_bytes());
     }
 
     #[test]
@@ -205,8 +279,16 @@ mod tests {
             ("X-Sender: a@x.se\n", "no X-Receiver"),
             ("X-Receiver: b@y.se\n", "0 X-Sender"),
             ("X-Sender: a@x.se\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "2 X-Sender"),
-            ("X-Sender: a@x.se\nX-Receiver: b@y.se, c@y.se\n", "X-Receiver: \"b@y.se, c@y.se\""),
-            ("X-Sender: a@x.se\nX-Receiver: <b@y.se> <c@y.se>\n", "KEY=VALUE"),
+            ("X-Sender: a@x.se\nX-Receiver: b@y.se, c@y.se\n", "X-Receiver: \"c@y.se\" is not a parameter"),
+            ("X-Sender: a@x.se\nX-Receiver: <b@y.se> <c@y.se>\n", "form KEY=VALUE"),
+            ("X-Sender: a@x.se RET=ALL\nX-Receiver: b@y.se\n", "X-Sender: RET=\"ALL\" is not"),
+            ("X-Sender: a@x.se\nX-Receiver: b@y.se NOTIFY=YES\n", "X-Receiver: NOTIFY=\"YES\" is not"),
+            ("X-Sender: a@x.se\nX-CreatedBy: \nX-Receiver: b@y.se\n", "X-CreatedBy is blank"),
+            (
+                "X-Sender: a@x.se\nX-Receiver: b@y.se\nX-EndOfInjectedXHeaders: many\n",
+                "\"many\" is not the size",
+            ),
+            ("X-Sender: a@x.se\nX-Receiver: b@y.se\nX-EndOfInjectedXHeaders: 999999999\n", "is not the size"),
             ("X-Sender: a@x.se\nX-Receiver: <>\n", "X-Receiver: \"<>\""),
             ("X-Sender: root\nX-Receiver: b@y.se\n", "X-Sender: \"root\""),
         ];

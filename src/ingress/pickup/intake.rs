@@ -271,7 +271,8 @@ impl Intake {
 
 fn envelope(header: &HeaderBlock) -> Result<(Envelope, HeaderBlock), InvalidPickup> {
     match injected_envelope(header)? {
-        Some(found) => Ok(found),
+        // What it asks for in the way of reports goes no further: nothing on the way to Graph could honour it.
+        Some((injected, rest)) => Ok((injected.envelope, rest)),
         None => pickup_envelope(header),
     }
 }
