@@ -1,13 +1,17 @@
 //! The envelope of a picked-up file.
 //!
 //! Two forms: lines that stand before the header (Exchange Replay, the SMTP service of IIS, .NET's
-//! `SpecifiedPickupDirectory`), or none, when the header itself says who sends and who receives (Exchange Pickup). In
-//! both, Bcc is taken out of what goes on. Errors say what to mend in the file.
+//! `SpecifiedPickupDirectory`), or none, when the header itself says who sends and who receives (Exchange Pickup). Errors say what
+//! to mend in the file.
+//!
+//! In both, Bcc is taken out of what goes on, as Exchange does. Exchange's Pickup takes out Received and Resent fields, too; they
+//! stay here: Received shows loops, and the Resent fields are for people to read (RFC 5322 section 3.6.6). Resent-Bcc goes as Bcc
+//! does.
 
 use super::{
     AddressList, BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, InvalidAuthor, InvalidNotification,
-    MailParameters, MailboxAddress, Recipient, RecipientWish, author, recipients_of, single_sender,
-    without_bcc,
+    MAX_HEADER, MailParameters, MailboxAddress, Recipient, RecipientWish, author, recipients_of,
+    single_sender, without_bcc,
 };
 
 /// Lines that Exchange Replay knows beside X-Sender and X-Receiver. Nothing here needs them.
@@ -33,6 +37,8 @@ pub enum InvalidPickup {
     Order,
     #[error("X-CreatedBy is blank: give it a value, or leave it out")]
     CreatedBy,
+    #[error("X-EndOfInjectedXHeaders: {0:?} is not the size of the lines at the top of the file in octets")]
+    Size(String),
     #[error("To, Cc and Bcc name no recipient")]
     NoRecipient,
     #[error(transparent)]
@@ -70,9 +76,7 @@ pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, Heade
         ([sender], _) => sender,
         _ => return Err(InvalidPickup::SenderLines(senders.len())),
     };
-    if lines.iter().any(|line| line.is("X-CreatedBy") && line.value().is_empty()) {
-        return Err(InvalidPickup::CreatedBy);
-    }
+    check_others(&lines)?;
 
     let mut parameters = MailParameters { body: FILE_BODY, ..MailParameters::default() };
     let sender = read_line(sender, "X-Sender", |name, value| {
@@ -136,6 +140,22 @@ fn injected_lines(header: &HeaderBlock) -> Vec<Field<'_>> {
     lines
 }
 
+/// The lines that say nothing about the envelope.
+fn check_others(lines: &[Field<'_>]) -> Result<(), InvalidPickup> {
+    for line in lines {
+        let value = line.value();
+        if line.is("X-CreatedBy") && value.is_empty() {
+            return Err(InvalidPickup::CreatedBy);
+        }
+        // The size itself is not compared: Replay files are made to be edited, and who adds a recipient does not count octets.
+        let is_size = |text: &str| text.parse().is_ok_and(|size: usize| size <= MAX_HEADER);
+        if line.is(END_OF_LINES) && !std::str::from_utf8(&value).is_ok_and(is_size) {
+            return Err(InvalidPickup::Size(excerpt(&value)));
+        }
+    }
+    Ok(())
+}
+
 /// The address, `None` for `<>`. `take` gets each parameter, its name in upper case.
 fn read_line(
     line: &Field<'_>,
@@ -183,10 +203,11 @@ fn end_of_path(value: &[u8]) -> usize {
 }
 
 fn invalid_line(line: &Field<'_>, name: &'static str) -> InvalidPickup {
-    InvalidPickup::Line {
-        line: name,
-        text: String::from_utf8_lossy(&line.value()).chars().take(200).collect(),
-    }
+    InvalidPickup::Line { line: name, text: excerpt(&line.value()) }
+}
+
+fn excerpt(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).chars().take(200).collect()
 }
 
 #[cfg(test)]
@@ -265,6 +286,25 @@ mod tests {
         assert_eq!(wishes[1], RecipientWish::default());
     }
 
+    /// As System.Net.Mail writes it: the sender, then each of To, Cc and Bcc; names may be encoded and lines folded.
+    #[test]
+    fn what_net_writes() {
+        let text = "X-Sender: a@x.se\r\nX-Receiver: =?utf-8?B?w4XDpA==?= <b@y.se>\r\nX-Receiver: c@y.se\r\n\
+                    X-Receiver: \"A name that is long enough for a line of its own\"\r\n <d@y.se>\r\n\
+                    MIME-Version: 1.0\r\nFrom: a@x.se\r\nTo: =?utf-8?B?w4XDpA==?= <b@y.se>\r\n";
+        let (envelope, rest) = injected(text).unwrap().unwrap();
+        assert_eq!(envelope, "a@x.se > b@y.se c@y.se d@y.se");
+        assert!(rest.starts_with("MIME-Version") && !rest.contains("c@y.se"), "{rest}");
+    }
+
+    #[test]
+    fn received_and_resent_fields_stay() {
+        let text = "Received: by r; now\nResent-From: o@x.se\nResent-Bcc: h@y.se\nFrom: a@x.se\nTo: b@y.se\n";
+        let rest = pickup_envelope(&header(text)).unwrap().1;
+        let expected = "Received: by r; now\r\nResent-From: o@x.se\r\nFrom: a@x.se\r\nTo: b@y.se\r\n";
+        assert_eq!(rest.as_bytes(), expected.as_bytes());
+    }
+
     #[test]
     fn plain_headers_have_no_lines() {
         assert_eq!(injected("From: a@x.se\nX-Sender: a@x.se\n"), Ok(None));
@@ -286,6 +326,10 @@ mod tests {
             (
                 "X-Sender: a@x.se\nX-Receiver: b@y.se\nFrom: a@x.se\nX-Receiver: c@y.se\n",
                 "before all of them",
+            ),
+            (
+                "X-Sender: a@x.se\nX-Receiver: b@y.se\nX-EndOfInjectedXHeaders: many\n",
+                "\"many\" is not the size",
             ),
             ("X-CreatedBy:\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "X-CreatedBy is blank"),
             ("X-Sender: a@x.se BODY=9bit\nX-Receiver: b@y.se\n", "X-Sender: \"BODY=9bit\": BODY is 7bit"),

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io::Write,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use m365_relay::sandbox::{Fault, On};
@@ -197,4 +200,51 @@ fn a_full_tenant_pauses_its_folder() {
     lab.wait_for(3);
     lab.wait_until_empty();
     assert!(names(&lab.pickup("contoso")).is_empty());
+}
+
+/// The file was opened before the relay could watch: nobody says when it is closed, so it is taken when it is quiet.
+#[test]
+fn without_a_hint_a_file_that_grows_is_waited_for() {
+    let mut lab = Lab::without_relay(|_| {});
+    let folder = lab.folder().join("pickup/contoso");
+    fs::create_dir_all(&folder).unwrap();
+    let content = base64_mail("a@contoso.example", TO, "growing", 50_000);
+    let mut parts = content.chunks(content.len() / 20);
+    let mut file = File::create(folder.join("growing.eml")).unwrap();
+    file.write_all(parts.next().unwrap()).unwrap();
+    lab.restart();
+    for part in parts {
+        thread::park_timeout(Duration::from_millis(100));
+        file.write_all(part).unwrap();
+    }
+    // It is not closed until it has been delivered.
+    let delivered = lab.wait_for(1).remove(0);
+    assert!(delivered.as_sent() == content, "half a message");
+    drop(file);
+    lab.wait_until_empty();
+    assert!(names(&folder).is_empty());
+}
+
+#[test]
+fn what_must_not_be_read_is_left_and_said_once() {
+    let lab = Lab::start();
+    let (contoso, fabrikam) = (lab.pickup("contoso"), lab.pickup("fabrikam"));
+    let secret = lab.folder().join("secret");
+    fs::write(&secret, message("a@contoso.example", TO, "secret")).unwrap();
+    fs::hard_link(&secret, contoso.join("hard.eml")).unwrap();
+    symlink(&secret, contoso.join("soft.eml")).unwrap();
+    fs::create_dir(contoso.join("nested")).unwrap();
+    fs::set_permissions(&fabrikam, fs::Permissions::from_mode(0o777)).unwrap();
+    let said = |what: &str| lab.log().iter().filter(|line| line.contains(what)).count();
+    for what in ["a hard link", "a symbolic link", "a folder in a tenant's folder", "chmod o-w"] {
+        wait_until(what, || said(what) > 0);
+    }
+    drop_in(&lab, "fabrikam", "waits.eml", &message("a@fabrikam.example", TO, "waits"));
+    fs::set_permissions(&fabrikam, fs::Permissions::from_mode(0o775)).unwrap();
+    assert_eq!(lab.wait_for(1)[0].subject, "waits");
+    lab.wait_for_log("files are picked up from this folder again");
+    // All folders have been looked into at least twice by now.
+    for what in ["a hard link", "a symbolic link", "a folder in a tenant's folder", "chmod o-w"] {
+        assert_eq!(said(what), 1, "{what}");
+    }
 }
