@@ -78,6 +78,8 @@ struct Look {
 impl Candidates {
     /// A writer made this file and has not closed it.
     pub(super) fn created(&mut self, name: OsString, now: Instant) {
+        // A look that came before this news did not know that the file was open.
+        self.looks.remove(&name);
         self.open.insert(name, now);
     }
 
@@ -228,6 +230,16 @@ mod tests {
         assert_eq!(next(&mut candidates), Some(("a.eml".into(), false)));
         candidates.listed(vec![file("b.eml", 0)], now + PATIENCE);
         assert_eq!(next(&mut candidates), Some(("b.eml".into(), true)));
+    }
+
+    #[test]
+    fn a_look_before_the_news_that_a_file_is_open_does_not_count() {
+        let (mut candidates, now) = (Candidates::default(), Instant::now());
+        candidates.listed(vec![file("a.eml", 10)], now);
+        candidates.created("a.eml".into(), now);
+        candidates.listed(vec![file("a.eml", 10)], now + QUIET);
+        candidates.listed(vec![file("a.eml", 10)], now + QUIET * 3);
+        assert_eq!(next(&mut candidates), None);
     }
 
     #[test]
