@@ -12,9 +12,10 @@ use tracing::{info, warn};
 
 use super::{
     Change, SpoolError, StoreError,
-    committer::{Committer, GROUP},
+    committer::Committer,
     operation::Operation,
     store::guarded,
+    turns::{GROUP, Turns},
 };
 
 /// When an unhealthy spool tries whether the disk works again: soon, then less and less often.
@@ -47,13 +48,13 @@ impl Committer {
     }
 
     /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants that.
-    pub(super) fn mend(&mut self, operations: &mut mpsc::Receiver<Operation>) -> bool {
+    pub(super) fn mend(&mut self, turns: &mut Turns) -> bool {
         let (mut next_try, mut next_word) = (Instant::now(), Instant::now());
         let mut wait = MEND_FIRST;
         while let Some(reason) = self.context.health.reason() {
             let error = SpoolError::Unhealthy(reason);
             loop {
-                match operations.try_recv() {
+                match turns.try_next() {
                     Ok(operation) => self.refuse(operation, &error),
                     Err(mpsc::error::TryRecvError::Empty) => break,
                     Err(mpsc::error::TryRecvError::Disconnected) => return false,

@@ -43,6 +43,7 @@ mod recovery;
 mod store;
 mod stored;
 mod tally;
+mod turns;
 mod usage;
 
 #[cfg(test)]

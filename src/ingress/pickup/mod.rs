@@ -110,20 +110,28 @@ impl Pickup {
         let Self { path, tenants, intake } = self;
         // Events name absolute paths.
         let path = std::path::absolute(&path).unwrap_or(path);
-        let mut watch = watch::Watch::new();
         let intake = Arc::new(intake);
         let mut folders = JoinSet::new();
         let paths: Vec<Arc<Path>> = tenants.iter().map(|tenant| path.join(tenant.as_str()).into()).collect();
-        let to_make = paths.clone();
-        // A folder that cannot be made is an error of its first scan.
-        let made = blocking(move || {
-            to_make.iter().for_each(|folder| drop(place::make(folder)));
-            Ok(())
+        let watched = blocking(move || {
+            let mut watch = watch::Watch::new();
+            let watched: Vec<_> = paths
+                .into_iter()
+                .map(|folder| {
+                    // One that cannot be made is an error of its first scan.
+                    let _ = place::make(&folder);
+                    // Watched before it is looked into, so that no file falls between.
+                    let hints = watch.add(&folder);
+                    (folder, hints)
+                })
+                .collect();
+            Ok((watch, watched))
         });
-        let _ = made.await;
-        for (tenant, folder) in tenants.iter().zip(paths) {
-            // Watched before it is looked into, so that no file falls between.
-            let hints = watch.add(&folder);
+        let (_watch, watched) = match watched.await {
+            Ok(watched) => watched,
+            Err(error) => return error!(%error, "pickup has broken off"),
+        };
+        for (tenant, (folder, hints)) in tenants.iter().zip(watched) {
             folders.spawn(Folder::new(folder, tenant.clone(), intake.clone(), hints).run(shutdown.clone()));
         }
         let known = tenants.iter().map(|tenant| tenant.as_str().into()).collect();
