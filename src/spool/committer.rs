@@ -26,10 +26,11 @@ use super::{
     lane::Lanes,
     operation::{Alteration, Answer, End, Granted, Operation, Stored},
     store::{Moved, guarded},
-    turns::{GROUP, Turns},
 };
 use crate::{clock, message::MessageId, telemetry::Metrics};
 
+/// Operations committed together at most.
+pub(super) const GROUP: usize = 512;
 /// When a damaged message that could not be put aside is tried again, or one whose bounce could not be stored.
 const LATER: Duration = Duration::from_secs(60);
 
@@ -120,13 +121,18 @@ impl Committer {
         Ok(last)
     }
 
-    fn run(mut self, operations: mpsc::Receiver<Operation>) {
+    fn run(mut self, mut operations: mpsc::Receiver<Operation>) {
         let _latch = LatchOnPanic(self.context.health.clone(), "the committer thread broke off");
-        let mut turns = Turns::new(operations);
         let mut group = Vec::with_capacity(GROUP);
-        while turns.next(&mut group) {
+        while let Some(first) = operations.blocking_recv() {
+            group.push(first);
+            while group.len() < GROUP
+                && let Ok(operation) = operations.try_recv()
+            {
+                group.push(operation);
+            }
             self.commit(&mut group);
-            if self.context.health.reason().is_some() && !self.mend(&mut turns) {
+            if self.context.health.reason().is_some() && !self.mend(&mut operations) {
                 return;
             }
             self.compact();

@@ -12,10 +12,9 @@ use tracing::{info, warn};
 
 use super::{
     Change, SpoolError, StoreError,
-    committer::Committer,
+    committer::{Committer, GROUP},
     operation::Operation,
     store::guarded,
-    turns::{GROUP, Turns},
 };
 
 /// When an unhealthy spool tries whether the disk works again: soon, then less and less often.
@@ -48,13 +47,13 @@ impl Committer {
     }
 
     /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants that.
-    pub(super) fn mend(&mut self, turns: &mut Turns) -> bool {
+    pub(super) fn mend(&mut self, operations: &mut mpsc::Receiver<Operation>) -> bool {
         let (mut next_try, mut next_word) = (Instant::now(), Instant::now());
         let mut wait = MEND_FIRST;
         while let Some(reason) = self.context.health.reason() {
             let error = SpoolError::Unhealthy(reason);
             loop {
-                match turns.try_next() {
+                match operations.try_recv() {
                     Ok(operation) => self.refuse(operation, &error),
                     Err(mpsc::error::TryRecvError::Empty) => break,
                     Err(mpsc::error::TryRecvError::Disconnected) => return false,

@@ -38,12 +38,12 @@ mod lane;
 mod memory;
 mod mending;
 mod operation;
+mod pace;
 mod record;
 mod recovery;
 mod store;
 mod stored;
 mod tally;
-mod turns;
 mod usage;
 
 #[cfg(test)]
@@ -107,6 +107,7 @@ struct Shared {
     tally: Arc<Tally>,
     last_id: AtomicU64,
     room: arriving::Room,
+    pace: pace::Pace,
 }
 
 /// What the scheduler has to know. A message may be told of again; the last word counts.
@@ -242,7 +243,9 @@ impl Spool {
         let last_id = Committer::start(Box::new(store), context, waiting_operations)?;
         BodyThread::start(bodies, waiting_errands, operations.clone(), health.clone())?;
         let last_id = AtomicU64::new(u64::from_be_bytes(last_id.to_bytes()));
-        Ok((Self { errands, operations, shared: Arc::new(Shared { health, tally, last_id, room }) }, heard))
+        let pace = pace::Pace::default();
+        let shared = Arc::new(Shared { health, tally, last_id, room, pace });
+        Ok((Self { errands, operations, shared }, heard))
     }
 
     /// Begins a message: gives it its id, which `Received` needs, and a place to write its body to.
@@ -254,6 +257,7 @@ impl Spool {
     /// Makes a message durable. When this returns `Ok`, it may be acknowledged. It is delivered once what is returned is
     /// announced or dropped. If this is cancelled, the message is announced as soon as it is durable.
     pub async fn accept(&self, message: NewMessage) -> Result<Accepted, SpoolError> {
+        self.shared.pace.arrival();
         self.store(message, |answer| Then::Accept { answer }).await
     }
 
@@ -263,7 +267,9 @@ impl Spool {
     }
 
     /// Leases a message that waits, stores that an attempt begins, and reads whose it is. One that is damaged is put aside.
+    /// Waits for its turn while many messages come in.
     pub async fn claim(&self, id: MessageId) -> Result<Claim, SpoolError> {
+        self.shared.pace.delivery().await;
         let granted = self.ask(|answer| Operation::Claim { id, answer }).await?;
         let (lease, state) = (granted.lease, granted.state);
         let read = spawn_blocking(move || granted.record.read()).await;

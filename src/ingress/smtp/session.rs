@@ -150,6 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             };
             match self.answer(verb, command).await? {
                 Next::Listen => {}
+                Next::Close if verb == "quit" => return self.wire.part().await.map(|()| Ended::Closed),
                 Next::Close => return self.wire.close().await.map(|()| Ended::Closed),
                 Next::StartTls => return self.wire.into_stream().await.map(Ended::StartTls),
             }

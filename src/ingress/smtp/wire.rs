@@ -194,6 +194,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
+    /// As [`close`](Self::close), for a client that has said QUIT, behind which nothing comes (RFC 5321 section 4.1.1.10): it
+    /// is not waited for.
+    pub(super) async fn part(mut self) -> io::Result<()> {
+        if self.has_input() {
+            return self.close().await;
+        }
+        self.flush().await?;
+        self.stream.shutdown().await
+    }
+
     /// Whether octets wait that nobody has looked at.
     pub(super) fn has_input(&self) -> bool {
         !self.input.is_empty()

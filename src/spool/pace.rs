@@ -1,0 +1,110 @@
+//! Accepting goes before delivering.
+//!
+//! Whoever hands in mail waits for a 250 and gives up after a while; a message that waits for its delivery does neither. Both
+//! want the same processors and the same disk. So in a burst of mail deliveries begin one after the other, with a pause of a
+//! millisecond between them: some hundreds a second all the same. When the burst is over, they begin at once.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
+
+/// So many messages within two windows are a burst: some 500 a second.
+const BURST: u32 = 50;
+const WINDOW: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(1);
+
+#[derive(Debug)]
+pub(super) struct Pace {
+    arrivals: Mutex<Arrivals>,
+    /// In a burst, one delivery after the other.
+    turn: Semaphore,
+}
+
+#[derive(Debug)]
+struct Arrivals {
+    /// When the window began that is now.
+    since: Instant,
+    now: u32,
+    /// In the window before that.
+    before: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let arrivals = Arrivals { since: Instant::now(), now: 0, before: 0 };
+        Self { arrivals: Mutex::new(arrivals), turn: Semaphore::new(1) }
+    }
+}
+
+impl Pace {
+    /// A message comes in.
+    pub(super) fn arrival(&self) {
+        self.arrivals(|arrivals| arrivals.now = arrivals.now.saturating_add(1));
+    }
+
+    /// Returns when a delivery may begin. Fair: those that wait go on in the order in which they came.
+    pub(super) async fn delivery(&self) {
+        if !self.is_burst() {
+            return;
+        }
+        // The semaphore is never closed.
+        let _turn = self.turn.acquire().await;
+        if self.is_burst() {
+            sleep(PAUSE).await;
+        }
+    }
+
+    fn is_burst(&self) -> bool {
+        self.arrivals(|arrivals| arrivals.now.saturating_add(arrivals.before) >= BURST)
+    }
+
+    fn arrivals<T>(&self, look: impl FnOnce(&mut Arrivals) -> T) -> T {
+        // Numbers are set one by one and always in order.
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let age = now.saturating_duration_since(arrivals.since);
+        if age >= WINDOW {
+            let before = if age < WINDOW * 2 { arrivals.now } else { 0 };
+            *arrivals = Arrivals { since: now, now: 0, before };
+        }
+        look(&mut arrivals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use tokio::time::advance;
+
+    use super::*;
+
+    async fn time_of(deliveries: usize, pace: &Pace) -> Duration {
+        let began = Instant::now();
+        join_all((0..deliveries).map(|_| pace.delivery())).await;
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deliveries_wait_for_their_turn_in_a_burst_only() {
+        let pace = Pace::default();
+        (1..BURST).for_each(|_| pace.arrival());
+        assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
+        pace.arrival();
+        assert_eq!(time_of(10, &pace).await, PAUSE * 10);
+        // The burst has ended: whoever still waits goes on.
+        assert!(time_of(1000, &pace).await <= WINDOW * 2);
+        assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
+        // A few messages now and then are none.
+        for _ in 0..BURST {
+            pace.arrival();
+            advance(WINDOW / 20).await;
+        }
+        assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
+    }
+}
