@@ -1,8 +1,8 @@
 //! Accepting goes before delivering.
 //!
 //! Whoever hands in mail waits for a 250 and gives up after a while; a message that waits for its delivery does neither. Both
-//! want the same processors and the same disk. So in a burst of mail deliveries begin one after the other, with a pause of a
-//! millisecond between them: some hundreds a second all the same. When the burst is over, they begin at once.
+//! want the same processors and the same disk. So in a burst of mail deliveries begin one after the other, with a pause of two
+//! milliseconds between them: some hundreds a second all the same. When the burst is over, they begin at once.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -17,7 +17,7 @@ use tokio::{
 /// So many messages within two windows are a burst: some 500 a second.
 const BURST: u32 = 50;
 const WINDOW: Duration = Duration::from_millis(50);
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(super) struct Pace {
