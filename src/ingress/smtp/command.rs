@@ -72,9 +72,6 @@ const WEB_VERBS: [&str; 8] = ["get", "post", "put", "head", "options", "connect"
 /// Verbs that the server knows and does not offer.
 const NOT_OFFERED: [&str; 4] = ["expn", "etrn", "lhlo", "burl"];
 
-/// Octets of `MAIL` and `RCPT`.
-pub(super) const VERB_LEN: usize = 4;
-
 /// The verb of `line` as the metric names it: one of a fixed set, or `"other"`.
 pub(super) fn verb(line: &[u8]) -> &'static str {
     let word = first_word(line);

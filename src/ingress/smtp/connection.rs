@@ -3,7 +3,12 @@
 //! All of it happens in the connection's own task. Each step has a time limit, and the connection counts against both
 //! limits of connections from its first octet.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -16,13 +21,13 @@ use super::{
     addresses::{Addresses, Place},
     auth::Peer,
     proxy::{self, Source},
-    server::turn_away,
+    reply::Reply,
     session::{Ended, Service, Session},
     tls::{self, Current, Offer, Security},
 };
 use crate::{
     config::SmtpConfig,
-    telemetry::{Ingress, Refused},
+    telemetry::{Ingress, Metrics, Refused},
 };
 
 /// A proxy sends its header at once.
@@ -155,4 +160,24 @@ async fn encrypted<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let session = Session::new(stream, peer, service);
     let session = if greeting == Greeting::Sent { session.greeted_before() } else { session };
     Box::pin(session.run()).await.map(drop)
+}
+
+/// Says why and hangs up, at once. A client that waits for a handshake is just hung up on: it could not read the reply.
+pub(super) fn turn_away(stream: TcpStream, reason: Refused, tls: &Offer, metrics: &Metrics) {
+    metrics.refused(Ingress::Smtp, reason);
+    if matches!(tls, Offer::Implicit(_)) {
+        return;
+    }
+    let reply = match reason {
+        Refused::ConnectionsPerAddress => {
+            Reply::new(421, "4.7.0", "Too many connections from your address, try again later")
+        }
+        _ => Reply::new(421, "4.3.2", "Too many connections, try again later"),
+    };
+    let mut octets = Vec::new();
+    reply.write_to(&mut octets);
+    // Without blocking: a new connection has room for one line, and if it has not, then there is no reply.
+    if let Err(error) = stream.into_std().and_then(|mut stream| stream.write_all(&octets)) {
+        debug!(%error, "a refused client did not get its reply");
+    }
 }

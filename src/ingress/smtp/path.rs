@@ -8,6 +8,9 @@ use crate::message::{
     BodyKind, InvalidNotification, MailParameters, MailboxAddress, Recipient, RecipientWish,
 };
 
+/// Octets of `MAIL` and `RCPT`.
+const VERB_LEN: usize = 4;
+
 /// What stands behind `FROM:` or `TO:`.
 struct Path<'a> {
     /// Without source route, which RFC 5321 section 3.3 has servers ignore.
@@ -83,7 +86,7 @@ impl<'a> Path<'a> {
     fn find(text: &'a [u8], keyword: &[u8]) -> Option<Self> {
         // Some clients put a space before or behind the colon, which has one reading only.
         let text = text.trim_ascii_start();
-        let argument = text.get(super::command::VERB_LEN..)?;
+        let argument = text.get(VERB_LEN..)?;
         let rest = argument.trim_ascii_start();
         if rest.len() == argument.len() || !rest.get(..keyword.len())?.eq_ignore_ascii_case(keyword) {
             return None;

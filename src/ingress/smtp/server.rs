@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    io::Write,
     net::SocketAddr,
     sync::{
         Arc,
@@ -24,15 +23,14 @@ use tracing::{debug, error, info, warn};
 use super::{
     addresses::Addresses,
     certificate::LiveCertificate,
-    connection::{Caller, Connection},
-    reply::Reply,
+    connection::{Caller, Connection, turn_away},
     session::Service,
     tls::Offer,
 };
 use crate::{
     config::{self, ListenerTls, SmtpConfig},
     ingress::{Door, login::Logins},
-    telemetry::{Ingress, Metrics, Refused},
+    telemetry::{Metrics, Refused},
 };
 
 /// How long transactions in DATA may go on after the shutdown has begun.
@@ -244,26 +242,6 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.gauge.dec();
-    }
-}
-
-/// Says why and hangs up, at once. A client that waits for a handshake is just hung up on: it could not read the reply.
-pub(super) fn turn_away(stream: TcpStream, reason: Refused, tls: &Offer, metrics: &Metrics) {
-    metrics.refused(Ingress::Smtp, reason);
-    if matches!(tls, Offer::Implicit(_)) {
-        return;
-    }
-    let reply = match reason {
-        Refused::ConnectionsPerAddress => {
-            Reply::new(421, "4.7.0", "Too many connections from your address, try again later")
-        }
-        _ => Reply::new(421, "4.3.2", "Too many connections, try again later"),
-    };
-    let mut octets = Vec::new();
-    reply.write_to(&mut octets);
-    // Without blocking: a new connection has room for one line, and if it has not, then there is no reply.
-    if let Err(error) = stream.into_std().and_then(|mut stream| stream.write_all(&octets)) {
-        debug!(%error, "a refused client did not get its reply");
     }
 }
 
