@@ -306,7 +306,7 @@ fn slow_clients_delay_nobody() {
 
 #[test]
 fn commands_by_the_thousand_are_answered_one_by_one() {
-    let lab = Lab::start();
+    let lab = Lab::with(|setup| setup.smtp = "max_commands = 1000".into());
     let mut smtp = lab.smtp();
     assert_eq!(smtp.mail(FROM).code, 250);
     smtp.write(format!("RCPT TO:<{TO}>\r\n").repeat(1500).as_bytes());
