@@ -1,8 +1,9 @@
 //! Accepting goes before delivering.
 //!
 //! Whoever hands in mail waits for a 250 and gives up after a while; a message that waits for its delivery does neither. Both
-//! want the same processors and the same disk. So in a burst of mail deliveries begin one after the other, with a pause of two
-//! milliseconds between them: some hundreds a second all the same. When the burst is over, they begin at once.
+//! want the same processors and the same disk. So in a burst of mail deliveries begin one after the other, with a pause of some
+//! milliseconds between them. When the burst is over, or has lasted for [`LONGEST`], they begin at once: what lasts longer is no
+//! burst but the load, and mail must leave as fast as it comes.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -17,7 +18,8 @@ use tokio::{
 /// So many messages within two windows are a burst: some 500 a second.
 const BURST: u32 = 50;
 const WINDOW: Duration = Duration::from_millis(50);
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(4);
+const LONGEST: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -33,11 +35,13 @@ struct Arrivals {
     now: u32,
     /// In the window before that.
     before: u32,
+    /// When the burst began, if there is one.
+    burst: Option<Instant>,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        let arrivals = Arrivals { since: Instant::now(), now: 0, before: 0 };
+        let arrivals = Arrivals { since: Instant::now(), now: 0, before: 0, burst: None };
         Self { arrivals: Mutex::new(arrivals), turn: Semaphore::new(1) }
     }
 }
@@ -61,7 +65,14 @@ impl Pace {
     }
 
     fn is_burst(&self) -> bool {
-        self.arrivals(|arrivals| arrivals.now.saturating_add(arrivals.before) >= BURST)
+        self.arrivals(|arrivals| {
+            if arrivals.now.saturating_add(arrivals.before) < BURST {
+                arrivals.burst = None;
+                return false;
+            }
+            let began = *arrivals.burst.get_or_insert_with(Instant::now);
+            began.elapsed() < LONGEST
+        })
     }
 
     fn arrivals<T>(&self, look: impl FnOnce(&mut Arrivals) -> T) -> T {
@@ -71,7 +82,7 @@ impl Pace {
         let age = now.saturating_duration_since(arrivals.since);
         if age >= WINDOW {
             let before = if age < WINDOW * 2 { arrivals.now } else { 0 };
-            *arrivals = Arrivals { since: now, now: 0, before };
+            *arrivals = Arrivals { since: now, now: 0, before, burst: arrivals.burst };
         }
         look(&mut arrivals)
     }
@@ -100,6 +111,19 @@ mod tests {
         // The burst has ended: whoever still waits goes on.
         assert!(time_of(1000, &pace).await <= WINDOW * 2);
         assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
+        // What does not end is none.
+        let began = Instant::now();
+        while began.elapsed() < LONGEST + WINDOW * 4 {
+            (0..BURST).for_each(|_| pace.arrival());
+            pace.delivery().await;
+            advance(WINDOW / 2).await;
+        }
+        assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
+        advance(WINDOW * 2).await;
+        assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
+        (0..BURST).for_each(|_| pace.arrival());
+        assert_eq!(time_of(10, &pace).await, PAUSE * 10);
+        advance(WINDOW * 2).await;
         // A few messages now and then are none.
         for _ in 0..BURST {
             pace.arrival();
