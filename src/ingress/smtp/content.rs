@@ -14,7 +14,7 @@ use tracing::info;
 use super::{
     data::{DataReader, Piece},
     reply::Reply,
-    session::{Accepted, Session},
+    session::{Admitted, Session},
 };
 use crate::{
     config::{BareNewlines, TenantName},
@@ -22,7 +22,7 @@ use crate::{
         Refusal, Submission,
         newlines::{BareNewline, Lenience, Newlines},
     },
-    message::{MailboxAddress, MessageId},
+    message::MailboxAddress,
     telemetry::{Ingress, Refused},
 };
 
@@ -32,15 +32,15 @@ pub(super) struct Incoming {
     newlines: Newlines,
     size: u64,
     /// The client has so long for all of the content.
-    pub(super) deadline: Instant,
+    deadline: Instant,
     tenant: TenantName,
     sender: Option<MailboxAddress>,
     recipients: usize,
 }
 
 impl Incoming {
-    pub(super) fn begin<S>(session: &Session<S>, accepted: Accepted) -> Self {
-        let Accepted { grant, envelope, origin } = accepted;
+    pub(super) fn begin<S>(session: &Session<S>, accepted: Admitted) -> Self {
+        let Admitted { grant, envelope, origin } = accepted;
         let limits = &session.service.limits;
         let lenience = match limits.bare_newlines {
             BareNewlines::Refuse => Lenience::None,
@@ -70,23 +70,22 @@ impl Incoming {
         }
     }
 
-    /// `reply_by`: until then the client waits for the reply.
-    async fn store(self, reply_by: Instant) -> Result<(MessageId, u64), Refusal> {
-        let mut submission = self.message?;
-        submission.write(self.newlines.finish()?).await?;
-        Ok((submission.finish_by(reply_by).await?, self.size))
-    }
-
     /// The content is complete: what becomes of the message.
     async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
         self,
         session: &mut Session<S>,
         verb: &'static str,
     ) -> Reply {
-        let (tenant, sender, recipients) = (self.tenant.clone(), self.sender.clone(), self.recipients);
+        let Self { message, newlines, size, tenant, sender, recipients, .. } = self;
+        // Until then the client waits for the reply.
         let reply_by = Instant::now() + session.service.limits.reply_within;
-        match self.store(reply_by).await {
-            Ok((id, size)) => {
+        let stored = async {
+            let mut submission = message?;
+            submission.write(newlines.finish()?).await?;
+            submission.finish_by(reply_by).await
+        };
+        match stored.await {
+            Ok(id) => {
                 session.forgive();
                 session.service.metrics.received(&tenant, Ingress::Smtp);
                 let sender = sender.as_ref().map_or("", |sender| sender.as_str());
@@ -109,7 +108,7 @@ impl From<BareNewline> for Refusal {
 /// there is no message then.
 pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     session: &mut Session<S>,
-    accepted: Accepted,
+    accepted: Admitted,
 ) -> io::Result<Option<Reply>> {
     let mut incoming = Incoming::begin(session, accepted);
     let mut reader = DataReader::new();

@@ -84,7 +84,7 @@ struct Transaction {
 }
 
 /// Everything that DATA needs.
-pub(super) struct Accepted {
+pub(super) struct Admitted {
     pub(super) grant: Grant,
     pub(super) envelope: Envelope,
     pub(super) origin: Origin,
@@ -285,30 +285,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn mail(&mut self, mail: Mail) -> Reply {
         let Mail { sender, size, parameters, .. } = mail;
-        let has_sent_enough = self.has_sent_enough();
-        let admitted = self.admit(sender.as_ref(), size);
-        let Some(greeted) = &mut self.greeted else { return out_of_order("Say EHLO or HELO first") };
-        if greeted.transaction.is_some() || self.incoming.is_some() {
+        if self.greeted.is_none() {
+            return out_of_order("Say EHLO or HELO first");
+        }
+        if self.has_transaction() || self.incoming.is_some() {
             return out_of_order("A message has begun already");
         }
-        if has_sent_enough {
+        if self.has_sent_enough() {
             return Reply::new(452, "4.5.3", "Too many messages on this connection, open another");
         }
-        match admitted {
-            Ok(grant) => {
-                let recipients = Vec::new();
-                greeted.transaction = Some(Transaction {
-                    grant,
-                    sender,
-                    parameters,
-                    recipients,
-                    refused_recipient: false,
-                    is_full: false,
-                });
-                Reply::new(250, "2.1.0", "Sender ok")
-            }
-            Err(refusal) => self.refuse("MAIL", &refusal),
+        let grant = match self.admit(sender.as_ref(), size) {
+            Ok(grant) => grant,
+            Err(refusal) => return self.refuse("MAIL", &refusal),
+        };
+        if let Some(greeted) = &mut self.greeted {
+            greeted.transaction = Some(Transaction {
+                grant,
+                sender,
+                parameters,
+                recipients: Vec::new(),
+                refused_recipient: false,
+                is_full: false,
+            });
         }
+        Reply::new(250, "2.1.0", "Sender ok")
     }
 
     /// RFC 9422 section 4.1.
@@ -337,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// The envelope is complete, and content is to come.
-    pub(super) fn end_envelope(&mut self) -> Result<Accepted, Reply> {
+    pub(super) fn end_envelope(&mut self) -> Result<Admitted, Reply> {
         if self.incoming.is_some() {
             return Err(out_of_order("This message comes in chunks"));
         }
@@ -368,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             encryption: security.encryption(),
             authenticated,
         };
-        Ok(Accepted { grant, envelope, origin: Origin { client: Some(client), by } })
+        Ok(Admitted { grant, envelope, origin: Origin { client: Some(client), by } })
     }
 
     /// A message was accepted: the client knows what it does.

@@ -17,6 +17,7 @@ mod entry;
 mod export;
 mod folder;
 mod import;
+mod keys;
 
 use std::{
     io,
