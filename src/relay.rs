@@ -96,7 +96,7 @@ impl Relay {
         let to_spool = metrics.clone();
         let opened = spawn_blocking(move || {
             let store = DiskStore::open(&path)?;
-            Ok::<_, StartError>(Spool::start(store, settle_after, to_spool)?)
+            Ok::<_, StartError>(Spool::start(store, to_spool)?)
         });
         let (spool, events) = opened.await??;
         if let Some(pickup) = &config.pickup {
@@ -110,7 +110,8 @@ impl Relay {
         let tenants = Arc::new(config.tenants.clone());
         let clients = Clients::new(tenants.values().map(|tenant| &tenant.cloud))?;
         let identity = Arc::new(Identity::new(&tenants, &clients, &metrics));
-        let graph = Graph::new(identity.clone(), clients);
+        let graph =
+            Graph::new(config.graph, settle_after, identity.clone(), clients, spool.clone(), metrics.clone());
         let worker = WorkerSettings {
             tenants: tenants.clone(),
             hostname: config.smtp.hostname.clone(),

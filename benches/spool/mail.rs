@@ -15,7 +15,7 @@ const PART: usize = 16 * 1024;
 
 /// Opens the spool there, or makes one.
 pub(crate) fn open(dir: &Path) -> (Spool, mpsc::UnboundedReceiver<Event>) {
-    Spool::start(DiskStore::open(dir).unwrap(), Duration::from_secs(300), Metrics::new()).unwrap()
+    Spool::start(DiskStore::open(dir).unwrap(), Metrics::new()).unwrap()
 }
 
 /// As [`open`], for who does not care what waits.
@@ -75,6 +75,6 @@ pub(crate) async fn claim_and_end(spool: &Spool, id: MessageId) {
 }
 
 pub(crate) async fn wait_again(spool: &Spool, lease: Lease) {
-    let settlement = Settlement::Wait { due: clock::now(), counted: false, in_doubt: false };
+    let settlement = Settlement::Wait { due: clock::now(), counted: false, doubt: None };
     spool.settle(lease, settlement).await.unwrap();
 }

@@ -6,7 +6,8 @@
 mod disposition;
 pub mod graph;
 mod notice;
+mod split;
 mod worker;
 
-pub use disposition::{Disposition, Reason, Receipt};
+pub use disposition::{Attempted, Disposition, Reason, Receipt};
 pub use worker::{Worker, WorkerSettings};

@@ -7,7 +7,9 @@
 //! | `Delivered`      | leaves; a notification enters if one was asked for   |        |                          |
 //! | `Retry`          | waits longer each time, until `give_up_after`        | yes    |                          |
 //! | `Failed`         | leaves, a bounce enters                              |        |                          |
-//! | `Unknown`        | waits as for `Retry`, for `settle_after` at least, and is sent again | yes | |
+//! | `Unknown`        | waits until the service can be asked, or as for `Retry` and for `settle_after` at least | yes | |
+//! | `Unsettled`      | waits until the service is asked again                | no     |                          |
+//! | `Split`          | leaves, its parts enter                              | no     |                          |
 //! | `MailboxBlocked` | waits as long as the mailbox sleeps                  | no     | the mailbox sleeps       |
 //! | `TenantBlocked`  | waits for its turn                                   | no     | the tenant sleeps        |
 //!
@@ -26,9 +28,10 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
-    Disposition, Reason,
+    Attempted, Disposition, Reason, Receipt,
     graph::Graph,
     notice::{News, notification_for},
+    split,
 };
 use crate::{
     bounce::{EnhancedStatus, Kind},
@@ -38,7 +41,7 @@ use crate::{
     message::MailboxAddress,
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
     spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError},
-    telemetry::{Metrics, Outcome, Resolved, Route},
+    telemetry::{Metrics, Outcome, Route},
 };
 
 /// How long a message waits that something on this machine stops: too many open files, no room for its bounce.
@@ -98,14 +101,13 @@ impl Courier for Worker {
         let Some(tenant) = self.settings.tenants.get(&job.tenant) else { return Verdict::Done };
         let claim = match self.spool.claim(job.id).await {
             Ok(claim) => claim,
-            Err(SpoolError::Unreadable { lease, in_doubt, reason }) => {
-                return self.cannot_read_at_all(lease, in_doubt, reason).await;
+            Err(SpoolError::Unreadable { lease, doubt, reason }) => {
+                return self.cannot_read_at_all(lease, doubt, reason).await;
             }
             Err(e) => return cannot_claim(&job, &e),
         };
         let is_call = job.task == Task::Deliver;
-        let broken =
-            Broken { lease: claim.lease, attempts: claim.attempts, in_doubt: claim.in_doubt || is_call };
+        let broken = Broken { lease: claim.lease, attempts: claim.attempts, doubt: claim.doubt, is_call };
         let attempt = Attempt { worker: self, tenant, mailbox: &job.mailbox, claim, early };
         let carried = async {
             match job.task {
@@ -121,7 +123,8 @@ impl Courier for Worker {
 struct Broken {
     lease: Lease,
     attempts: u16,
-    in_doubt: bool,
+    doubt: Option<Timestamp>,
+    is_call: bool,
 }
 
 impl Worker {
@@ -131,24 +134,25 @@ impl Worker {
         if let Ok(verdict) = AssertUnwindSafe(carried).catch_unwind().await {
             return verdict;
         }
-        let Broken { lease, attempts, in_doubt } = broken;
+        let Broken { lease, attempts, doubt, is_call } = broken;
         error!(id = %lease.id, "the delivery panicked: this is a defect");
         let settlement = if clock::now() >= self.give_up_at(lease) {
             Settlement::Quarantine { reason: "its delivery panics".into() }
         } else {
             let due = clock::now() + self.unknown_wait(attempts);
-            Settlement::Wait { due, counted: true, in_doubt }
+            let doubt = doubt.or_else(|| is_call.then(clock::now));
+            Settlement::Wait { due, counted: true, doubt }
         };
         self.settle(lease, settlement, Verdict::Done).await
     }
 
     /// Not even whose message it is can be read, though nothing says that it is damaged.
-    async fn cannot_read_at_all(&self, lease: Lease, in_doubt: bool, reason: String) -> Verdict {
+    async fn cannot_read_at_all(&self, lease: Lease, doubt: Option<Timestamp>, reason: String) -> Verdict {
         warn!(id = %lease.id, reason, "the message cannot be read now");
         let settlement = if clock::now() >= self.give_up_at(lease) {
             Settlement::Quarantine { reason }
         } else {
-            Settlement::Wait { due: clock::now() + LOCAL_FAULT, counted: false, in_doubt }
+            Settlement::Wait { due: clock::now() + LOCAL_FAULT, counted: false, doubt }
         };
         self.settle(lease, settlement, Verdict::Done).await
     }
@@ -206,27 +210,24 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn deliver(self) -> Verdict {
         let (metrics, tenant) = (&self.worker.metrics, &self.tenant.name);
-        if self.claim.in_doubt {
-            // Nobody can be asked yet whether the earlier attempt arrived: nothing is lost, and it may be sent twice.
-            warn!(id = %self.claim.lease.id, %tenant, "sending again a message that may have been sent before");
-        }
         let started = Instant::now();
         let result = self.worker.graph.deliver(self.tenant, self.mailbox, &self.claim).await;
         let took = started.elapsed();
-        let disposition = match result {
-            Ok(disposition) => disposition,
+        let Attempted { disposition, doubt } = match result {
+            Ok(attempted) => attempted,
             Err(damaged) => return self.cannot_read(damaged).await,
         };
-        if self.claim.in_doubt && !is_blocked(&disposition) {
-            metrics.unknown_outcome(tenant, Resolved::Resent);
+        if let Some(outcome) = outcome(&disposition) {
+            metrics.attempt(tenant, Route::Graph, outcome, took);
         }
-        metrics.attempt(tenant, Route::Graph, outcome(&disposition), took);
         self.log(&disposition, took);
-        self.act(disposition).await
+        self.act(disposition, doubt).await
     }
 
-    async fn act(self, disposition: Disposition) -> Verdict {
+    /// `doubt`: what is still open of earlier attempts.
+    async fn act(mut self, disposition: Disposition, doubt: Option<Timestamp>) -> Verdict {
         let now = clock::now();
+        self.claim.doubt = doubt;
         match disposition {
             Disposition::Delivered(_) => {
                 let waited = now.since(self.claim.lease.id.accepted());
@@ -243,13 +244,18 @@ impl Attempt<'_> {
             }
             Disposition::Retry { after, why } => {
                 let wait = self.worker.retry_wait(self.claim.attempts).max(after.unwrap_or_default());
-                let in_doubt = self.claim.in_doubt;
-                self.wait_or_expire(now, wait, in_doubt, &why).await
+                self.wait_or_expire(now, wait, &why).await
             }
-            Disposition::Unknown { after, why } => {
-                let wait = self.worker.unknown_wait(self.claim.attempts).max(after.unwrap_or_default());
-                self.wait_or_expire(now, wait, true, &why).await
+            Disposition::Unknown { look_after, after, why } => {
+                let wait = look_after.unwrap_or_else(|| self.worker.unknown_wait(self.claim.attempts));
+                self.claim.doubt = Some(now);
+                self.wait_or_expire(now, wait.max(after.unwrap_or_default()), &why).await
             }
+            Disposition::Unsettled { look_after, .. } => {
+                let (due, doubt) = (now + look_after, self.claim.doubt);
+                self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
+            }
+            Disposition::Split { most } => self.split(most).await,
             Disposition::MailboxBlocked { until, limit, why } => {
                 let wakes = now + until.saturating_duration_since(Instant::now());
                 // When its time is up it has to be due, to be found behind a mailbox that sleeps on.
@@ -277,25 +283,42 @@ impl Attempt<'_> {
 
     /// Something on this machine has to be mended. It costs no attempt.
     async fn wait_for_machine(self) -> Verdict {
-        let (due, in_doubt) = (clock::now() + LOCAL_FAULT, self.claim.in_doubt);
-        self.settle(Settlement::Wait { due, counted: false, in_doubt }, Verdict::Done).await
+        let (due, doubt) = (clock::now() + LOCAL_FAULT, self.claim.doubt);
+        self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
     }
 
     /// The attempt counts. A message whose time is up leaves; any other is tried once more when it is up, at the latest.
-    async fn wait_or_expire(self, now: Timestamp, wait: Duration, in_doubt: bool, why: &str) -> Verdict {
+    async fn wait_or_expire(self, now: Timestamp, wait: Duration, why: &str) -> Verdict {
         let give_up_at = self.worker.give_up_at(self.claim.lease);
         if now >= give_up_at {
             return self.expire(why).await;
         }
         // An unknown outcome is never concluded before its time.
-        let due = if in_doubt { now + wait } else { (now + wait).min(give_up_at) };
-        self.settle(Settlement::Wait { due, counted: true, in_doubt }, Verdict::Done).await
+        let doubt = self.claim.doubt;
+        let due = if doubt.is_some() { now + wait } else { (now + wait).min(give_up_at) };
+        self.settle(Settlement::Wait { due, counted: true, doubt }, Verdict::Done).await
     }
 
     async fn wait_for_turn(self, due: Timestamp, verdict: Verdict) -> Verdict {
         self.early.say(&verdict);
-        let in_doubt = self.claim.in_doubt;
-        self.settle(Settlement::Wait { due, counted: false, in_doubt }, verdict).await
+        let doubt = self.claim.doubt;
+        self.settle(Settlement::Wait { due, counted: false, doubt }, verdict).await
+    }
+
+    async fn split(self, most: usize) -> Verdict {
+        let (id, tenant) = (self.claim.lease.id, &self.tenant.name);
+        let recipients = self.claim.message.envelope.recipients().len();
+        match split::parts(&self.worker.spool, &self.claim, most).await {
+            Ok(parts) => {
+                let into: Vec<_> = parts.iter().map(|part| part.id.to_string()).collect();
+                info!(%id, %tenant, recipients, most, ?into, "split: the service takes fewer recipients a message");
+                self.settle(Settlement::Split { parts }, Verdict::Done).await
+            }
+            Err(error) => {
+                warn!(%id, %tenant, %error, "the message cannot be split now");
+                self.wait_for_machine().await
+            }
+        }
     }
 
     async fn expire(self, why: &str) -> Verdict {
@@ -368,8 +391,8 @@ impl Attempt<'_> {
         let attempt = self.claim.attempts + 1;
         match disposition {
             Disposition::Delivered(receipt) => {
-                let (status, request_id) = (receipt.status, &receipt.request_id);
-                info!(%id, %tenant, %mailbox, attempt, status, request_id, ?took, "delivered");
+                let Receipt { status, request_id, client_request_id, is_earlier } = receipt;
+                info!(%id, %tenant, %mailbox, attempt, status, request_id, client_request_id, is_earlier, ?took, "delivered");
             }
             Disposition::Retry { why, .. } => {
                 info!(%id, %tenant, %mailbox, attempt, why, ?took, "to be tried again")
@@ -377,29 +400,29 @@ impl Attempt<'_> {
             Disposition::Unknown { why, .. } => {
                 warn!(%id, %tenant, %mailbox, attempt, why, ?took, "nobody knows whether it was sent")
             }
+            Disposition::Unsettled { why, look_after } => {
+                info!(%id, %tenant, %mailbox, why, ?look_after, "it is still open whether it was sent")
+            }
             Disposition::MailboxBlocked { why, .. } => {
                 info!(%id, %tenant, %mailbox, why, ?took, "the mailbox has to wait")
             }
             // The scheduler says this once for the tenant, the worker for the message says it when it is given up.
-            Disposition::TenantBlocked { .. } | Disposition::Failed(_) => {}
+            Disposition::TenantBlocked { .. } | Disposition::Failed(_) | Disposition::Split { .. } => {}
         }
     }
 }
 
-/// No call was carried out: no token, or the service refused to look at it now.
-fn is_blocked(disposition: &Disposition) -> bool {
-    matches!(disposition, Disposition::TenantBlocked { .. } | Disposition::MailboxBlocked { .. })
-}
-
-fn outcome(disposition: &Disposition) -> Outcome {
-    match disposition {
+/// `None`: nothing was tried.
+fn outcome(disposition: &Disposition) -> Option<Outcome> {
+    Some(match disposition {
         Disposition::Delivered(_) => Outcome::Delivered,
         Disposition::Retry { .. } => Outcome::Retry,
         Disposition::Failed(_) => Outcome::Failed,
         Disposition::Unknown { .. } => Outcome::Unknown,
         Disposition::TenantBlocked { .. } => Outcome::TenantBlocked,
         Disposition::MailboxBlocked { .. } => Outcome::MailboxBlocked,
-    }
+        Disposition::Unsettled { .. } | Disposition::Split { .. } => return None,
+    })
 }
 
 #[cfg(test)]

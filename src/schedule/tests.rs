@@ -19,7 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     clock,
-    config::{BounceTo, BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Tenant, Users},
+    config::{
+        BounceTo, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, Limits, MailboxRule, SecretSource,
+        SenderRule, Tenant, Users,
+    },
     spool::{Event, Lane, MemoryStore, Spool, Waiting},
     telemetry::Metrics,
 };
@@ -39,6 +42,9 @@ fn tenant(name: &str, limits: Limits) -> Arc<Tenant> {
         suspended: None,
         users: Users::new(),
         mailbox: MailboxRule::From,
+        mailboxes: HashMap::new(),
+        confirm: Confirm::Auto,
+        envelope_mismatch: EnvelopeMismatch::Auto,
         max_queued: 1000,
         limits,
         bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },
@@ -132,7 +138,7 @@ impl Bench {
         let (messages, waiting) = mpsc::unbounded_channel();
         let tenants: BTreeMap<_, _> = tenants.iter().map(|t| (t.name.clone(), t.clone())).collect();
         let settings = Settings { tenants: Arc::new(tenants), max_in_flight, give_up_after: GIVE_UP };
-        let (spool, _) = Spool::start(MemoryStore::default(), GIVE_UP, Metrics::new()).unwrap();
+        let (spool, _) = Spool::start(MemoryStore::default(), Metrics::new()).unwrap();
         let (depths, shutdown, metrics) = (Depths::default(), CancellationToken::new(), Metrics::new());
         let run = Scheduler::run(
             settings,

@@ -35,9 +35,14 @@ pub(super) enum Then {
     Accept {
         answer: Answer<Accepted>,
     },
-    /// It is the bounce of a message that ends.
+    /// It enters with a settlement to come.
+    Keep {
+        answer: Answer<Stored>,
+    },
+    /// It is the last that enters with a settlement, after these.
     Settle {
         lease: Lease,
+        others: Vec<Stored>,
         answer: Answer<()>,
     },
 }
@@ -121,9 +126,14 @@ impl BodyThread {
             (Then::Accept { answer }, Ok(new)) => Operation::Accept { new, answer },
             // The caller may have gone away, which changes nothing.
             (Then::Accept { answer }, Err(error)) => return drop(answer.send(Err(error))),
-            (Then::Settle { lease, answer }, stored) => {
+            // A caller that has gone away leaves a body that no message has: the next start sweeps it.
+            (Then::Keep { answer }, stored) => return drop(answer.send(stored)),
+            (Then::Settle { lease, mut others, answer }, stored) => {
                 let end = match stored {
-                    Ok(bounce) => End::Leave { bounce: Some(bounce) },
+                    Ok(last) => {
+                        others.push(last);
+                        End::Leave { entering: others }
+                    }
                     Err(error) => End::Later(error),
                 };
                 Operation::Settle { lease, end, answer, is_again: false }

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    Accepted, BodyPlace, Change, Event, Lane, Lease, Phase, SpoolError, State, Store, StoreError, Tally,
-    Waiting,
+    Accepted, BodyPlace, Change, Event, Lane, Lease, Note, Phase, SpoolError, State, Store, StoreError,
+    Tally, Waiting,
     accepted::Announcer,
     bodies::Errand,
     health::{Health, LatchOnPanic},
@@ -42,13 +42,14 @@ pub(super) struct Context {
     pub(super) health: Arc<Health>,
     pub(super) tally: Arc<Tally>,
     pub(super) metrics: Metrics,
-    pub(super) settle_after: Duration,
 }
 
 pub(super) struct Committer {
     pub(super) store: Box<dyn Store>,
     pub(super) context: Context,
     pub(super) lanes: Lanes,
+    /// What is remembered of messages.
+    pub(super) notes: HashMap<MessageId, Note>,
     /// Leases that workers of this process have.
     pub(super) leases: HashMap<MessageId, u32>,
     /// Settlements and unwindings that wait for the disk to work again.
@@ -74,7 +75,7 @@ enum Effect {
         /// Octets that left, if the message did.
         left: Option<u64>,
         waiting: Option<Waiting>,
-        bounce: Option<(Waiting, u64)>,
+        entering: Vec<(Waiting, u64)>,
         /// The settlement is another than was asked for, because of this.
         because: Option<SpoolError>,
     },
@@ -92,6 +93,8 @@ struct Group {
     changes: Vec<Change>,
     /// States as this group leaves them; `None` for a message that leaves.
     states: HashMap<MessageId, Option<State>>,
+    /// Notes as this group leaves them.
+    notes: HashMap<MessageId, Option<Note>>,
     /// Copies that their messages do not need.
     useless: Vec<(MessageId, BodyPlace)>,
 }
@@ -107,6 +110,7 @@ impl Committer {
             store,
             context,
             lanes: Lanes::default(),
+            notes: HashMap::new(),
             leases: HashMap::new(),
             unsettled: Vec::new(),
             is_rescued: false,
@@ -162,6 +166,12 @@ impl Committer {
             }
         }
         if committed.is_ok() {
+            for (id, note) in group.notes {
+                match note {
+                    Some(note) => drop(self.notes.insert(id, note)),
+                    None => drop(self.notes.remove(&id)),
+                }
+            }
             group.useless.iter().for_each(|(id, place)| self.store.discard(*id, *place));
         }
     }
@@ -213,6 +223,13 @@ impl Committer {
                 }
                 Err(error) => Err(error),
             },
+            Operation::Remember { lease, note, .. } => {
+                self.leased(*lease, group)?;
+                let was = self.note(lease.id, group);
+                group.notes.insert(lease.id, note.clone());
+                group.changes.push(Change::Note { id: lease.id, was, note: note.clone() });
+                Ok(Effect::Nothing)
+            }
             Operation::Alter { id, alteration, .. } => self.alter(*id, *alteration, group),
             Operation::Moved(moved) => {
                 moved.iter().try_for_each(|moved| self.follow(moved, group))?;
@@ -235,7 +252,7 @@ impl Committer {
             phase: Phase::Waiting { due },
             epoch: 0,
             attempts: 0,
-            in_doubt: false,
+            doubt: None,
             body: new.place,
         };
         group.states.insert(new.id, Some(state));
@@ -253,7 +270,15 @@ impl Committer {
         let state = State { phase: Phase::Leased, epoch: was.epoch.wrapping_add(1), ..was };
         group.update(id, was, state);
         let lease = Lease { id, epoch: state.epoch };
-        Ok(Granted { lease, state, lane, record: self.store.record(id, state.body) })
+        let (record, note) = (self.store.record(id, state.body), self.note(id, group));
+        Ok(Granted { lease, state, lane, record, note })
+    }
+
+    fn note(&self, id: MessageId, group: &Group) -> Option<Note> {
+        match group.notes.get(&id) {
+            Some(note) => note.clone(),
+            None => self.notes.get(&id).cloned(),
+        }
     }
 
     fn leased(&self, lease: Lease, group: &Group) -> Result<(State, Arc<Lane>), SpoolError> {
@@ -265,14 +290,14 @@ impl Committer {
     }
 
     fn settle(&mut self, id: MessageId, was: State, lane: Arc<Lane>, end: &End, group: &mut Group) -> Effect {
-        let later = End::Wait { due: clock::now() + LATER, counted: false, in_doubt: was.in_doubt };
+        let later = End::Wait { due: clock::now() + LATER, counted: false, doubt: was.doubt };
         let mut because = None;
         let end = match end {
             End::Quarantine { reason } => match self.store.put_aside(id, was.body, reason) {
                 Ok(()) => {
                     warn!(%id, reason, "a damaged message is put aside");
                     self.context.metrics.quarantined();
-                    &End::Leave { bounce: None }
+                    &End::Leave { entering: Vec::new() }
                 }
                 Err(error) => {
                     warn!(%id, reason, %error, "a damaged message cannot be put aside now");
@@ -285,22 +310,22 @@ impl Committer {
             }
             end => end,
         };
-        let (mut waiting, mut left, mut bounced) = (None, None, None);
+        let (mut waiting, mut left, mut entered) = (None, None, Vec::new());
         match end {
-            End::Wait { due, counted, in_doubt } => {
+            End::Wait { due, counted, doubt } => {
                 let attempts = was.attempts.saturating_add(u16::from(*counted));
                 let phase = Phase::Waiting { due: *due };
-                group.update(id, was, State { phase, attempts, in_doubt: *in_doubt, ..was });
+                group.update(id, was, State { phase, attempts, doubt: *doubt, ..was });
                 waiting = Some(Waiting { id, lane: lane.clone(), due: *due });
             }
-            End::Leave { bounce } => {
+            End::Leave { entering } => {
                 self.remove(id, was, group);
                 left = Some(was.body.len);
-                bounced = bounce.as_ref().and_then(|bounce| self.insert(bounce, group));
+                entered = entering.iter().filter_map(|new| self.insert(new, group)).collect();
             }
             End::Quarantine { .. } | End::Later(_) => {}
         }
-        Effect::Settled { lane, left, waiting, bounce: bounced, because }
+        Effect::Settled { lane, left, waiting, entering: entered, because }
     }
 
     fn alter(
@@ -355,6 +380,10 @@ impl Committer {
     }
 
     fn remove(&mut self, id: MessageId, was: State, group: &mut Group) {
+        if let Some(note) = self.note(id, group) {
+            group.notes.insert(id, None);
+            group.changes.push(Change::Note { id, was: Some(note), note: None });
+        }
         group.states.insert(id, None);
         group.changes.push(Change::Remove { id, was });
         self.lanes.leave(was.lane, &mut group.changes);
@@ -388,6 +417,7 @@ impl Committer {
                 }
                 self.tell(answer, effect);
             }
+            (Operation::Remember { answer, .. }, effect) => drop(answer.send(effect.map(drop))),
             (Operation::Accept { answer, .. }, effect) => self.hand_out(answer, effect),
             (Operation::Unwind { accepted, answer, .. }, effect) => self.unwound(accepted, answer, effect),
             (Operation::Find { answer, .. }, Ok(Effect::Found(found))) => drop(answer.send(Ok(found))),
@@ -443,16 +473,19 @@ impl Committer {
     fn tell(&self, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
         let tally = self.context.tally.clone();
         match effect {
-            Ok(Effect::Settled { lane, left, waiting, bounce, because }) => {
+            Ok(Effect::Settled { lane, left, waiting, entering, because }) => {
                 let tenant = tally.tenant(&lane.tenant);
                 tenant.release();
                 left.into_iter().for_each(|len| tenant.leave(len));
-                let bounce = bounce.map(|(waiting, len)| {
-                    tally.tenant(&waiting.lane.tenant).enter(len);
-                    waiting
-                });
+                for (waiting, len) in &entering {
+                    tally.tenant(&waiting.lane.tenant).enter(*len);
+                }
+                let entering = entering.into_iter().map(|(waiting, _)| waiting);
                 let _ = answer.send(because.map_or(Ok(()), Err));
-                waiting.into_iter().chain(bounce).for_each(|waiting| self.announce(Event::Waiting(waiting)));
+                waiting
+                    .into_iter()
+                    .chain(entering)
+                    .for_each(|waiting| self.announce(Event::Waiting(waiting)));
             }
             Ok(Effect::Altered { event, left }) => {
                 left.into_iter().for_each(|(lane, len)| tally.tenant(&lane.tenant).leave(len));

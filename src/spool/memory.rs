@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Body, BodyPlace, Change, Lane, LaneId, Message, State, Store, StoreError,
+    Body, BodyPlace, Change, Lane, LaneId, Message, Note, State, Store, StoreError,
     arriving::Spill,
     store::{Arriving, Bodies, Compacted},
     stored::StoredRecord,
@@ -31,6 +31,7 @@ struct Shared {
 struct Content {
     lanes: BTreeMap<LaneId, Lane>,
     states: BTreeMap<MessageId, State>,
+    notes: BTreeMap<MessageId, Note>,
     bodies: BTreeMap<MessageId, (Arc<Message>, Bytes)>,
     quarantine: BTreeMap<MessageId, String>,
     fault: Option<Fault>,
@@ -96,6 +97,10 @@ impl Store for MemoryStore {
 
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
         Ok(self.content().lanes.iter().map(|(id, lane)| (*id, lane.clone())).collect())
+    }
+
+    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError> {
+        Ok(self.content().notes.iter().map(|(id, note)| (*id, note.clone())).collect())
     }
 
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
@@ -189,6 +194,8 @@ impl Content {
                 self.states.remove(id);
                 self.bodies.remove(id);
             }
+            Change::Note { id, note: Some(note), .. } => drop(self.notes.insert(*id, note.clone())),
+            Change::Note { id, note: None, .. } => drop(self.notes.remove(id)),
         }
     }
 }

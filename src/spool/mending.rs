@@ -33,7 +33,9 @@ impl Committer {
                 let _ = answer.send(Err(error.clone()));
             }
             Operation::Claim { answer, .. } => drop(answer.send(Err(error.clone()))),
-            Operation::Alter { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Operation::Alter { answer, .. } | Operation::Remember { answer, .. } => {
+                drop(answer.send(Err(error.clone())));
+            }
             Operation::Settle { lease, end, answer, .. } => {
                 self.unsettled.push(Operation::Settle { lease, end, answer, is_again: true });
             }

@@ -15,7 +15,7 @@
 //!   itself when the disk works again. A settlement is not refused but waits for that: how a delivery went is known
 //!   once, and must not be forgotten.
 //! * After a crash, [`Spool::start`] releases the leases of the dead process. An attempt had begun under each of them, so
-//!   its outcome is unknown: the message waits for `settle_after` and is [in doubt](Claim::in_doubt) from then on.
+//!   its outcome is unknown: the message is [in doubt](Claim::doubt) from then on.
 //!   Bodies without an index record were never acknowledged, and are swept.
 //! * Damage stays alone: a damaged message is put aside, with a reason; a damaged index is made anew from the bodies.
 //!
@@ -55,7 +55,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{
@@ -69,7 +68,7 @@ pub use disk::{DiskStore, OpenError};
 pub use free_space::FreeSpace;
 pub use lane::{Lane, LaneId};
 pub use memory::{Fault, MemoryStore};
-pub use record::{BodyPlace, Message, Phase, State};
+pub use record::{BodyPlace, Message, Note, NoteTooLong, Phase, State};
 pub use store::{Arriving, Bodies, Change, Compacted, Moved, Store, StoreError};
 pub use stored::{BodyReader, DamagedBody, OpenBody};
 pub use tally::{Tally, TenantTally};
@@ -159,8 +158,10 @@ pub struct Claim {
     pub body: BodyReader,
     /// Attempts that counted before this one.
     pub attempts: u16,
-    /// An earlier attempt may have been sent: nobody knows.
-    pub in_doubt: bool,
+    /// An earlier attempt may have been sent, nobody knows: since when that is so.
+    pub doubt: Option<Timestamp>,
+    /// What was [remembered](Spool::remember) of it last.
+    pub note: Option<Note>,
 }
 
 /// What becomes of a message under lease.
@@ -168,13 +169,15 @@ pub struct Claim {
 pub enum Settlement {
     /// It leaves the spool, and `bounce` enters it, both or neither.
     End { bounce: Option<Box<NewMessage>> },
+    /// These take its place, all of them or none.
+    Split { parts: Vec<NewMessage> },
     /// It waits until `due`.
     Wait {
         due: Timestamp,
         /// Whether the attempt counts: waiting for a limit or for a credential does not.
         counted: bool,
-        /// Whether this or an earlier attempt may have been sent.
-        in_doubt: bool,
+        /// This or an earlier attempt may have been sent: since when that is so.
+        doubt: Option<Timestamp>,
     },
     /// It is damaged: its record and what is left of its body are put aside, with the reason. If that cannot be done
     /// now, it waits a minute.
@@ -205,7 +208,7 @@ pub enum SpoolError {
     Damaged { id: MessageId, reason: String },
     /// It is leased all the same: the caller decides what becomes of it.
     #[error("message {} cannot be read now: {reason}", lease.id)]
-    Unreadable { lease: Lease, in_doubt: bool, reason: String },
+    Unreadable { lease: Lease, doubt: Option<Timestamp>, reason: String },
     #[error("cannot write the body: {0}")]
     Body(Arc<std::io::Error>),
     #[error("the spool is closed")]
@@ -215,11 +218,8 @@ pub enum SpoolError {
 impl Spool {
     /// Takes over `store` and returns the spool with the stream of what the scheduler has to know: first the messages found
     /// in the store, oldest first, then each change.
-    ///
-    /// `settle_after` is how long a message waits whose attempt was under way when the last process died.
     pub fn start(
         store: impl Store,
-        settle_after: Duration,
         metrics: Metrics,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), StoreError> {
         let (errands, waiting_errands) = mpsc::channel(WAITING_OPERATIONS);
@@ -238,7 +238,6 @@ impl Spool {
             health: health.clone(),
             tally: tally.clone(),
             metrics,
-            settle_after,
         };
         let last_id = Committer::start(Box::new(store), context, waiting_operations)?;
         BodyThread::start(bodies, waiting_errands, operations.clone(), health.clone())?;
@@ -271,12 +270,13 @@ impl Spool {
     pub async fn claim(&self, id: MessageId) -> Result<Claim, SpoolError> {
         self.shared.pace.delivery().await;
         let granted = self.ask(|answer| Operation::Claim { id, answer }).await?;
-        let (lease, state) = (granted.lease, granted.state);
+        let (lease, state, note) = (granted.lease, granted.state, granted.note);
         let read = spawn_blocking(move || granted.record.read()).await;
         let read = read.unwrap_or_else(|e| Err(DamagedBody::Io(id, std::io::Error::other(e))));
         match read {
             Ok((message, body)) => {
-                Ok(Claim { lease, message, body, attempts: state.attempts, in_doubt: state.in_doubt })
+                let State { attempts, doubt, .. } = state;
+                Ok(Claim { lease, message, body, attempts, doubt, note })
             }
             Err(damaged) if damaged.is_certain() => {
                 let reason = damaged.to_string();
@@ -284,8 +284,7 @@ impl Spool {
                 Err(SpoolError::Damaged { id, reason })
             }
             Err(unreadable) => {
-                let (in_doubt, reason) = (state.in_doubt, unreadable.to_string());
-                Err(SpoolError::Unreadable { lease, in_doubt, reason })
+                Err(SpoolError::Unreadable { lease, doubt: state.doubt, reason: unreadable.to_string() })
             }
         }
     }
@@ -293,15 +292,40 @@ impl Spool {
     /// Stores what became of a message under `lease`. While the spool is unhealthy, this waits.
     pub async fn settle(&self, lease: Lease, settlement: Settlement) -> Result<(), SpoolError> {
         match settlement {
-            Settlement::End { bounce: Some(bounce) } => {
-                self.store(*bounce, |answer| Then::Settle { lease, answer }).await
-            }
+            Settlement::End { bounce: Some(bounce) } => self.settle_with(lease, vec![*bounce]).await,
+            Settlement::Split { parts } => self.settle_with(lease, parts).await,
             settlement => {
-                let end = End::without_bounce(settlement);
+                let end = End::with_nothing_new(settlement);
                 let settle = |answer| Operation::Settle { lease, end, answer, is_again: false };
                 self.ask_whatever_the_health(settle).await
             }
         }
+    }
+
+    /// The message leaves, and `entering` enters. If they cannot be stored, it waits.
+    async fn settle_with(&self, lease: Lease, mut entering: Vec<NewMessage>) -> Result<(), SpoolError> {
+        let Some(last) = entering.pop() else {
+            return Box::pin(self.settle(lease, Settlement::End { bounce: None })).await;
+        };
+        let mut others = Vec::with_capacity(entering.len());
+        for new in entering {
+            match self.store(new, |answer| Then::Keep { answer }).await {
+                Ok(stored) => others.push(stored),
+                // What was stored so far is nobody's, and is swept at the next start.
+                Err(error) => {
+                    let end = End::Later(error);
+                    let settle = |answer| Operation::Settle { lease, end, answer, is_again: false };
+                    return self.ask_whatever_the_health(settle).await;
+                }
+            }
+        }
+        self.store(last, |answer| Then::Settle { lease, others, answer }).await
+    }
+
+    /// Stores what is to be remembered of a message under `lease`, until it leaves or is told otherwise: a claim gives it back. On
+    /// stable storage when this returns.
+    pub async fn remember(&self, lease: Lease, note: Option<Note>) -> Result<(), SpoolError> {
+        self.ask(|answer| Operation::Remember { lease, note, answer }).await
     }
 
     /// Keeps a message that waits from being delivered, until it is [released](Self::release).

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Accepted, BodyPlace, Lane, Lease, Settlement, SpoolError, State, store::Moved, stored::StoredRecord,
+    Accepted, BodyPlace, Lane, Lease, Note, Settlement, SpoolError, State, store::Moved, stored::StoredRecord,
 };
 use crate::{clock::Timestamp, message::MessageId};
 
@@ -40,6 +40,12 @@ pub(super) enum Operation {
         /// It has been tried before, and nobody knows whether it was stored.
         is_again: bool,
     },
+    /// Stores what is to be remembered of a message under lease.
+    Remember {
+        lease: Lease,
+        note: Option<Note>,
+        answer: Answer<()>,
+    },
     Alter {
         id: MessageId,
         alteration: Alteration,
@@ -61,16 +67,17 @@ pub(super) struct Stored {
     pub(super) since: Instant,
 }
 
-/// A settlement whose bounce, if there is one, is stored.
+/// A settlement; the bodies of what enters with it are stored.
 #[derive(Debug, Clone)]
 pub(super) enum End {
+    /// Others take its place, or none.
     Leave {
-        bounce: Option<Stored>,
+        entering: Vec<Stored>,
     },
     Wait {
         due: Timestamp,
         counted: bool,
-        in_doubt: bool,
+        doubt: Option<Timestamp>,
     },
     Quarantine {
         reason: String,
@@ -94,14 +101,15 @@ pub(super) struct Granted {
     pub(super) state: State,
     pub(super) lane: Arc<Lane>,
     pub(super) record: StoredRecord,
+    pub(super) note: Option<Note>,
 }
 
 impl End {
-    /// Of a settlement without a bounce.
-    pub(super) fn without_bounce(settlement: Settlement) -> Self {
+    /// Of a settlement that no message enters with.
+    pub(super) fn with_nothing_new(settlement: Settlement) -> Self {
         match settlement {
-            Settlement::End { .. } => Self::Leave { bounce: None },
-            Settlement::Wait { due, counted, in_doubt } => Self::Wait { due, counted, in_doubt },
+            Settlement::End { .. } | Settlement::Split { .. } => Self::Leave { entering: Vec::new() },
+            Settlement::Wait { due, counted, doubt } => Self::Wait { due, counted, doubt },
             Settlement::Quarantine { reason } => Self::Quarantine { reason },
         }
     }

@@ -1,6 +1,6 @@
 //! Finding out what there is: at the start, and after the disk has failed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 use tracing::{error, info};
@@ -40,6 +40,8 @@ struct Recovery<'a> {
     in_doubt: u64,
     /// A message that has no lane.
     lost: Option<MessageId>,
+    /// Messages with a note that have not been found yet.
+    noted: HashSet<MessageId>,
 }
 
 impl Committer {
@@ -74,13 +76,13 @@ impl Committer {
 
     fn rescue(&mut self, damage: &StoreError) -> Result<(), StoreError> {
         error!(%damage, "the spool's index is damaged; it is made anew from what is left of it and from the bodies");
-        let due = clock::now() + self.context.settle_after;
+        let now = clock::now();
         let state = |lane: LaneId, body: BodyPlace| State {
             lane,
-            phase: Phase::Waiting { due },
+            phase: Phase::Waiting { due: now },
             epoch: 0,
             attempts: 0,
-            in_doubt: true,
+            doubt: Some(now),
             body,
         };
         let put_aside = guarded(|| self.store.rescue(&state))?;
@@ -94,7 +96,9 @@ impl Committer {
         for (id, lane) in guarded(|| self.store.lanes())? {
             self.lanes.add(id, lane.into());
         }
+        self.notes = guarded(|| self.store.notes())?.into_iter().collect();
         let mut recovery = Recovery {
+            noted: self.notes.keys().copied().collect(),
             lanes: &mut self.lanes,
             context: &self.context,
             leases: if is_start { Leases::OfTheDead } else { Leases::Given(&self.leases) },
@@ -106,11 +110,16 @@ impl Committer {
             lost: None,
         };
         let damaged = guarded(|| self.store.load(&mut |id, state| recovery.take(id, state)))?;
-        let Recovery { mut changes, last, messages, in_doubt, lost, .. } = recovery;
+        let Recovery { mut changes, last, messages, in_doubt, lost, noted, .. } = recovery;
         if let Some(id) = lost {
             return Err(StoreError::Damaged(format!("it does not know whose message {id} is")));
         }
         (0..damaged).for_each(|_| self.context.metrics.quarantined());
+        // Of messages that were put aside.
+        for id in noted {
+            let was = self.notes.remove(&id);
+            changes.push(Change::Note { id, was, note: None });
+        }
         self.lanes.drop_unused(&mut changes);
         if !changes.is_empty() {
             guarded(|| self.store.commit(&changes))?;
@@ -141,6 +150,7 @@ impl Recovery<'_> {
             self.lost = Some(id);
             return;
         };
+        self.noted.remove(&id);
         self.last = self.last.max(id);
         self.messages += 1;
         self.lanes.enter(was.lane);
@@ -162,9 +172,11 @@ impl Recovery<'_> {
                 }
                 Leases::OfTheDead => {
                     self.in_doubt += 1;
-                    let due = self.now + self.context.settle_after;
+                    // It waits for nothing: its route finds out what became of the attempt.
+                    let due = self.now;
                     let attempts = was.attempts.saturating_add(1);
-                    let state = State { phase: Phase::Waiting { due }, attempts, in_doubt: true, ..was };
+                    let doubt = Some(self.now);
+                    let state = State { phase: Phase::Waiting { due }, attempts, doubt, ..was };
                     self.changes.push(Change::Update { id, was, state });
                     Event::Waiting(Waiting { id, lane, due })
                 }

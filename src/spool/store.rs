@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use super::{Body, BodyPlace, Lane, LaneId, Message, State, arriving::Spill, stored::StoredRecord};
+use super::{Body, BodyPlace, Lane, LaneId, Message, Note, State, arriving::Spill, stored::StoredRecord};
 use crate::message::MessageId;
 
 /// The index: small records. Driven by the committer's thread.
@@ -18,6 +18,9 @@ pub trait Store: Send + 'static {
 
     /// Every lane. Called before each [`load`](Store::load).
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError>;
+
+    /// Every note. Called after [`lanes`](Store::lanes) and before [`load`](Store::load).
+    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError>;
 
     /// Every message's state, oldest first, after damaged entries were put aside. Answers how many were.
     /// [`StoreError::Damaged`]: the index is not what it was; [`rescue`](Store::rescue) helps.
@@ -111,6 +114,12 @@ pub enum Change {
     Remove {
         id: MessageId,
         was: State,
+    },
+    /// What a route remembers of a message.
+    Note {
+        id: MessageId,
+        was: Option<Note>,
+        note: Option<Note>,
     },
 }
 

@@ -128,8 +128,8 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
     Ok(got)
 }
 
-/// A body that was checked and is being read.
-#[derive(Debug)]
+/// A body that was checked and is being read. A clone reads on from the same place.
+#[derive(Debug, Clone)]
 pub enum OpenBody {
     Whole(Bytes),
     Parts { file: Arc<File>, at: u64, end: u64 },
@@ -206,6 +206,20 @@ impl OpenBody {
             Self::Whole(bytes) => bytes.len() as u64,
             Self::Parts { at, end, .. } => end - at,
         }
+    }
+
+    /// Another reader of `len` octets of what is left here, after `skip` of them. `None`: there are not so many.
+    pub fn part(&self, skip: u64, len: u64) -> Option<Self> {
+        if skip.checked_add(len)? > self.remaining() {
+            return None;
+        }
+        Some(match self {
+            // It is in memory, so its length is a usize.
+            Self::Whole(bytes) => Self::Whole(bytes.slice(skip as usize..(skip + len) as usize)),
+            Self::Parts { file, at, .. } => {
+                Self::Parts { file: file.clone(), at: at + skip, end: at + skip + len }
+            }
+        })
     }
 
     /// The next part, at most 256 KiB; `None` at the end.

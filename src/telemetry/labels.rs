@@ -76,6 +76,10 @@ pub enum LimitKind {
 /// What an unknown outcome was concluded to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolved {
+    /// It was found among what the mailbox has sent.
+    Arrived,
+    /// It was looked for until `settle_after` had passed, and is sent again.
+    NotSent,
     /// Nobody could be asked; sent again after `settle_after`.
     Resent,
 }
@@ -131,7 +135,7 @@ label! {
         MessagesPerMinute => "messages_per_minute", ConcurrentRequests => "concurrent_requests", Service => "service",
         Mailbox => "mailbox",
     }
-    Resolved { Resent => "resent" }
+    Resolved { Arrived => "arrived", NotSent => "not_sent", Resent => "resent" }
     LoginResult {
         Ok => "ok", Cached => "cached", Wrong => "wrong", Unknown => "unknown", Locked => "locked", Busy => "busy",
     }

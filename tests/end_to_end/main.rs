@@ -16,6 +16,7 @@ mod connection;
 mod content;
 mod crash;
 mod hostile;
+
 mod limits;
 mod login;
 mod metrics;

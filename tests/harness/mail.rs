@@ -95,3 +95,68 @@ impl Mail for Delivered {
         String::from_utf8_lossy(&self.raw).into_owned()
     }
 }
+
+/// A part of a message, and the hash of its content.
+pub struct Attached {
+    pub name: String,
+    pub content: Vec<u8>,
+}
+
+impl Attached {
+    /// Content that no compression makes smaller.
+    pub fn random(name: &str, octets: usize) -> Self {
+        let mut state = 0x2545_F491_4F6C_DD1D_u64 ^ (octets as u64) << 1 ^ name.len() as u64;
+        let mut content = Vec::with_capacity(octets + 8);
+        while content.len() < octets {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            content.extend_from_slice(&state.to_le_bytes());
+        }
+        content.truncate(octets);
+        Self { name: name.to_owned(), content }
+    }
+
+    /// In hex.
+    pub fn sha256(&self) -> String {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &self.content);
+        digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+}
+
+/// A message as mailers write them: text and HTML, an inline image, attachments.
+pub fn mixed_mail(from: &str, to: &str, subject: &str, more_header: &str, attached: &[Attached]) -> Vec<u8> {
+    let name = subject.replace(' ', ".");
+    let mut mail = format!(
+        "From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\nDate: Tue, 24 Nov 2026 09:00:00 +0100\r\n\
+         Message-ID: <{name}@client.example>\r\n{more_header}MIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=\"mixed\"\r\n\r\nThis is MIME.\r\n\
+         --mixed\r\nContent-Type: multipart/related; boundary=related\r\n\r\n\
+         --related\r\nContent-Type: multipart/alternative; boundary=alternative\r\n\r\n\
+         --alternative\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+         Gr=FC=DFe\r\n\
+         --alternative\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+         <p>Gr=C3=BC=C3=9Fe <img src=3D\"cid:logo\"></p>\r\n\
+         --alternative--\r\n\
+         --related\r\nContent-Type: image/png\r\nContent-ID: <logo>\r\nContent-Disposition: inline; filename=\"logo.png\"\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\n\
+         iVBORw0KGgo=\r\n\
+         --related--\r\n"
+    )
+    .into_bytes();
+    for Attached { name, content } in attached {
+        mail.extend_from_slice(
+            format!(
+                "--mixed\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\
+                 Content-Disposition: attachment; filename=\"{name}\"\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        for line in BASE64_STANDARD.encode(content).as_bytes().chunks(76) {
+            mail.extend_from_slice(line);
+            mail.extend_from_slice(b"\r\n");
+        }
+    }
+    mail.extend_from_slice(b"--mixed--\r\n");
+    mail
+}

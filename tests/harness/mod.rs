@@ -28,7 +28,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time::Instant};
 
-pub use mail::{Mail, base64_mail, fields, message};
+pub use mail::{Attached, Mail, base64_mail, fields, message, mixed_mail};
 pub use metrics::Metrics;
 pub use process::{Log, Process};
 pub use setup::{Setup, TenantSetup};

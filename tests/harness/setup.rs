@@ -33,6 +33,10 @@ pub struct TenantSetup {
     pub networks: String,
     /// As a TOML value.
     pub client_secret: String,
+    /// How unknown outcomes are confirmed.
+    pub confirm: String,
+    /// What its application may do.
+    pub roles: Vec<String>,
     /// Further lines of its table, and tables of its own.
     pub more: String,
 }
@@ -64,6 +68,8 @@ impl TenantSetup {
             senders: format!("['@{name}.example']"),
             networks: "['127.0.0.0/8']".into(),
             client_secret: format!("'{}'", Self::secret(name)),
+            confirm: "off".into(),
+            roles: vec!["Mail.Send".into(), "Mail.ReadWrite".into()],
             more: String::new(),
         }
     }
@@ -80,8 +86,9 @@ impl Setup {
     }
 
     pub(super) fn service(&self) -> Options {
-        let directory = |TenantSetup { name, .. }: &TenantSetup| {
-            Directory::new(format!("{name}.example"), format!("{name}-app"), TenantSetup::secret(name))
+        let directory = |TenantSetup { name, roles, .. }: &TenantSetup| Directory {
+            roles: roles.clone(),
+            ..Directory::new(format!("{name}.example"), format!("{name}-app"), TenantSetup::secret(name))
         };
         Options {
             directories: self.tenants.iter().map(directory).collect(),
@@ -147,7 +154,7 @@ login = "{login}"
 graph = "{url}"
 "#
         );
-        for TenantSetup { name, senders, networks, client_secret, more } in tenants {
+        for TenantSetup { name, senders, networks, client_secret, confirm, more, .. } in tenants {
             write!(
                 text,
                 r#"
@@ -158,6 +165,7 @@ client_id = "{name}-app"
 client_secret = {client_secret}
 senders = {senders}
 networks = {networks}
+confirm = "{confirm}"
 {more}
 "#
             )

@@ -143,6 +143,13 @@ impl GraphError {
     }
 }
 
+impl GraphError {
+    /// Whether the same call may work in a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self.class, Class::Transient | Class::Throttled | Class::Unknown)
+    }
+}
+
 fn class_of(code: &str) -> Option<Class> {
     TABLE.iter().find(|(known, _)| known.eq_ignore_ascii_case(code)).map(|(_, class)| *class)
 }

@@ -1,83 +1,87 @@
-//! The Graph route: `POST /users/{mailbox}/sendMail` with the message as MIME.
+//! The Graph route: what becomes of one message, by which calls.
 //!
-//! Graph has no envelope, so the header is made to name exactly the envelope's recipients first. The call is made once, but
-//! for a token that is refused, which is renewed once: such a call was not executed. What the answer means is decided
-//! here, by [`errors`], and never by what the message says.
+//! Graph has no envelope, so the header is made to name exactly the envelope's recipients first. Then:
+//!
+//! 1. A message in doubt is looked for; if it was sent, that is all. It is sent again only when `settle_after` has passed.
+//! 2. One with more recipients than a message may have is split.
+//! 3. Up to `graph.max_mime` it goes as MIME, octet for octet: as a draft that is then sent where outcomes are
+//!    [confirmed](confirm) so, else by `sendMail`.
+//! 4. What is larger is taken apart and built again as a draft with [attachments](large).
+//!
+//! What an answer means is decided in [`answer`] and [`errors`], and never by what a message of it says.
+//!
+//! On a crash: what was remembered of a draft is in the spool, and the message is in doubt.
 
+mod answer;
+mod confirm;
 mod content;
+mod conversation;
+mod draft;
 mod errors;
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::Url;
-use tokio::time::Instant;
-use tracing::debug;
+use http::Method;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
 
-use super::{Disposition, Reason, Receipt};
+use super::{Attempted, Disposition, Reason};
 use crate::{
-    bounce::EnhancedStatus,
     clock,
-    config::{ByteSize, Tenant},
-    identity::{AccessToken, Identity, TokenError, TokenErrorKind},
-    message::{HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, address_to},
-    network::{self, Clients},
-    spool::{BodyReader, Claim, DamagedBody, OpenBody, SMALL_BODY},
-    telemetry::LimitKind,
+    config::{GraphConfig, Tenant},
+    identity::Identity,
+    message::{HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, address_to},
+    network::Clients,
+    spool::{BodyReader, Claim, DamagedBody, OpenBody, Spool},
+    telemetry::{Metrics, Resolved},
 };
-use content::Content;
-use errors::{Class, Fault, GraphError};
-
-/// Graph takes 4 MB a request, and applies that to the message in base64 twice over. A larger one was seen to be answered
-/// with 200, and not sent.
-pub const MAX_MIME: ByteSize = ByteSize((2 << 20) + (1 << 20) / 5);
-
-/// For the answer, once the message has gone out.
-const TIMEOUT: Duration = Duration::from_secs(100);
-/// What a slow line sends at least: the time limit grows with the message.
-const SLOWEST: u64 = 64 * 1024;
-/// An error answer has some 500 octets.
-const LARGEST_ANSWER: usize = 64 * 1024;
-
-/// How long to wait when the service throttles and does not say.
-const THROTTLED: Duration = Duration::from_secs(30);
-/// How often to look whether a mailbox was mended.
-const MAILBOX_PROBE: Duration = Duration::from_secs(300);
-/// A recipient limit counts over a day: some hours make room again.
-const QUOTA_PROBE: Duration = Duration::from_secs(3600);
-const TENANT_PROBE: Duration = Duration::from_secs(300);
+use answer::{CallError, Effect};
+use confirm::{FIRST_LOOK, Finding, Refusals, next_look};
+use conversation::{Body, Conversation, Mime, Request};
+use draft::{Draft, NotSent};
 
 pub struct Graph {
+    config: GraphConfig,
+    settle_after: Duration,
     identity: Arc<Identity>,
     clients: Clients,
+    spool: Spool,
+    metrics: Metrics,
+    refusals: Refusals,
+    /// Places for large messages.
+    large: Semaphore,
 }
 
-/// A message ready to be sent, once or twice.
-struct Prepared {
-    header: Bytes,
-    /// Octets of body that came with the header.
-    begun: Bytes,
-    rest: OpenBody,
+/// How an attempt goes on.
+enum Course {
+    End(Disposition),
+    /// The message is too large for this way, whatever its size is said to be.
+    TooLarge,
+    /// This way is not open to the app.
+    Denied(Disposition),
 }
 
-impl Prepared {
-    fn len(&self) -> u64 {
-        self.header.len() as u64 + self.begun.len() as u64 + self.rest.remaining()
-    }
-}
-
-/// An answer to the call.
-struct Answer {
-    status: u16,
-    retry_after: Option<Duration>,
-    request_id: String,
-    body: Vec<u8>,
+/// One message on its way.
+struct Passage<'a> {
+    graph: &'a Graph,
+    claim: &'a Claim,
+    talk: Conversation<'a>,
+    draft: Option<Draft>,
+    mime: Mime,
+    message_id: Option<String>,
 }
 
 impl Graph {
-    pub fn new(identity: Arc<Identity>, clients: Clients) -> Self {
-        Self { identity, clients }
+    pub fn new(
+        config: GraphConfig,
+        settle_after: Duration,
+        identity: Arc<Identity>,
+        clients: Clients,
+        spool: Spool,
+        metrics: Metrics,
+    ) -> Self {
+        let (refusals, large) = (Refusals::default(), Semaphore::new(8));
+        Self { config, settle_after, identity, clients, spool, metrics, refusals, large }
     }
 
     /// Sends the message from `mailbox`. `Err`: its body is damaged or cannot be read now, and nothing was sent.
@@ -86,78 +90,204 @@ impl Graph {
         tenant: &Tenant,
         mailbox: &MailboxAddress,
         claim: &Claim,
-    ) -> Result<Disposition, DamagedBody> {
-        let mut token = match self.identity.token(&tenant.name).await {
-            Ok(token) => token,
-            Err(error) => return Ok(no_token(error)),
-        };
-        for is_retry in [false, true] {
-            let prepared = prepare(claim).await?;
-            if prepared.len() > MAX_MIME.0 {
-                return Ok(too_large(prepared.len()));
-            }
-            let answer = match self.call(tenant, mailbox, &token, prepared).await {
-                Ok(answer) => answer,
-                Err(disposition) => return Ok(disposition),
-            };
-            let error = match answer.outcome() {
-                Ok(disposition) => return Ok(disposition),
-                Err(error) => error,
-            };
-            if error.class != Class::Token || is_retry {
-                return Ok(dispose(&error, &answer, mailbox));
-            }
-            debug!(tenant = %tenant.name, code = error.code, "the token was refused, a new one is asked for");
-            self.identity.reject(&tenant.name, &token);
-            token = match self.identity.token(&tenant.name).await {
-                Ok(token) => token,
-                Err(error) => return Ok(no_token(error)),
-            };
+    ) -> Result<Attempted, DamagedBody> {
+        let (mime, message_id) = prepare(claim).await?;
+        let talk = Conversation::new(&self.identity, &self.clients, tenant, mailbox);
+        let draft = Draft::read(claim.note.as_ref(), mailbox);
+        let mut passage = Passage { graph: self, claim, talk, draft, mime, message_id };
+        if let Err(disposition) = passage.settle_doubt().await {
+            return Ok(Attempted { disposition, doubt: claim.doubt });
         }
-        // The second turn always answers.
-        Ok(Disposition::Retry { after: None, why: "the token was refused".into() })
+        let disposition = if claim.message.envelope.recipients().len() > self.config.max_recipients as usize {
+            Disposition::Split { most: self.config.max_recipients as usize }
+        } else {
+            passage.send().await
+        };
+        Ok(Attempted { disposition, doubt: None })
     }
 
-    async fn call(
-        &self,
-        tenant: &Tenant,
-        mailbox: &MailboxAddress,
-        token: &AccessToken,
-        prepared: Prepared,
-    ) -> Result<Answer, Disposition> {
-        let retry = |why: String| Disposition::Retry { after: None, why };
-        let client = self.clients.of(&tenant.cloud).ok_or_else(|| retry("the cloud has no client".into()))?;
-        let url = send_mail_url(&tenant.cloud.graph, mailbox)
-            .ok_or_else(|| retry("the Graph URL is none".into()))?;
-        let len = prepared.len();
-        let content = Content::new([prepared.header, prepared.begun], prepared.rest);
-        let request_id = uuid::Uuid::new_v4().to_string();
-        let request = client
-            .post(url)
-            .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
-            .header(CONTENT_TYPE, "text/plain")
-            .header("client-request-id", &request_id)
-            .timeout(TIMEOUT + Duration::from_secs(len / SLOWEST));
-        let request = if len <= SMALL_BODY as u64 {
-            request.body(content.whole(len).await.map_err(|e| retry(format!("cannot read the body: {e}")))?)
-        } else {
-            let pieces = futures_util::stream::try_unfold(content, |mut content| async {
-                Ok::<_, io::Error>(content.next().await?.map(|piece| (piece, content)))
-            });
-            request.header(CONTENT_LENGTH, content::encoded_len(len)).body(reqwest::Body::wrap_stream(pieces))
-        };
-        let answer = request.send().await.map_err(|e| broken_off(e, &request_id))?;
-        Answer::read(answer, &request_id).await
+    /// When the service can be asked what became of a call of this tenant that broke off.
+    fn look_after(&self, tenant: &Tenant) -> Option<Duration> {
+        self.refusals.can_ask(tenant).then_some(FIRST_LOOK)
     }
 }
 
-/// Opens the body, takes the header off and makes it name the envelope's recipients.
-async fn prepare(claim: &Claim) -> Result<Prepared, DamagedBody> {
+impl Passage<'_> {
+    /// `Ok`: no earlier attempt of this message was sent, as far as anybody can know.
+    async fn settle_doubt(&mut self) -> Result<(), Disposition> {
+        let Some(since) = self.claim.doubt else { return Ok(()) };
+        let (tenant, id) = (self.talk.tenant, self.claim.lease.id);
+        let (age, settle_after) = (clock::now().since(since), self.graph.settle_after);
+        let (draft, envelope) = (self.draft.as_ref(), &self.claim.message.envelope);
+        let looked =
+            self.graph.refusals.look(&mut self.talk, draft, self.message_id.as_deref(), envelope).await;
+        let finding = match looked {
+            Ok(Finding::Sent(answer)) => {
+                info!(%id, tenant = %tenant.name, "an earlier attempt had arrived");
+                self.graph.metrics.unknown_outcome(&tenant.name, Resolved::Arrived);
+                return Err(Disposition::Delivered(answer.receipt(true)));
+            }
+            Ok(finding) => finding,
+            Err(error) => return Err(still_open(error, self.talk.mailbox, next_look(age, settle_after))),
+        };
+        if age < settle_after {
+            let look_after = match finding {
+                Finding::CannotAsk => settle_after - age,
+                _ => next_look(age, settle_after),
+            };
+            return Err(Disposition::Unsettled { look_after, why: why_open(&finding).to_owned() });
+        }
+        let resolved = match finding {
+            Finding::CannotAsk => {
+                warn!(%id, tenant = %tenant.name, "sending again a message that may have been sent before");
+                Resolved::Resent
+            }
+            Finding::Leftover(drafts) => {
+                for draft in drafts {
+                    draft.delete(&mut self.talk).await;
+                }
+                Resolved::NotSent
+            }
+            Finding::StillDraft | Finding::Nothing | Finding::Sent(_) => Resolved::NotSent,
+        };
+        info!(%id, tenant = %tenant.name, resolved = resolved.as_str(), "the earlier attempt is concluded");
+        self.graph.metrics.unknown_outcome(&tenant.name, resolved);
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Disposition {
+        if self.mime.len() > self.graph.config.max_mime.0 {
+            return self.send_large().await;
+        }
+        let mut course = if self.graph.refusals.drafts(self.talk.tenant) || self.draft.is_some() {
+            self.send_as_draft().await
+        } else {
+            self.send_mail().await
+        };
+        if let Course::Denied(refusal) = course {
+            course = self.send_mail().await;
+            if matches!(course, Course::End(Disposition::Delivered(_))) {
+                // It is drafts that the app may not make, and not the whole mailbox that is closed to it.
+                self.graph.refusals.drafts_refused(self.talk.tenant);
+                info!(tenant = %self.talk.tenant.name, "the app may make no drafts: outcomes are confirmed another way");
+            } else if self.talk.tenant.confirm == crate::config::Confirm::Draft {
+                course = Course::End(refusal);
+            }
+        }
+        match course {
+            Course::End(disposition) => disposition,
+            Course::Denied(refusal) => refusal,
+            Course::TooLarge => {
+                let (id, octets) = (self.claim.lease.id, self.mime.len());
+                warn!(%id, octets, "Graph did not take the message as MIME, although it is within graph.max_mime: lower that");
+                self.send_large().await
+            }
+        }
+    }
+
+    async fn send_mail(&mut self) -> Course {
+        let request = Request::new(Method::POST, &["sendMail"], Body::Mime(self.mime.clone()));
+        match self.talk.call(request).await {
+            Ok(answer) if answer.status == 202 => Course::End(Disposition::Delivered(answer.receipt(false))),
+            // Seen for messages above the size limit, which were not sent. Any other 2xx is as far from documented.
+            Ok(_) => Course::TooLarge,
+            Err(error) if error.is_too_large() => Course::TooLarge,
+            Err(error) => Course::End(self.failed(error, Effect::Sends)),
+        }
+    }
+
+    async fn send_as_draft(&mut self) -> Course {
+        // A draft that has gone is made again, once.
+        for _ in 0..2 {
+            let draft = match self.draft.take() {
+                Some(draft) => draft,
+                None => {
+                    let (spool, lease) = (&self.graph.spool, self.claim.lease);
+                    let body = Body::Mime(self.mime.clone());
+                    match Draft::make(&mut self.talk, body, spool, lease).await {
+                        Ok(Some(draft)) => draft,
+                        Ok(None) => return Course::TooLarge,
+                        Err(error) if error.is_too_large() => return Course::TooLarge,
+                        Err(error) => {
+                            let denied = error.is_denied();
+                            let disposition = self.failed(error, Effect::Harmless);
+                            return if denied {
+                                Course::Denied(disposition)
+                            } else {
+                                Course::End(disposition)
+                            };
+                        }
+                    }
+                }
+            };
+            match self.send_draft(&draft).await {
+                Some(disposition) => return Course::End(disposition),
+                None => continue,
+            }
+        }
+        Course::End(Disposition::Retry { after: None, why: "the draft was gone twice".into() })
+    }
+
+    /// `None`: it is gone.
+    async fn send_draft(&mut self, draft: &Draft) -> Option<Disposition> {
+        match draft.send(&mut self.talk).await {
+            Ok(answer) => Some(Disposition::Delivered(answer.receipt(false))),
+            Err(NotSent::Gone) => None,
+            Err(NotSent::Call(error)) => {
+                let disposition = self.failed(error, Effect::Sends);
+                if matches!(disposition, Disposition::Failed(_)) {
+                    draft.delete(&mut self.talk).await;
+                }
+                Some(disposition)
+            }
+        }
+    }
+
+    async fn send_large(&mut self) -> Disposition {
+        Disposition::Failed(Reason { status: answer::status(5, 3, 4), diagnostic: "x".into() })
+    }
+
+    fn failed(&self, error: CallError, effect: Effect) -> Disposition {
+        error.dispose(effect, self.talk.mailbox, self.graph.look_after(self.talk.tenant))
+    }
+}
+
+/// The service cannot be asked now. What stops the mailbox or the tenant is said; else the message is looked for later.
+fn still_open(error: CallError, mailbox: &MailboxAddress, look_after: Duration) -> Disposition {
+    match error.dispose(Effect::Harmless, mailbox, None) {
+        blocked @ (Disposition::TenantBlocked { .. } | Disposition::MailboxBlocked { .. }) => blocked,
+        Disposition::Retry { after, why } => {
+            Disposition::Unsettled { look_after: look_after.max(after.unwrap_or_default()), why }
+        }
+        Disposition::Failed(Reason { diagnostic: why, .. }) => Disposition::Unsettled { look_after, why },
+        other => other,
+    }
+}
+
+fn why_open(finding: &Finding) -> &'static str {
+    match finding {
+        Finding::CannotAsk => "nobody can be asked whether it was sent: it is sent again later",
+        Finding::StillDraft => "its draft has not been sent so far",
+        _ => "no copy of it has appeared so far",
+    }
+}
+
+/// Opens the body, takes the header off and makes it name the envelope's recipients. Answers the Message-ID, too.
+async fn prepare(claim: &Claim) -> Result<(Mime, Option<String>), DamagedBody> {
     let (SplitMessage { header, body }, rest) = read_header(&claim.body).await?;
-    let addressed = address_to(&header, &claim.message.envelope);
-    let mut header = addressed.header.into_bytes();
+    let message_id = message_id(&header);
+    let mut header = address_to(&header, &claim.message.envelope).header.into_bytes();
     header.extend_from_slice(b"\r\n");
-    Ok(Prepared { header: header.into(), begun: body.into(), rest })
+    Ok((Mime { header: header.into(), begun: body.into(), rest }, message_id))
+}
+
+/// With its angle brackets.
+fn message_id(header: &HeaderBlock) -> Option<String> {
+    let field = header.named("Message-ID").next()?;
+    let value = field.value();
+    let text = std::str::from_utf8(&value).ok()?;
+    let (start, end) = (text.find('<')?, text.find('>')?);
+    text.get(start..=end).map(str::to_owned)
 }
 
 /// The header of a stored message, the octets of body that came with it, and the rest.
@@ -172,130 +302,4 @@ pub(super) async fn read_header(body: &BodyReader) -> Result<(SplitMessage, Open
     }
     let split = scanner.finish().map_err(|e| unreadable(e.to_string()))?;
     Ok((split, open))
-}
-
-fn send_mail_url(graph: &str, mailbox: &MailboxAddress) -> Option<Url> {
-    let mut url = Url::parse(graph).ok()?;
-    // A segment is escaped where it needs to be; an address may hold a slash or a question mark.
-    url.path_segments_mut().ok()?.extend(["v1.0", "users", mailbox.as_str(), "sendMail"]);
-    Some(url)
-}
-
-impl Answer {
-    async fn read(mut answer: reqwest::Response, sent_request_id: &str) -> Result<Self, Disposition> {
-        let header =
-            |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let request_id = header("request-id").unwrap_or_else(|| sent_request_id.to_owned());
-        let (status, retry_after) =
-            (answer.status().as_u16(), network::retry_after(answer.headers(), clock::now()));
-        let mut body = Vec::new();
-        if status != 202 {
-            // An answer that breaks off is judged by its status.
-            while let Ok(Some(chunk)) = answer.chunk().await
-                && body.len() < LARGEST_ANSWER
-            {
-                body.extend_from_slice(&chunk);
-            }
-        }
-        Ok(Self { status, retry_after, request_id, body })
-    }
-
-    fn outcome(&self) -> Result<Disposition, GraphError> {
-        match self.status {
-            202 => Ok(Disposition::Delivered(Receipt { status: 202, request_id: self.request_id.clone() })),
-            // Seen for messages above the size limit, which were not sent. Any other 2xx is as far from documented.
-            200..300 => Ok(Disposition::Failed(Reason {
-                status: status(5, 3, 4),
-                diagnostic: format!(
-                    "Graph answered {} and did not send the message: it is too large",
-                    self.status
-                ),
-            })),
-            _ => Err(GraphError::read(self.status, &self.body, self.retry_after.is_some())),
-        }
-    }
-}
-
-fn dispose(error: &GraphError, answer: &Answer, mailbox: &MailboxAddress) -> Disposition {
-    let said =
-        format!("{} {}: {} (request-id {})", answer.status, error.code, error.message, answer.request_id);
-    let asleep = |long: Duration, limit, why: String| Disposition::MailboxBlocked {
-        until: Instant::now() + long,
-        limit,
-        why,
-    };
-    match error.class {
-        Class::Transient => Disposition::Retry { after: answer.retry_after, why: said },
-        Class::Throttled => asleep(answer.retry_after.unwrap_or(THROTTLED), LimitKind::Service, said),
-        Class::Unknown => Disposition::Unknown { after: answer.retry_after, why: said },
-        Class::Mailbox => {
-            let long = answer.retry_after.unwrap_or(MAILBOX_PROBE);
-            asleep(long, LimitKind::Mailbox, format!("mailbox {mailbox} cannot send: {said}"))
-        }
-        Class::MailboxQuota => {
-            let long = answer.retry_after.unwrap_or(QUOTA_PROBE);
-            asleep(long, LimitKind::Service, format!("mailbox {mailbox} has sent its quota: {said}"))
-        }
-        Class::Token | Class::Tenant => Disposition::TenantBlocked {
-            reason: "permission",
-            why: format!("Graph refuses the app: {said}"),
-            retry_after: answer.retry_after.unwrap_or(TENANT_PROBE),
-        },
-        Class::Message(fault) => Disposition::Failed(Reason {
-            status: match fault {
-                Fault::Content => status(5, 6, 0),
-                Fault::Recipients => status(5, 1, 3),
-                Fault::TooLarge => status(5, 3, 4),
-                Fault::SendAs => status(5, 7, 60),
-                Fault::Virus => status(5, 7, 0),
-            },
-            diagnostic: match fault {
-                Fault::SendAs => {
-                    format!("mailbox {mailbox} needs the Send As permission for this From address; {said}")
-                }
-                _ => said,
-            },
-        }),
-    }
-}
-
-fn no_token(error: TokenError) -> Disposition {
-    let reason = match error.kind {
-        TokenErrorKind::Transient => "login",
-        TokenErrorKind::Blocked => "credential",
-    };
-    Disposition::TenantBlocked { reason, why: error.why, retry_after: error.retry_after }
-}
-
-fn too_large(len: u64) -> Disposition {
-    let diagnostic = format!("the message has {len} bytes; Graph takes {} in one request", MAX_MIME.0);
-    Disposition::Failed(Reason { status: status(5, 3, 4), diagnostic })
-}
-
-/// No answer came. Without a connection nothing was sent; afterwards nobody knows.
-fn broken_off(error: reqwest::Error, request_id: &str) -> Disposition {
-    let unsent = error.is_connect() || error.is_builder();
-    let why = format!("{} (client-request-id {request_id})", network::describe(error));
-    if unsent { Disposition::Retry { after: None, why } } else { Disposition::Unknown { after: None, why } }
-}
-
-fn status(class: u8, subject: u16, detail: u16) -> EnhancedStatus {
-    EnhancedStatus::new(class, subject, detail).unwrap_or(EnhancedStatus::UNDEFINED)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mailbox_in_the_url_is_escaped() {
-        let url = |mailbox: &str| {
-            send_mail_url("https://graph.example", &mailbox.parse().unwrap()).unwrap().to_string()
-        };
-        assert_eq!(url("a@contoso.example"), "https://graph.example/v1.0/users/a@contoso.example/sendMail");
-        assert_eq!(
-            url("a/b?c@contoso.example"),
-            "https://graph.example/v1.0/users/a%2Fb%3Fc@contoso.example/sendMail"
-        );
-    }
 }

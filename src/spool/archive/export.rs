@@ -175,9 +175,9 @@ impl Export<'_> {
     /// As the next start would find it.
     fn entry(&self, id: MessageId, state: &State, inspected: &Inspected) -> Entry {
         let (due, attempts, in_doubt) = match state.phase {
-            Phase::Waiting { due } => (Some(due), state.attempts, state.in_doubt),
+            Phase::Waiting { due } => (Some(due), state.attempts, state.doubt.is_some()),
             Phase::Leased => (Some(self.retry_at), state.attempts.saturating_add(1), true),
-            Phase::Held => (None, state.attempts, state.in_doubt),
+            Phase::Held => (None, state.attempts, state.doubt.is_some()),
         };
         Entry {
             id,

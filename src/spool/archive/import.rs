@@ -20,7 +20,7 @@ use super::{
     refuse_root,
 };
 use crate::{
-    clock,
+    clock::{self, Timestamp},
     config::SpoolConfig,
     message::MessageId,
     spool::{
@@ -239,7 +239,9 @@ impl Import {
         let due = due.unwrap_or_else(|| id.accepted().min(clock::now()));
         let place = BodyPlace { segment: None, offset: 0, len: size };
         let phase = if held { Phase::Held } else { Phase::Waiting { due } };
-        self.group.states.push(State { lane, phase, epoch: 0, attempts, in_doubt, body: place });
+        // Since when is not exported; it is long enough.
+        let doubt = in_doubt.then(Timestamp::default);
+        self.group.states.push(State { lane, phase, epoch: 0, attempts, doubt, body: place });
         self.group.arriving.push(Arriving { id, message, body, place });
         self.group.octets += size;
         Ok(())

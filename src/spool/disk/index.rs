@@ -24,13 +24,14 @@ use tracing::warn;
 
 pub(in crate::spool) use census::Census;
 
-use super::super::{Change, Lane, LaneId, State, StoreError, record::STATE_LEN};
+use super::super::{Change, Lane, LaneId, Note, State, StoreError, record::split_state};
 use crate::message::MessageId;
 
 /// Octets of sled's page cache. It counts octets on disk, so the process takes more.
 const CACHE: u64 = 16 * 1024 * 1024;
 
 const LANE: u8 = b'l';
+const NOTE: u8 = b'n';
 const STATE: u8 = b's';
 const SUM: &[u8] = b"c";
 
@@ -151,6 +152,21 @@ impl Index {
         Ok((lanes, seen))
     }
 
+    /// Every note. Adds to what was `seen` of the lanes.
+    pub(super) fn notes(&self, seen: &mut Seen) -> Result<Vec<(MessageId, Note)>, StoreError> {
+        let mut notes = Vec::new();
+        for entry in self.tree.scan_prefix([NOTE]) {
+            let (key, value) = entry?;
+            seen.sum.add(&key, &value);
+            let id = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes);
+            match (id, Note::new(&value)) {
+                (Some(id), Ok(note)) => notes.push((id, note)),
+                _ => warn!(key = ?key.as_ref(), "the index has an unreadable note"),
+            }
+        }
+        Ok(notes)
+    }
+
     /// Every state, oldest message first; the raw octets where they are no state. Adds to what was `seen` of the lanes.
     pub(super) fn states(
         &self,
@@ -201,7 +217,7 @@ impl Index {
             }
             sum.add(&key, &value);
             let stamp = Stamp { commit, sum };
-            self.tree.insert(key, [&value[..], &stamp.encode()].concat())?;
+            self.tree.insert(key, [&value[..], &stamp.encode()[..]].concat())?;
             return self.sync(stamp);
         }
         for change in changes {
@@ -219,18 +235,29 @@ impl Index {
                 Change::Insert { id, state } => {
                     let (key, value) = (key(STATE, *id), state.encode());
                     sum.add(&key, &value);
-                    batch.insert(&key, value.as_slice());
+                    batch.insert(&key, &*value);
                 }
                 Change::Update { id, was, state } => {
                     let (key, value) = (key(STATE, *id), state.encode());
                     sum.subtract(&key, &was.encode());
                     sum.add(&key, &value);
-                    batch.insert(&key, value.as_slice());
+                    batch.insert(&key, &*value);
                 }
                 Change::Remove { id, was } => {
                     let key = key(STATE, *id);
                     sum.subtract(&key, &was.encode());
                     batch.remove(&key);
+                }
+                Change::Note { id, was, note } => {
+                    let key = key(NOTE, *id);
+                    was.iter().for_each(|was| sum.subtract(&key, was.as_bytes()));
+                    match note {
+                        Some(note) => {
+                            sum.add(&key, note.as_bytes());
+                            batch.insert(&key, note.as_bytes());
+                        }
+                        None => batch.remove(&key),
+                    }
                 }
             }
         }
@@ -250,7 +277,7 @@ impl Index {
 
 /// A stored state, and the stamp behind it, if there is one.
 fn split(value: &[u8]) -> (&[u8], Stamp) {
-    match value.split_at_checked(STATE_LEN) {
+    match split_state(value) {
         Some((state, stamp)) if stamp.len() == Stamp::LEN => {
             (state, Stamp::decode(stamp).unwrap_or_default())
         }

@@ -38,7 +38,7 @@ use self::{
     segments::{BodyFile, Segments},
 };
 use super::{
-    BodyPlace, Change, Lane, LaneId, State, Store, StoreError,
+    BodyPlace, Change, Lane, LaneId, Note, State, Store, StoreError,
     arriving::Spill,
     body_record::RecordHeader,
     store::{Bodies, guarded},
@@ -53,8 +53,8 @@ pub struct DiskStore {
     index: Option<Index>,
     /// Why not.
     broken: String,
-    /// What the lanes amount to that were read last.
-    lanes: Seen,
+    /// What the lanes and notes amount to that were read last.
+    seen: Seen,
     segments: Arc<Segments>,
     large: Arc<Path>,
     root: PathBuf,
@@ -96,7 +96,7 @@ impl DiskStore {
         let mut store = Self {
             index: None,
             broken: String::new(),
-            lanes: Seen::default(),
+            seen: Seen::default(),
             segments: Arc::new(segments),
             large: large.clone().into(),
             root: root.to_path_buf(),
@@ -194,15 +194,22 @@ impl Store for DiskStore {
 
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
         let (lanes, seen) = self.index()?.lanes()?;
-        self.lanes = seen;
+        self.seen = seen;
         Ok(lanes)
+    }
+
+    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError> {
+        let mut seen = self.seen;
+        let notes = self.index()?.notes(&mut seen)?;
+        self.seen = seen;
+        Ok(notes)
     }
 
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
         if self.is_starting {
             self.segments.forget_counts();
         }
-        let (mut seen, mut unreadable, mut missing) = (self.lanes, None, Vec::new());
+        let (mut seen, mut unreadable, mut missing) = (self.seen, None, Vec::new());
         let mut large = HashSet::new();
         let index = self.index()?;
         index.states(&mut seen, &mut |id, state| match state {

@@ -88,7 +88,7 @@ async fn a_crash_announces_what_was_held_back() {
 async fn healing_holds_back_what_was_held_back() {
     for fault in [Fault::Lost, Fault::Stored] {
         let store = MemoryStore::default();
-        let (spool, events) = Spool::start(store.clone(), SETTLE_AFTER, Metrics::new()).unwrap();
+        let (spool, events) = Spool::start(store.clone(), Metrics::new()).unwrap();
         let mut waiting = Heard(events);
         let kept = new_message(&spool, b"kept").await;
         let kept_id = kept.id;

@@ -8,7 +8,7 @@ use super::*;
 async fn a_broken_store_heals_by_itself() {
     for fault in [Fault::Lost, Fault::Stored] {
         let store = MemoryStore::default();
-        let (spool, events) = Spool::start(store.clone(), SETTLE_AFTER, Metrics::new()).unwrap();
+        let (spool, events) = Spool::start(store.clone(), Metrics::new()).unwrap();
         let mut waiting = Heard(events);
         let (ends, waits) = (accept(&spool, b"x").await, accept(&spool, b"y").await);
         let idle = accept(&spool, b"z").await;
@@ -21,7 +21,7 @@ async fn a_broken_store_heals_by_itself() {
         }
 
         store.break_down(fault);
-        let later = Settlement::Wait { due: clock::now(), counted: true, in_doubt: false };
+        let later = Settlement::Wait { due: clock::now(), counted: true, doubt: None };
         let settle = |lease, settlement| {
             let spool = spool.clone();
             tokio::spawn(async move { spool.settle(lease, settlement).await })
@@ -52,7 +52,7 @@ async fn a_broken_store_heals_by_itself() {
         assert!(matches!(spool.claim(ends).await, Err(SpoolError::NoSuchMessage(_))));
         assert!(matches!(spool.claim(refused).await, Err(SpoolError::NoSuchMessage(_))));
         let claim = spool.claim(waits).await.unwrap();
-        assert_eq!((claim.attempts, claim.in_doubt), (1, false));
+        assert_eq!((claim.attempts, claim.doubt.is_some()), (1, false));
         accept(&spool, b"new").await;
         let tally = spool.tally().tenant(&"contoso".parse().unwrap());
         assert_eq!((tally.messages(), tally.leased(), tally.bytes()), (3, 1, 5));
@@ -64,7 +64,7 @@ async fn a_broken_store_heals_by_itself() {
 async fn a_claim_that_failed_is_no_attempt() {
     for fault in [Fault::Lost, Fault::Stored] {
         let store = MemoryStore::default();
-        let (spool, events) = Spool::start(store.clone(), SETTLE_AFTER, Metrics::new()).unwrap();
+        let (spool, events) = Spool::start(store.clone(), Metrics::new()).unwrap();
         let mut waiting = Heard(events);
         let id = accept(&spool, b"x").await;
         waiting.recv().await.unwrap();
@@ -76,7 +76,7 @@ async fn a_claim_that_failed_is_no_attempt() {
             tokio::task::yield_now().await;
         }
         let claim = spool.claim(id).await.unwrap();
-        assert_eq!((claim.attempts, claim.in_doubt), (0, false));
+        assert_eq!((claim.attempts, claim.doubt.is_some()), (0, false));
     }
 }
 
@@ -93,6 +93,10 @@ impl Store for Panics {
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
         self.0.lanes()
     }
+    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError> {
+        self.0.notes()
+    }
+
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
         self.0.load(found)
     }
@@ -133,7 +137,7 @@ impl Store for Panics {
 #[tokio::test]
 async fn an_index_that_breaks_off_is_opened_anew() {
     let store = Panics(MemoryStore::default(), 1.into());
-    let (spool, _waiting) = Spool::start(store, SETTLE_AFTER, Metrics::new()).unwrap();
+    let (spool, _waiting) = Spool::start(store, Metrics::new()).unwrap();
     let new = new_message(&spool, b"y").await;
     assert!(matches!(spool.accept(new).await, Err(SpoolError::Unhealthy(_))));
     while spool.unhealthy().is_some() {

@@ -128,14 +128,15 @@ async fn run(place: Place, steps: Vec<Step>) {
                 let Some(id) = pick(&model, which, Known::waits) else { continue };
                 let claim = spool.claim(id).await.unwrap();
                 let known = model.get_mut(&id).unwrap();
-                assert_eq!((claim.attempts, claim.in_doubt), (known.attempts, known.in_doubt));
+                assert_eq!((claim.attempts, claim.doubt.is_some()), (known.attempts, known.in_doubt));
                 assert!(read(&claim).await == known.content);
                 known.lease = Some(claim.lease);
             }
             Step::Wait { which, counted } => {
                 let Some(id) = pick(&model, which, is_leased) else { continue };
                 let known = model.get_mut(&id).unwrap();
-                let settlement = Settlement::Wait { due: clock::now(), counted, in_doubt: known.in_doubt };
+                let settlement =
+                    Settlement::Wait { due: clock::now(), counted, doubt: known.in_doubt.then(clock::now) };
                 spool.settle(known.lease.take().unwrap(), settlement).await.unwrap();
                 known.attempts += u16::from(counted);
             }

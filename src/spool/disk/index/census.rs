@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Index, LANE, Lane, LaneId, MessageId, STATE, SUM, Seen, State, StoreError, split};
+use super::{Index, LANE, Lane, LaneId, MessageId, NOTE, STATE, SUM, Seen, State, StoreError, split};
 
 /// What the index holds, readable or not.
 #[derive(Default)]
@@ -42,6 +42,7 @@ impl Index {
                     seen.latest = seen.latest.later(stamp);
                     census.states.push((id, State::decode(state)));
                 }
+                (NOTE, Some(_)) => seen.sum.add(&key, &value),
                 _ => census.unknown += 1,
             }
         }

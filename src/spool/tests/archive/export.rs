@@ -27,10 +27,13 @@ async fn what_is_exported_and_imported_is_the_same() {
     let due = clock::now() + Duration::from_millis(1_234_567);
     for _ in 0..2 {
         let lease = spool.claim(ids[0]).await.unwrap().lease;
-        spool.settle(lease, Settlement::Wait { due, counted: true, in_doubt: true }).await.unwrap();
+        spool
+            .settle(lease, Settlement::Wait { due, counted: true, doubt: Some(clock::now()) })
+            .await
+            .unwrap();
     }
     let lease = spool.claim(ids[1]).await.unwrap().lease;
-    spool.settle(lease, Settlement::Wait { due, counted: true, in_doubt: false }).await.unwrap();
+    spool.settle(lease, Settlement::Wait { due, counted: true, doubt: None }).await.unwrap();
     spool.claim(ids[1]).await.unwrap();
     old.stop((spool, waiting));
 
@@ -71,7 +74,7 @@ async fn what_is_exported_and_imported_is_the_same() {
         let claim = spool.claim(*id).await.unwrap();
         assert!(read(&claim).await == *body);
         let expected = if n < 2 { (2, true) } else { (0, false) };
-        assert_eq!((claim.attempts, claim.in_doubt), expected, "{n}");
+        assert_eq!((claim.attempts, claim.doubt.is_some()), expected, "{n}");
         assert_eq!(*claim.message, if *id == many_id { many_message.clone() } else { message(2) });
     }
     assert_eq!(spool.tally().tenant(&"contoso".parse().unwrap()).messages(), 5);
@@ -115,7 +118,7 @@ async fn an_export_goes_on_where_it_broke_off() {
     let lease = spool.claim(ids[0]).await.unwrap().lease;
     spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
     let lease = spool.claim(ids[1]).await.unwrap().lease;
-    let wait = Settlement::Wait { due: clock::now(), counted: true, in_doubt: false };
+    let wait = Settlement::Wait { due: clock::now(), counted: true, doubt: None };
     spool.settle(lease, wait).await.unwrap();
     scene.stop((spool, waiting));
     let exported = scene.export();

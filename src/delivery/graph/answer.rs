@@ -1,0 +1,195 @@
+//! An answer of Graph, and what it means for the message.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::errors::{Class, Fault, GraphError};
+use crate::{
+    bounce::EnhancedStatus,
+    clock,
+    delivery::{Disposition, Reason, Receipt},
+    message::MailboxAddress,
+    network,
+    telemetry::LimitKind,
+};
+
+/// Most answers have some 500 octets; a draft comes back with all its properties.
+const LARGEST_ANSWER: usize = 8 << 20;
+/// An error answer has some 500 octets.
+const LARGEST_ERROR: usize = 64 * 1024;
+
+/// How long to wait when the service throttles and does not say.
+const THROTTLED: Duration = Duration::from_secs(30);
+/// How often to look whether a mailbox was mended.
+const MAILBOX_PROBE: Duration = Duration::from_secs(300);
+/// A recipient limit counts over a day: some hours make room again.
+const QUOTA_PROBE: Duration = Duration::from_secs(3600);
+const TENANT_PROBE: Duration = Duration::from_secs(300);
+
+/// An answer to a call.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) request_id: String,
+    pub(super) client_request_id: String,
+    /// Not this mailbox is throttled but the app in this tenant.
+    is_of_app: bool,
+    pub(super) body: Vec<u8>,
+}
+
+/// Whether a call sends the message: only then does a broken one leave open whether it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    Sends,
+    /// It reads, or makes what nobody gets.
+    Harmless,
+}
+
+/// A call that did not do what was asked.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// The service refused it.
+    Refused(GraphError, Box<Answer>),
+    /// No answer came. `is_unsent`: there was not even a connection. `timed_out`: the service may be at it still.
+    Broken { why: String, is_unsent: bool, timed_out: bool },
+    /// It was not made.
+    Stopped(Disposition),
+}
+
+impl Answer {
+    pub(super) async fn read(mut answer: reqwest::Response, client_request_id: &str) -> Self {
+        let header =
+            |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let request_id = header("request-id").unwrap_or_default();
+        let is_of_app = header("x-ms-throttle-scope").is_some_and(|scope| scope.starts_with("Tenant"));
+        let (status, retry_after) =
+            (answer.status().as_u16(), network::retry_after(answer.headers(), clock::now()));
+        let most = if status < 300 { LARGEST_ANSWER } else { LARGEST_ERROR };
+        let mut body = Vec::new();
+        if status != 202 {
+            // An answer that breaks off is judged by its status.
+            while let Ok(Some(chunk)) = answer.chunk().await
+                && body.len() < most
+            {
+                body.extend_from_slice(&chunk);
+            }
+        }
+        let client_request_id = client_request_id.to_owned();
+        Self { status, retry_after, request_id, client_request_id, is_of_app, body }
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    pub(super) fn receipt(&self, is_earlier: bool) -> Receipt {
+        let (status, request_id) = (self.status, self.request_id.clone());
+        Receipt { status, request_id, client_request_id: self.client_request_id.clone(), is_earlier }
+    }
+
+    /// The error, if it is one. `Ok` for 2xx.
+    pub(super) fn check(self) -> Result<Self, CallError> {
+        if (200..300).contains(&self.status) {
+            return Ok(self);
+        }
+        let error = GraphError::read(self.status, &self.body, self.retry_after.is_some());
+        Err(CallError::Refused(error, Box::new(self)))
+    }
+}
+
+impl CallError {
+    pub(super) fn is_status(&self, wanted: u16) -> bool {
+        matches!(self, Self::Refused(_, answer) if answer.status == wanted)
+    }
+
+    /// Whether the app may not do this.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(error, answer) if answer.status == 403 && error.code == "ErrorAccessDenied")
+    }
+
+    /// Whether the request was too large for Graph.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused(error, _) if error.class == Class::Message(Fault::TooLarge))
+    }
+
+    /// What it means for the message. `look_after`: when the service can be asked what became of a call that broke off.
+    pub(super) fn dispose(
+        self,
+        effect: Effect,
+        mailbox: &MailboxAddress,
+        look_after: Option<Duration>,
+    ) -> Disposition {
+        let disposition = match self {
+            Self::Stopped(disposition) => disposition,
+            Self::Broken { why, is_unsent: true, .. } => Disposition::Retry { after: None, why },
+            Self::Broken { why, .. } => Disposition::Unknown { look_after, after: None, why },
+            Self::Refused(error, answer) => dispose(&error, &answer, mailbox, look_after),
+        };
+        match disposition {
+            Disposition::Unknown { after, why, .. } if effect == Effect::Harmless => {
+                Disposition::Retry { after, why }
+            }
+            disposition => disposition,
+        }
+    }
+}
+
+fn dispose(
+    error: &GraphError,
+    answer: &Answer,
+    mailbox: &MailboxAddress,
+    look_after: Option<Duration>,
+) -> Disposition {
+    let said = format!(
+        "{} {}: {} (request-id {}, client-request-id {})",
+        answer.status, error.code, error.message, answer.request_id, answer.client_request_id
+    );
+    let asleep = |long: Duration, limit, why: String| Disposition::MailboxBlocked {
+        until: Instant::now() + long,
+        limit,
+        why,
+    };
+    match error.class {
+        Class::Throttled if answer.is_of_app => Disposition::TenantBlocked {
+            reason: "throttled",
+            why: format!("Graph throttles the app in this tenant: {said}"),
+            retry_after: answer.retry_after.unwrap_or(THROTTLED),
+        },
+        Class::Transient => Disposition::Retry { after: answer.retry_after, why: said },
+        Class::Throttled => asleep(answer.retry_after.unwrap_or(THROTTLED), LimitKind::Service, said),
+        Class::Unknown => Disposition::Unknown { look_after, after: answer.retry_after, why: said },
+        Class::Mailbox => {
+            let long = answer.retry_after.unwrap_or(MAILBOX_PROBE);
+            asleep(long, LimitKind::Mailbox, format!("mailbox {mailbox} cannot send: {said}"))
+        }
+        Class::MailboxQuota => {
+            let long = answer.retry_after.unwrap_or(QUOTA_PROBE);
+            asleep(long, LimitKind::Service, format!("mailbox {mailbox} has sent its quota: {said}"))
+        }
+        Class::Token | Class::Tenant => Disposition::TenantBlocked {
+            reason: "permission",
+            why: format!("Graph refuses the app: {said}"),
+            retry_after: answer.retry_after.unwrap_or(TENANT_PROBE),
+        },
+        Class::Message(fault) => {
+            let (status, diagnostic) = match fault {
+                Fault::Content => (status(5, 6, 0), said),
+                Fault::Recipients => (status(5, 1, 3), said),
+                Fault::TooLarge => (status(5, 3, 4), said),
+                Fault::SendAs => (
+                    status(5, 7, 60),
+                    format!("mailbox {mailbox} needs the Send As permission for this From address; {said}"),
+                ),
+                Fault::Virus => (status(5, 7, 0), said),
+            };
+            Disposition::Failed(Reason { status, diagnostic })
+        }
+    }
+}
+
+pub(super) fn status(class: u8, subject: u16, detail: u16) -> EnhancedStatus {
+    EnhancedStatus::new(class, subject, detail).unwrap_or(EnhancedStatus::UNDEFINED)
+}

@@ -1,0 +1,244 @@
+//! Calls on behalf of one message: the URL, the token, the limits, the time.
+//!
+//! A call is made once, but for a token that is refused, which is renewed once: such a call was not executed. Before each call the
+//! mailbox's [`Allowance`] is asked. Each carries a `client-request-id` of its own, which the answer's `request-id` is logged with.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    Method,
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
+};
+use reqwest::Url;
+use tracing::debug;
+
+use super::{
+    answer::{Answer, CallError},
+    content::{self, Content},
+    errors::Class,
+};
+use crate::{
+    config::Tenant,
+    delivery::Disposition,
+    identity::{AccessToken, Identity, TokenError, TokenErrorKind},
+    message::MailboxAddress,
+    network::{self, Clients},
+    spool::{OpenBody, SMALL_BODY},
+};
+
+/// For the answer, once everything has gone out.
+const TIMEOUT: Duration = Duration::from_secs(100);
+/// What a slow line sends at least: the time limit grows with the message.
+const SLOWEST: u64 = 64 * 1024;
+
+/// What is asked of Graph.
+#[derive(Debug, Clone)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    /// Behind `/v1.0/users/{mailbox}/`, not escaped.
+    pub(super) path: Vec<&'a str>,
+    /// Escaped.
+    pub(super) query: Option<String>,
+    pub(super) body: Body,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    /// `Content-Length: 0`, which a POST without a body needs.
+    Empty,
+    Json(Bytes),
+    /// A message as MIME in base64.
+    Mime(Mime),
+}
+
+/// A message ready to be sent, as often as is needed.
+#[derive(Debug, Clone)]
+pub(super) struct Mime {
+    pub(super) header: Bytes,
+    /// Octets of body that came with the header.
+    pub(super) begun: Bytes,
+    pub(super) rest: OpenBody,
+}
+
+impl Mime {
+    pub(super) fn len(&self) -> u64 {
+        self.header.len() as u64 + self.begun.len() as u64 + self.rest.remaining()
+    }
+}
+
+impl Body {
+    /// Octets on the wire.
+    fn len(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Json(json) => json.len() as u64,
+            Self::Mime(mime) => content::encoded_len(mime.len()),
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(method: Method, path: &[&'a str], body: Body) -> Self {
+        Self { method, path: path.to_vec(), query: None, body }
+    }
+
+    pub(super) fn get(path: &[&'a str], query: String) -> Self {
+        Self { method: Method::GET, path: path.to_vec(), query: Some(query), body: Body::Empty }
+    }
+}
+
+/// With the service, for one mailbox.
+pub(super) struct Conversation<'a> {
+    identity: &'a Identity,
+    clients: &'a Clients,
+    pub(super) tenant: &'a Tenant,
+    pub(super) mailbox: &'a MailboxAddress,
+    token: Option<AccessToken>,
+}
+
+impl<'a> Conversation<'a> {
+    pub(super) fn new(
+        identity: &'a Arc<Identity>,
+        clients: &'a Clients,
+        tenant: &'a Tenant,
+        mailbox: &'a MailboxAddress,
+    ) -> Self {
+        Self { identity, clients, tenant, mailbox, token: None }
+    }
+
+    /// Makes the call. `Ok` is a 2xx, which may be another than was hoped for.
+    pub(super) async fn call(&mut self, request: Request<'_>) -> Result<Answer, CallError> {
+        let refused = match self.call_once(&request).await?.check() {
+            Err(CallError::Refused(error, answer)) if error.class == Class::Token => (error, answer),
+            other => return other,
+        };
+        debug!(tenant = %self.tenant.name, code = refused.0.code, "the token was refused, a new one is asked for");
+        if let Some(token) = self.token.take() {
+            self.identity.reject(&self.tenant.name, &token);
+        }
+        self.call_once(&request).await?.check()
+    }
+
+    async fn call_once(&mut self, request: &Request<'_>) -> Result<Answer, CallError> {
+        let token = self.token().await?;
+        let url = self.url(request).ok_or_else(|| stopped("the Graph URL is none"))?;
+        let client_request_id = uuid::Uuid::new_v4().to_string();
+        let len = request.body.len();
+        let call = self
+            .client()?
+            .request(request.method.clone(), url)
+            .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
+            .header("client-request-id", &client_request_id)
+            // Ids that stay when a draft becomes a sent message (Microsoft, "Obtain immutable identifiers for Outlook resources").
+            .header("Prefer", "IdType=\"ImmutableId\"")
+            .timeout(time_limit(len));
+        let call = match &request.body {
+            Body::Empty if request.method == Method::GET => call,
+            Body::Empty => call.header(CONTENT_LENGTH, 0),
+            Body::Json(json) => call.header(CONTENT_TYPE, "application/json").body(json.clone()),
+            Body::Mime(mime) => with_mime(call.header(CONTENT_TYPE, "text/plain"), mime.clone()).await?,
+        };
+        self.send(call, &client_request_id).await
+    }
+
+    /// Puts a piece of an attachment to an upload URL, which is its own permission: no token goes there. `None`: asks how far
+    /// it has come.
+    pub(super) async fn upload(
+        &mut self,
+        url: &str,
+        piece: Option<(Bytes, String)>,
+    ) -> Result<Answer, CallError> {
+        let url = Url::parse(url).map_err(|_| stopped("the upload URL is none"))?;
+        let client_request_id = uuid::Uuid::new_v4().to_string();
+        let len = piece.as_ref().map_or(0, |(piece, _)| piece.len() as u64);
+        let client = self.client()?;
+        let call = match piece {
+            None => client.get(url),
+            Some((piece, range)) => client
+                .put(url)
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .header(CONTENT_RANGE, range)
+                .body(piece),
+        };
+        let call = call.header("client-request-id", &client_request_id).timeout(time_limit(len));
+        self.send(call, &client_request_id).await?.check()
+    }
+
+    async fn send(
+        &self,
+        call: reqwest::RequestBuilder,
+        client_request_id: &str,
+    ) -> Result<Answer, CallError> {
+        match call.send().await {
+            Ok(answer) => {
+                let answer = Answer::read(answer, client_request_id).await;
+                let (status, request_id) = (answer.status, &answer.request_id);
+                debug!(tenant = %self.tenant.name, status, request_id, client_request_id, "Graph answered");
+                Ok(answer)
+            }
+            Err(error) => Err(broken_off(error, client_request_id)),
+        }
+    }
+
+    fn client(&self) -> Result<&reqwest::Client, CallError> {
+        self.clients.of(&self.tenant.cloud).ok_or_else(|| stopped("the cloud has no client"))
+    }
+
+    async fn token(&mut self) -> Result<AccessToken, CallError> {
+        if let Some(token) = &self.token {
+            return Ok(token.clone());
+        }
+        let token = self.identity.token(&self.tenant.name).await;
+        let token = token.map_err(|error| CallError::Stopped(no_token(error)))?;
+        self.token = Some(token.clone());
+        Ok(token)
+    }
+
+    fn url(&self, request: &Request<'_>) -> Option<Url> {
+        let mut url = Url::parse(&self.tenant.cloud.graph).ok()?;
+        // A segment is escaped where it needs to be; an address may hold a slash or a question mark.
+        let path = ["v1.0", "users", self.mailbox.as_str()];
+        url.path_segments_mut().ok()?.extend(path).extend(&request.path);
+        url.set_query(request.query.as_deref());
+        Some(url)
+    }
+}
+
+async fn with_mime(call: reqwest::RequestBuilder, mime: Mime) -> Result<reqwest::RequestBuilder, CallError> {
+    let len = mime.len();
+    let content = Content::new([mime.header, mime.begun], mime.rest);
+    if len <= SMALL_BODY as u64 {
+        let whole =
+            content.whole(len).await.map_err(|e| stopped(&format!("cannot read the message: {e}")))?;
+        return Ok(call.body(whole));
+    }
+    let pieces = futures_util::stream::try_unfold(content, |mut content| async {
+        Ok::<_, io::Error>(content.next().await?.map(|piece| (piece, content)))
+    });
+    Ok(call.header(CONTENT_LENGTH, content::encoded_len(len)).body(reqwest::Body::wrap_stream(pieces)))
+}
+
+fn time_limit(octets: u64) -> Duration {
+    TIMEOUT + Duration::from_secs(octets / SLOWEST)
+}
+
+fn stopped(why: &str) -> CallError {
+    CallError::Stopped(Disposition::Retry { after: None, why: why.to_owned() })
+}
+
+fn no_token(error: TokenError) -> Disposition {
+    let reason = match error.kind {
+        TokenErrorKind::Transient => "login",
+        TokenErrorKind::Blocked => "credential",
+    };
+    Disposition::TenantBlocked { reason, why: error.why, retry_after: error.retry_after }
+}
+
+/// No answer came. Without a connection nothing was sent; afterwards nobody knows.
+fn broken_off(error: reqwest::Error, client_request_id: &str) -> CallError {
+    let is_unsent = error.is_connect() || error.is_builder();
+    let timed_out = error.is_timeout() && !is_unsent;
+    let why = format!("{} (client-request-id {client_request_id})", network::describe(error));
+    CallError::Broken { why, is_unsent, timed_out }
+}

@@ -1,0 +1,128 @@
+//! A message sent as a draft: made first, its immutable id stored, then sent.
+//!
+//! The id is on stable storage before `/send` is called. So whatever breaks off afterwards, the service can be asked by that id
+//! whether the message was sent, and a draft that was not sent can be sent again without ever being sent twice. A draft that is
+//! of no more use is deleted.
+
+use bytes::Bytes;
+use http::Method;
+use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
+
+use super::{
+    answer::{Answer, CallError},
+    conversation::{Body, Conversation, Request},
+};
+use crate::{
+    delivery::Disposition,
+    message::MailboxAddress,
+    spool::{Lease, Note, Spool},
+};
+
+/// What is remembered of a draft.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Draft {
+    /// An id names nothing in another mailbox.
+    pub(super) mailbox: MailboxAddress,
+    pub(super) id: String,
+}
+
+/// How a call with `/send` may go wrong.
+#[derive(Debug)]
+pub(super) enum NotSent {
+    /// The draft is gone: another has to be made.
+    Gone,
+    Call(CallError),
+}
+
+#[derive(Deserialize)]
+struct Created {
+    id: String,
+}
+
+impl Draft {
+    /// `None`: nothing is remembered, or nothing of this mailbox.
+    pub(super) fn read(note: Option<&Note>, mailbox: &MailboxAddress) -> Option<Self> {
+        let draft: Self = postcard::from_bytes(note?.as_bytes()).ok()?;
+        (draft.mailbox == *mailbox).then_some(draft)
+    }
+
+    fn note(&self) -> Option<Note> {
+        Note::new(&postcard::to_stdvec(self).ok()?).ok()
+    }
+
+    /// Makes a draft of `body` and stores its id. `Ok(None)`: the service did not make it, and said no error, as it has been seen
+    /// to do with messages above its size limit.
+    pub(super) async fn make(
+        conversation: &mut Conversation<'_>,
+        body: Body,
+        spool: &Spool,
+        lease: Lease,
+    ) -> Result<Option<Self>, CallError> {
+        let answer = conversation.call(Request::new(Method::POST, &["messages"], body)).await?;
+        let Some(Created { id }) = answer.json().filter(|_| answer.status == 201) else { return Ok(None) };
+        let draft = Self { mailbox: conversation.mailbox.clone(), id };
+        let stored = match draft.note() {
+            Some(note) => spool.remember(lease, Some(note)).await.map_err(|e| e.to_string()),
+            None => Err("the id of the draft is too long".to_owned()),
+        };
+        if let Err(why) = stored {
+            // It must not be sent while nobody would know of it.
+            draft.delete(conversation).await;
+            return Err(CallError::Stopped(Disposition::Retry { after: None, why }));
+        }
+        Ok(Some(draft))
+    }
+
+    pub(super) async fn send(&self, conversation: &mut Conversation<'_>) -> Result<Answer, NotSent> {
+        let request = Request::new(Method::POST, &["messages", &self.id, "send"], Body::Empty);
+        match conversation.call(request).await {
+            Ok(answer) => Ok(answer),
+            Err(error) if error.is_status(404) => Err(NotSent::Gone),
+            Err(error) => Err(NotSent::Call(error)),
+        }
+    }
+
+    /// Tries to. What stays is a draft in a mailbox that nobody gets.
+    pub(super) async fn delete(&self, conversation: &mut Conversation<'_>) {
+        // A deleted item would lie in Deleted Items with all that it holds.
+        let thorough = Request::new(Method::POST, &["messages", &self.id, "permanentDelete"], Body::Empty);
+        let deleted = match conversation.call(thorough).await {
+            // Not every cloud has it.
+            Err(error) if [400, 405, 501].into_iter().any(|status| error.is_status(status)) => {
+                conversation.call(Request::new(Method::DELETE, &["messages", &self.id], Body::Empty)).await
+            }
+            deleted => deleted,
+        };
+        match deleted {
+            Ok(_) => debug!(mailbox = %self.mailbox, "a draft that is not needed is deleted"),
+            Err(error) if error.is_status(404) => {}
+            Err(error) => {
+                warn!(mailbox = %self.mailbox, ?error, "a draft that is not needed stays in the mailbox");
+            }
+        }
+    }
+}
+
+/// For a message in JSON.
+pub(super) fn json_body(message: &impl Serialize) -> Body {
+    // These are structs of text, which always can be written as JSON.
+    Body::Json(Bytes::from(serde_json::to_vec(message).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_is_remembered_for_its_mailbox_only() {
+        let mailbox: MailboxAddress = "a@contoso.example".parse().unwrap();
+        let draft = Draft { mailbox: mailbox.clone(), id: "AAkALg".repeat(40) };
+        let note = draft.note().unwrap();
+        assert_eq!(Draft::read(Some(&note), &mailbox), Some(draft));
+        assert_eq!(Draft::read(Some(&note), &"b@contoso.example".parse().unwrap()), None);
+        assert_eq!(Draft::read(None, &mailbox), None);
+        assert_eq!(Draft::read(Some(&Note::new(b"?").unwrap()), &mailbox), None);
+        assert_eq!(Draft { mailbox, id: "x".repeat(Note::MAX_LEN) }.note(), None);
+    }
+}
