@@ -11,6 +11,7 @@
 //! | `notification` | what the sender wants to be told: NOTIFY, ORCPT, RET, ENVID                       |
 //! | `trace`        | the Received field                                                               |
 //! | `mended`       | what a submission server adds to a header and takes out of it                    |
+//! | `mime`         | what a message consists of, where it has to be taken apart                       |
 
 mod address;
 mod address_list;
@@ -21,6 +22,7 @@ mod header;
 mod id;
 mod injected;
 mod mended;
+mod mime;
 mod notification;
 mod recipients;
 #[cfg(test)]
@@ -36,6 +38,10 @@ pub use header::{
 pub use id::{InvalidMessageId, MessageId};
 pub use injected::{InvalidParameter, InvalidPickup, injected_envelope, pickup_envelope};
 pub use mended::{MAX_HOPS, Mending, from_field, hops, mend};
+pub use mime::{
+    Attachment, BodyText, Decoder, Disposition, Importance, Mailbox, Node, NotCarriable, Outline, Part,
+    Properties, Structure, StructureScanner, TransferEncoding, Unreadable, decode_text, outline,
+};
 pub use notification::{
     EnvelopeId, InvalidNotification, Notify, OriginalRecipient, Recipient, RecipientWish, Return,
 };

@@ -18,6 +18,9 @@ mod content;
 mod conversation;
 mod draft;
 mod errors;
+mod large;
+mod resource;
+mod upload;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -80,7 +83,7 @@ impl Graph {
         spool: Spool,
         metrics: Metrics,
     ) -> Self {
-        let (refusals, large) = (Refusals::default(), Semaphore::new(8));
+        let (refusals, large) = (Refusals::default(), Semaphore::new(large::AT_ONCE));
         Self { config, settle_after, identity, clients, spool, metrics, refusals, large }
     }
 
@@ -241,10 +244,6 @@ impl Passage<'_> {
                 Some(disposition)
             }
         }
-    }
-
-    async fn send_large(&mut self) -> Disposition {
-        Disposition::Failed(Reason { status: answer::status(5, 3, 4), diagnostic: "x".into() })
     }
 
     fn failed(&self, error: CallError, effect: Effect) -> Disposition {

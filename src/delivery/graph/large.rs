@@ -1,0 +1,275 @@
+//! Mail above the MIME limit: a draft in JSON, its attachments one after the other, then `/send`.
+//!
+//! The message is read from disk as it goes, twice: once to see what it consists of, once for its content. Of an attachment
+//! there is a piece of some 4 MB in memory at a time, and of such messages [`AT_ONCE`] are on their way at a time.
+//!
+//! Attachments are added in order, and the draft says how many it has. So an attempt that broke off is taken up again where it
+//! stopped, by the draft that was remembered; one that fails for good deletes it.
+
+use std::{collections::VecDeque, io, ops::Range, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::Method;
+use tracing::{info, warn};
+
+use super::{
+    Passage,
+    answer::{CallError, Effect, status},
+    conversation::{Mime, Request},
+    draft::{Draft, json_body},
+    resource::{FILE_ATTACHMENT, FileAttachment, ItemBody, Listed, Message},
+    upload,
+};
+use crate::{
+    delivery::{Disposition, Reason},
+    message::{
+        Attachment, BodyText, Decoder, HeaderScanner, Outline, Properties, StructureScanner,
+        TransferEncoding, decode_text, outline,
+    },
+    spool::OpenBody,
+};
+
+/// Large messages on their way at a time: each takes some 12 MB of memory.
+pub(super) const AT_ONCE: usize = 8;
+/// From here on an attachment goes by upload session, below it by one POST (Microsoft, "Attach large files to Outlook messages":
+/// 3 MB).
+const UPLOAD_FROM: u64 = 3_000_000;
+/// An attachment whose POST broke off is looked for, and posted again so often.
+const TRIES: u32 = 4;
+
+impl Passage<'_> {
+    pub(super) async fn send_large(&mut self) -> Disposition {
+        // It is never closed.
+        let _place = self.graph.large.acquire().await;
+        let (properties, outline) = match self.take_apart().await {
+            Ok(apart) => apart,
+            Err(disposition) => return disposition,
+        };
+        // A draft that has gone is made again, once.
+        for _ in 0..2 {
+            let (draft, done) = match self.large_draft(&properties, &outline).await {
+                Ok(draft) => draft,
+                Err(disposition) => return disposition,
+            };
+            for attachment in outline.attachments.iter().skip(done) {
+                if let Err(error) = self.attach(&draft, attachment, &outline).await {
+                    let disposition = self.failed(error, Effect::Harmless);
+                    return self.give_up_draft(draft, disposition).await;
+                }
+            }
+            match self.send_draft(&draft).await {
+                Some(disposition) => return disposition,
+                None => self.draft = None,
+            }
+        }
+        Disposition::Retry { after: None, why: "the draft was gone twice".into() }
+    }
+
+    /// What the message consists of. `Err`: Graph cannot carry it so.
+    async fn take_apart(&mut self) -> Result<(Properties, Outline), Disposition> {
+        let refused = |why: String| {
+            let octets = self.mime.len();
+            let diagnostic = format!(
+                "the message has {octets} bytes; above {} bytes Graph takes a message in parts only, and that is not possible: {why}",
+                self.graph.config.max_mime.0
+            );
+            Disposition::Failed(Reason { status: status(5, 3, 4), diagnostic })
+        };
+        let header =
+            HeaderScanner::split_message(&self.mime.header).map_err(|e| refused(e.to_string()))?.header;
+        let mut scanner = StructureScanner::new(&header);
+        scanner.push(&self.mime.begun);
+        let mut rest = self.mime.rest.clone();
+        while let Some(chunk) = rest.next().await.map_err(|e| cannot_read(&e))? {
+            scanner.push(&chunk);
+        }
+        let structure = scanner.finish().map_err(|e| refused(e.to_string()))?;
+        let outline = outline(&structure).map_err(|e| refused(e.to_string()))?;
+        Ok((Properties::of(&header), outline))
+    }
+
+    /// The draft to fill, and how many attachments it has.
+    async fn large_draft(
+        &mut self,
+        properties: &Properties,
+        outline: &Outline,
+    ) -> Result<(Draft, usize), Disposition> {
+        if let Some(draft) = self.draft.take() {
+            match self.attached(&draft).await {
+                Ok(done) if done <= outline.attachments.len() => {
+                    info!(id = %self.claim.lease.id, done, of = outline.attachments.len(), "an earlier draft is taken up again");
+                    return Ok((draft, done));
+                }
+                Ok(_) => draft.delete(&mut self.talk).await,
+                Err(error) if error.is_status(404) => {}
+                Err(error) => return Err(self.failed(error, Effect::Harmless)),
+            }
+        }
+        let body = match &outline.body {
+            Some(body) => self.text(body).await.map_err(|e| cannot_read(&e))?,
+            None => ItemBody { content_type: "text", content: String::new() },
+        };
+        let message = Message::new(properties.clone(), body);
+        let made =
+            Draft::make(&mut self.talk, json_body(&message), &self.graph.spool, self.claim.lease).await;
+        match made {
+            Ok(Some(draft)) => Ok((draft, 0)),
+            Ok(None) => {
+                Err(Disposition::Retry { after: None, why: "Graph made no draft and said no error".into() })
+            }
+            // Held back, it would stop the mailbox's small mail, too.
+            Err(error) if error.is_denied() => {
+                let why = format!(
+                    "the message has {} bytes; for more than {} the app needs the permission Mail.ReadWrite, and it has not; {}",
+                    self.mime.len(),
+                    self.graph.config.max_mime.0,
+                    match self.failed(error, Effect::Harmless) {
+                        Disposition::MailboxBlocked { why, .. } => why,
+                        _ => String::new(),
+                    }
+                );
+                Err(Disposition::Failed(Reason { status: status(5, 7, 0), diagnostic: why }))
+            }
+            Err(error) => Err(self.failed(error, Effect::Harmless)),
+        }
+    }
+
+    /// How many attachments the draft has.
+    pub(super) async fn attached(&mut self, draft: &Draft) -> Result<usize, CallError> {
+        let request = Request::get(&["messages", &draft.id, "attachments"], "$select=id".to_owned());
+        let answer = self.talk.call(request).await?;
+        let listed = answer.json::<Listed>();
+        listed.map(|listed| listed.value.len()).ok_or_else(|| {
+            let why = "Graph's list of attachments cannot be read".into();
+            CallError::Stopped(Disposition::Retry { after: None, why })
+        })
+    }
+
+    async fn attach(
+        &mut self,
+        draft: &Draft,
+        attachment: &Attachment,
+        outline: &Outline,
+    ) -> Result<(), CallError> {
+        let before = outline.attachments.iter().take_while(|other| !std::ptr::eq(*other, attachment)).count();
+        if attachment.decoded_len >= UPLOAD_FROM {
+            match upload::upload(self, draft, attachment, before).await {
+                // Where the limit lies is not documented to the octet.
+                Err(CallError::Refused(error, _))
+                    if error.code == "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize" => {}
+                uploaded => return uploaded,
+            }
+        }
+        let mut content = Vec::new();
+        let mut reader = self.mime.content(attachment.range.clone(), attachment.encoding);
+        while reader.more(&mut content).await.map_err(|e| CallError::Stopped(cannot_read(&e)))? {}
+        let body = json_body(&FileAttachment {
+            kind: FILE_ATTACHMENT,
+            name: &attachment.name,
+            content_type: &attachment.content_type,
+            is_inline: attachment.is_inline,
+            content_id: attachment.content_id.as_deref(),
+            content_bytes: STANDARD.encode(&content),
+        });
+        drop(content);
+        let mut tries = 1;
+        loop {
+            let request = Request::new(Method::POST, &["messages", &draft.id, "attachments"], body.clone());
+            let error = match self.talk.call(request).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let Some(pause) = error.worth_waiting(tries).filter(|_| tries < TRIES) else { return Err(error) };
+            tries += 1;
+            tokio::time::sleep(pause).await;
+            // A call that broke off may have done its work.
+            if self.attached(draft).await? > before {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn text(&self, body: &BodyText) -> io::Result<ItemBody> {
+        let mut octets = Vec::new();
+        let mut reader = self.mime.content(body.range.clone(), body.encoding);
+        while reader.more(&mut octets).await? {}
+        let content = decode_text(&octets, body.charset.as_deref());
+        Ok(ItemBody { content_type: if body.is_html { "html" } else { "text" }, content })
+    }
+
+    /// A draft that will be of use is kept: its id is remembered.
+    async fn give_up_draft(&mut self, draft: Draft, disposition: Disposition) -> Disposition {
+        if matches!(disposition, Disposition::Failed(_)) {
+            draft.delete(&mut self.talk).await;
+        } else {
+            warn!(id = %self.claim.lease.id, "the draft stays, to be taken up again");
+        }
+        disposition
+    }
+}
+
+fn cannot_read(error: &io::Error) -> Disposition {
+    Disposition::Retry { after: None, why: format!("cannot read the message: {error}") }
+}
+
+impl CallError {
+    /// The pause after which the same harmless call may work, within this attempt.
+    pub(super) fn worth_waiting(&self, tries: u32) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(60);
+        let pause = Duration::from_millis(250) * 2u32.pow(tries.min(8));
+        match self {
+            Self::Broken { .. } => Some(pause),
+            Self::Refused(error, answer) if error.is_passing() => {
+                Some(answer.retry_after.unwrap_or(pause)).filter(|pause| *pause <= LONGEST)
+            }
+            Self::Refused(..) | Self::Stopped(_) => None,
+        }
+    }
+}
+
+/// The content of a part of the body, decoded as it is read.
+pub(super) struct ContentReader {
+    begun: VecDeque<Bytes>,
+    rest: Option<OpenBody>,
+    decoder: Decoder,
+    ended: bool,
+}
+
+impl Mime {
+    /// `range`: of the encoded content, within the body.
+    pub(super) fn content(&self, range: Range<u64>, encoding: TransferEncoding) -> ContentReader {
+        let begun_len = self.begun.len() as u64;
+        let mut begun = VecDeque::new();
+        if range.start < begun_len {
+            // Both are within what is in memory.
+            begun.push_back(self.begun.slice(range.start as usize..range.end.min(begun_len) as usize));
+        }
+        let start = range.start.max(begun_len);
+        let rest =
+            (range.end > start).then(|| self.rest.part(start - begun_len, range.end - start)).flatten();
+        ContentReader { begun, rest, decoder: Decoder::new(encoding), ended: false }
+    }
+}
+
+impl ContentReader {
+    /// Appends more of the content. `false`: there is no more.
+    pub(super) async fn more(&mut self, content: &mut Vec<u8>) -> io::Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        let piece = match (self.begun.pop_front(), &mut self.rest) {
+            (Some(piece), _) => Some(piece),
+            (None, Some(rest)) => rest.next().await?,
+            (None, None) => None,
+        };
+        match piece {
+            Some(piece) => self.decoder.push(&piece, content),
+            None => {
+                self.ended = true;
+                self.decoder.finish(content);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,189 @@
+//! A message, its attachments and upload sessions as Graph's JSON (Microsoft Graph v1.0: `message`, `fileAttachment`,
+//! `attachmentItem`, `uploadSession`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::{Importance, Mailbox, Properties};
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Message {
+    pub(super) subject: String,
+    pub(super) body: ItemBody,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) from: Option<Recipient>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sender: Option<Recipient>,
+    pub(super) to_recipients: Vec<Recipient>,
+    pub(super) cc_recipients: Vec<Recipient>,
+    pub(super) bcc_recipients: Vec<Recipient>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) reply_to: Vec<Recipient>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) importance: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_read_receipt_requested: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_delivery_receipt_requested: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) internet_message_id: Option<String>,
+    /// One to five, each named x-…: an empty list is refused, as is any other name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) internet_message_headers: Vec<InternetMessageHeader>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) single_value_extended_properties: Vec<ExtendedProperty>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ItemBody {
+    pub(super) content_type: &'static str,
+    pub(super) content: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Recipient {
+    email_address: EmailAddress,
+}
+
+#[derive(Debug, Serialize)]
+struct EmailAddress {
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct InternetMessageHeader {
+    name: String,
+    value: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ExtendedProperty {
+    id: &'static str,
+    value: String,
+}
+
+/// PidTagInReplyToId and PidTagInternetReferences ([MS-OXPROPS]): JSON has no other way to thread a message.
+const IN_REPLY_TO: &str = "String 0x1042";
+const REFERENCES: &str = "String 0x1039";
+
+/// The body of `POST …/attachments`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FileAttachment<'a> {
+    #[serde(rename = "@odata.type")]
+    pub(super) kind: &'static str,
+    pub(super) name: &'a str,
+    pub(super) content_type: &'a str,
+    pub(super) is_inline: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content_id: Option<&'a str>,
+    /// Base64.
+    pub(super) content_bytes: String,
+}
+
+pub(super) const FILE_ATTACHMENT: &str = "#microsoft.graph.fileAttachment";
+
+/// The body of `POST …/attachments/createUploadSession`.
+#[derive(Debug, Serialize)]
+pub(super) struct CreateUploadSession<'a> {
+    #[serde(rename = "AttachmentItem")]
+    pub(super) item: AttachmentItem<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AttachmentItem<'a> {
+    pub(super) attachment_type: &'static str,
+    pub(super) name: &'a str,
+    pub(super) size: u64,
+    pub(super) content_type: &'a str,
+    pub(super) is_inline: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content_id: Option<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UploadSession {
+    /// A secret: it is its own permission.
+    pub(super) upload_url: String,
+}
+
+/// The answer to a piece, which spells its names otherwise than that to `createUploadSession`.
+#[derive(Debug, Deserialize)]
+pub(super) struct UploadProgress {
+    #[serde(alias = "nextExpectedRanges", alias = "NextExpectedRanges", default)]
+    next: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Listed {
+    pub(super) value: Vec<serde::de::IgnoredAny>,
+}
+
+impl UploadProgress {
+    /// The first octet that the service waits for. It is written `"0-"`, `"2097152"` or `"26-51"`.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.next.iter().filter_map(|range| range.split('-').next()?.trim().parse().ok()).min()
+    }
+}
+
+impl Message {
+    pub(super) fn new(properties: Properties, body: ItemBody) -> Self {
+        let threading = [(IN_REPLY_TO, properties.in_reply_to), (REFERENCES, properties.references)];
+        let threading =
+            threading.into_iter().filter_map(|(id, value)| Some(ExtendedProperty { id, value: value? }));
+        let headers = properties.x_headers.into_iter().take(5);
+        let all = |mailboxes: Vec<Mailbox>| mailboxes.into_iter().map(Recipient::from).collect();
+        Self {
+            subject: properties.subject,
+            body,
+            from: properties.from.map(Recipient::from),
+            sender: properties.sender.map(Recipient::from),
+            to_recipients: all(properties.to),
+            cc_recipients: all(properties.cc),
+            bcc_recipients: all(properties.bcc),
+            reply_to: all(properties.reply_to),
+            importance: properties.importance.map(|importance| match importance {
+                Importance::Low => "low",
+                Importance::Normal => "normal",
+                Importance::High => "high",
+            }),
+            is_read_receipt_requested: properties.wants_read_receipt,
+            is_delivery_receipt_requested: properties.wants_delivery_receipt,
+            internet_message_id: properties.message_id,
+            internet_message_headers: headers
+                .map(|(name, value)| InternetMessageHeader { name, value })
+                .collect(),
+            single_value_extended_properties: threading.collect(),
+        }
+    }
+}
+
+impl From<Mailbox> for Recipient {
+    fn from(Mailbox { name, address }: Mailbox) -> Self {
+        Self { email_address: EmailAddress { address: address.as_str().to_owned(), name } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_in_all_spellings() {
+        for (json, next) in [
+            (r#"{"nextExpectedRanges":["0-"]}"#, Some(0)),
+            (r#"{"ExpirationDateTime":"x","nextExpectedRanges":["2097152"]}"#, Some(2_097_152)),
+            (r#"{"NextExpectedRanges":["77829-99375","12345-55232"]}"#, Some(12_345)),
+            (r#"{"nextExpectedRanges":[]}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(serde_json::from_str::<UploadProgress>(json).unwrap().next(), next, "{json}");
+        }
+    }
+}
