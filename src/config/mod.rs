@@ -8,6 +8,7 @@
 mod certificate;
 mod delivery;
 mod files;
+mod graph;
 mod limits;
 mod local_submission;
 mod lockout;
@@ -38,6 +39,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use delivery::{DeliveryConfig, RetryConfig};
+pub use graph::GraphConfig;
 pub use limits::Limits;
 pub use local_submission::LocalSubmission;
 pub use lockout::LockoutConfig;
@@ -49,7 +51,8 @@ pub use size::{ByteSize, InvalidSize};
 pub use smtp::{BareNewlines, Listener, ListenerTls, SessionLimits, SmtpConfig};
 pub use spool::SpoolConfig;
 pub use tenant::{
-    BounceTo, BouncesConfig, InvalidTenantName, MailboxRule, SenderRule, Tenant, TenantName, WhileSuspended,
+    BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, InvalidTenantName, MailboxRule, SenderRule, Tenant,
+    TenantName, WhileSuspended,
 };
 pub use users::{InvalidUserName, UserName, Users};
 
@@ -66,6 +69,7 @@ pub struct Config {
     pub pickup: Option<PickupConfig>,
     pub admin: AdminConfig,
     pub delivery: DeliveryConfig,
+    pub graph: GraphConfig,
     pub log: LogConfig,
     pub tenants: BTreeMap<TenantName, Arc<Tenant>>,
     /// What works but was probably not meant, for the administrator to read.
@@ -143,6 +147,7 @@ impl Config {
         let admin = root.table("admin", |table| Some(AdminConfig::read(table))).unwrap_or_default();
         let log = root.table("log", |table| Some(LogConfig::read(table))).unwrap_or_default();
         let delivery = root.table("delivery", |table| Some(DeliveryConfig::read(table))).unwrap_or_default();
+        let graph = root.table("graph", |table| Some(GraphConfig::read(table))).unwrap_or_default();
         let limits = root.table("limits", |table| Some(Limits::read(table, &Limits::default())));
         let clouds = root.table("clouds", |table| Some(Cloud::read_all(table)));
 
@@ -159,6 +164,7 @@ impl Config {
             pickup,
             admin,
             delivery,
+            graph,
             log,
             tenants: BTreeMap::new(),
             warnings: Vec::new(),

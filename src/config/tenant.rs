@@ -1,6 +1,6 @@
 //! `[tenants.NAME]`: one organisation.
 
-use std::{borrow::Borrow, fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, collections::HashMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,10 @@ pub struct Tenant {
     /// SMTP logins. None by default.
     pub users: Users,
     pub mailbox: MailboxRule,
+    /// Aliases, and the mailbox that each goes out of. Goes before `mailbox`. Empty by default.
+    pub mailboxes: HashMap<MailboxAddress, MailboxAddress>,
+    pub confirm: Confirm,
+    pub envelope_mismatch: EnvelopeMismatch,
     /// Messages waiting at a time. Default 100,000.
     pub max_queued: u64,
     pub limits: Limits,
@@ -66,6 +70,32 @@ pub enum MailboxRule {
     /// The author's own: the header From; of a bounce, the mailbox that bounces go out from.
     From,
     Fixed(MailboxAddress),
+}
+
+/// `confirm`: how it is found out whether a message went out, when the answer to its call did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Confirm {
+    /// The best of the others that the tenant's permissions allow.
+    #[default]
+    Auto,
+    /// Not at all: it is sent again.
+    Off,
+    /// It is looked for in Sent Items.
+    SentItems,
+    /// A draft is made of it before it is sent, and that is asked for.
+    Draft,
+}
+
+/// `envelope_mismatch`: what becomes of a message whose header names other recipients than its envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EnvelopeMismatch {
+    /// What is best for the recipients, of what this version can do: [`Rewrite`](Self::Rewrite).
+    #[default]
+    Auto,
+    /// The header is made to name the envelope's recipients.
+    Rewrite,
+    /// It is not sent, and bounces.
+    Refuse,
 }
 
 /// `[tenants.NAME.bounces]`
@@ -104,10 +134,13 @@ impl Tenant {
     }
 
     /// The mailbox that posts mail whose author is `from`. The mailbox for bounces posts its own, also where another one
-    /// posts everybody else's.
+    /// posts everybody else's; then `mailboxes` counts, then `mailbox`.
     pub fn mailbox_for<'a>(&'a self, from: &'a MailboxAddress) -> &'a MailboxAddress {
         if self.bounces.mailbox.as_ref() == Some(from) {
             return from;
+        }
+        if let Some(mailbox) = self.mailboxes.get(from) {
+            return mailbox;
         }
         match &self.mailbox {
             MailboxRule::From => from,

@@ -1,17 +1,22 @@
 //! Reads `[tenants.NAME]`.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
 use super::{
-    BounceTo, BouncesConfig, Cloud, InvalidTenantName, Limits, MailboxRule, SecretSource, SenderRule, Tenant,
-    TenantName, WhileSuspended,
+    BounceTo, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, InvalidTenantName, Limits, MailboxRule,
+    SecretSource, SenderRule, Tenant, TenantName, WhileSuspended,
     network::Clouds,
     reader::{Item, TableReader, nearest},
     users::read_users,
     value::is_domain,
 };
+use crate::message::MailboxAddress;
 
 /// What the rest of the configuration says about every tenant.
 pub(super) struct Surroundings {
@@ -93,6 +98,19 @@ impl Tenant {
         });
         let users = table.table("users", |users| Some(read_users(users))).unwrap_or_default();
         let mailbox = table.or_default("mailbox", MailboxRule::From, MailboxRule::read);
+        let mailboxes = table
+            .table("mailboxes", |table| Some(read_aliases(table, senders.as_deref())))
+            .unwrap_or_default();
+        let confirm = table.or_default("confirm", Confirm::Auto, |item| {
+            item.choice(&[
+                ("auto", Confirm::Auto),
+                ("off", Confirm::Off),
+                ("sent-items", Confirm::SentItems),
+                ("draft", Confirm::Draft),
+            ])
+        });
+        let envelope_mismatch =
+            table.or_default("envelope_mismatch", EnvelopeMismatch::Auto, EnvelopeMismatch::read);
         let max_queued = table.or_default("max_queued", 100_000, |item| item.integer(1..=1_000_000_000));
         let limits = table.table("limits", |limits| Some(Limits::read(limits, &around.limits)));
         let bounces = table.table("bounces", |bounces| Some(BouncesConfig::read(bounces)));
@@ -118,6 +136,9 @@ impl Tenant {
             suspended: suspended.then_some(while_suspended),
             users,
             mailbox,
+            mailboxes,
+            confirm,
+            envelope_mismatch,
             max_queued,
             limits: limits?,
             bounces: bounces?,
@@ -241,6 +262,45 @@ impl MailboxRule {
             }
             _ => item.mailbox().map(Self::Fixed),
         }
+    }
+}
+
+/// `senders` is `None` if they have errors.
+fn read_aliases(
+    table: &mut TableReader<'_>,
+    senders: Option<&[SenderRule]>,
+) -> HashMap<MailboxAddress, MailboxAddress> {
+    let mut aliases = HashMap::new();
+    for (name, item) in table.named() {
+        let alias = match name.parse::<MailboxAddress>() {
+            Ok(alias) => Some(alias),
+            Err(error) => item.fail(format!(
+                "{name:?} is not an address ({error}): write \"alias@domain\" = \"mailbox@domain\", with the quotes"
+            )),
+        };
+        let mailbox = item.mailbox();
+        let Some((alias, mailbox)) = alias.zip(mailbox) else { continue };
+        if !senders.is_none_or(|rules| rules.iter().any(|rule| rule.allows(&alias))) {
+            item.warn(
+                "is not among this tenant's senders, so no mail comes from it: add it there, or remove it",
+            );
+        }
+        if aliases.insert(alias, mailbox).is_some() {
+            item.fail::<()>("this alias is there twice, since case does not count: remove one");
+        }
+    }
+    aliases
+}
+
+impl EnvelopeMismatch {
+    fn read(item: &Item<'_>) -> Option<Self> {
+        if item.value.as_str() == Some("smtp") {
+            return item.fail(
+                "this version sends by Graph alone and has no SMTP route yet: write \"rewrite\", or \"refuse\" if the \
+                 header must stay as it is",
+            );
+        }
+        item.choice(&[("auto", Self::Auto), ("rewrite", Self::Rewrite), ("refuse", Self::Refuse)])
     }
 }
 

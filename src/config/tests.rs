@@ -67,6 +67,10 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!(tenant.limits, Limits::default());
     assert_eq!(tenant.cloud.graph, "https://graph.microsoft.com");
     assert_eq!(tenant.mailbox, MailboxRule::From);
+    assert!(tenant.mailboxes.is_empty());
+    assert_eq!((tenant.confirm, tenant.envelope_mismatch), (Confirm::Auto, EnvelopeMismatch::Auto));
+    assert_eq!(config.graph.max_mime, "2.2MiB".parse().unwrap());
+    assert_eq!(config.graph.max_recipients, 500);
     assert_eq!(tenant.bounces, BouncesConfig { mailbox: None, to: BounceTo::Mailbox });
     assert_eq!(tenant.networks, ["127.0.0.1/32".parse().unwrap()]);
     assert!(config.warnings.is_empty());
@@ -184,11 +188,73 @@ fn single_values() {
         ("bounces.to = \"directory\"", "tenants.contoso.bounces.to", "write \"mailbox\" or \"none\""),
         ("[clouds.Lab]", "clouds.Lab", "a cloud's name is"),
         ("[tenants.'A B']", "tenants.\"A B\"", "a tenant's name is"),
-        ("[graph]", "graph", "unknown key"),
+        ("[grap]", "grap", "did you mean graph?"),
+        ("[graph]\nmax_mime = \"4MB\"", "graph.max_mime", "write \"3MiB\" at most"),
+        ("[graph]\nmax_mime = 1000", "graph.max_mime", "write at least \"64KiB\""),
+        ("[graph]\nmax_recipients = 1001", "graph.max_recipients", "from 1 to 1000"),
+        ("confirm = \"sent\"", "tenants.contoso.confirm", "write \"auto\" or \"off\""),
+        (
+            "envelope_mismatch = \"smtp\"",
+            "tenants.contoso.envelope_mismatch",
+            "no SMTP route yet: write \"rewrite\"",
+        ),
+        ("envelope_mismatch = \"refus\"", "tenants.contoso.envelope_mismatch", "did you mean \"refuse\"?"),
+        ("mailboxes = \"from\"", "tenants.contoso.mailboxes", "is text: write a table"),
+        ("mailboxes = { sales = \"a@b.c\" }", "tenants.contoso.mailboxes.sales", "\"alias@domain\" ="),
+        (
+            "mailboxes = { \"a@contoso.com\" = \"office\" }",
+            "tenants.contoso.mailboxes.\"a@contoso.com\"",
+            "is not an address",
+        ),
     ] {
         let errors = errors(with(lines));
         let found = errors.iter().any(|e| e.starts_with(&format!("{key}: ")) && e.contains(part));
         assert!(found, "{lines}: {errors:#?}");
+    }
+}
+
+#[test]
+fn aliases_go_before_the_mailbox_and_after_that_of_bounces() {
+    let config = with(
+        r#"mailbox = "relay@contoso.com"
+           bounces.mailbox = "bounces@contoso.com"
+           [tenants.contoso.mailboxes]
+           "sales@contoso.com" = "office@contoso.com"
+           "bounces@contoso.com" = "office@contoso.com"
+           "press@fabrikam.com" = "office@contoso.com""#,
+    )
+    .unwrap();
+    let goes_out_of = |from: &str| config.tenants["contoso"].mailbox_for(&from.parse().unwrap()).to_string();
+
+    assert_eq!(goes_out_of("Sales@Contoso.com"), "office@contoso.com");
+    assert_eq!(goes_out_of("bounces@contoso.com"), "bounces@contoso.com");
+    assert_eq!(goes_out_of("else@contoso.com"), "relay@contoso.com");
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    assert_eq!(warning.key, "tenants.contoso.mailboxes.\"press@fabrikam.com\"");
+    assert!(warning.message.contains("not among this tenant's senders"), "{warning}");
+
+    let twice = r#"mailboxes = { "a@contoso.com" = "b@contoso.com", "A@contoso.com" = "c@contoso.com" }"#;
+    let errors = errors(with(twice));
+    assert!(errors[0].contains("twice, since case does not count"), "{errors:?}");
+}
+
+#[test]
+fn choices_of_a_tenant() {
+    let tenant = |lines: &str| with(lines).unwrap().tenants["contoso"].clone();
+    for (word, confirm) in [
+        ("auto", Confirm::Auto),
+        ("off", Confirm::Off),
+        ("sent-items", Confirm::SentItems),
+        ("draft", Confirm::Draft),
+    ] {
+        assert_eq!(tenant(&format!("confirm = \"{word}\"")).confirm, confirm);
+    }
+    for (word, mismatch) in [
+        ("auto", EnvelopeMismatch::Auto),
+        ("rewrite", EnvelopeMismatch::Rewrite),
+        ("refuse", EnvelopeMismatch::Refuse),
+    ] {
+        assert_eq!(tenant(&format!("envelope_mismatch = \"{word}\"")).envelope_mismatch, mismatch);
     }
 }
 

@@ -121,6 +121,15 @@ impl<'a> Item<'a> {
         }
     }
 
+    pub(super) fn size_within(&self, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
+        let size = self.size(*range.start())?;
+        if size <= *range.end() {
+            Some(size)
+        } else {
+            self.fail(format!("{size} is too large: write \"{}\" at most", range.end()))
+        }
+    }
+
     /// A path; a relative one starts at the configuration file's folder.
     pub(super) fn path(&self) -> Option<PathBuf> {
         let text = self.text(r#""/var/lib/m365-relay""#)?;

@@ -1,15 +1,19 @@
 //! A door, a spool in memory and two tenants, for the tests of this room.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Door, login::Logins};
 use crate::{
     config::{
-        BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Limits, LockoutConfig, MailboxRule,
-        PasswordHash, Secret, SecretSource, SenderRule, SpoolConfig, Tenant, TenantName, Users,
-        WhileSuspended,
+        BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Confirm, EnvelopeMismatch, Limits,
+        LockoutConfig, MailboxRule, PasswordHash, Secret, SecretSource, SenderRule, SpoolConfig, Tenant,
+        TenantName, Users, WhileSuspended,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -168,6 +172,9 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
         suspended: None,
         users: Users::new(),
         mailbox: MailboxRule::From,
+        mailboxes: HashMap::new(),
+        confirm: Confirm::Auto,
+        envelope_mismatch: EnvelopeMismatch::Auto,
         max_queued,
         limits: Limits { messages_per_minute: None, concurrent_requests: None },
         bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },

@@ -19,7 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     clock,
-    config::{BounceTo, BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Tenant, Users},
+    config::{
+        BounceTo, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, Limits, MailboxRule, SecretSource,
+        SenderRule, Tenant, Users,
+    },
     spool::{Event, Lane, MemoryStore, Spool, Waiting},
     telemetry::Metrics,
 };
@@ -39,6 +42,9 @@ fn tenant(name: &str, limits: Limits) -> Arc<Tenant> {
         suspended: None,
         users: Users::new(),
         mailbox: MailboxRule::From,
+        mailboxes: HashMap::new(),
+        confirm: Confirm::Auto,
+        envelope_mismatch: EnvelopeMismatch::Auto,
         max_queued: 1000,
         limits,
         bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },

@@ -1,11 +1,15 @@
 //! The worker with a real spool, and a service that does what the test says.
 
+use std::collections::HashMap;
+
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    config::{BouncesConfig, Cloud, Limits, MailboxRule, SecretSource, SenderRule, Users},
+    config::{
+        BouncesConfig, Cloud, Confirm, EnvelopeMismatch, Limits, MailboxRule, SecretSource, SenderRule, Users,
+    },
     message::{BodyKind, Envelope, MessageId},
     network::Clients,
     sandbox::{self, Action, Directory, Fault, On, Options, Service, StatusFault},
@@ -55,6 +59,9 @@ impl Bench {
             suspended: None,
             users: Users::new(),
             mailbox: MailboxRule::From,
+            mailboxes: HashMap::new(),
+            confirm: Confirm::Auto,
+            envelope_mismatch: EnvelopeMismatch::Auto,
             max_queued: 1000,
             limits: Limits { messages_per_minute: None, concurrent_requests: None },
             bounces: BouncesConfig::default(),
