@@ -120,7 +120,7 @@ fn collect_table(table: &Table<'_>, path: &str, keys: &mut BTreeSet<String>) {
     for (key, value) in table {
         let path = match path {
             "" => key.name.to_string(),
-            "tenants" | "clouds" | "tenants.NAME.users" => format!("{path}.NAME"),
+            "tenants" | "clouds" | "tenants.NAME.users" | "tenants.NAME.mailboxes" => format!("{path}.NAME"),
             _ => format!("{path}.{}", key.name),
         };
         collect_keys(value, &path, keys);
