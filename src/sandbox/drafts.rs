@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     errors::{GraphError, iso, json_response},
     graph::{Caller, Folder},
-    items::{Draft, Item},
+    items::{Draft, Item, SentMessage},
     mime,
     resource::{self, FileAttachment, MessageResource},
     send::submit,
@@ -97,10 +97,10 @@ pub(super) fn send(caller: &Caller<'_>, exchange: &Exchange, id: &str) -> Result
         Some(raw) => resource::address(&draft.message, mailbox, raw.clone())?,
         None => resource::build(&draft.message, &draft.attachments, mailbox)?,
     };
-    let (internet_message_id, subject) = (submission.message_id.clone(), submission.subject.clone());
+    let sent = SentMessage::of(&submission);
     submit(caller, submission, Via::Draft)?;
     let after = caller.world.options.sent_items_after;
-    items.keep_sent(Some(number), internet_message_id, subject, after);
+    items.keep_sent(Some(number), sent, after);
     Ok(empty(StatusCode::ACCEPTED))
 }
 
@@ -120,6 +120,30 @@ pub(super) fn attach(caller: &Caller<'_>, id: &str, body: &[u8]) -> Result<Respo
     Ok(json_response(StatusCode::CREATED, &answer))
 }
 
+/// The attachments of a draft, without their content. Of a sent message nothing is kept.
+pub(super) fn attachments(
+    caller: &Caller<'_>,
+    exchange: &Exchange,
+    id: &str,
+) -> Result<Response, GraphError> {
+    let mut items = lock(&caller.mailbox.items);
+    let (_, draft) = items.draft(id, &caller.mailbox.address)?;
+    let list = draft.attachments.iter().enumerate().map(|(n, attachment)| {
+        let all = json!({
+            "@odata.type": "#microsoft.graph.fileAttachment",
+            "id": format!("attachment-{n}"),
+            "name": attachment.name,
+            "contentType": attachment.content_type,
+            "isInline": attachment.inline,
+            "contentId": attachment.content_id,
+            "size": attachment.content.len(),
+        });
+        select(exchange, all)
+    });
+    let value: Vec<Value> = list.collect();
+    Ok(json_response(StatusCode::OK, &json!({ "value": value })))
+}
+
 /// The properties that `$select` leaves.
 fn render(caller: &Caller<'_>, exchange: &Exchange, item: Item<'_>) -> Value {
     let mut message = match item {
@@ -134,6 +158,9 @@ fn render(caller: &Caller<'_>, exchange: &Exchange, item: Item<'_>) -> Value {
         Item::Sent(_, sent) => json!({
             "internetMessageId": sent.internet_message_id,
             "subject": sent.subject,
+            "toRecipients": sent.to,
+            "ccRecipients": sent.cc,
+            "bccRecipients": sent.bcc,
             "isDraft": false,
             "parentFolderId": "sentitems",
             "sentDateTime": iso(sent.at),

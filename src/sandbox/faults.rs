@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -35,6 +35,9 @@ pub struct Fault {
     /// Only for this organisation, by any of its names, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// So many matching calls pass first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skip: u32,
     /// How often it strikes. `None`: until cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
@@ -53,8 +56,17 @@ pub enum On {
     SendMail,
     /// `/send` of a draft.
     SendDraft,
-    /// Messages and attachments: create, read, list, change, delete, begin an upload.
+    /// Messages and attachments: all of the following.
     Messages,
+    CreateDraft,
+    UpdateDraft,
+    DeleteDraft,
+    /// Adding an attachment with its content.
+    Attach,
+    /// `createUploadSession`.
+    BeginUpload,
+    /// Messages, a message, its attachments.
+    Read,
     /// Everything under `/v1.0`.
     AnyGraph,
     /// Calls of an upload URL.
@@ -90,6 +102,9 @@ pub struct StatusFault {
     /// The `Retry-After` header, as it is to be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<String>,
+    /// The `x-ms-throttle-scope` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_scope: Option<String>,
     #[serde(default)]
     pub body: FaultBody,
 }
@@ -105,6 +120,10 @@ pub enum FaultBody {
     Html,
 }
 
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
 fn always() -> f64 {
     1.0
 }
@@ -112,12 +131,16 @@ fn always() -> f64 {
 impl Fault {
     /// Strikes every such call until cleared.
     pub fn new(on: On, action: Action) -> Self {
-        Self { on, action, mailbox: None, directory: None, times: None, probability: 1.0 }
+        Self { on, action, mailbox: None, directory: None, skip: 0, times: None, probability: 1.0 }
     }
 
     /// Answers `code` with Graph error `error`, without doing anything.
     pub fn status(on: On, code: u16, error: &str) -> Self {
         Self::new(on, Action::Status(StatusFault::new(code, error)))
+    }
+
+    pub fn skip(self, skip: u32) -> Self {
+        Self { skip, ..self }
     }
 
     pub fn times(self, times: u32) -> Self {
@@ -133,13 +156,23 @@ impl Fault {
     }
 
     fn strikes(&self, on: On, directory: Option<&Directory>, mailbox: Option<&str>) -> bool {
-        let graph = matches!(on, On::SendMail | On::SendDraft | On::Messages | On::AnyGraph);
-        (self.on == on || (self.on == On::AnyGraph && graph))
+        self.on.covers(on)
             && self.mailbox.as_ref().is_none_or(|m| mailbox.is_some_and(|o| o.eq_ignore_ascii_case(m)))
             && self.directory.as_ref().is_none_or(|name| {
                 directory.is_some_and(|d| d.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
             })
             && (self.probability >= 1.0 || rand::random::<f64>() < self.probability)
+    }
+}
+
+impl On {
+    fn covers(self, call: Self) -> bool {
+        use On::{AnyGraph, Messages, SendDraft, SendMail, Token, Upload};
+        match self {
+            AnyGraph => !matches!(call, Token | Upload),
+            Messages => !matches!(call, Token | Upload | SendMail | SendDraft | AnyGraph),
+            on => on == call,
+        }
     }
 }
 
@@ -150,6 +183,7 @@ impl StatusFault {
             error: error.into(),
             message: "A fault that was asked for.".into(),
             retry_after: None,
+            throttle_scope: None,
             body: FaultBody::Service,
         }
     }
@@ -158,7 +192,20 @@ impl StatusFault {
         Self { retry_after: Some(value.into()), ..self }
     }
 
-    pub(super) fn respond(self, on: On, exchange: &Exchange) -> Response {
+    pub fn throttle_scope(self, value: impl Into<String>) -> Self {
+        Self { throttle_scope: Some(value.into()), ..self }
+    }
+
+    pub(super) fn respond(mut self, on: On, exchange: &Exchange) -> Response {
+        let scope = self.throttle_scope.take().and_then(|scope| HeaderValue::from_str(&scope).ok());
+        let mut response = self.answer(on, exchange);
+        if let Some(scope) = scope {
+            response.headers_mut().insert("x-ms-throttle-scope", scope);
+        }
+        response
+    }
+
+    fn answer(self, on: On, exchange: &Exchange) -> Response {
         let status = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         match self.body {
             FaultBody::Empty => with_retry_after(status.into_response(), self.retry_after),
@@ -235,6 +282,10 @@ impl Faults {
         let mut list = lock(&self.list);
         for fault in list.iter_mut() {
             if fault.times == Some(0) || !fault.strikes(on, directory, mailbox) {
+                continue;
+            }
+            if fault.skip > 0 {
+                fault.skip -= 1;
                 continue;
             }
             if let Some(times) = &mut fault.times {

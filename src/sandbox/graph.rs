@@ -37,6 +37,7 @@ enum Operation {
     Delete(String),
     Send(String),
     Attach(String),
+    ListAttachments(String),
     BeginUpload(String),
 }
 
@@ -113,6 +114,7 @@ fn perform(
         Operation::Delete(id) => drafts::delete(caller, &id),
         Operation::Send(id) => drafts::send(caller, exchange, &id),
         Operation::Attach(id) => drafts::attach(caller, &id, &body),
+        Operation::ListAttachments(id) => drafts::attachments(caller, exchange, &id),
         Operation::BeginUpload(id) => uploads::begin(caller, &id, &body),
     }
 }
@@ -121,7 +123,7 @@ impl Operation {
     fn roles(&self) -> &'static [&'static str] {
         match self {
             Self::SendMail | Self::Send(_) => SEND,
-            Self::List(_) | Self::Read(_) => READ,
+            Self::List(_) | Self::Read(_) | Self::ListAttachments(_) => READ,
             _ => WRITE,
         }
     }
@@ -130,7 +132,12 @@ impl Operation {
         match self {
             Self::SendMail => On::SendMail,
             Self::Send(_) => On::SendDraft,
-            _ => On::Messages,
+            Self::Create => On::CreateDraft,
+            Self::Update(_) => On::UpdateDraft,
+            Self::Delete(_) => On::DeleteDraft,
+            Self::Attach(_) => On::Attach,
+            Self::BeginUpload(_) => On::BeginUpload,
+            Self::List(_) | Self::Read(_) | Self::ListAttachments(_) => On::Read,
         }
     }
 }
@@ -158,6 +165,7 @@ fn parse(method: &Method, path: &str) -> (Option<String>, Result<Operation, Grap
             Some(Operation::Delete(id()))
         }
         ("POST", ["messages", _, "send"]) => Some(Operation::Send(id())),
+        ("GET", ["messages", _, "attachments"]) => Some(Operation::ListAttachments(id())),
         ("POST", ["messages", _, "attachments"]) => Some(Operation::Attach(id())),
         ("POST", ["messages", _, "attachments", "createuploadsession"]) => Some(Operation::BeginUpload(id())),
         _ => None,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     errors::GraphError,
-    mime,
+    mime::{self, Submission},
     resource::{self, Attachment, ItemBody, MessageResource, Recipient},
 };
 use crate::clock::{self, Timestamp};
@@ -41,12 +41,42 @@ pub(super) struct Draft {
     pub(super) created: Timestamp,
 }
 
+/// What became of a message that was sent.
 pub(super) struct Sent {
+    pub(super) to: Vec<Recipient>,
+    pub(super) cc: Vec<Recipient>,
+    pub(super) bcc: Vec<Recipient>,
     pub(super) internet_message_id: String,
     pub(super) subject: String,
     pub(super) at: Timestamp,
     /// It cannot be found before.
     visible: Instant,
+}
+
+/// A message that is sent, for its copy.
+pub(super) struct SentMessage {
+    internet_message_id: String,
+    subject: String,
+    to: Vec<Recipient>,
+    cc: Vec<Recipient>,
+    bcc: Vec<Recipient>,
+}
+
+impl SentMessage {
+    pub(super) fn of(submission: &Submission) -> Self {
+        let list = |list: &[_]| list.iter().map(Recipient::new).collect();
+        let internet_message_id = match submission.message_id.as_str() {
+            "" => resource::new_message_id(),
+            id => id.to_owned(),
+        };
+        Self {
+            internet_message_id,
+            subject: submission.subject.clone(),
+            to: list(&submission.to),
+            cc: list(&submission.cc),
+            bcc: list(&submission.bcc),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -78,6 +108,10 @@ impl Items {
             .map(|draft| Item::Draft(number, draft))
             .or_else(|| sent.map(|sent| Item::Sent(number, sent)))
             .ok_or_else(GraphError::no_such_item)
+    }
+
+    pub(super) fn draft_count(&self) -> usize {
+        self.drafts.len()
     }
 
     /// What can be found now; drafts first, each kind newest first.
@@ -114,20 +148,16 @@ impl Items {
 
     /// Moves the draft `number`, or a message that never was a draft a client could see, to Sent Items. The copy can
     /// be found `after` a while.
-    pub(super) fn keep_sent(
-        &mut self,
-        number: Option<u64>,
-        internet_message_id: String,
-        subject: String,
-        after: Duration,
-    ) {
+    pub(super) fn keep_sent(&mut self, number: Option<u64>, sent: SentMessage, after: Duration) {
         let number = number.unwrap_or_else(|| {
             self.last += 1;
             self.last
         });
         self.drafts.remove(&number);
         let visible = Instant::now() + after;
-        self.sent.insert(number, Sent { internet_message_id, subject, at: clock::now(), visible });
+        let SentMessage { internet_message_id, subject, to, cc, bcc } = sent;
+        let sent = Sent { to, cc, bcc, internet_message_id, subject, at: clock::now(), visible };
+        self.sent.insert(number, sent);
         self.order.push_back(number);
         if self.order.len() > KEEP_SENT {
             self.order.pop_front().and_then(|oldest| self.sent.remove(&oldest));

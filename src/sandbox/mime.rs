@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use mail_parser::{Addr, Address, Group, Header, HeaderName, HeaderValue, MessageParser};
 
-use super::errors::GraphError;
+use super::{errors::GraphError, store::DeliveredAttachment};
 use crate::message::MailboxAddress;
 
 /// A message that is ready to be judged and delivered.
@@ -17,6 +17,8 @@ pub(super) struct Submission {
     /// With angle brackets; empty if there is none.
     pub(super) message_id: String,
     pub(super) raw: Bytes,
+    /// Of a message that was built from properties.
+    pub(super) attachments: Vec<DeliveredAttachment>,
 }
 
 /// Takes base64 off a `text/plain` request body. Line breaks are allowed, as in Microsoft's sample; anything else
@@ -58,6 +60,7 @@ pub(super) fn read(raw: Bytes) -> Result<Submission, GraphError> {
         subject: message.subject().unwrap_or_default().to_owned(),
         message_id: message.message_id().map(|id| format!("<{id}>")).unwrap_or_default(),
         raw: raw.clone(),
+        attachments: Vec::new(),
     })
 }
 

@@ -55,7 +55,7 @@ use tokio_util::{
 
 pub use faults::{Action, Fault, FaultBody, On, StatusFault};
 pub use options::{Directory, Limits, MailboxPolicy, Options, RetryAfter};
-pub use store::{Call, Counts, Delivered, Via};
+pub use store::{Call, Counts, Delivered, DeliveredAttachment, Via};
 
 use self::{
     wire::{Cut, Door},
@@ -82,7 +82,7 @@ impl Service {
         let stop: CancellationToken = world.stop.clone();
         let service = server::router(world.clone()).into_make_service_with_connect_info::<Cut>();
         let serve =
-            axum::serve(Door(listener), service).with_graceful_shutdown(stop.clone().cancelled_owned());
+            axum::serve(Door::new(listener), service).with_graceful_shutdown(stop.clone().cancelled_owned());
         let task = TaskTracker::new();
         task.spawn(async move { serve.await });
         task.close();
@@ -123,6 +123,11 @@ impl Service {
     /// The most calls that one mailbox has had in progress at a time, refused ones left out.
     pub fn peak_concurrency(&self, mailbox: &str) -> u32 {
         self.0.world.peak(mailbox)
+    }
+
+    /// Drafts that are in all mailboxes now.
+    pub fn drafts(&self) -> usize {
+        self.0.world.drafts()
     }
 
     pub fn inject(&self, fault: Fault) {

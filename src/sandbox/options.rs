@@ -22,6 +22,8 @@ pub struct Options {
     pub upload_lifetime: Duration,
     /// How long a sent message takes to appear in Sent Items. Microsoft publishes no figure; minutes happen.
     pub sent_items_after: Duration,
+    /// How long each call takes, beside its work.
+    pub latency: Duration,
     /// Delivered messages to keep, the last ones; all are counted.
     pub keep_messages: usize,
     /// Octets of delivered messages to keep, the last ones. At least one message is always kept.
@@ -99,6 +101,7 @@ impl Default for Options {
             token_lifetime: Duration::from_secs(3599),
             upload_lifetime: Duration::from_secs(3600),
             sent_items_after: Duration::ZERO,
+            latency: Duration::ZERO,
             keep_messages: 1000,
             keep_bytes: 256 << 20,
             keep_calls: 10_000,

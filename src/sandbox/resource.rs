@@ -12,6 +12,7 @@ use super::{
     errors::GraphError,
     mime::{Submission, parse_address},
     server::random_uuid,
+    store::DeliveredAttachment,
 };
 use crate::message::MailboxAddress;
 
@@ -30,7 +31,13 @@ pub(super) struct MessageResource {
     pub(super) cc_recipients: Option<Vec<Recipient>>,
     pub(super) bcc_recipients: Option<Vec<Recipient>>,
     pub(super) reply_to: Option<Vec<Recipient>>,
+    pub(super) sender: Option<Recipient>,
+    pub(super) importance: Option<String>,
+    pub(super) is_read_receipt_requested: Option<bool>,
+    pub(super) is_delivery_receipt_requested: Option<bool>,
     pub(super) internet_message_id: Option<String>,
+    #[serde(skip_serializing)]
+    pub(super) single_value_extended_properties: Option<Vec<ExtendedProperty>>,
     /// Not given back by the service.
     #[serde(skip_serializing)]
     pub(super) internet_message_headers: Option<Vec<HeaderField>>,
@@ -57,6 +64,13 @@ struct EmailAddress {
     address: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+}
+
+/// A MAPI property: `"String 0x1042"`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct ExtendedProperty {
+    id: String,
+    value: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -87,6 +101,23 @@ pub(super) struct Attachment {
     pub(super) content: Bytes,
 }
 
+/// Larger attachments are not kept with the message.
+pub(super) const KEPT: usize = 8_000_000;
+
+impl Attachment {
+    fn delivered(&self) -> DeliveredAttachment {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &self.content);
+        DeliveredAttachment {
+            name: self.name.clone(),
+            content_type: self.content_type.clone(),
+            is_inline: self.inline,
+            content_id: self.content_id.clone(),
+            size: self.content.len(),
+            sha256: digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect(),
+        }
+    }
+}
+
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, GraphError> {
     serde_json::from_slice(body).map_err(|error| {
         GraphError::bad("UnableToDeserializePostBody", format!("were unable to deserialize: {error}"))
@@ -100,6 +131,17 @@ impl Recipient {
 }
 
 impl MessageResource {
+    fn extended(&self, tag: &str) -> Option<&str> {
+        let wanted = |property: &&ExtendedProperty| {
+            property.id.split_once(' ').is_some_and(|(_, found)| found.eq_ignore_ascii_case(tag))
+        };
+        self.single_value_extended_properties
+            .iter()
+            .flatten()
+            .find(wanted)
+            .map(|property| property.value.as_str())
+    }
+
     /// The rules on custom headers: one to five, each named `x-…`.
     pub(super) fn check(&self) -> Result<(), GraphError> {
         let Some(headers) = &self.internet_message_headers else { return Ok(()) };
@@ -135,6 +177,11 @@ impl MessageResource {
         set(&mut self.reply_to, change.reply_to);
         set(&mut self.internet_message_id, change.internet_message_id);
         set(&mut self.internet_message_headers, change.internet_message_headers);
+        set(&mut self.sender, change.sender);
+        set(&mut self.importance, change.importance);
+        set(&mut self.is_read_receipt_requested, change.is_read_receipt_requested);
+        set(&mut self.is_delivery_receipt_requested, change.is_delivery_receipt_requested);
+        set(&mut self.single_value_extended_properties, change.single_value_extended_properties);
     }
 
     /// Whether it changes nothing but who gets the message.
@@ -145,6 +192,10 @@ impl MessageResource {
             && self.reply_to.is_none()
             && self.internet_message_id.is_none()
             && self.internet_message_headers.is_none()
+            && self.importance.is_none()
+            && self.is_read_receipt_requested.is_none()
+            && self.is_delivery_receipt_requested.is_none()
+            && self.single_value_extended_properties.is_none()
     }
 
     pub(super) fn inline_attachments(&self) -> Result<Vec<Attachment>, GraphError> {
@@ -193,6 +244,7 @@ pub(super) fn address(
         subject: message.subject.clone().unwrap_or_default(),
         message_id: message.internet_message_id.clone().unwrap_or_default(),
         raw,
+        attachments: Vec::new(),
     })
 }
 
@@ -223,6 +275,22 @@ pub(super) fn build(
             builder = builder.header(name, Address::new_list(list));
         }
     }
+    for (name, property) in [("In-Reply-To", "0x1042"), ("References", "0x1039")] {
+        if let Some(value) = message.extended(property) {
+            builder = builder.header(name, Raw::new(value.to_owned()));
+        }
+    }
+    if let Some(importance) = &message.importance {
+        builder = builder.header("Importance", Raw::new(importance.as_str()));
+    }
+    for (name, is_wanted) in [
+        ("Disposition-Notification-To", message.is_read_receipt_requested),
+        ("Return-Receipt-To", message.is_delivery_receipt_requested),
+    ] {
+        if is_wanted == Some(true) {
+            builder = builder.header(name, Raw::new(mailbox.to_owned()));
+        }
+    }
     for header in message.internet_message_headers.iter().flatten() {
         builder = builder.header(header.name.as_str(), Raw::new(header.value.as_str()));
     }
@@ -233,7 +301,12 @@ pub(super) fn build(
     };
     for attachment in attachments {
         let content_type = attachment.content_type.as_str();
-        let content = attachment.content.to_vec();
+        let delivered = attachment.delivered();
+        let content = match attachment.content.len() > KEPT {
+            true => format!("({} octets, SHA-256 {})", delivered.size, delivered.sha256).into_bytes(),
+            false => attachment.content.to_vec(),
+        };
+        submission.attachments.push(delivered);
         builder = match &attachment.content_id {
             Some(id) if attachment.inline => builder.inline(content_type, id.as_str(), content),
             _ => builder.attachment(content_type, attachment.name.as_str(), content),

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     errors::GraphError,
     graph::Caller,
+    items::SentMessage,
     mime::{self, Submission},
     resource::{self, MessageResource},
     server::{Exchange, empty, is_media_type},
@@ -56,15 +57,11 @@ pub(super) fn send_mail(
         let message = "Content-Type must be text/plain (MIME in base64) or application/json.";
         return Err(GraphError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
     };
-    let mut internet_message_id = submission.message_id.clone();
-    if internet_message_id.is_empty() {
-        internet_message_id = resource::new_message_id();
-    }
-    let subject = submission.subject.clone();
+    let sent = SentMessage::of(&submission);
     submit(caller, submission, Via::SendMail)?;
     if save {
         let after = caller.world.options.sent_items_after;
-        lock(&caller.mailbox.items).keep_sent(None, internet_message_id, subject, after);
+        lock(&caller.mailbox.items).keep_sent(None, sent, after);
     }
     Ok(empty(StatusCode::ACCEPTED))
 }
@@ -81,7 +78,9 @@ pub(super) fn submit(caller: &Caller<'_>, message: Submission, via: Via) -> Resu
             format!("The message has {} recipients, more than the mailbox may use.", recipients.len());
         return Err(GraphError::bad("ErrorInvalidRecipients", message));
     }
-    if limits.message_bytes.is_some_and(|most| message.raw.len() > most) {
+    let left_out: usize =
+        message.attachments.iter().filter(|a| a.size > resource::KEPT).map(|a| a.size).sum();
+    if limits.message_bytes.is_some_and(|most| message.raw.len() + left_out > most) {
         let message = "The message exceeds the maximum supported size.";
         return Err(GraphError::bad("ErrorMessageSizeExceeded", message));
     }
@@ -95,6 +94,7 @@ pub(super) fn submit(caller: &Caller<'_>, message: Submission, via: Via) -> Resu
         recipients,
         bare_lf: mime::has_bare_lf(&message.raw),
         raw: message.raw,
+        attachments: message.attachments,
         subject: message.subject,
         message_id: message.message_id,
         via,

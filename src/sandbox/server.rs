@@ -1,6 +1,6 @@
 //! The one port: routes, request ids, bodies, faults and the log of calls, the same for every endpoint.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -56,6 +56,7 @@ pub(super) struct Exchange {
     pub(super) directory: Option<String>,
     pub(super) mailbox: Option<String>,
     pub(super) body_len: usize,
+    connection: u64,
     received: Timestamp,
 }
 
@@ -97,7 +98,7 @@ async fn upload(State(world): State<Arc<World>>, ConnectInfo(cut): Connection, r
 /// its place among the mailbox's concurrent calls, and delivers.
 async fn run(world: Arc<World>, cut: Cut, request: Request, endpoint: Endpoint) -> Response {
     let (parts, body) = request.into_parts();
-    let mut exchange = Exchange::new(parts);
+    let mut exchange = Exchange::new(parts, cut.connection());
     let work = tokio::spawn(async move {
         let answer = async {
             match endpoint {
@@ -136,8 +137,9 @@ pub(super) async fn with_faults(
     act: impl FnOnce(&mut Exchange) -> Response,
 ) -> Outcome {
     let struck = world.faults.strike(on, directory, exchange.mailbox.as_deref());
-    if !struck.delay.is_zero() {
-        tokio::time::sleep(struck.delay).await;
+    let delay = struck.delay + if on == On::Token { Duration::ZERO } else { world.options.latency };
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
     }
     match struck.then {
         None | Some(Action::Delay(_)) => Outcome::Answer(act(exchange)),
@@ -155,7 +157,7 @@ pub(super) async fn with_faults(
 }
 
 impl Exchange {
-    fn new(parts: Parts) -> Self {
+    fn new(parts: Parts, connection: u64) -> Self {
         Self {
             client_request_id: text_header(&parts.headers, "client-request-id").map(str::to_owned),
             method: parts.method,
@@ -165,6 +167,7 @@ impl Exchange {
             directory: None,
             mailbox: None,
             body_len: 0,
+            connection,
             received: clock::now(),
         }
     }
@@ -239,6 +242,7 @@ impl Exchange {
             body_len: self.body_len,
             request_id: self.request_id.to_string(),
             client_request_id: self.client_request_id,
+            connection: self.connection,
         }
     }
 }

@@ -25,9 +25,12 @@ pub struct Delivered {
     pub from: String,
     /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order.
     pub recipients: Vec<String>,
-    /// The message as submitted, octet for octet; of a JSON message, what was built from it.
+    /// The message as submitted, octet for octet; of a JSON message, what was built from it, without the content of
+    /// attachments over 8 MB.
     #[serde(skip)]
     pub raw: Bytes,
+    /// Of a JSON message; empty for one that was submitted as MIME.
+    pub attachments: Vec<DeliveredAttachment>,
     pub subject: String,
     /// With angle brackets; empty if the message has none.
     pub message_id: String,
@@ -37,6 +40,18 @@ pub struct Delivered {
     /// Whether a line of it ended in LF without CR: the real service then spoils quoted-printable text, and some
     /// receivers bounce it (550 5.6.11).
     pub bare_lf: bool,
+}
+
+/// An attachment of a message that was built from properties.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeliveredAttachment {
+    pub name: String,
+    pub content_type: String,
+    pub is_inline: bool,
+    pub content_id: Option<String>,
+    pub size: usize,
+    /// Of its content, in hex.
+    pub sha256: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -62,6 +77,8 @@ pub struct Call {
     pub body_len: usize,
     pub request_id: String,
     pub client_request_id: Option<String>,
+    /// The connection it came on, by number.
+    pub connection: u64,
 }
 
 /// Totals since the start.

@@ -92,7 +92,7 @@ pub(super) fn begin(caller: &Caller<'_>, id: &str, body: &[u8]) -> Result<Respon
             content_id: item.content_id,
             content: Bytes::new(),
         },
-        received: Mutex::default(),
+        received: Mutex::new(BytesMut::with_capacity(item.size)),
     };
     let token = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let url = format!(

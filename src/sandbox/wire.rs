@@ -24,7 +24,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-pub(super) struct Door(pub(super) TcpListener);
+pub(super) struct Door {
+    listener: TcpListener,
+    connections: u64,
+}
+
+impl Door {
+    pub(super) fn new(listener: TcpListener) -> Self {
+        Self { listener, connections: 0 }
+    }
+}
 
 pub(super) struct Wire {
     stream: TcpStream,
@@ -32,16 +41,28 @@ pub(super) struct Wire {
 }
 
 /// A connection's knife. A handler that has used it answers with anything: nothing of it is sent.
-#[derive(Clone, Default)]
-pub(super) struct Cut(Arc<AtomicBool>);
+#[derive(Clone)]
+pub(super) struct Cut {
+    is_cut: Arc<AtomicBool>,
+    connection: u64,
+}
 
 impl Cut {
     pub(super) fn now(&self) {
-        self.0.store(true, Ordering::Release);
+        self.is_cut.store(true, Ordering::Release);
+    }
+
+    /// Its number.
+    pub(super) fn connection(&self) -> u64 {
+        self.connection
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.0.load(Ordering::Acquire) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        if self.is_cut.load(Ordering::Acquire) {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -51,11 +72,13 @@ impl Listener for Door {
 
     async fn accept(&mut self) -> (Wire, SocketAddr) {
         loop {
-            match self.0.accept().await {
+            match self.listener.accept().await {
                 Ok((stream, from)) => {
                     // Only speed is lost if this fails.
                     let _ = stream.set_nodelay(true);
-                    return (Wire { stream, cut: Cut::default() }, from);
+                    self.connections += 1;
+                    let cut = Cut { is_cut: Arc::default(), connection: self.connections };
+                    return (Wire { stream, cut }, from);
                 }
                 // Out of descriptors, most likely: others must close first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -64,7 +87,7 @@ impl Listener for Door {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 

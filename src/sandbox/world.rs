@@ -12,7 +12,7 @@ use super::{
     items::Items,
     limits::Gate,
     options::{Directory, Options},
-    store::Store,
+    store::{Store, lock},
     token::Tokens,
     uploads::Uploads,
 };
@@ -66,6 +66,11 @@ impl World {
         self.tenants.iter().find(|t| t.directory.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
     }
 
+    /// In all mailboxes.
+    pub(super) fn drafts(&self) -> usize {
+        self.tenants.iter().map(|tenant| tenant.drafts()).sum()
+    }
+
     pub(super) fn peak(&self, mailbox: &str) -> u32 {
         let mailbox = mailbox.to_lowercase();
         self.tenants.iter().filter_map(|t| t.used(&mailbox)).map(|m| m.gate.peak()).max().unwrap_or(0)
@@ -87,6 +92,11 @@ impl Tenant {
             .entry(address.clone())
             .or_insert_with(|| Arc::new(Mailbox { address, gate: Gate::default(), items: Mutex::default() }));
         Some(mailbox.clone())
+    }
+
+    fn drafts(&self) -> usize {
+        let mailboxes = self.mailboxes.read().unwrap_or_else(PoisonError::into_inner);
+        mailboxes.values().map(|mailbox| lock(&mailbox.items).draft_count()).sum()
     }
 
     fn used(&self, lower_case: &str) -> Option<Arc<Mailbox>> {

@@ -12,11 +12,13 @@ mod harness;
 
 mod bounces;
 mod commands;
+mod confirm;
 mod connection;
 mod content;
 mod crash;
 mod hostile;
 
+mod large;
 mod limits;
 mod login;
 mod metrics;
