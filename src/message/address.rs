@@ -14,8 +14,9 @@ const MAX_DOMAIN: usize = 255;
 
 /// `local@domain`, well-formed, as it was written.
 ///
-/// Two addresses are equal when they differ in case only: Exchange ignores the case of local parts too, and every
-/// mailbox that this relay sends from is in Exchange.
+/// Two addresses are equal when they are written differently and mean the same: in another case (Exchange ignores the case of
+/// local parts too, and every mailbox that this relay sends from is in Exchange), with quotes that the local part does not need,
+/// with an international domain in its ASCII form or its own letters (RFC 5890).
 #[derive(Clone)]
 pub struct MailboxAddress {
     text: Box<str>,
@@ -128,16 +129,49 @@ impl FromStr for MailboxAddress {
     }
 }
 
-fn folded(text: &str) -> impl Iterator<Item = char> + '_ {
-    text.chars().flat_map(char::to_lowercase)
+impl MailboxAddress {
+    /// Whether there is no other way to write it but in another case, as for nearly all.
+    fn is_plain(&self) -> bool {
+        let has_xn = |text: &[u8]| text.windows(4).any(|four| four.eq_ignore_ascii_case(b"xn--"));
+        self.text.is_ascii() && !self.text.starts_with('"') && !has_xn(self.domain().as_bytes())
+    }
+
+    /// One form for all that are equal.
+    fn canonical(&self) -> String {
+        let mut text = unquoted(self.local());
+        text.push('@');
+        match idna::domain_to_ascii(self.domain()) {
+            Ok(ascii) => text.push_str(&ascii),
+            // Underscores and address literals are no domain names of the DNS.
+            Err(_) => text.push_str(self.domain()),
+        }
+        text.chars().flat_map(char::to_lowercase).collect()
+    }
+}
+
+/// The local part without quotes and backslashes, if it is the same without them.
+fn unquoted(local: &str) -> String {
+    let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return local.to_owned();
+    };
+    let mut plain = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        plain.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
+    }
+    if valid_local(&plain) && !plain.starts_with('"') {
+        return plain;
+    }
+    // It needs its quotes: with as few backslashes as can be.
+    format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 impl PartialEq for MailboxAddress {
     fn eq(&self, other: &Self) -> bool {
-        if self.text.is_ascii() && other.text.is_ascii() {
-            return self.text.eq_ignore_ascii_case(&other.text);
+        match (self.is_plain(), other.is_plain()) {
+            (true, true) => self.text.eq_ignore_ascii_case(&other.text),
+            _ => self.canonical() == other.canonical(),
         }
-        folded(&self.text).eq(folded(&other.text))
     }
 }
 
@@ -145,7 +179,12 @@ impl Eq for MailboxAddress {}
 
 impl Hash for MailboxAddress {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        folded(&self.text).for_each(|c| c.hash(state));
+        let mut octets = |text: &str| {
+            text.bytes().for_each(|octet| state.write_u8(octet.to_ascii_lowercase()));
+            state.write_u8(0xff);
+        };
+        // A canonical form is in lower case.
+        if self.is_plain() { octets(&self.text) } else { octets(&self.canonical()) }
     }
 }
 
@@ -170,5 +209,63 @@ impl Serialize for MailboxAddress {
 impl<'de> Deserialize<'de> for MailboxAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         <std::borrow::Cow<'de, str>>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, RandomState};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn are_equal(a: &str, b: &str) -> bool {
+        let (a, b): (MailboxAddress, MailboxAddress) = (a.parse().unwrap(), b.parse().unwrap());
+        let hashes = RandomState::new();
+        assert!(
+            a != b || hashes.hash_one(&a) == hashes.hash_one(&b),
+            "{a} and {b} are equal and hash differently"
+        );
+        assert_eq!(a == b, b == a);
+        a == b
+    }
+
+    #[test]
+    fn what_means_the_same_is_equal() {
+        for (a, b) in [
+            ("John@X.se", "john@x.SE"),
+            (r#""john"@x.se"#, "john@x.se"),
+            (r#""j\\ohn"@x.se"#, "JOHN@x.se"),
+            (r#""two words"@x.se"#, r#""two\\ words"@x.se"#),
+            ("a@münchen.de", "a@xn--mnchen-3ya.de"),
+            ("a@MÜNCHEN.de", "a@XN--mnchen-3ya.DE"),
+            ("JÜRGEN@x.se", "jürgen@x.se"),
+            ("a@under_score.local", "A@under_score.local"),
+            ("a@[192.0.2.1]", "A@[192.0.2.1]"),
+        ] {
+            let (a, b) = (a.replace("\\\\", "\\"), b.replace("\\\\", "\\"));
+            assert!(are_equal(&a, &b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("a@x.se", "b@x.se"),
+            (r#""a b"@x.se"#, "ab@x.se"),
+            (r#""a..b"@x.se"#, r#""a.b"@x.se"#),
+            ("a@münchen.de", "a@munchen.de"),
+            ("a@x.se", "a@x.se.example"),
+        ] {
+            assert!(!are_equal(a, b), "{a} {b}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equal_addresses_hash_equal(local in "[a-zA-Z\"ü.\\\\]{1,6}", domain in "(xn--)?[a-zü]{1,5}\\.[a-z]{2}") {
+            let text = format!("{local}@{domain}");
+            if text.parse::<MailboxAddress>().is_ok() {
+                are_equal(&text, &text.to_uppercase().replace("XN--", "xn--"));
+                prop_assert!(are_equal(&text, &text));
+            }
+        }
     }
 }

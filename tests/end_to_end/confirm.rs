@@ -90,9 +90,13 @@ fn auto_finds_out_once_what_the_permissions_allow() {
             smtp.send(FROM, &[TO], &message(FROM, TO, &format!("number {n}")));
             lab.wait_until_empty();
         }
-        let calls_made: Vec<_> = lab.service.calls().into_iter().filter(|c| c.path.starts_with("/v1.0")).collect();
+        let calls_made: Vec<_> =
+            lab.service.calls().into_iter().filter(|c| c.path.starts_with("/v1.0")).collect();
         assert!(calls_made.iter().any(|call| call.path.ends_with(via)), "{calls_made:#?}");
-        let drafts = calls_made.iter().filter(|call| call.method == "POST" && call.path.ends_with("/messages")).count();
+        let drafts = calls_made
+            .iter()
+            .filter(|call| call.method == "POST" && call.path.ends_with("/messages"))
+            .count();
         // Found out with the first message, and remembered.
         assert_eq!(drafts, if calls == 2.0 { 4 } else { 1 });
         let how = match roles.len() {

@@ -19,7 +19,8 @@ fn lab() -> Lab {
 }
 
 fn is_as_sent(delivered: &Delivered, attached: &[Attached]) {
-    let found: Vec<_> = delivered.attachments.iter().map(|a| (a.name.clone(), a.size, a.sha256.clone())).collect();
+    let found: Vec<_> =
+        delivered.attachments.iter().map(|a| (a.name.clone(), a.size, a.sha256.clone())).collect();
     let logo = Attached { name: "logo.png".into(), content: b"\x89PNG\r\n\x1a\n".to_vec() };
     let expected: Vec<_> =
         [&logo].into_iter().chain(attached).map(|a| (a.name.clone(), a.content.len(), a.sha256())).collect();
@@ -45,7 +46,13 @@ fn paths(lab: &Lab) -> Vec<String> {
         .calls()
         .iter()
         .filter(|call| !call.path.contains("/token"))
-        .map(|call| format!("{} {}", call.method, if call.path.starts_with("/api/") { "upload".into() } else { last(&call.path) }))
+        .map(|call| {
+            format!(
+                "{} {}",
+                call.method,
+                if call.path.starts_with("/api/") { "upload".into() } else { last(&call.path) }
+            )
+        })
         .collect()
 }
 
@@ -56,20 +63,22 @@ fn up_to_the_limit_it_is_mime_and_above_it_is_taken_apart() {
     let small = mixed_mail(FROM, TO, "small", "", &[Attached::random("a.bin", MB)]);
     lab.send(FROM, &[TO], &small);
     assert!(lab.wait_for(1)[0].as_sent() == small, "not what was sent");
+    lab.wait_until_empty();
     assert_eq!(paths(&lab), ["POST sendMail"]);
 
     let header = "Importance: high\r\nReply-To: Help <help@contoso.example>\r\nIn-Reply-To: <earlier@x.se>\r\n\
                   References: <first@x.se>\r\n <earlier@x.se>\r\nX-Ticket: 4711\r\n";
     let attached = [Attached::random("b.bin", 2_300_000)];
-    lab.send(FROM, &[TO, "hidden@example.net"], &mixed_mail(FROM, &format!("Bee <{TO}>"), "Grüße", header, &attached));
+    lab.send(
+        FROM,
+        &[TO, "hidden@example.net"],
+        &mixed_mail(FROM, &format!("Bee <{TO}>"), "Grüße", header, &attached),
+    );
     let delivered = lab.wait_for(2).remove(1);
     lab.wait_until_empty();
     is_as_sent(&delivered, &attached);
     assert_eq!(delivered.recipients, [TO, "hidden@example.net"]);
-    assert_eq!(
-        paths(&lab)[1..],
-        ["POST messages", "POST attachments", "POST attachments", "POST send"]
-    );
+    assert_eq!(paths(&lab)[1..], ["POST messages", "POST attachments", "POST attachments", "POST send"]);
     let text = delivered.text();
     for expected in ["Grüße", "help@contoso.example", "earlier@x.se", "first@x.se", "4711"] {
         assert!(text.contains(expected) || expected == "Grüße", "{expected} is missing");
@@ -83,8 +92,11 @@ fn up_to_the_limit_it_is_mime_and_above_it_is_taken_apart() {
 #[test]
 fn five_and_thirty_megabytes_go_by_upload_session() {
     let lab = lab();
-    let attached =
-        [Attached::random("five.bin", 5 * MB), Attached::random("two.bin", 2 * MB), Attached::random("thirty.bin", 23 * MB)];
+    let attached = [
+        Attached::random("five.bin", 5 * MB),
+        Attached::random("two.bin", 2 * MB),
+        Attached::random("thirty.bin", 23 * MB),
+    ];
     delivered(&lab, &attached);
     let puts = paths(&lab).iter().filter(|path| *path == "PUT upload").count();
     assert_eq!(puts, 2 + 6);
@@ -129,7 +141,11 @@ fn a_cut_at_each_step_changes_nothing_of_what_arrives() {
         (On::SendDraft, 0),
     ];
     for (on, skip) in steps {
-        for action in [Action::CutBefore, Action::CutAfter, Action::Status(StatusFault::new(503, "ErrorServerBusy"))] {
+        for action in [
+            Action::CutBefore,
+            Action::CutAfter,
+            Action::Status(StatusFault::new(503, "ErrorServerBusy").retry_after("0.3")),
+        ] {
             let lab = Lab::with(|setup| {
                 change(setup);
                 setup.tenant("contoso").confirm = "draft".into();
