@@ -95,3 +95,84 @@ fn a_hundred_hidden_recipients_all_get_it() {
     let message = delivered("From: a@contoso.example\r\nTo: list@example.net\r\n", &recipients);
     assert!(message.raw.split(|&octet| octet == b'\n').all(|line| line.len() < 999));
 }
+
+/// Header, envelope. The envelope is what everybody in it and nobody else gets.
+const TABLE: [(&str, &[&str]); 16] = [
+    // As everybody writes them.
+    ("To: b@example.net\r\nCc: c@example.net\r\n", &["b@example.net", "c@example.net"]),
+    // Display names with commas, comments, encoded words.
+    (
+        "To: \"Bee, B.\" <b@example.net>, =?utf-8?q?C=C3=A9?= <c@example.net>\r\nCc: d@example.net (Dee (the \"D\"))\r\n",
+        &["b@example.net", "c@example.net", "d@example.net"],
+    ),
+    // Groups.
+    (
+        "To: Friends: b@example.net, C <c@example.net>;, d@example.net\r\n",
+        &["b@example.net", "c@example.net", "d@example.net"],
+    ),
+    ("To: undisclosed-recipients:;\r\n", &["b@example.net", "c@example.net"]),
+    // Folded, in upper case, twice.
+    (
+        "TO:\r\n Bee\r\n\t<B@EXAMPLE.NET>,\r\n b@example.net\r\ncc: Bee <b@example.net>\r\n",
+        &["b@example.net"],
+    ),
+    // International domains in either form.
+    ("To: b@m\u{fc}nchen.example\r\n", &["b@xn--mnchen-3ya.example"]),
+    ("To: b@xn--mnchen-3ya.example\r\n", &["b@xn--mnchen-3ya.example"]),
+    // Quoted local parts, needed and not.
+    (
+        "To: \"two words\"@example.net, \"plain\"@example.net\r\n",
+        &["\"two words\"@example.net", "plain@example.net"],
+    ),
+    // Nobody in the header, or nobody of the envelope.
+    ("Subject: none\r\n", &["b@example.net"]),
+    ("To: other@example.net\r\n", &["b@example.net"]),
+    // Redirected (RFC 5322 section 3.6.6), and through a mailing list.
+    (
+        "Resent-To: b@example.net\r\nResent-From: a@contoso.example\r\nTo: first@example.net\r\n",
+        &["b@example.net"],
+    ),
+    (
+        "To: list@lists.example\r\nList-Id: <list.lists.example>\r\nSender: list-bounces@lists.example\r\n",
+        &["b@example.net", "c@example.net", "d@example.net"],
+    ),
+    // Bcc: for those in the envelope, and shown to nobody.
+    ("To: b@example.net\r\nBcc: secret@example.net\r\n", &["b@example.net", "c@example.net"]),
+    // Separated by semicolons; an address that is none.
+    ("To: b@example.net; c@example.net\r\n", &["b@example.net", "c@example.net"]),
+    ("To: not an address, b@example.net\r\n", &["b@example.net"]),
+    // Several fields.
+    ("To: b@example.net\r\nTo: c@example.net, d@example.net\r\n", &["b@example.net", "c@example.net"]),
+];
+
+fn addresses(list: &[impl AsRef<str>]) -> Vec<m365_relay::message::MailboxAddress> {
+    let mut addresses: Vec<m365_relay::message::MailboxAddress> =
+        list.iter().map(|text| text.as_ref().parse().unwrap()).collect();
+    addresses.sort_by_key(|address| address.as_str().to_lowercase());
+    addresses
+}
+
+/// By `sendMail`, by a draft of MIME, and taken apart.
+#[test]
+fn on_every_path_the_envelope_decides() {
+    for (confirm, filler) in [("off", 0), ("draft", 0), ("off", 2_400_000)] {
+        let lab = Lab::with(|setup| setup.tenant("contoso").confirm = confirm.into());
+        let filler = format!("{}\r\n", "x".repeat(76)).repeat(filler / 78);
+        for (n, (header, envelope)) in TABLE.iter().enumerate() {
+            let mail = format!(
+                "From: a@contoso.example\r\n{header}Date: Tue, 24 Nov 2026 09:00:00 +0100\r\nMessage-ID: <{n}@x.se>\r\n\
+                 MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nHello.\r\n--b\r\n\
+                 Content-Type: text/csv\r\nContent-Disposition: attachment; filename=a.csv\r\n\r\n{filler}--b--\r\n"
+            );
+            lab.send(FROM, envelope, mail.as_bytes());
+            let delivered = lab.wait_for(n + 1).remove(n);
+            assert_eq!(addresses(&delivered.recipients), addresses(envelope), "{confirm} {header:?}");
+            // What recipients see of Bcc is the service's business with MIME; a draft has none in its text.
+            let is_apart = !filler.is_empty();
+            assert!(!is_apart || delivered.fields("Bcc").is_empty(), "{header:?}");
+            assert!(!delivered.text().contains("secret@example.net"), "{header:?}");
+        }
+        lab.wait_until_empty();
+        assert_eq!(lab.service.drafts(), 0);
+    }
+}
