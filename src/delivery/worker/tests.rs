@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     config::{
-        BouncesConfig, Cloud, Confirm, EnvelopeMismatch, Limits, MailboxRule, SecretSource, SenderRule, Users,
+        BouncesConfig, Cloud, Confirm, EnvelopeMismatch, Limits, MailboxRule, NetworkConfig, SecretSource,
+        SenderRule, Users,
     },
     message::{BodyKind, Envelope, MessageId},
     network::Clients,
@@ -70,7 +71,7 @@ impl Bench {
         let store = DiskStore::open(&dir.path().join("spool")).unwrap();
         let (spool, waiting) = Spool::start(store, SETTLE_AFTER, metrics.clone()).unwrap();
         let tenants = Arc::new(BTreeMap::from([(tenant.name.clone(), tenant.clone())]));
-        let clients = Clients::new([&tenant.cloud].into_iter()).unwrap();
+        let clients = Clients::new(&NetworkConfig::default(), [&tenant.cloud].into_iter()).unwrap();
         let identity = Arc::new(Identity::new(&tenants, &clients, &metrics));
         let graph = Graph::new(identity.clone(), clients);
         let settings = WorkerSettings {
