@@ -108,7 +108,7 @@ impl Relay {
             .map_err(|source| StartError::FreeSpace { path: path.clone(), source })?;
 
         let tenants = Arc::new(config.tenants.clone());
-        let clients = Clients::new(tenants.values().map(|tenant| &tenant.cloud))?;
+        let clients = Clients::new(&config.network, tenants.values().map(|tenant| &tenant.cloud))?;
         let identity = Arc::new(Identity::new(&tenants, &clients, &metrics));
         let graph =
             Graph::new(config.graph, settle_after, identity.clone(), clients, spool.clone(), metrics.clone());

@@ -28,6 +28,7 @@ fn each_alternative_loads() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("lab-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     fs::write(folder.path().join("contoso.secret"), "a secret\n").unwrap();
+    fs::write(folder.path().join("proxy.password"), "a password\n").unwrap();
     let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
     fs::write(folder.path().join("relay.pem"), made.cert.pem()).unwrap();
     fs::write(folder.path().join("relay.key"), made.signing_key.serialize_pem()).unwrap();
@@ -36,7 +37,7 @@ fn each_alternative_loads() {
 
     for (line, text) in alternatives {
         // A variable that is set wherever this test runs.
-        let text = text.replace("CONTOSO_SECRET", "PATH");
+        let text = text.replace("CONTOSO_SECRET", "PATH").replace("PROXY_PASSWORD", "PATH");
         if let Err(errors) = Config::parse(&text, &folder.path().join("config.toml")) {
             panic!("{line}:\n{errors}");
         }

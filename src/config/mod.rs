@@ -6,6 +6,7 @@
 //! and again at each use.
 
 mod certificate;
+mod cloud;
 mod delivery;
 mod files;
 mod graph;
@@ -38,12 +39,13 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
+pub use cloud::{Cloud, CloudName, InvalidCloudName};
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use graph::GraphConfig;
 pub use limits::Limits;
 pub use local_submission::LocalSubmission;
 pub use lockout::LockoutConfig;
-pub use network::{Cloud, CloudName, InvalidCloudName};
+pub use network::{NetworkConfig, Proxy, ProxyLogin};
 pub use password::{InvalidHash, PasswordHash};
 pub use problem::{ConfigErrors, Problem};
 pub use secret::{Secret, SecretError, SecretSource};
@@ -70,6 +72,7 @@ pub struct Config {
     pub admin: AdminConfig,
     pub delivery: DeliveryConfig,
     pub graph: GraphConfig,
+    pub network: NetworkConfig,
     pub log: LogConfig,
     pub tenants: BTreeMap<TenantName, Arc<Tenant>>,
     /// What works but was probably not meant, for the administrator to read.
@@ -149,10 +152,12 @@ impl Config {
         let delivery = root.table("delivery", |table| Some(DeliveryConfig::read(table))).unwrap_or_default();
         let graph = root.table("graph", |table| Some(GraphConfig::read(table))).unwrap_or_default();
         let limits = root.table("limits", |table| Some(Limits::read(table, &Limits::default())));
-        let clouds = root.table("clouds", |table| Some(Cloud::read_all(table)));
+        let clouds = root.table("clouds", |table| Some(Cloud::read_all(table))).unwrap_or_default();
+        let network =
+            root.table("network", |table| Some(NetworkConfig::read(table, &clouds))).unwrap_or_default();
 
         let around = Surroundings {
-            clouds: clouds.unwrap_or_default(),
+            clouds,
             limits: limits.unwrap_or_default(),
             reachable: smtp.as_ref().is_some_and(SmtpConfig::is_reachable),
             takes_logins: smtp.as_ref().is_some_and(SmtpConfig::takes_logins),
@@ -165,6 +170,7 @@ impl Config {
             admin,
             delivery,
             graph,
+            network,
             log,
             tenants: BTreeMap::new(),
             warnings: Vec::new(),

@@ -1,140 +1,144 @@
-//! `[clouds.NAME]`: where login and Graph are. Built in: `global`, `us-gov-high`, `us-gov-dod`, `china`.
+//! `[network]`: how the relay reaches Microsoft 365.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
+use std::{net::IpAddr, time::Duration};
 
 use reqwest::Url;
 
-use super::reader::{Item, TableReader};
+use super::{
+    ByteSize, Cloud, SecretSource,
+    cloud::Clouds,
+    reader::{Item, TableReader},
+    value::SHORTEST,
+};
 
-/// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CloudName(String);
-
-/// The end points of one Microsoft cloud. Base URLs have no trailing slash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cloud {
-    pub name: CloudName,
-    /// Such as `https://login.microsoftonline.com`.
-    pub login: String,
-    /// Such as `https://graph.microsoft.com`; also the resource that tokens are asked for.
-    pub graph: String,
-    /// PEM certificates to trust besides the system's.
-    pub ca_file: Option<PathBuf>,
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// All calls go by it: login, Graph and uploads, whatever the host. `None`: straight.
+    pub proxy: Option<Proxy>,
+    /// For a connection, TLS included. Default 10 seconds; 30 seconds at most, which a login may take in all.
+    pub connect_timeout: Duration,
+    /// For the answer to a call once all of it was sent. Default 100 seconds; 1 hour at most.
+    pub answer_timeout: Duration,
+    /// What a slow line sends in a second at least: the time for a call grows with its size. Default 64 KiB; 1 KiB at
+    /// least.
+    pub slowest: ByteSize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a cloud's name is 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
-pub struct InvalidCloudName;
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// `http` or `https`, host and port; no user, no password, no path.
+    pub url: String,
+    pub login: Option<ProxyLogin>,
+}
 
-/// Name, login, Graph. Microsoft, "Microsoft Entra authentication and national clouds" and "Microsoft Graph national
-/// cloud deployments". `global` is also GCC.
-const BUILT_IN: [(&str, &str, &str); 4] = [
-    ("global", "https://login.microsoftonline.com", "https://graph.microsoft.com"),
-    ("us-gov-high", "https://login.microsoftonline.us", "https://graph.microsoft.us"),
-    ("us-gov-dod", "https://login.microsoftonline.us", "https://dod-graph.microsoft.us"),
-    ("china", "https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn"),
-];
+/// Basic authentication (RFC 7617).
+#[derive(Debug, Clone)]
+pub struct ProxyLogin {
+    /// Without a colon.
+    pub user: String,
+    /// Read when the relay starts.
+    pub password: SecretSource,
+}
 
-/// All clouds by name. `None`: its table has errors, which are noted already.
-pub(super) type Clouds = BTreeMap<String, Option<Cloud>>;
+const PROXY: &str = r#""http://proxy:3128""#;
+const LONGEST_CONNECT: Duration = Duration::from_secs(30);
+const LONGEST_ANSWER: Duration = Duration::from_secs(3600);
 
-impl Cloud {
-    /// The built-in clouds.
-    pub fn built_in() -> impl Iterator<Item = Self> {
-        BUILT_IN.iter().map(|(name, login, graph)| Self {
-            name: CloudName((*name).to_owned()),
-            login: (*login).to_owned(),
-            graph: (*graph).to_owned(),
-            ca_file: None,
-        })
-    }
-
-    /// Reads `[clouds]`. A table with the name of a built-in cloud changes what it says and leaves the rest.
-    pub(super) fn read_all(table: &mut TableReader<'_>) -> Clouds {
-        let mut clouds: Clouds =
-            Self::built_in().map(|cloud| (cloud.name.as_str().to_owned(), Some(cloud))).collect();
-        for (name, item) in table.named() {
-            let built_in = clouds.get(name).cloned().flatten();
-            let cloud = match name.parse() {
-                Ok(name) => item.table(|table| Self::read(table, name, built_in)),
-                Err(error @ InvalidCloudName) => item.fail(error.to_string()),
-            };
-            clouds.insert(name.to_owned(), cloud);
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            proxy: None,
+            connect_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(100),
+            slowest: ByteSize::kib(64),
         }
-        clouds
-    }
-
-    fn read(table: &mut TableReader<'_>, name: CloudName, built_in: Option<Self>) -> Option<Self> {
-        let mut url = |key, example, default: Option<String>| match default {
-            Some(url) => Some(table.or_default(key, url, |item| read_base_url(item, example))),
-            None => table.required(key, example, |item| read_base_url(item, example)),
-        };
-        let (login, graph) = built_in.map(|cloud| (cloud.login, cloud.graph)).unzip();
-        let login = url("login", r#""https://login.microsoftonline.com""#, login);
-        let graph = url("graph", r#""https://graph.microsoft.com""#, graph);
-        let ca_file = table.optional("ca_file", read_ca_file);
-        Some(Self { name, login: login?, graph: graph?, ca_file })
     }
 }
 
-fn read_base_url(item: &Item<'_>, example: &str) -> Option<String> {
-    let text = item.text(example)?;
-    let Some(url) = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https")) else {
-        return item.fail(format!("{text:?} is not an http(s) address: write one such as {example}"));
-    };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if url.scheme() == "http" && !loopback {
-        return item
-            .fail("secrets and mail would travel unencrypted: write https (http is for this machine only)");
+impl NetworkConfig {
+    pub(super) fn read(table: &mut TableReader<'_>, clouds: &Clouds) -> Self {
+        let default = Self::default();
+        Self {
+            proxy: Proxy::read(table, clouds),
+            connect_timeout: table.or_default("connect_timeout", default.connect_timeout, |item| {
+                item.duration(SHORTEST..=LONGEST_CONNECT)
+            }),
+            answer_timeout: table.or_default("answer_timeout", default.answer_timeout, |item| {
+                item.duration(SHORTEST..=LONGEST_ANSWER)
+            }),
+            slowest: table.or_default("slowest", default.slowest, |item| item.size(ByteSize::kib(1))),
+        }
     }
-    if !url.username().is_empty()
-        || url.password().is_some()
-        || url.query().is_some()
-        || url.fragment().is_some()
-    {
+}
+
+impl Proxy {
+    fn read(table: &mut TableReader<'_>, clouds: &Clouds) -> Option<Self> {
+        let [has_proxy, has_user, has_password] =
+            ["proxy", "proxy_user", "proxy_password"].map(|key| table.has(key));
+        let url = table.optional("proxy", |item| read_url(item, clouds));
+        let user = table.optional("proxy_user", read_user);
+        let password = SecretSource::read_optional(table, "proxy_password");
+        if !has_proxy && (has_user || has_password) {
+            let key = if has_user { "proxy_user" } else { "proxy_password" };
+            return table.fail_at(key, format!("there is no proxy to log in to: write proxy = {PROXY} too"));
+        }
+        match (has_user, has_password) {
+            (true, false) => {
+                table.fail_at("proxy_password", "missing, and proxy_user is there: write both")?
+            }
+            (false, true) => {
+                table.fail_at("proxy_user", "missing, and proxy_password is there: write both")?
+            }
+            _ => {}
+        }
+        let login = user.zip(password).map(|(user, password)| ProxyLogin { user, password });
+        Some(Self { url: url?, login })
+    }
+}
+
+/// Does not show what it refuses if that may hold a password.
+fn read_url(item: &Item<'_>, clouds: &Clouds) -> Option<String> {
+    let text = item.text(PROXY)?;
+    if text.contains('@') {
+        return item.fail(format!(
+            "has a user or a password in it: write {PROXY} alone, and these as proxy_user and proxy_password"
+        ));
+    }
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let Some((url, host)) = url.as_ref().and_then(|url| Some((url, url.host_str()?))) else {
         return item
-            .fail(format!("has more than a host, a port and a path: write only those, as in {example}"));
+            .fail(format!("{text:?} is not the http(s) address of a proxy: write one such as {PROXY}"));
+    };
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return item.fail(format!("has more than a host and a port: write only those, as in {PROXY}"));
+    }
+    let in_clear = |cloud: &Cloud| [&cloud.login, &cloud.graph].iter().any(|url| url.starts_with("http:"));
+    if !is_this_machine(host)
+        && let Some(cloud) = clouds.values().flatten().find(|cloud| in_clear(cloud))
+    {
+        item.warn(format!(
+            "secrets and mail of the cloud {} go to the proxy unencrypted: write https for its addresses, if any tenant is \
+             in it",
+            cloud.name
+        ));
     }
     Some(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn read_ca_file(item: &Item<'_>) -> Option<PathBuf> {
-    let path = item.path()?;
-    match std::fs::read_to_string(&path) {
-        Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Some(path),
-        Ok(_) => item.fail(format!("{} has no certificate: write the path of a PEM file", path.display())),
-        Err(error) => item.fail(format!("{} cannot be read: {error}", path.display())),
+/// RFC 7617 section 2: a colon ends the name.
+fn read_user(item: &Item<'_>) -> Option<String> {
+    const EXAMPLE: &str = r#""relay""#;
+    let text = item.text(EXAMPLE)?;
+    if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
+        return item.fail(format!(
+            "is empty, or has a colon or a control character: write the name alone, such as {EXAMPLE}"
+        ));
     }
+    Some(text.to_owned())
 }
 
-impl CloudName {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for CloudName {
-    type Err = InvalidCloudName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidCloudName> {
-        // The same rule as for tenants, so that there is one to remember.
-        match text.parse::<super::TenantName>() {
-            Ok(_) => Ok(Self(text.to_owned())),
-            Err(_) => Err(InvalidCloudName),
-        }
-    }
-}
-
-impl fmt::Display for CloudName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Cloud {
-    /// Login and Graph on one loopback address, as the sandbox has them.
-    pub fn loopback(url: &str) -> Self {
-        Self { name: CloudName("sandbox".into()), login: url.into(), graph: url.into(), ca_file: None }
-    }
+/// Whether a host of a URL is loopback.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

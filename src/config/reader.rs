@@ -148,6 +148,12 @@ impl<'a> TableReader<'a> {
         }
     }
 
+    /// Notes keys that `key` would have in another form, or if it were there.
+    pub(super) fn note_keys(&self, key: &str, keys: &[&str]) {
+        let path = self.path.key(key);
+        keys.iter().for_each(|key| self.source.findings.note_key(&path.key(key)));
+    }
+
     /// All entries of a table whose keys are names that the user chooses.
     pub(super) fn named(&mut self) -> Vec<(&'a str, Item<'a>)> {
         self.names_free = true;

@@ -5,7 +5,7 @@ use std::{fmt, fs::File, io::Read, os::unix::fs::PermissionsExt, path::PathBuf};
 use toml_span::value::ValueInner;
 use zeroize::Zeroizing;
 
-use super::reader::Item;
+use super::reader::{Item, TableReader};
 
 /// Where a secret is. What a [`super::Config`] holds could be read when the configuration was loaded.
 #[derive(Clone)]
@@ -45,6 +45,12 @@ impl SecretSource {
             Self::Env(name) => Secret::new(std::env::var(name).map_err(|_| SecretError::Env(name.clone()))?),
         };
         if secret.expose().is_empty() { Err(SecretError::Empty(format!("{self:?}"))) } else { Ok(secret) }
+    }
+
+    /// The secret at `key`, if there is one.
+    pub(super) fn read_optional(table: &mut TableReader<'_>, key: &'static str) -> Option<Self> {
+        table.note_keys(key, &["file", "env"]);
+        table.optional(key, Self::read_item)
     }
 
     pub(super) fn read_item(item: &Item<'_>) -> Option<Self> {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::{
     BounceTo, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, InvalidTenantName, Limits, MailboxRule,
     SecretSource, SenderRule, Tenant, TenantName, WhileSuspended,
-    network::Clouds,
+    cloud::Clouds,
     reader::{Item, TableReader, nearest},
     users::read_users,
     value::is_domain,

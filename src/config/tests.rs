@@ -1,5 +1,6 @@
 //! Whole configurations: what is answered for a good one, and what is said about a bad one.
 
+mod network;
 mod ways_in;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
@@ -192,6 +193,9 @@ fn single_values() {
         ("[graph]\nmax_mime = \"4MB\"", "graph.max_mime", "write \"3MiB\" at most"),
         ("[graph]\nmax_mime = 1000", "graph.max_mime", "write at least \"64KiB\""),
         ("[graph]\nmax_recipients = 1001", "graph.max_recipients", "from 1 to 1000"),
+        ("[network]\nconnect_timeout = \"1m\"", "network.connect_timeout", "to 30s"),
+        ("[network]\nanswer_timeout = \"0s\"", "network.answer_timeout", "from 1ms"),
+        ("[network]\nslowest = 0", "network.slowest", "at least \"1KiB\""),
         ("confirm = \"sent\"", "tenants.contoso.confirm", "write \"auto\" or \"off\""),
         (
             "envelope_mismatch = \"smtp\"",

@@ -176,7 +176,11 @@ mod tests {
                     client_id = 'app'\nclient_secret = 'secret'\nsenders = ['*']\n";
         let config = Config::parse(text, Path::new("config.toml")).unwrap();
         let tenant = config.tenants.values().next().unwrap().clone();
-        let client = Clients::new(std::iter::once(&tenant.cloud)).unwrap().of(&tenant.cloud).unwrap().clone();
+        let client = Clients::new(&config.network, std::iter::once(&tenant.cloud))
+            .unwrap()
+            .of(&tenant.cloud)
+            .unwrap()
+            .clone();
         let cache = TokenCache::new(tenant, client, Metrics::new());
         let under_way = async { Err(broken_off()) }.boxed().shared();
         cache.state().fetch = Some(under_way);

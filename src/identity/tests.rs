@@ -41,7 +41,8 @@ impl Bench {
             tenant("fabrikam")
         );
         let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
-        let clients = Clients::new(config.tenants.values().map(|tenant| &tenant.cloud)).unwrap();
+        let clients =
+            Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud)).unwrap();
         Arc::new(Identity::new(&config.tenants, &clients, metrics))
     }
 

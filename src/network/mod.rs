@@ -1,9 +1,12 @@
-//! HTTP clients: one a cloud, shared by its tenants.
+//! HTTP clients: two a cloud, shared by its tenants.
 //!
 //! TLS by rustls with the system's certificates and the cloud's `ca_file`. HTTP/1.1 only: a call that failed can then be
 //! put on another connection, which with HTTP/2 it cannot. Redirects are not followed, since neither login nor Graph
 //! sends any and a token must not travel to another host; and nothing is retried here, because a repeated send is a
-//! duplicate mail. Every call has a time limit, set where it is made.
+//! duplicate mail. Every call has a time limit, set where it is made: [`time_limit`] says which.
+//!
+//! With a proxy, every call goes by it, to loopback too: an https address by CONNECT, an http address in absolute form. An
+//! error of a connection names the proxy then. Its password is in none.
 
 use std::{
     collections::HashMap,
@@ -12,16 +15,23 @@ use std::{
     time::Duration,
 };
 
-use crate::config::{Cloud, CloudName};
+use tower::{BoxError, timeout::TimeoutLayer, util::MapErrLayer};
 
-const CONNECT: Duration = Duration::from_secs(10);
+use crate::config::{Cloud, CloudName, NetworkConfig, Proxy, SecretError};
+
 /// Below the idle time after which the service closes: a call on a connection that is just being closed has an unknown
 /// outcome.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Clients(HashMap<CloudName, reqwest::Client>);
+pub struct Clients(HashMap<CloudName, Pair>);
+
+#[derive(Debug, Clone)]
+struct Pair {
+    shared: reqwest::Client,
+    fresh: reqwest::Client,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -29,29 +39,64 @@ pub enum NetworkError {
     CaFile { path: PathBuf, source: io::Error },
     #[error("ca_file {path}: not a PEM certificate: {source}")]
     Certificate { path: PathBuf, source: reqwest::Error },
+    #[error("network.proxy {url}: {}", cause(source))]
+    Proxy { url: String, source: reqwest::Error },
+    #[error("network.proxy_password: {0}")]
+    ProxyPassword(SecretError),
     #[error("cannot prepare TLS: {0}")]
     Tls(reqwest::Error),
 }
 
 impl Clients {
-    pub fn new<'a>(clouds: impl Iterator<Item = &'a Cloud>) -> Result<Self, NetworkError> {
+    /// Blocks while files are read: certificates, and the password of the proxy.
+    pub fn new<'a>(
+        network: &NetworkConfig,
+        clouds: impl Iterator<Item = &'a Cloud>,
+    ) -> Result<Self, NetworkError> {
         let mut clients = HashMap::new();
         for cloud in clouds {
-            if !clients.contains_key(&cloud.name) {
-                clients.insert(cloud.name.clone(), client(cloud.ca_file.as_deref())?);
+            if clients.contains_key(&cloud.name) {
+                continue;
             }
+            let client = |idle| client(network, cloud.ca_file.as_deref(), idle);
+            let pair = Pair { shared: client(Idle::Kept)?, fresh: client(Idle::Closed)? };
+            clients.insert(cloud.name.clone(), pair);
         }
         Ok(Self(clients))
     }
 
     /// The client of a cloud that was given to [`Clients::new`].
     pub fn of(&self, cloud: &Cloud) -> Option<&reqwest::Client> {
-        self.0.get(&cloud.name)
+        self.0.get(&cloud.name).map(|pair| &pair.shared)
+    }
+
+    /// A client of the same cloud that makes a new connection for each call. Microsoft wants one for whatever is called again
+    /// after a 503 ("Microsoft Graph error responses": the server behind the old one may be the trouble).
+    pub fn fresh(&self, cloud: &Cloud) -> Option<&reqwest::Client> {
+        self.0.get(&cloud.name).map(|pair| &pair.fresh)
     }
 }
 
-/// A client that trusts the system's certificates and those in `ca_file`.
-pub fn client(ca_file: Option<&Path>) -> Result<reqwest::Client, NetworkError> {
+/// How long a call may take that sends so many octets: a slow line gets the time it needs, and the service its time to
+/// answer.
+pub fn time_limit(network: &NetworkConfig, octets: u64) -> Duration {
+    let sending = Duration::from_millis(octets.saturating_mul(1000) / network.slowest.0.max(1));
+    network.answer_timeout.saturating_add(sending)
+}
+
+/// What becomes of connections that have nothing to do.
+#[derive(Clone, Copy)]
+enum Idle {
+    Kept,
+    Closed,
+}
+
+/// A client that trusts the system's certificates and those in `ca_file`, for servers and for a proxy.
+fn client(
+    network: &NetworkConfig,
+    ca_file: Option<&Path>,
+    idle: Idle,
+) -> Result<reqwest::Client, NetworkError> {
     // Rustls leaves the choice of cryptography to the program. An error means that it is made already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
@@ -59,11 +104,25 @@ pub fn client(ca_file: Option<&Path>) -> Result<reqwest::Client, NetworkError> {
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        // Nor any from the environment.
         .no_proxy()
-        .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
         .tcp_nodelay(true)
         .user_agent(concat!("m365-relay/", env!("CARGO_PKG_VERSION")));
+    if let Idle::Closed = idle {
+        builder = builder.pool_max_idle_per_host(0);
+    }
+    builder = match &network.proxy {
+        None => builder.connect_timeout(network.connect_timeout),
+        Some(proxy) => {
+            let name = named(&proxy.url);
+            // The time limit is inside, so that its error is named too.
+            builder
+                .proxy(by(proxy)?)
+                .connector_layer(TimeoutLayer::new(network.connect_timeout))
+                .connector_layer(MapErrLayer::new(name))
+        }
+    };
     if let Some(path) = ca_file {
         let pem = std::fs::read(path).map_err(|source| NetworkError::CaFile { path: path.into(), source })?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
@@ -73,11 +132,35 @@ pub fn client(ca_file: Option<&Path>) -> Result<reqwest::Client, NetworkError> {
     builder.build().map_err(NetworkError::Tls)
 }
 
+fn by(proxy: &Proxy) -> Result<reqwest::Proxy, NetworkError> {
+    let made = reqwest::Proxy::all(&proxy.url)
+        .map_err(|source| NetworkError::Proxy { url: proxy.url.clone(), source })?;
+    let Some(login) = &proxy.login else { return Ok(made) };
+    let password = login.password.read().map_err(NetworkError::ProxyPassword)?;
+    Ok(made.basic_auth(&login.user, password.expose()))
+}
+
+/// What failed on the way to the service by a proxy.
+#[derive(Debug, thiserror::Error)]
+#[error("by the proxy {proxy}")]
+struct ByProxy {
+    proxy: String,
+    source: BoxError,
+}
+
+fn named(url: &str) -> impl Fn(BoxError) -> BoxError + Clone + Send + Sync + use<> {
+    let proxy: std::sync::Arc<str> = url.into();
+    move |source| ByProxy { proxy: proxy.to_string(), source }.into()
+}
+
 /// An error and what caused it, in one line; without the URL, which may hold a secret.
 pub fn describe(error: reqwest::Error) -> String {
-    let error = error.without_url();
+    cause(&error.without_url())
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+    let mut cause = error.source();
     while let Some(inner) = cause {
         text.push_str(": ");
         text.push_str(&inner.to_string());
@@ -102,7 +185,106 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
+    use crate::{
+        clock::Timestamp,
+        config::{ByteSize, ProxyLogin, Secret, SecretSource},
+    };
+
+    fn by_proxy(url: String) -> NetworkConfig {
+        let password = SecretSource::Text(Secret::new("pass:w\u{f6}rd@~/%".into()));
+        let login = Some(ProxyLogin { user: "relay%@/".into(), password });
+        NetworkConfig { proxy: Some(Proxy { url, login }), ..NetworkConfig::default() }
+    }
+
+    #[test]
+    fn time_grows_with_size() {
+        let network = NetworkConfig { slowest: ByteSize::kib(2), ..NetworkConfig::default() };
+        assert_eq!(time_limit(&network, 0), Duration::from_secs(100));
+        assert_eq!(time_limit(&network, 4096), Duration::from_secs(102));
+        assert_eq!(time_limit(&network, 100), Duration::from_millis(100_048));
+        assert!(time_limit(&network, u64::MAX) > Duration::from_secs(1 << 32));
+    }
+
+    /// Answers one request after the other with 204, each with the connection that it came on, from 1.
+    async fn server() -> (String, tokio::sync::mpsc::UnboundedReceiver<(usize, String)>) {
+        use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (heard, hear) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for connection in 1.. {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                let heard = heard.clone();
+                tokio::spawn(async move {
+                    let mut head = String::new();
+                    while stream.read_line(&mut head).await.is_ok_and(|read| read > 0) {
+                        if head.ends_with("\r\n\r\n") {
+                            heard.send((connection, std::mem::take(&mut head))).unwrap();
+                            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        (url, hear)
+    }
+
+    #[tokio::test]
+    async fn a_fresh_client_makes_a_connection_a_call() {
+        let (url, mut heard) = server().await;
+        let cloud = Cloud::loopback(&url);
+        let clients = Clients::new(&NetworkConfig::default(), [&cloud].into_iter()).unwrap();
+        let mut connections = Vec::new();
+        for client in [clients.of(&cloud), clients.of(&cloud), clients.fresh(&cloud), clients.fresh(&cloud)] {
+            client.unwrap().get(&url).send().await.unwrap();
+            connections.push(heard.recv().await.unwrap().0);
+        }
+        assert_eq!(connections, [1, 1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_told_who_asks_and_nobody_else_is() {
+        let (url, mut heard) = server().await;
+        let cloud = Cloud::loopback("http://127.0.0.1:1");
+        let clients = Clients::new(&by_proxy(url), [&cloud].into_iter()).unwrap();
+        clients.of(&cloud).unwrap().get("http://127.0.0.1:1/path").send().await.unwrap();
+
+        let head = heard.recv().await.unwrap().1.to_lowercase();
+        assert!(head.starts_with("get http://127.0.0.1:1/path http/1.1\r\n"), "{head}");
+        // `relay%@/:pass:wörd@~/%`
+        let login = "cmVsYXklQC86cGFzczp3w7ZyZEB+LyU=".to_lowercase();
+        assert!(head.contains(&format!("proxy-authorization: basic {login}\r\n")), "{head}");
+        let shown = format!("{clients:?}");
+        assert!(!shown.contains("pass") && !shown.contains("cmVs"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_cannot_be_reached_is_named() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let cloud = Cloud::loopback("http://127.0.0.1:1");
+        let clients = Clients::new(&by_proxy(url.clone()), [&cloud].into_iter()).unwrap();
+        for address in ["http://127.0.0.1:1/", "https://127.0.0.1:1/"] {
+            let error = clients.of(&cloud).unwrap().get(address).send().await.unwrap_err();
+            assert!(error.is_connect(), "{error:?}");
+            let error = describe(error);
+            assert!(error.contains(&format!("by the proxy {url}: ")) && !error.contains("pass"), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_says_nothing_is_named_when_the_time_is_over() {
+        // Connections are taken by the system, and CONNECT is never answered.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let cloud = Cloud::loopback("http://127.0.0.1:1");
+        let clients = Clients::new(&by_proxy(url.clone()), [&cloud].into_iter()).unwrap();
+        let error = clients.of(&cloud).unwrap().get("https://127.0.0.1:1/").send().await.unwrap_err();
+        assert!(error.is_connect(), "{error:?}");
+        let error = describe(error);
+        assert!(error.contains(&format!("by the proxy {url}: ")) && error.contains("timed out"), "{error}");
+    }
 
     #[test]
     fn retry_after_in_all_forms() {

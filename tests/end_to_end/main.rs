@@ -24,6 +24,7 @@ mod login;
 mod metrics;
 mod pickup;
 mod pickup_crash;
+mod proxy;
 mod recipients;
 mod refusals;
 mod retry;

@@ -9,6 +9,7 @@
 mod mail;
 mod metrics;
 mod process;
+mod proxy;
 mod setup;
 mod smtp;
 mod tls;
@@ -31,6 +32,7 @@ use tokio::{runtime::Runtime, time::Instant};
 pub use mail::{Attached, Mail, base64_mail, fields, message, mixed_mail};
 pub use metrics::Metrics;
 pub use process::{Log, Process};
+pub use proxy::{Proxy, ProxySetup, TlsFront};
 pub use setup::{Setup, TenantSetup};
 pub use smtp::{Reply, Smtp, Stream, with_end};
 pub use tls::{make_certificate, shake};

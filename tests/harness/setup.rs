@@ -21,6 +21,11 @@ pub struct Setup {
     pub wrapper: Vec<String>,
     /// Where login is, if not at the service itself.
     pub login: Option<String>,
+    /// Where Graph is, if not at the service itself.
+    pub graph: Option<String>,
+    /// Further lines of the cloud.
+    pub cloud: String,
+    pub network: String,
     pub tenants: Vec<TenantSetup>,
     pub service_limits: Limits,
 }
@@ -55,6 +60,9 @@ impl Default for Setup {
             log_filter: "info".into(),
             wrapper: Vec::new(),
             login: None,
+            graph: None,
+            cloud: String::new(),
+            network: String::new(),
             tenants: vec![TenantSetup::new("contoso"), TenantSetup::new("fabrikam")],
             service_limits: Limits::unthrottled(),
         }
@@ -111,10 +119,14 @@ impl Setup {
             retry,
             log_filter,
             login,
+            graph,
+            cloud,
+            network,
             tenants,
             ..
         } = self;
         let login = login.as_deref().unwrap_or(url);
+        let graph = graph.as_deref().unwrap_or(url);
         let mut text = format!(
             r#"[spool]
 path = "spool"
@@ -149,9 +161,13 @@ filter = "{log_filter}"
 [delivery.retry]
 {retry}
 
+[network]
+{network}
+
 [clouds.lab]
 login = "{login}"
-graph = "{url}"
+graph = "{graph}"
+{cloud}
 "#
         );
         for TenantSetup { name, senders, networks, client_secret, confirm, more, .. } in tenants {

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     config::{
-        BouncesConfig, Cloud, Confirm, EnvelopeMismatch, GraphConfig, Limits, MailboxRule, SecretSource,
+        BouncesConfig, Cloud, Confirm, EnvelopeMismatch, GraphConfig, Limits, MailboxRule, NetworkConfig, SecretSource,
         SenderRule, Users,
     },
     message::{BodyKind, Envelope, MessageId},
@@ -69,7 +69,7 @@ impl Bench {
         let store = DiskStore::open(&dir.path().join("spool")).unwrap();
         let (spool, waiting) = Spool::start(store, metrics.clone()).unwrap();
         let tenants = Arc::new(BTreeMap::from([(tenant.name.clone(), tenant.clone())]));
-        let clients = Clients::new([&tenant.cloud].into_iter()).unwrap();
+        let clients = Clients::new(&NetworkConfig::default(), [&tenant.cloud].into_iter()).unwrap();
         let identity = Arc::new(Identity::new(&tenants, &clients, &metrics));
         let config = GraphConfig { max_recipients: 10_000, ..GraphConfig::default() };
         // A message that is carried again at once stands for one that has waited.
