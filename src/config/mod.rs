@@ -38,7 +38,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use delivery::{DeliveryConfig, RetryConfig};
-pub use limits::Limits;
+pub use limits::{AppLimit, Limits};
 pub use local_submission::LocalSubmission;
 pub use lockout::LockoutConfig;
 pub use network::{Cloud, CloudName, InvalidCloudName};
@@ -66,6 +66,8 @@ pub struct Config {
     pub pickup: Option<PickupConfig>,
     pub admin: AdminConfig,
     pub delivery: DeliveryConfig,
+    /// `[limits] app_requests_per_10_seconds`
+    pub app_limit: AppLimit,
     pub log: LogConfig,
     pub tenants: BTreeMap<TenantName, Arc<Tenant>>,
     /// What works but was probably not meant, for the administrator to read.
@@ -143,12 +145,14 @@ impl Config {
         let admin = root.table("admin", |table| Some(AdminConfig::read(table))).unwrap_or_default();
         let log = root.table("log", |table| Some(LogConfig::read(table))).unwrap_or_default();
         let delivery = root.table("delivery", |table| Some(DeliveryConfig::read(table))).unwrap_or_default();
-        let limits = root.table("limits", |table| Some(Limits::read(table, &Limits::default())));
+        let limits = root
+            .table("limits", |table| Some((Limits::read(table, &Limits::default()), AppLimit::read(table))));
+        let (limits, app_limit) = limits.unwrap_or_default();
         let clouds = root.table("clouds", |table| Some(Cloud::read_all(table)));
 
         let around = Surroundings {
             clouds: clouds.unwrap_or_default(),
-            limits: limits.unwrap_or_default(),
+            limits,
             reachable: smtp.as_ref().is_some_and(SmtpConfig::is_reachable),
             takes_logins: smtp.as_ref().is_some_and(SmtpConfig::takes_logins),
             pickup: has_pickup,
@@ -159,6 +163,7 @@ impl Config {
             pickup,
             admin,
             delivery,
+            app_limit,
             log,
             tenants: BTreeMap::new(),
             warnings: Vec::new(),

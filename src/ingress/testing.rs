@@ -169,7 +169,7 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
         users: Users::new(),
         mailbox: MailboxRule::From,
         max_queued,
-        limits: Limits { messages_per_minute: None, concurrent_requests: None },
+        limits: Limits::NONE,
         bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },
     }
 }

@@ -31,6 +31,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 
 pub use depth::{Depth, Depths};
+pub(crate) use limits::{TokioClock, quota};
 pub use report::Early;
 pub use retry::retry_delay;
 pub use scheduler::{Scheduler, Settings};

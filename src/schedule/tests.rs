@@ -45,12 +45,13 @@ fn tenant(name: &str, limits: Limits) -> Arc<Tenant> {
     })
 }
 
-const UNLIMITED: Limits = Limits { messages_per_minute: None, concurrent_requests: None };
+const UNLIMITED: Limits = Limits::NONE;
 
 fn limited(messages: u32, concurrent: u32) -> Limits {
     Limits {
         messages_per_minute: NonZeroU32::new(messages),
         concurrent_requests: NonZeroU32::new(concurrent),
+        ..UNLIMITED
     }
 }
 

@@ -56,7 +56,7 @@ impl Bench {
             users: Users::new(),
             mailbox: MailboxRule::From,
             max_queued: 1000,
-            limits: Limits { messages_per_minute: None, concurrent_requests: None },
+            limits: Limits::NONE,
             bounces: BouncesConfig::default(),
         });
         let metrics = Metrics::new();
