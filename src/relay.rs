@@ -31,7 +31,7 @@ use crate::{
         smtp,
     },
     network::{Clients, NetworkError},
-    schedule::{Depths, Scheduler, Settings},
+    schedule::{Depths, Inbox, Inspector, Scheduler, Settings},
     spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
     telemetry::Metrics,
 };
@@ -154,13 +154,14 @@ impl Relay {
         let stop = shutdown.child_token();
         let mut parts = Parts::default();
         let ScheduledParts { settings, worker, events } = scheduler;
+        let (inspector, questions) = Inspector::new();
         let scheduler = Scheduler::run(
             settings,
             worker,
             spool.clone(),
             metrics.clone(),
             depths.clone(),
-            events,
+            Inbox { events, questions },
             stop.clone(),
         );
         parts.spawn_on(&background.handle(), "the scheduler", scheduler);
@@ -174,7 +175,7 @@ impl Relay {
         parts.spawn("the watch over the disk", watch(free_space.clone(), usage.clone(), stop.clone()));
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
-        let shown = admin::Shown { metrics, spool, depths, free_space, usage };
+        let shown = admin::Shown { metrics, spool, depths, inspector, free_space, usage };
         let admin = tokio::spawn(admin.serve(shown, admin_stop.clone()));
         info!(tenants = tenants.len(), version = env!("CARGO_PKG_VERSION"), "ready");
 

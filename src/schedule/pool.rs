@@ -2,6 +2,8 @@
 //!
 //! Bookkeeping only: no I/O, no spawning. The scheduler asks [`Pool::next`] for the next message and says how it went.
 
+mod inspection;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,

@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 use super::{
     Blocked, Courier, Depths, Early, Job, Task, Verdict,
     depth::Counts,
+    inspector::{MessageState, Question, Questions, Standing, Waits},
     limits::TokioClock,
     pool::{Credential, Expiry, Next, Pool, QueueId, Turn},
     report::{Ended, OnDrop, Report},
@@ -54,6 +55,13 @@ pub struct Settings {
     pub tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
     pub max_in_flight: usize,
     pub give_up_after: Duration,
+}
+
+/// What the scheduler hears of.
+pub struct Inbox {
+    /// From the spool.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    pub questions: Questions,
 }
 
 pub struct Scheduler<C> {
@@ -88,16 +96,17 @@ enum Timer {
 }
 
 impl<C: Courier> Scheduler<C> {
-    /// Runs until `shutdown`, then waits for the jobs in flight. What the spool says comes in by `events`.
+    /// Runs until `shutdown`, then waits for the jobs in flight.
     pub async fn run(
         settings: Settings,
         courier: Arc<C>,
         spool: Spool,
         metrics: Metrics,
         depths: Depths,
-        mut events: mpsc::UnboundedReceiver<Event>,
+        inbox: Inbox,
         shutdown: CancellationToken,
     ) {
+        let Inbox { mut events, questions: Questions(mut questions) } = inbox;
         let (reports, mut reported) = mpsc::unbounded_channel();
         let mut scheduler = Self {
             settings,
@@ -130,6 +139,10 @@ impl<C: Courier> Scheduler<C> {
                     while let Ok(report) = reported.try_recv() {
                         scheduler.take(report);
                     }
+                }
+                Some(Question { id, answer }) = questions.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(scheduler.inspect(id));
                 }
                 Some(event) = events.recv() => {
                     scheduler.hear(event);
@@ -310,6 +323,25 @@ impl<C: Courier> Scheduler<C> {
             let Some(turn) = pool.take_expired(id, lease) else { continue };
             self.hand_to_worker(name, turn, lease, Task::Expire { why });
         }
+    }
+
+    fn inspect(&self, id: MessageId) -> Option<Standing> {
+        if let Some((tenant, _)) = self.unknown.iter().find(|(_, ids)| ids.contains(&id)) {
+            let why = "its tenant is not in the configuration".into();
+            let waits = Some(Waits { why, limit: None, until: None });
+            return Some(Standing {
+                state: MessageState::Held,
+                tenant: tenant.clone(),
+                mailbox: None,
+                waits,
+            });
+        }
+        let mut standing = self.pools.values().find_map(|pool| pool.inspect(id))?;
+        if let (Some(reason), MessageState::Ready) = (self.spool.unhealthy(), standing.state) {
+            let why = format!("the spool cannot write: {reason}");
+            standing.waits = Some(Waits { why, limit: None, until: None });
+        }
+        Some(standing)
     }
 
     // === handing out ===

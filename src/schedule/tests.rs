@@ -1,6 +1,7 @@
 //! The scheduler with a courier that does what the test says, on a paused clock.
 
 mod expiry;
+mod inspection;
 mod login;
 mod sleep;
 
@@ -105,6 +106,7 @@ struct Bench {
     jobs: mpsc::UnboundedReceiver<(Instant, Job)>,
     messages: mpsc::UnboundedSender<Event>,
     depths: Depths,
+    inspector: Inspector,
     metrics: Metrics,
     last: MessageId,
     shutdown: CancellationToken,
@@ -135,13 +137,14 @@ impl Bench {
         let settings = Settings { tenants: Arc::new(tenants), max_in_flight, give_up_after: GIVE_UP };
         let (spool, _) = Spool::start(MemoryStore::default(), GIVE_UP, Metrics::new()).unwrap();
         let (depths, shutdown, metrics) = (Depths::default(), CancellationToken::new(), Metrics::new());
+        let (inspector, questions) = Inspector::new();
         let run = Scheduler::run(
             settings,
             fake.clone(),
             spool,
             metrics.clone(),
             depths.clone(),
-            waiting,
+            Inbox { events: waiting, questions },
             shutdown.clone(),
         );
         let task = tokio::spawn(run);
@@ -150,6 +153,7 @@ impl Bench {
             jobs,
             messages,
             depths,
+            inspector,
             metrics,
             last: MessageId::first_at(clock::now()),
             shutdown,
@@ -183,6 +187,12 @@ impl Bench {
         if let Ok(job) = timeout(long, self.jobs.recv()).await {
             panic!("unexpected {job:?}");
         }
+    }
+
+    /// Lets what is under way go on for so long.
+    async fn settle_for(&mut self, long: Duration) {
+        tokio::time::sleep(long).await;
+        while self.jobs.try_recv().is_ok() {}
     }
 
     fn metric(&self, line: &str) -> bool {

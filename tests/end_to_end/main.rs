@@ -21,6 +21,7 @@ mod login;
 mod metrics;
 mod pickup;
 mod pickup_crash;
+mod queue_show;
 mod recipients;
 mod refusals;
 mod retry;
