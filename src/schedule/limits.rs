@@ -31,6 +31,10 @@ impl MailboxLimits {
         Self { messages, concurrent: limits.concurrent_requests }
     }
 
+    pub(super) fn concurrent(&self) -> Option<NonZeroU32> {
+        self.concurrent
+    }
+
     /// Whether `in_flight` deliveries leave a slot for another.
     pub(super) fn has_slot(&self, in_flight: u32) -> bool {
         self.concurrent.is_none_or(|limit| in_flight < limit.get())

@@ -20,6 +20,7 @@ mod inspector;
 mod limits;
 mod pool;
 mod queue;
+mod ramp;
 mod report;
 mod retry;
 mod scheduler;

@@ -3,6 +3,7 @@
 mod expiry;
 mod inspection;
 mod login;
+mod ramp;
 mod sleep;
 
 use std::{
@@ -69,6 +70,8 @@ struct Fake {
     running: Mutex<HashMap<String, (u32, u32)>>,
     /// If more than zero, a verdict is said early, and so long before the end of the job.
     settling: Duration,
+    /// Each job keeps its slot for so long.
+    keeps: Mutex<Duration>,
 }
 
 impl Courier for Fake {
@@ -90,6 +93,7 @@ impl Courier for Fake {
             *most = (*most).max(*now);
         }
         self.jobs.send((Instant::now(), job.clone())).unwrap();
+        early.keep_slot(*self.keeps.lock().unwrap());
         let (takes, verdict) = (self.script)(&job);
         tokio::time::sleep(takes).await;
         if !self.settling.is_zero() {
@@ -131,6 +135,7 @@ impl Bench {
             jobs: job_sender,
             running,
             settling,
+            keeps: Mutex::default(),
         });
         let (messages, waiting) = mpsc::unbounded_channel();
         let tenants: BTreeMap<_, _> = tenants.iter().map(|t| (t.name.clone(), t.clone())).collect();
