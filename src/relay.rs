@@ -22,7 +22,11 @@ use crate::{
     admin,
     background::Background,
     config::Config,
-    delivery::{Worker, WorkerSettings, graph::Graph},
+    delivery::{
+        Worker, WorkerSettings,
+        allowance::{Allowances, LedgerError},
+        graph::{Graph, Means},
+    },
     identity::Identity,
     ingress::{
         Door,
@@ -31,7 +35,7 @@ use crate::{
         smtp,
     },
     network::{Clients, NetworkError},
-    schedule::{Depths, Scheduler, Settings},
+    schedule::{Depths, Inbox, Inspector, Scheduler, Settings},
     spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
     telemetry::Metrics,
 };
@@ -68,6 +72,8 @@ pub enum StartError {
     Spool(#[from] StoreError),
     #[error("cannot tell how much space is free at {path}: {source}")]
     FreeSpace { path: PathBuf, source: io::Error },
+    #[error("cannot read what was sent in the last day: {0}")]
+    Ledger(#[from] LedgerError),
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error("smtp.listener: {0}")]
@@ -110,8 +116,18 @@ impl Relay {
         let tenants = Arc::new(config.tenants.clone());
         let clients = Clients::new(&config.network, tenants.values().map(|tenant| &tenant.cloud))?;
         let identity = Arc::new(Identity::new(&tenants, &clients, &metrics));
-        let graph =
-            Graph::new(config.graph, settle_after, identity.clone(), clients, spool.clone(), metrics.clone());
+        let (names, app, to_allowances) = (tenants.clone(), config.app_limit, metrics.clone());
+        let ledger = config.spool.path.join("limits/recipients");
+        let allowances = spawn_blocking(move || {
+            Allowances::new(names.values().map(|tenant| &**tenant), app, to_allowances, Some(&ledger))
+        });
+        let means = Means {
+            identity: identity.clone(),
+            clients,
+            network: config.network.clone(),
+            allowances: allowances.await??,
+        };
+        let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
         let worker = WorkerSettings {
             tenants: tenants.clone(),
             hostname: config.smtp.hostname.clone(),
@@ -155,13 +171,14 @@ impl Relay {
         let stop = shutdown.child_token();
         let mut parts = Parts::default();
         let ScheduledParts { settings, worker, events } = scheduler;
+        let (inspector, questions) = Inspector::new();
         let scheduler = Scheduler::run(
             settings,
             worker,
             spool.clone(),
             metrics.clone(),
             depths.clone(),
-            events,
+            Inbox { events, questions },
             stop.clone(),
         );
         parts.spawn_on(&background.handle(), "the scheduler", scheduler);
@@ -175,7 +192,7 @@ impl Relay {
         parts.spawn("the watch over the disk", watch(free_space.clone(), usage.clone(), stop.clone()));
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
-        let shown = admin::Shown { metrics, spool, depths, free_space, usage };
+        let shown = admin::Shown { metrics, spool, depths, inspector, free_space, usage };
         let admin = tokio::spawn(admin.serve(shown, admin_stop.clone()));
         info!(tenants = tenants.len(), version = env!("CARGO_PKG_VERSION"), "ready");
 

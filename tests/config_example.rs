@@ -101,7 +101,7 @@ fn with_alternatives() -> Vec<(&'static str, String)> {
 /// `key = value`
 fn key_of(line: &str) -> Option<&str> {
     let (key, _) = line.split_once(" = ")?;
-    key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(key)
+    key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_').then_some(key)
 }
 
 /// `# key = value`

@@ -1,6 +1,6 @@
 //! What a client and a worker do with the spool.
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{fs::File, path::Path};
 
 use m365_relay::{
     clock,

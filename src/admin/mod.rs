@@ -1,9 +1,10 @@
 //! Metrics and health over HTTP.
 //!
 //! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy and the
-//! listeners are bound, or 503 and why not. Loopback only, since nobody is asked for a login.
+//! listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: where one message stands. Loopback only, since nobody is asked for a login.
 
 mod gauges;
+mod messages;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -18,11 +19,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    schedule::Depths,
+    schedule::{Depths, Inspector},
     spool::{FreeSpace, Spool, Usage},
     telemetry::Metrics,
 };
 pub use gauges::Gauges;
+pub use messages::{ErrorPage, MessagePage, WaitsPage};
 
 /// Bound, and nobody is served yet.
 pub struct Server {
@@ -35,6 +37,7 @@ pub struct Shown {
     pub metrics: Metrics,
     pub spool: Spool,
     pub depths: Depths,
+    pub inspector: Inspector,
     pub free_space: FreeSpace,
     pub usage: Usage,
 }
@@ -64,6 +67,7 @@ impl Server {
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
+            .route("/api/v1/messages/{id}", get(messages::message))
             .with_state(Arc::new((shown, gauges)));
         axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
     }

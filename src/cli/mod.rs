@@ -4,6 +4,7 @@ pub mod check_config;
 pub mod config_path;
 mod descriptors;
 mod hash_password;
+mod queue;
 mod sandbox;
 mod sendmail;
 mod serve;
@@ -42,6 +43,7 @@ enum Command {
     Serve(serve::Args),
     Sandbox(sandbox::Args),
     CheckConfig(check_config::Args),
+    Queue(queue::Args),
     Spool(spool::Args),
     HashPassword(hash_password::Args),
     Sendmail(sendmail::Args),
@@ -54,6 +56,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Sandbox(args) => sandbox::run(&args),
             Command::CheckConfig(args) => check_config::run(args),
+            Command::Queue(args) => queue::run(&args),
             Command::Spool(args) => spool::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),
             Command::Sendmail(args) => Ok(sendmail::run(args)),

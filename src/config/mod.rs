@@ -42,7 +42,7 @@ pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use cloud::{Cloud, CloudName, InvalidCloudName};
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use graph::GraphConfig;
-pub use limits::Limits;
+pub use limits::{AppLimit, Limits};
 pub use local_submission::LocalSubmission;
 pub use lockout::LockoutConfig;
 pub use network::{NetworkConfig, Proxy, ProxyLogin};
@@ -73,6 +73,8 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     pub graph: GraphConfig,
     pub network: NetworkConfig,
+    /// `[limits] app_requests_per_10_seconds`
+    pub app_limit: AppLimit,
     pub log: LogConfig,
     pub tenants: BTreeMap<TenantName, Arc<Tenant>>,
     /// What works but was probably not meant, for the administrator to read.
@@ -151,14 +153,16 @@ impl Config {
         let log = root.table("log", |table| Some(LogConfig::read(table))).unwrap_or_default();
         let delivery = root.table("delivery", |table| Some(DeliveryConfig::read(table))).unwrap_or_default();
         let graph = root.table("graph", |table| Some(GraphConfig::read(table))).unwrap_or_default();
-        let limits = root.table("limits", |table| Some(Limits::read(table, &Limits::default())));
+        let limits = root
+            .table("limits", |table| Some((Limits::read(table, &Limits::default()), AppLimit::read(table))));
+        let (limits, app_limit) = limits.unwrap_or_default();
         let clouds = root.table("clouds", |table| Some(Cloud::read_all(table))).unwrap_or_default();
         let network =
             root.table("network", |table| Some(NetworkConfig::read(table, &clouds))).unwrap_or_default();
 
         let around = Surroundings {
             clouds,
-            limits: limits.unwrap_or_default(),
+            limits,
             reachable: smtp.as_ref().is_some_and(SmtpConfig::is_reachable),
             takes_logins: smtp.as_ref().is_some_and(SmtpConfig::takes_logins),
             pickup: has_pickup,
@@ -171,6 +175,7 @@ impl Config {
             delivery,
             graph,
             network,
+            app_limit,
             log,
             tenants: BTreeMap::new(),
             warnings: Vec::new(),

@@ -87,6 +87,27 @@ fn a_tenant_changes_single_limits() {
 }
 
 #[test]
+fn limits_of_zero_are_none_and_the_application_has_one_of_its_own() {
+    let config = with(
+        "limits = { upload_per_5_minutes = 0, recipients_per_day = 5 }\n\
+                       [limits]\nrequests_per_10_minutes = 0\napp_requests_per_10_seconds = 0",
+    )
+    .unwrap();
+
+    let limits = config.tenants["contoso"].limits;
+    assert_eq!((limits.upload_per_5_minutes, limits.requests_per_10_minutes), (None, None));
+    assert_eq!(limits.recipients_per_day.map(u32::from), Some(5));
+    assert_eq!(config.app_limit, AppLimit(None));
+    let limits = with("").unwrap().tenants["contoso"].limits;
+    assert_eq!(limits.upload_per_5_minutes, Some(ByteSize(150_000_000)));
+    assert_error(
+        with("limits = { app_requests_per_10_seconds = 1 }"),
+        "tenants.contoso.limits.app_requests_per_10_seconds",
+        "unknown key",
+    );
+}
+
+#[test]
 fn every_error_at_once_with_its_line() {
     let text = r#"[spool]
 path = "spool"

@@ -12,6 +12,8 @@ pub struct Attempted {
     pub disposition: Disposition,
     /// What is still open of the attempts before this one: since when it is so.
     pub doubt: Option<Timestamp>,
+    /// A call timed out, and the service may be at work on it still.
+    pub timed_out: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

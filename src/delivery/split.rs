@@ -52,7 +52,10 @@ mod tests {
     fn everybody_is_in_one_part() {
         let recipient = |n: usize| Recipient {
             address: format!("b{n}@x.se").parse().unwrap(),
-            wish: RecipientWish { notify: (n % 2 == 0).then(|| "NEVER".parse().unwrap()), original: None },
+            wish: RecipientWish {
+                notify: n.is_multiple_of(2).then(|| "NEVER".parse().unwrap()),
+                original: None,
+            },
         };
         let sender: MailboxAddress = "a@x.se".parse().unwrap();
         let parameters = MailParameters { utf8: true, ..MailParameters::default() };

@@ -47,6 +47,10 @@ use crate::{
 /// How long a message waits that something on this machine stops: too many open files, no room for its bounce.
 const LOCAL_FAULT: Duration = Duration::from_secs(60);
 
+/// How long a call that timed out still counts as one at the service: its back end goes on, and four of them are all that a
+/// mailbox may have.
+const TIMED_OUT_CALL: Duration = Duration::from_secs(180);
+
 /// The next look at a suspended tenant. The configuration is read once, so there is nothing to hurry for.
 const SUSPENDED: Duration = Duration::from_secs(60 * 60);
 
@@ -213,10 +217,13 @@ impl Attempt<'_> {
         let started = Instant::now();
         let result = self.worker.graph.deliver(self.tenant, self.mailbox, &self.claim).await;
         let took = started.elapsed();
-        let Attempted { disposition, doubt } = match result {
+        let Attempted { disposition, doubt, timed_out } = match result {
             Ok(attempted) => attempted,
             Err(damaged) => return self.cannot_read(damaged).await,
         };
+        if timed_out {
+            self.early.keep_slot(TIMED_OUT_CALL);
+        }
         if let Some(outcome) = outcome(&disposition) {
             metrics.attempt(tenant, Route::Graph, outcome, took);
         }

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -176,7 +175,7 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
         confirm: Confirm::Auto,
         envelope_mismatch: EnvelopeMismatch::Auto,
         max_queued,
-        limits: Limits { messages_per_minute: None, concurrent_requests: None },
+        limits: Limits::NONE,
         bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },
     }
 }

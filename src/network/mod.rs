@@ -77,6 +77,11 @@ impl Clients {
     }
 }
 
+/// A client for this machine itself: no proxy, no certificates but the system's.
+pub fn local_client() -> Result<reqwest::Client, NetworkError> {
+    client(&NetworkConfig::default(), None, Idle::Closed)
+}
+
 /// How long a call may take that sends so many octets: a slow line gets the time it needs, and the service its time to
 /// answer.
 pub fn time_limit(network: &NetworkConfig, octets: u64) -> Duration {

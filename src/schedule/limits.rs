@@ -27,8 +27,12 @@ pub(super) struct MailboxLimits {
 impl MailboxLimits {
     pub(super) fn new(limits: &Limits, clock: TokioClock) -> Self {
         let messages =
-            limits.messages_per_minute.map(|n| RateLimiter::direct_with_clock(per_minute(n), clock));
+            limits.messages_per_minute.map(|n| RateLimiter::direct_with_clock(quota(n, MINUTE), clock));
         Self { messages, concurrent: limits.concurrent_requests }
+    }
+
+    pub(super) fn concurrent(&self) -> Option<NonZeroU32> {
+        self.concurrent
     }
 
     /// Whether `in_flight` deliveries leave a slot for another.
@@ -43,19 +47,20 @@ impl MailboxLimits {
     }
 }
 
-fn per_minute(limit: NonZeroU32) -> Quota {
+/// At most `limit` in any `span`, which is not shorter than a second.
+pub(crate) fn quota(limit: NonZeroU32, span: Duration) -> Quota {
     let burst = NonZeroU32::new(limit.get() / 10).unwrap_or(NonZeroU32::MIN);
     let refills = limit.get() - burst.get() + 1;
-    // burst >= 1 and refills >= 1, so the period is neither zero nor longer than a minute.
-    Quota::with_period(MINUTE / refills).unwrap_or(Quota::per_minute(limit)).allow_burst(burst)
+    // burst >= 1 and refills >= 1, so the period is neither zero nor longer than the span.
+    Quota::with_period(span / refills).unwrap_or(Quota::per_second(limit)).allow_burst(burst)
 }
 
 /// Tokio's clock in governor's terms: time since the scheduler was made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TokioClock(Instant);
+pub(crate) struct TokioClock(Instant);
 
 impl TokioClock {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 }
@@ -79,7 +84,11 @@ mod tests {
     use super::*;
 
     fn limits(messages: u32) -> Limits {
-        Limits { messages_per_minute: NonZeroU32::new(messages), concurrent_requests: NonZeroU32::new(3) }
+        Limits {
+            messages_per_minute: NonZeroU32::new(messages),
+            concurrent_requests: NonZeroU32::new(3),
+            ..Limits::NONE
+        }
     }
 
     /// Sends as fast as allowed for five minutes; answers when each went.
@@ -112,10 +121,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn none_is_no_limit() {
-        let limiter = MailboxLimits::new(
-            &Limits { messages_per_minute: None, concurrent_requests: None },
-            TokioClock::start(),
-        );
+        let limiter = MailboxLimits::new(&Limits::NONE, TokioClock::start());
         assert!((0..100_000).all(|n| limiter.take().is_ok() && limiter.has_slot(n)));
     }
 }

@@ -16,9 +16,11 @@
 //! scheduler only learns whether a mailbox or a tenant has to sleep.
 
 mod depth;
+mod inspector;
 mod limits;
 mod pool;
 mod queue;
+mod ramp;
 mod report;
 mod retry;
 mod scheduler;
@@ -31,9 +33,11 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 
 pub use depth::{Depth, Depths};
+pub use inspector::{Inspector, MessageState, Questions, Standing, Waits};
+pub(crate) use limits::{TokioClock, quota};
 pub use report::Early;
 pub use retry::retry_delay;
-pub use scheduler::{Scheduler, Settings};
+pub use scheduler::{Inbox, Scheduler, Settings};
 
 use crate::{config::TenantName, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
 

@@ -2,6 +2,8 @@
 //!
 //! Bookkeeping only: no I/O, no spawning. The scheduler asks [`Pool::next`] for the next message and says how it went.
 
+mod inspection;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
@@ -15,6 +17,8 @@ use super::{
     depth::{Counts, Depth},
     limits::{MailboxLimits, TokioClock},
     queue::{Queue, Standing},
+    ramp::Ramp,
+    report::Ended,
 };
 use crate::{
     clock::{self, Timestamp},
@@ -28,6 +32,8 @@ pub(super) struct Pool {
     pub(super) tenant: Arc<Tenant>,
     pub(super) credential: Credential,
     pub(super) in_flight: usize,
+    /// After a block.
+    pub(super) ramp: Ramp,
     /// Whether the scheduler has it among the pools that may have something to do.
     pub(super) is_runnable: bool,
     /// Whether the credential has been asked for.
@@ -115,6 +121,7 @@ impl Pool {
             tenant,
             credential: Credential::Unknown,
             in_flight: 0,
+            ramp: Ramp::default(),
             is_runnable: false,
             is_preparing: false,
             messages: BTreeMap::new(),
@@ -242,7 +249,7 @@ impl Pool {
                 queue.ready.pop_front();
             }
             let Some(&id) = queue.ready.front() else { continue };
-            if !queue.limits.has_slot(queue.in_flight) {
+            if !queue.has_slot() {
                 self.stand(queue_id, Standing::Full);
                 continue;
             }
@@ -306,12 +313,8 @@ impl Pool {
 
     /// A worker is done with a message, and its verdict has been heeded. If the message still waits, the spool has said so
     /// or will; answers as [`add`](Pool::add) does.
-    pub(super) fn release(
-        &mut self,
-        id: MessageId,
-        queue_id: QueueId,
-        lease: u64,
-    ) -> Option<(QueueId, Instant)> {
+    pub(super) fn release(&mut self, ended: &Ended) -> Option<(QueueId, Instant)> {
+        let (id, queue_id, lease) = (ended.turn.id, ended.turn.queue, ended.lease);
         let mut again = None;
         if let Some(leased) = self.leased.get(&id)
             && leased.lease == lease
@@ -321,12 +324,35 @@ impl Pool {
         }
         if let Some(queue) = self.queues.get_mut(&queue_id) {
             queue.in_flight -= 1;
+            if ended.is_well {
+                queue.ramp.climb(queue.limits.concurrent());
+            }
             if queue.standing == Standing::Full {
                 self.stand(queue_id, Standing::Idle);
             }
         }
         self.put_in_turn(queue_id);
         self.put_in(id, queue_id, again?)
+    }
+
+    /// The service may still be at work on a call of this queue. Answers whether that is to [end](Pool::free_slot).
+    pub(super) fn keep_slot(&mut self, queue_id: QueueId) -> bool {
+        match self.queues.get_mut(&queue_id) {
+            Some(queue) if queue.limits.concurrent().is_some() => {
+                queue.kept += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn free_slot(&mut self, queue_id: QueueId) {
+        let Some(queue) = self.queues.get_mut(&queue_id) else { return };
+        queue.kept -= 1;
+        if queue.standing == Standing::Full {
+            self.stand(queue_id, Standing::Idle);
+        }
+        self.put_in_turn(queue_id);
     }
 
     /// Puts a queue to sleep, unless it sleeps longer already.
@@ -336,15 +362,20 @@ impl Pool {
             return;
         }
         queue.asleep_because = why;
+        queue.is_throttled |= limit == LimitKind::Service;
         self.metrics.throttled(&self.tenant.name, limit);
         self.stand(queue_id, Standing::Asleep { until, limit });
     }
 
     /// A queue's sleep may be over. Answers until when, if it sleeps on.
     pub(super) fn wake(&mut self, queue_id: QueueId) -> Option<Instant> {
-        match self.queues.get(&queue_id)?.standing {
+        let queue = self.queues.get_mut(&queue_id)?;
+        match queue.standing {
             Standing::Asleep { until, .. } if until > Instant::now() => Some(until),
             Standing::Asleep { .. } => {
+                if std::mem::take(&mut queue.is_throttled) {
+                    queue.ramp.begin();
+                }
                 self.stand(queue_id, Standing::Idle);
                 self.put_in_turn(queue_id);
                 None
@@ -372,6 +403,9 @@ impl Pool {
     }
 
     pub(super) fn unblock(&mut self, until: Instant) {
+        if matches!(self.credential, Credential::Blocked { .. }) {
+            self.ramp.begin();
+        }
         self.show_blocked(false);
         self.credential = Credential::Good { until };
     }

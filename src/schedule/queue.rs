@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use tokio::time::Instant;
 
-use super::limits::MailboxLimits;
+use super::{limits::MailboxLimits, ramp::Ramp};
 use crate::{clock::Timestamp, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
 
 pub(super) struct Queue {
@@ -17,6 +17,11 @@ pub(super) struct Queue {
     /// When the timer runs out that moves what is due from there to the ready part.
     pub(super) promote_at: Option<Instant>,
     pub(super) in_flight: u32,
+    /// Slots of jobs that have ended, and whose call the service may still be at work on.
+    pub(super) kept: u32,
+    pub(super) ramp: Ramp,
+    /// The service has put it to sleep: it is to begin slowly when it wakes.
+    pub(super) is_throttled: bool,
     pub(super) standing: Standing,
     /// Whether its number stands in the pool's turn. It may still do so after the queue has fallen asleep.
     pub(super) has_number: bool,
@@ -50,11 +55,18 @@ impl Queue {
             scheduled: BTreeSet::new(),
             promote_at: None,
             in_flight: 0,
+            kept: 0,
+            ramp: Ramp::default(),
+            is_throttled: false,
             standing: Standing::Idle,
             has_number: false,
             asleep_because: String::new(),
             last_used: Instant::now(),
         }
+    }
+
+    pub(super) fn has_slot(&self) -> bool {
+        self.limits.has_slot(self.in_flight + self.kept) && self.ramp.allows(self.in_flight)
     }
 
     /// Whether nothing would be lost by forgetting it: its limiter has long refilled.
@@ -63,6 +75,7 @@ impl Queue {
         self.ready.is_empty()
             && self.scheduled.is_empty()
             && self.in_flight == 0
+            && self.kept == 0
             && self.standing == Standing::Idle
             && now.saturating_duration_since(self.last_used) > IDLE
     }

@@ -1,6 +1,12 @@
 //! What the scheduler is told by the tasks that it has started.
 
-use std::sync::OnceLock;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, time::Instant};
 
@@ -23,16 +29,22 @@ pub(super) struct Ended {
     pub(super) tenant: TenantName,
     pub(super) lease: u64,
     pub(super) verdict: Verdict,
+    /// Nothing stopped the call, as far as the queue is concerned.
+    pub(super) is_well: bool,
+    /// See [`Early::keep_slot`].
+    pub(super) keep: Duration,
 }
 
 pub(super) struct OnDrop {
     pub(super) ended: Option<Ended>,
+    pub(super) kept_millis: Arc<AtomicU64>,
     pub(super) reports: mpsc::UnboundedSender<Report>,
 }
 
 impl Drop for OnDrop {
     fn drop(&mut self) {
-        if let Some(ended) = self.ended.take() {
+        if let Some(mut ended) = self.ended.take() {
+            ended.keep = Duration::from_millis(self.kept_millis.load(Ordering::Relaxed));
             // Nobody listens once the scheduler has stopped.
             let _ = self.reports.send(Report::Ended(ended));
         }
@@ -47,12 +59,13 @@ pub struct Early {
     tenant: TenantName,
     queue: QueueId,
     said: OnceLock<Verdict>,
+    kept_millis: Arc<AtomicU64>,
     reports: mpsc::UnboundedSender<Report>,
 }
 
 impl Early {
     pub(super) fn new(tenant: TenantName, queue: QueueId, reports: mpsc::UnboundedSender<Report>) -> Self {
-        Self { tenant, queue, said: OnceLock::new(), reports }
+        Self { tenant, queue, said: OnceLock::new(), kept_millis: Arc::default(), reports }
     }
 
     /// The first verdict is heeded at once. Any later one is not: the last word is the end of the job.
@@ -61,6 +74,22 @@ impl Early {
             // Nobody listens once the scheduler has stopped.
             let _ = self.reports.send(Report::Early(self.tenant.clone(), self.queue, verdict.clone()));
         }
+    }
+
+    /// A call of this job timed out, and the service may still be at work on it: it counts among the mailbox's calls for
+    /// so long after the end of the job. Of several, the longest counts. Without `concurrent_requests` it changes nothing.
+    pub fn keep_slot(&self, long: Duration) {
+        let millis = u64::try_from(long.as_millis()).unwrap_or(u64::MAX);
+        self.kept_millis.fetch_max(millis, Ordering::Relaxed);
+    }
+
+    pub(super) fn kept_millis(&self) -> Arc<AtomicU64> {
+        self.kept_millis.clone()
+    }
+
+    /// Whether the job has ended with this, and nothing stopped it before.
+    pub(super) fn is_well(&self, last: &Verdict) -> bool {
+        *last == Verdict::Done && self.said.get().is_none()
     }
 
     /// What is new in the verdict at the end of the job.

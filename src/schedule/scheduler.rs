@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 use super::{
     Blocked, Courier, Depths, Early, Job, Task, Verdict,
     depth::Counts,
+    inspector::{MessageState, Question, Questions, Standing, Waits},
     limits::TokioClock,
     pool::{Credential, Expiry, Next, Pool, QueueId, Turn},
     report::{Ended, OnDrop, Report},
@@ -44,6 +45,8 @@ const ROUND: Duration = Duration::from_secs(15);
 /// After a start nothing expires for so long, or for `give_up_after` if that is shorter: what grew old while the relay was
 /// off is to be tried first.
 const GRACE: Duration = Duration::from_secs(600);
+/// No slot is kept for longer: whatever a service is at work on so long is not in its books any more.
+const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 /// Credentials asked for at a time: after a start every tenant with mail needs one.
 const LOGINS: usize = 64;
 /// How long one of them counts. A login that takes longer goes on without holding a place, or some dozens of tenants whose
@@ -54,6 +57,13 @@ pub struct Settings {
     pub tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
     pub max_in_flight: usize,
     pub give_up_after: Duration,
+}
+
+/// What the scheduler hears of.
+pub struct Inbox {
+    /// From the spool.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    pub questions: Questions,
 }
 
 pub struct Scheduler<C> {
@@ -82,22 +92,25 @@ pub struct Scheduler<C> {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Promote(TenantName, QueueId),
+    /// A slot that was kept after the end of its job is free.
+    Slot(TenantName, QueueId),
     Wake(TenantName, QueueId),
     Prepare(TenantName),
     Round,
 }
 
 impl<C: Courier> Scheduler<C> {
-    /// Runs until `shutdown`, then waits for the jobs in flight. What the spool says comes in by `events`.
+    /// Runs until `shutdown`, then waits for the jobs in flight.
     pub async fn run(
         settings: Settings,
         courier: Arc<C>,
         spool: Spool,
         metrics: Metrics,
         depths: Depths,
-        mut events: mpsc::UnboundedReceiver<Event>,
+        inbox: Inbox,
         shutdown: CancellationToken,
     ) {
+        let Inbox { mut events, questions: Questions(mut questions) } = inbox;
         let (reports, mut reported) = mpsc::unbounded_channel();
         let mut scheduler = Self {
             settings,
@@ -130,6 +143,10 @@ impl<C: Courier> Scheduler<C> {
                     while let Ok(report) = reported.try_recv() {
                         scheduler.take(report);
                     }
+                }
+                Some(Question { id, answer }) = questions.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(scheduler.inspect(id));
                 }
                 Some(event) = events.recv() => {
                     scheduler.hear(event);
@@ -208,13 +225,20 @@ impl<C: Courier> Scheduler<C> {
     }
 
     fn ended(&mut self, ended: Ended) {
-        let Ended { turn, tenant: name, lease, verdict } = ended;
+        let (name, queue) = (ended.tenant.clone(), ended.turn.queue);
         self.in_flight -= 1;
         let Some(pool) = self.pools.get_mut(&name) else { return };
         pool.in_flight -= 1;
         self.metrics.in_flight(&name).dec();
-        self.heed(&name, turn.queue, verdict);
-        let again = self.pools.get_mut(&name).and_then(|pool| pool.release(turn.id, turn.queue, lease));
+        if ended.is_well {
+            pool.ramp.climb(None);
+        }
+        if !ended.keep.is_zero() && pool.keep_slot(queue) {
+            let at = Instant::now() + ended.keep.min(KEPT_AT_MOST);
+            self.timers.push(Reverse((at, Timer::Slot(name.clone(), queue))));
+        }
+        self.heed(&name, queue, ended.verdict.clone());
+        let again = self.pools.get_mut(&name).and_then(|pool| pool.release(&ended));
         if let Some((queue, at)) = again {
             self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
         }
@@ -271,6 +295,12 @@ impl<C: Courier> Scheduler<C> {
                     self.pools.get_mut(&name).map(|pool| pool.wake(queue));
                     self.changed(&name);
                 }
+                Timer::Slot(name, queue) => {
+                    if let Some(pool) = self.pools.get_mut(&name) {
+                        pool.free_slot(queue);
+                    }
+                    self.changed(&name);
+                }
                 Timer::Prepare(name) => self.changed(&name),
                 Timer::Round => {
                     self.round();
@@ -312,6 +342,25 @@ impl<C: Courier> Scheduler<C> {
         }
     }
 
+    fn inspect(&self, id: MessageId) -> Option<Standing> {
+        if let Some((tenant, _)) = self.unknown.iter().find(|(_, ids)| ids.contains(&id)) {
+            let why = "its tenant is not in the configuration".into();
+            let waits = Some(Waits { why, limit: None, until: None });
+            return Some(Standing {
+                state: MessageState::Held,
+                tenant: tenant.clone(),
+                mailbox: None,
+                waits,
+            });
+        }
+        let mut standing = self.pools.values().find_map(|pool| pool.inspect(id))?;
+        if let (Some(reason), MessageState::Ready) = (self.spool.unhealthy(), standing.state) {
+            let why = format!("the spool cannot write: {reason}");
+            standing.waits = Some(Waits { why, limit: None, until: None });
+        }
+        Some(standing)
+    }
+
     // === handing out ===
 
     /// Notes that this pool may have something to hand out.
@@ -346,6 +395,10 @@ impl<C: Courier> Scheduler<C> {
             return;
         }
         let Some(pool) = self.pools.get_mut(&name) else { return };
+        if !pool.ramp.allows(u32::try_from(pool.in_flight).unwrap_or(u32::MAX)) {
+            // The next of its jobs that ends makes it runnable.
+            return;
+        }
         if pool.in_flight >= SHARE * free {
             // It counts as runnable while it starves, so that it is not put in twice.
             pool.is_runnable = true;
@@ -370,15 +423,25 @@ impl<C: Courier> Scheduler<C> {
         pool.in_flight += 1;
         self.in_flight += 1;
         self.metrics.in_flight(name).inc();
+        let is_call = task == Task::Deliver;
         let job = Job { id: turn.id, tenant: name.clone(), mailbox: turn.mailbox.clone(), task };
         let courier = self.courier.clone();
         // Until the worker says otherwise, the job is one that broke off: its message is found again at the next start.
         let early = Early::new(name.clone(), turn.queue, self.reports.clone());
-        let ended = Ended { turn, tenant: name.clone(), lease, verdict: Verdict::Done };
-        let mut on_drop = OnDrop { ended: Some(ended), reports: self.reports.clone() };
+        let ended = Ended {
+            turn,
+            tenant: name.clone(),
+            lease,
+            verdict: Verdict::Done,
+            is_well: false,
+            keep: Duration::ZERO,
+        };
+        let mut on_drop =
+            OnDrop { ended: Some(ended), kept_millis: early.kept_millis(), reports: self.reports.clone() };
         self.jobs.spawn(async move {
             let verdict = courier.carry(job, &early).await;
             if let Some(ended) = &mut on_drop.ended {
+                ended.is_well = is_call && early.is_well(&verdict);
                 ended.verdict = early.news(verdict);
             }
         });

@@ -1,7 +1,9 @@
 //! The scheduler with a courier that does what the test says, on a paused clock.
 
 mod expiry;
+mod inspection;
 mod login;
+mod ramp;
 mod sleep;
 
 use std::{
@@ -51,12 +53,13 @@ fn tenant(name: &str, limits: Limits) -> Arc<Tenant> {
     })
 }
 
-const UNLIMITED: Limits = Limits { messages_per_minute: None, concurrent_requests: None };
+const UNLIMITED: Limits = Limits::NONE;
 
 fn limited(messages: u32, concurrent: u32) -> Limits {
     Limits {
         messages_per_minute: NonZeroU32::new(messages),
         concurrent_requests: NonZeroU32::new(concurrent),
+        ..UNLIMITED
     }
 }
 
@@ -73,6 +76,8 @@ struct Fake {
     running: Mutex<HashMap<String, (u32, u32)>>,
     /// If more than zero, a verdict is said early, and so long before the end of the job.
     settling: Duration,
+    /// Each job keeps its slot for so long.
+    keeps: Mutex<Duration>,
 }
 
 impl Courier for Fake {
@@ -94,6 +99,7 @@ impl Courier for Fake {
             *most = (*most).max(*now);
         }
         self.jobs.send((Instant::now(), job.clone())).unwrap();
+        early.keep_slot(*self.keeps.lock().unwrap());
         let (takes, verdict) = (self.script)(&job);
         tokio::time::sleep(takes).await;
         if !self.settling.is_zero() {
@@ -110,6 +116,7 @@ struct Bench {
     jobs: mpsc::UnboundedReceiver<(Instant, Job)>,
     messages: mpsc::UnboundedSender<Event>,
     depths: Depths,
+    inspector: Inspector,
     metrics: Metrics,
     last: MessageId,
     shutdown: CancellationToken,
@@ -134,19 +141,21 @@ impl Bench {
             jobs: job_sender,
             running,
             settling,
+            keeps: Mutex::default(),
         });
         let (messages, waiting) = mpsc::unbounded_channel();
         let tenants: BTreeMap<_, _> = tenants.iter().map(|t| (t.name.clone(), t.clone())).collect();
         let settings = Settings { tenants: Arc::new(tenants), max_in_flight, give_up_after: GIVE_UP };
         let (spool, _) = Spool::start(MemoryStore::default(), Metrics::new()).unwrap();
         let (depths, shutdown, metrics) = (Depths::default(), CancellationToken::new(), Metrics::new());
+        let (inspector, questions) = Inspector::new();
         let run = Scheduler::run(
             settings,
             fake.clone(),
             spool,
             metrics.clone(),
             depths.clone(),
-            waiting,
+            Inbox { events: waiting, questions },
             shutdown.clone(),
         );
         let task = tokio::spawn(run);
@@ -155,6 +164,7 @@ impl Bench {
             jobs,
             messages,
             depths,
+            inspector,
             metrics,
             last: MessageId::first_at(clock::now()),
             shutdown,
@@ -188,6 +198,12 @@ impl Bench {
         if let Ok(job) = timeout(long, self.jobs.recv()).await {
             panic!("unexpected {job:?}");
         }
+    }
+
+    /// Lets what is under way go on for so long.
+    async fn settle_for(&mut self, long: Duration) {
+        tokio::time::sleep(long).await;
+        while self.jobs.try_recv().is_ok() {}
     }
 
     fn metric(&self, line: &str) -> bool {

@@ -67,6 +67,11 @@ pub enum Route {
 pub enum LimitKind {
     MessagesPerMinute,
     ConcurrentRequests,
+    RecipientsPerDay,
+    RequestsPer10Minutes,
+    UploadPer5Minutes,
+    /// Calls of one application, over all its tenants.
+    AppRequests,
     /// The service said when: 429 or 503 with Retry-After.
     Service,
     /// No limit: something about the mailbox has to be mended, and it is looked at now and then.
@@ -132,7 +137,9 @@ label! {
     }
     Route { Graph => "graph" }
     LimitKind {
-        MessagesPerMinute => "messages_per_minute", ConcurrentRequests => "concurrent_requests", Service => "service",
+        MessagesPerMinute => "messages_per_minute", ConcurrentRequests => "concurrent_requests",
+        RecipientsPerDay => "recipients_per_day", RequestsPer10Minutes => "requests_per_10_minutes",
+        UploadPer5Minutes => "upload_per_5_minutes", AppRequests => "app_requests", Service => "service",
         Mailbox => "mailbox",
     }
     Resolved { Arrived => "arrived", NotSent => "not_sent", Resent => "resent" }

@@ -25,6 +25,7 @@ mod metrics;
 mod pickup;
 mod pickup_crash;
 mod proxy;
+mod queue_show;
 mod recipients;
 mod refusals;
 mod retry;

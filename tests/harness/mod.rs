@@ -132,6 +132,10 @@ impl Lab {
         self.process().smtp
     }
 
+    pub fn admin_address(&self) -> std::net::SocketAddr {
+        self.process().admin
+    }
+
     /// The listener with that number, from 0.
     pub fn listener(&self, number: usize) -> std::net::SocketAddr {
         self.process().listeners[number]

@@ -53,8 +53,8 @@ pub(super) enum Effect {
 pub(super) enum CallError {
     /// The service refused it.
     Refused(GraphError, Box<Answer>),
-    /// No answer came. `is_unsent`: there was not even a connection. `timed_out`: the service may be at it still.
-    Broken { why: String, is_unsent: bool, timed_out: bool },
+    /// No answer came. `is_unsent`: there was not even a connection.
+    Broken { why: String, is_unsent: bool },
     /// It was not made.
     Stopped(Disposition),
 }
@@ -124,7 +124,7 @@ impl CallError {
     ) -> Disposition {
         let disposition = match self {
             Self::Stopped(disposition) => disposition,
-            Self::Broken { why, is_unsent: true, .. } => Disposition::Retry { after: None, why },
+            Self::Broken { why, is_unsent: true } => Disposition::Retry { after: None, why },
             Self::Broken { why, .. } => Disposition::Unknown { look_after, after: None, why },
             Self::Refused(error, answer) => dispose(&error, &answer, mailbox, look_after),
         };

@@ -3,7 +3,7 @@
 //! A call is made once, but for a token that is refused, which is renewed once: such a call was not executed. Before each call the
 //! mailbox's [`Allowance`] is asked. Each carries a `client-request-id` of its own, which the answer's `request-id` is logged with.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -19,18 +19,17 @@ use super::{
     errors::Class,
 };
 use crate::{
-    config::Tenant,
-    delivery::Disposition,
+    config::{NetworkConfig, Tenant},
+    delivery::{
+        Disposition,
+        allowance::{Allowance, Allowances, Exhausted},
+    },
     identity::{AccessToken, Identity, TokenError, TokenErrorKind},
     message::MailboxAddress,
     network::{self, Clients},
     spool::{OpenBody, SMALL_BODY},
+    telemetry::LimitKind,
 };
-
-/// For the answer, once everything has gone out.
-const TIMEOUT: Duration = Duration::from_secs(100);
-/// What a slow line sends at least: the time limit grows with the message.
-const SLOWEST: u64 = 64 * 1024;
 
 /// What is asked of Graph.
 #[derive(Debug, Clone)]
@@ -88,23 +87,31 @@ impl<'a> Request<'a> {
     }
 }
 
+/// What calls are made with.
+pub struct Means {
+    pub identity: Arc<Identity>,
+    pub clients: Clients,
+    pub network: NetworkConfig,
+    pub allowances: Allowances,
+}
+
 /// With the service, for one mailbox.
 pub(super) struct Conversation<'a> {
-    identity: &'a Identity,
-    clients: &'a Clients,
+    means: &'a Means,
+    pub(super) allowance: Arc<Allowance>,
+    has_called: bool,
+    /// A call timed out: the service may be at work on it still.
+    pub(super) timed_out: bool,
     pub(super) tenant: &'a Tenant,
     pub(super) mailbox: &'a MailboxAddress,
     token: Option<AccessToken>,
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(
-        identity: &'a Arc<Identity>,
-        clients: &'a Clients,
-        tenant: &'a Tenant,
-        mailbox: &'a MailboxAddress,
-    ) -> Self {
-        Self { identity, clients, tenant, mailbox, token: None }
+    pub(super) fn new(means: &'a Means, tenant: &'a Tenant, mailbox: &'a MailboxAddress) -> Self {
+        let allowance = means.allowances.of(tenant, mailbox);
+        let (has_called, timed_out) = (false, false);
+        Self { means, allowance, has_called, timed_out, tenant, mailbox, token: None }
     }
 
     /// Makes the call. `Ok` is a 2xx, which may be another than was hoped for.
@@ -115,7 +122,7 @@ impl<'a> Conversation<'a> {
         };
         debug!(tenant = %self.tenant.name, code = refused.0.code, "the token was refused, a new one is asked for");
         if let Some(token) = self.token.take() {
-            self.identity.reject(&self.tenant.name, &token);
+            self.means.identity.reject(&self.tenant.name, &token);
         }
         self.call_once(&request).await?.check()
     }
@@ -125,6 +132,7 @@ impl<'a> Conversation<'a> {
         let url = self.url(request).ok_or_else(|| stopped("the Graph URL is none"))?;
         let client_request_id = uuid::Uuid::new_v4().to_string();
         let len = request.body.len();
+        self.admit(len).await?;
         let call = self
             .client()?
             .request(request.method.clone(), url)
@@ -132,7 +140,7 @@ impl<'a> Conversation<'a> {
             .header("client-request-id", &client_request_id)
             // Ids that stay when a draft becomes a sent message (Microsoft, "Obtain immutable identifiers for Outlook resources").
             .header("Prefer", "IdType=\"ImmutableId\"")
-            .timeout(time_limit(len));
+            .timeout(network::time_limit(&self.means.network, len));
         let call = match &request.body {
             Body::Empty if request.method == Method::GET => call,
             Body::Empty => call.header(CONTENT_LENGTH, 0),
@@ -152,6 +160,7 @@ impl<'a> Conversation<'a> {
         let url = Url::parse(url).map_err(|_| stopped("the upload URL is none"))?;
         let client_request_id = uuid::Uuid::new_v4().to_string();
         let len = piece.as_ref().map_or(0, |(piece, _)| piece.len() as u64);
+        self.admit(len).await?;
         let client = self.client()?;
         let call = match piece {
             None => client.get(url),
@@ -161,35 +170,62 @@ impl<'a> Conversation<'a> {
                 .header(CONTENT_RANGE, range)
                 .body(piece),
         };
-        let call = call.header("client-request-id", &client_request_id).timeout(time_limit(len));
+        let time_limit = network::time_limit(&self.means.network, len);
+        let call = call.header("client-request-id", &client_request_id).timeout(time_limit);
         self.send(call, &client_request_id).await?.check()
     }
 
+    /// What the mailbox may not do now it may do later: the first call of a message is put off with the message, any other
+    /// waits.
+    async fn admit(&mut self, octets: u64) -> Result<(), CallError> {
+        if self.has_called {
+            self.allowance.take_call_when_allowed(octets).await;
+            return Ok(());
+        }
+        self.allowance
+            .take_call(octets)
+            .map_err(|exhausted| CallError::Stopped(put_off(exhausted, self.mailbox)))?;
+        self.has_called = true;
+        Ok(())
+    }
+
     async fn send(
-        &self,
+        &mut self,
         call: reqwest::RequestBuilder,
         client_request_id: &str,
     ) -> Result<Answer, CallError> {
         match call.send().await {
             Ok(answer) => {
                 let answer = Answer::read(answer, client_request_id).await;
+                if answer.status == 503 {
+                    // The server behind this connection may be the trouble.
+                    self.allowance.avoid_connection();
+                }
                 let (status, request_id) = (answer.status, &answer.request_id);
                 debug!(tenant = %self.tenant.name, status, request_id, client_request_id, "Graph answered");
                 Ok(answer)
             }
-            Err(error) => Err(broken_off(error, client_request_id)),
+            Err(error) => {
+                self.timed_out |= error.is_timeout() && !error.is_connect();
+                Err(broken_off(error, client_request_id))
+            }
         }
     }
 
     fn client(&self) -> Result<&reqwest::Client, CallError> {
-        self.clients.of(&self.tenant.cloud).ok_or_else(|| stopped("the cloud has no client"))
+        let cloud = &self.tenant.cloud;
+        let client = match self.allowance.wants_new_connection() {
+            true => self.means.clients.fresh(cloud),
+            false => self.means.clients.of(cloud),
+        };
+        client.ok_or_else(|| stopped("the cloud has no client"))
     }
 
     async fn token(&mut self) -> Result<AccessToken, CallError> {
         if let Some(token) = &self.token {
             return Ok(token.clone());
         }
-        let token = self.identity.token(&self.tenant.name).await;
+        let token = self.means.identity.token(&self.tenant.name).await;
         let token = token.map_err(|error| CallError::Stopped(no_token(error)))?;
         self.token = Some(token.clone());
         Ok(token)
@@ -219,8 +255,16 @@ async fn with_mime(call: reqwest::RequestBuilder, mime: Mime) -> Result<reqwest:
     Ok(call.header(CONTENT_LENGTH, content::encoded_len(len)).body(reqwest::Body::wrap_stream(pieces)))
 }
 
-fn time_limit(octets: u64) -> Duration {
-    TIMEOUT + Duration::from_secs(octets / SLOWEST)
+/// A limit of the mailbox is reached: its mail waits, and that costs no attempt.
+pub(super) fn put_off(exhausted: Exhausted, mailbox: &MailboxAddress) -> Disposition {
+    let Exhausted { limit, until } = exhausted;
+    let why = match limit {
+        LimitKind::RecipientsPerDay => format!("mailbox {mailbox} has had its recipients of the day"),
+        LimitKind::UploadPer5Minutes => format!("mailbox {mailbox} has sent its octets of five minutes"),
+        LimitKind::AppRequests => "the application has made its calls of ten seconds".to_owned(),
+        _ => format!("mailbox {mailbox} has had its calls of ten minutes"),
+    };
+    Disposition::MailboxBlocked { until, limit, why }
 }
 
 fn stopped(why: &str) -> CallError {
@@ -238,7 +282,6 @@ fn no_token(error: TokenError) -> Disposition {
 /// No answer came. Without a connection nothing was sent; afterwards nobody knows.
 fn broken_off(error: reqwest::Error, client_request_id: &str) -> CallError {
     let is_unsent = error.is_connect() || error.is_builder();
-    let timed_out = error.is_timeout() && !is_unsent;
     let why = format!("{} (client-request-id {client_request_id})", network::describe(error));
-    CallError::Broken { why, is_unsent, timed_out }
+    CallError::Broken { why, is_unsent }
 }

@@ -22,7 +22,7 @@ mod large;
 mod resource;
 mod upload;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use http::Method;
 use tokio::sync::Semaphore;
@@ -30,24 +30,22 @@ use tracing::{info, warn};
 
 use super::{Attempted, Disposition, Reason};
 use crate::{
-    clock,
-    config::{GraphConfig, Tenant},
-    identity::Identity,
+    clock::{self, Timestamp},
+    config::{Confirm, GraphConfig, Tenant},
     message::{HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, address_to},
-    network::Clients,
     spool::{BodyReader, Claim, DamagedBody, OpenBody, Spool},
     telemetry::{Metrics, Resolved},
 };
 use answer::{CallError, Effect};
 use confirm::{FIRST_LOOK, Finding, Refusals, next_look};
-use conversation::{Body, Conversation, Mime, Request};
+pub use conversation::Means;
+use conversation::{Body, Conversation, Mime, Request, put_off};
 use draft::{Draft, NotSent};
 
 pub struct Graph {
     config: GraphConfig,
     settle_after: Duration,
-    identity: Arc<Identity>,
-    clients: Clients,
+    means: Means,
     spool: Spool,
     metrics: Metrics,
     refusals: Refusals,
@@ -78,13 +76,12 @@ impl Graph {
     pub fn new(
         config: GraphConfig,
         settle_after: Duration,
-        identity: Arc<Identity>,
-        clients: Clients,
+        means: Means,
         spool: Spool,
         metrics: Metrics,
     ) -> Self {
         let (refusals, large) = (Refusals::default(), Semaphore::new(large::AT_ONCE));
-        Self { config, settle_after, identity, clients, spool, metrics, refusals, large }
+        Self { config, settle_after, means, spool, metrics, refusals, large }
     }
 
     /// Sends the message from `mailbox`. `Err`: its body is damaged or cannot be read now, and nothing was sent.
@@ -95,18 +92,18 @@ impl Graph {
         claim: &Claim,
     ) -> Result<Attempted, DamagedBody> {
         let (mime, message_id) = prepare(claim).await?;
-        let talk = Conversation::new(&self.identity, &self.clients, tenant, mailbox);
+        let talk = Conversation::new(&self.means, tenant, mailbox);
         let draft = Draft::read(claim.note.as_ref(), mailbox);
         let mut passage = Passage { graph: self, claim, talk, draft, mime, message_id };
         if let Err(disposition) = passage.settle_doubt().await {
-            return Ok(Attempted { disposition, doubt: claim.doubt });
+            return Ok(passage.attempted(disposition, claim.doubt));
         }
         let disposition = if claim.message.envelope.recipients().len() > self.config.max_recipients as usize {
             Disposition::Split { most: self.config.max_recipients as usize }
         } else {
-            passage.send().await
+            passage.send_within_the_day().await
         };
-        Ok(Attempted { disposition, doubt: None })
+        Ok(passage.attempted(disposition, None))
     }
 
     /// When the service can be asked what became of a call of this tenant that broke off.
@@ -116,6 +113,24 @@ impl Graph {
 }
 
 impl Passage<'_> {
+    fn attempted(&self, disposition: Disposition, doubt: Option<Timestamp>) -> Attempted {
+        Attempted { disposition, doubt, timed_out: self.talk.timed_out }
+    }
+
+    /// Sends it if the day has recipients left. Those of a message that was not sent are given back.
+    async fn send_within_the_day(&mut self) -> Disposition {
+        let count = self.claim.message.envelope.recipients().len();
+        let taken = match self.talk.allowance.take_recipients(u32::try_from(count).unwrap_or(u32::MAX)) {
+            Ok(taken) => taken,
+            Err(exhausted) => return put_off(exhausted, self.talk.mailbox),
+        };
+        let disposition = self.send().await;
+        if !matches!(disposition, Disposition::Delivered(_) | Disposition::Unknown { .. }) {
+            taken.give_back();
+        }
+        disposition
+    }
+
     /// `Ok`: no earlier attempt of this message was sent, as far as anybody can know.
     async fn settle_doubt(&mut self) -> Result<(), Disposition> {
         let Some(since) = self.claim.doubt else { return Ok(()) };
@@ -173,7 +188,7 @@ impl Passage<'_> {
                 // It is drafts that the app may not make, and not the whole mailbox that is closed to it.
                 self.graph.refusals.drafts_refused(self.talk.tenant);
                 info!(tenant = %self.talk.tenant.name, "the app may make no drafts: outcomes are confirmed another way");
-            } else if self.talk.tenant.confirm == crate::config::Confirm::Draft {
+            } else if self.talk.tenant.confirm == Confirm::Draft {
                 course = Course::End(refusal);
             }
         }

@@ -6,9 +6,10 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     config::{
-        BouncesConfig, Cloud, Confirm, EnvelopeMismatch, GraphConfig, Limits, MailboxRule, NetworkConfig, SecretSource,
-        SenderRule, Users,
+        AppLimit, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, GraphConfig, Limits, MailboxRule,
+        NetworkConfig, SecretSource, SenderRule, Users,
     },
+    delivery::{allowance::Allowances, graph::Means},
     message::{BodyKind, Envelope, MessageId},
     network::Clients,
     sandbox::{self, Action, Directory, Fault, On, Options, Service, StatusFault},
@@ -62,7 +63,7 @@ impl Bench {
             confirm: Confirm::Off,
             envelope_mismatch: EnvelopeMismatch::Auto,
             max_queued: 1000,
-            limits: Limits { messages_per_minute: None, concurrent_requests: None },
+            limits: Limits::NONE,
             bounces: BouncesConfig::default(),
         });
         let metrics = Metrics::new();
@@ -74,7 +75,13 @@ impl Bench {
         let config = GraphConfig { max_recipients: 10_000, ..GraphConfig::default() };
         // A message that is carried again at once stands for one that has waited.
         let settled = Duration::ZERO;
-        let graph = Graph::new(config, settled, identity.clone(), clients, spool.clone(), metrics.clone());
+        let means = Means {
+            identity: identity.clone(),
+            clients,
+            network: NetworkConfig::default(),
+            allowances: Allowances::new([&*tenant], AppLimit::default(), metrics.clone(), None).unwrap(),
+        };
+        let graph = Graph::new(config, settled, means, spool.clone(), metrics.clone());
         let settings = WorkerSettings {
             tenants,
             hostname: "relay.example".into(),

@@ -1,4 +1,4 @@
-use mail_parser::{MessageParser, MimeHeaders, PartType};
+use mail_parser::{MessageParser, PartType};
 use proptest::prelude::*;
 
 use super::*;

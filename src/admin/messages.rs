@@ -1,0 +1,80 @@
+//! `GET /api/v1/messages/{id}`: where one message stands, and what it waits for.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Gauges, Shown};
+use crate::{
+    message::{InvalidMessageId, MessageId},
+    schedule::{Standing, Waits},
+};
+
+/// The answer, as JSON has it. Times are RFC 3339 in UTC.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MessagePage {
+    pub id: String,
+    /// `ready`, `scheduled`, `leased`, `held` or `blocked`.
+    pub state: String,
+    pub tenant: String,
+    pub mailbox: Option<String>,
+    pub accepted: String,
+    pub waits: Option<WaitsPage>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WaitsPage {
+    pub why: String,
+    /// As in the metrics' label `limit`.
+    pub limit: Option<String>,
+    pub until: Option<String>,
+}
+
+/// Any answer that is not 200.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ErrorPage {
+    pub error: String,
+}
+
+impl MessagePage {
+    fn of(id: MessageId, standing: Standing) -> Self {
+        let Standing { state, tenant, mailbox, waits } = standing;
+        let waits = waits.map(|Waits { why, limit, until }| WaitsPage {
+            why,
+            limit: limit.map(|limit| limit.as_str().to_owned()),
+            until: until.map(|until| until.to_string()),
+        });
+        Self {
+            id: id.to_string(),
+            state: state.as_str().to_owned(),
+            tenant: tenant.to_string(),
+            mailbox: mailbox.map(|mailbox| mailbox.to_string()),
+            accepted: id.accepted().to_string(),
+            waits,
+        }
+    }
+}
+
+pub(super) async fn message(State(page): State<Arc<(Shown, Gauges)>>, Path(id): Path<String>) -> Response {
+    let id: MessageId = match id.parse() {
+        Ok(id) => id,
+        Err(error @ InvalidMessageId) => return failed(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    match page.0.inspector.inspect(id).await {
+        Some(standing) => Json(MessagePage::of(id, standing)).into_response(),
+        None => failed(
+            StatusCode::NOT_FOUND,
+            format!("there is no message {id} in the queue: it has left, or never came in"),
+        ),
+    }
+}
+
+fn failed(status: StatusCode, error: String) -> Response {
+    (status, Json(ErrorPage { error })).into_response()
+}

@@ -1,0 +1,77 @@
+//! Where one message stands, and what it waits for: asked by the admin API, answered by the scheduler's task.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    clock::Timestamp, config::TenantName, message::MailboxAddress, message::MessageId, telemetry::LimitKind,
+};
+
+/// Asks the scheduler. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inspector(mpsc::Sender<Question>);
+
+/// What [`Inspector`]s ask: for the scheduler.
+#[derive(Debug)]
+pub struct Questions(pub(super) mpsc::Receiver<Question>);
+
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) id: MessageId,
+    pub(super) answer: oneshot::Sender<Option<Standing>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub state: MessageState,
+    pub tenant: TenantName,
+    /// `None`: it is held, and in no queue.
+    pub mailbox: Option<MailboxAddress>,
+    /// `None`: it is with a worker, or its turn comes now.
+    pub waits: Option<Waits>,
+}
+
+/// As in the metric `queue_messages`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageState {
+    Ready,
+    Scheduled,
+    Leased,
+    Held,
+    Blocked,
+}
+
+/// What a message waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    pub why: String,
+    pub limit: Option<LimitKind>,
+    /// `None`: until something else ends.
+    pub until: Option<Timestamp>,
+}
+
+impl Inspector {
+    pub fn new() -> (Self, Questions) {
+        // Nobody asks so fast; who does waits.
+        let (sender, receiver) = mpsc::channel(64);
+        (Self(sender), Questions(receiver))
+    }
+
+    /// `None`: the scheduler does not know it, or has stopped.
+    pub async fn inspect(&self, id: MessageId) -> Option<Standing> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Question { id, answer }).await.ok()?;
+        answered.await.ok()?
+    }
+}
+
+impl MessageState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Scheduled => "scheduled",
+            Self::Leased => "leased",
+            Self::Held => "held",
+            Self::Blocked => "blocked",
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Where a message stands in its pool, in words.
+
+use tokio::time::Instant;
+
+use super::{Credential, Entry, Pool, Queue, Stands};
+use crate::{
+    clock::{self, Timestamp},
+    message::MessageId,
+    schedule::{
+        inspector::{MessageState, Standing, Waits},
+        queue,
+    },
+    telemetry::LimitKind,
+};
+
+impl Pool {
+    pub(in crate::schedule) fn inspect(&self, id: MessageId) -> Option<Standing> {
+        let entry = self.messages.get(&id)?;
+        let queue = self.queues.get(&entry.queue);
+        let is_blocked = matches!(self.credential, Credential::Blocked { .. });
+        let (state, waits) = match entry.stands {
+            Stands::Leased => (MessageState::Leased, None),
+            Stands::Held => (MessageState::Held, Some(waits("an operator holds it", None))),
+            Stands::Ready if is_blocked => (MessageState::Blocked, self.waits(entry, queue)),
+            Stands::Ready => (MessageState::Ready, self.waits(entry, queue)),
+            Stands::Scheduled => (MessageState::Scheduled, self.waits(entry, queue)),
+        };
+        let mailbox = queue.map(|queue| queue.mailbox.clone());
+        Some(Standing { state, tenant: self.tenant.name.clone(), mailbox, waits })
+    }
+
+    /// What stops it; of two things the one that stops more.
+    fn waits(&self, entry: &Entry, queue: Option<&Queue>) -> Option<Waits> {
+        let due = (entry.stands == Stands::Scheduled).then_some(entry.at);
+        if let Credential::Blocked { until, because } = &self.credential {
+            let why = format!("the tenant is blocked ({}): {}", because.reason, because.why);
+            return Some(waits(why, due.max(Some(time_of(*until)))));
+        }
+        match queue.map(|queue| (queue.standing, queue)) {
+            Some((queue::Standing::Asleep { until, limit }, queue)) => {
+                let until = due.max(Some(time_of(until)));
+                Some(Waits { why: queue.asleep_because.clone(), limit: Some(limit), until })
+            }
+            _ if due.is_some() => Some(waits("it was tried before, and is tried again then", due)),
+            Some((queue::Standing::Full, queue)) => Some(Waits {
+                why: format!("mailbox {} has as many calls under way as it may", queue.mailbox),
+                limit: Some(LimitKind::ConcurrentRequests),
+                until: None,
+            }),
+            _ if self.is_preparing => Some(waits("the tenant's access token has been asked for", None)),
+            Some((_, queue)) if queue.ready.len() > 1 => Some(waits("its turn behind other mail", None)),
+            _ => None,
+        }
+    }
+}
+
+fn waits(why: impl Into<String>, until: Option<Timestamp>) -> Waits {
+    Waits { why: why.into(), limit: None, until }
+}
+
+fn time_of(at: Instant) -> Timestamp {
+    clock::now() + at.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,106 @@
+//! `m365-relay queue show`: why a message waits, and until when.
+
+use std::{fs, process::Output};
+
+use m365_relay::sandbox::{Action, Fault, On, StatusFault};
+use serde_json::Value;
+
+use crate::harness::{Lab, message, wait_until};
+
+const FROM: &str = "a@contoso.example";
+const TO: &str = "b@example.net";
+
+/// Sends a message and answers its id.
+fn send(lab: &Lab, subject: &str) -> String {
+    let before = lab.logged("accepted").len();
+    lab.send(FROM, &[TO], &message(FROM, TO, subject));
+    wait_until("the log of its acceptance", || lab.logged("accepted").len() > before);
+    lab.logged("accepted")[before]["id"].as_str().unwrap().to_owned()
+}
+
+/// Runs the command with the configuration that the relay would have if it did not choose its own port.
+fn show(lab: &Lab, arguments: &[&str]) -> Output {
+    let config = fs::read_to_string(lab.config_file()).unwrap();
+    let address = lab.admin_address();
+    let config =
+        config.replace("[admin]\naddress = \"127.0.0.1:0\"", &format!("[admin]\naddress = \"{address}\""));
+    let file = lab.folder().join("with-port.toml");
+    fs::write(&file, config).unwrap();
+    let arguments: Vec<_> = ["queue", "show", "--config", file.to_str().unwrap()]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .collect();
+    lab.run(&arguments)
+}
+
+fn json(lab: &Lab, id: &str) -> Value {
+    let output = show(lab, &["--json", id]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_mailbox_at_its_limit() {
+    let lab = Lab::with(|setup| setup.limits = "messages_per_minute = 1".into());
+    send(&lab, "first");
+    lab.wait_for(1);
+    let id = send(&lab, "second");
+    wait_until("the limit", || json(&lab, &id)["waits"]["limit"] == "messages_per_minute");
+
+    let page = json(&lab, &id);
+    assert_eq!((&page["id"], &page["state"]), (&id.clone().into(), &"ready".into()));
+    assert_eq!((&page["tenant"], &page["mailbox"]), (&"contoso".into(), &FROM.into()));
+    assert!(page["waits"]["until"].as_str().unwrap().ends_with('Z'), "{page:#}");
+    let output = show(&lab, &[&id.to_lowercase()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for part in ["waits for  mailbox a@contoso.example may send no more messages a minute\n", "\nuntil "] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_throttled_mailbox() {
+    let lab = Lab::start();
+    let throttled = StatusFault::new(429, "TooManyRequests").retry_after("3600");
+    lab.inject(Fault::new(On::SendMail, Action::Status(throttled)));
+    let id = send(&lab, "throttled");
+    wait_until("the throttling", || json(&lab, &id)["waits"]["limit"] == "service");
+    wait_until("the settlement", || json(&lab, &id)["state"] == "scheduled");
+    let page = json(&lab, &id);
+    assert!(page["waits"]["why"].as_str().unwrap().contains("TooManyRequests"), "{page:#}");
+    assert!(page["waits"]["until"].is_string(), "{page:#}");
+}
+
+#[test]
+fn a_blocked_tenant() {
+    let lab = Lab::with(|setup| setup.tenant("contoso").client_secret = "'an old secret'".into());
+    let id = send(&lab, "waits");
+    wait_until("the block", || json(&lab, &id)["state"] == "blocked");
+    let page = json(&lab, &id);
+    assert!(page["waits"]["why"].as_str().unwrap().contains("AADSTS7000215"), "{page:#}");
+    assert!(page["waits"]["until"].is_string(), "{page:#}");
+}
+
+#[test]
+fn a_message_that_is_not_there() {
+    let mut lab = Lab::start();
+    let id = send(&lab, "gone");
+    lab.wait_for(1);
+    lab.wait_until_empty();
+    let output = show(&lab, &[&id]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is no message"), "{output:?}");
+    let (status, page) = lab.page(&format!("/api/v1/messages/{id}"));
+    assert_eq!(status, 404);
+    assert!(serde_json::from_str::<Value>(&page).unwrap()["error"].is_string(), "{page}");
+    assert_eq!(lab.page("/api/v1/messages/nonsense").0, 400);
+    assert_eq!(show(&lab, &["nonsense"]).status.code(), Some(2));
+
+    // Nobody is there to be asked.
+    let config = lab.config_file();
+    assert_eq!(lab.terminate(), Some(0));
+    let output = lab.run(&["queue", "show", &id, "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not answer"), "{output:?}");
+}
