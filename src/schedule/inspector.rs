@@ -1,10 +1,14 @@
 //! Where one message stands, and what it waits for: asked by the admin API, answered by the scheduler's task.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     clock::Timestamp, config::TenantName, message::MailboxAddress, message::MessageId, telemetry::LimitKind,
 };
+
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// Asks the scheduler. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,7 +61,18 @@ impl Inspector {
     }
 
     /// `None`: the scheduler does not know it, or has stopped.
+    ///
+    /// For a moment after an attempt it knows nothing of a message that waits again: its worker has ended, and the spool
+    /// is about to announce it. So what is not there is asked for once more.
     pub async fn inspect(&self, id: MessageId) -> Option<Standing> {
+        if let Some(standing) = self.ask(id).await {
+            return Some(standing);
+        }
+        tokio::time::sleep(MOMENT).await;
+        self.ask(id).await
+    }
+
+    async fn ask(&self, id: MessageId) -> Option<Standing> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Question { id, answer }).await.ok()?;
         answered.await.ok()?
