@@ -35,10 +35,22 @@ pub(super) struct Args {
     /// Where the simulated Microsoft 365 is
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18080")]
     service: SocketAddr,
+    /// How long each call of Microsoft 365 takes
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = humantime::parse_duration)]
+    latency: std::time::Duration,
     /// Switch all limits off, on both sides: for measuring
     #[arg(long)]
     no_limits: bool,
 }
+
+const NO_LIMITS: &str = "[limits]
+messages_per_minute = 0
+concurrent_requests = 0
+recipients_per_day = 0
+requests_per_10_minutes = 0
+upload_per_5_minutes = 0
+app_requests_per_10_seconds = 0
+";
 
 /// Name and domain of the two tenants.
 const TENANTS: [(&str, &str); 2] = [("contoso", "contoso.example"), ("fabrikam", "fabrikam.example")];
@@ -86,7 +98,13 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
 fn options(args: &Args) -> Options {
     let directories = TENANTS.map(|(name, domain)| Directory::new(domain, client_id(name), secret(name)));
     let limits = if args.no_limits { Limits::unthrottled() } else { Limits::default() };
-    Options { address: args.service, directories: directories.into(), limits, ..Options::default() }
+    Options {
+        address: args.service,
+        directories: directories.into(),
+        limits,
+        latency: args.latency,
+        ..Options::default()
+    }
 }
 
 fn client_id(tenant: &str) -> String {
@@ -101,7 +119,7 @@ fn secret(tenant: &str) -> String {
 fn configuration(args: &Args, service: &Service) -> String {
     let Args { smtp, admin, no_limits, .. } = args;
     let url = service.url();
-    let limits = if *no_limits { "[limits]\nmessages_per_minute = 0\nconcurrent_requests = 0\n" } else { "" };
+    let limits = if *no_limits { NO_LIMITS } else { "" };
     let mut text = format!(
         r#"# Written by `m365-relay sandbox` at each start.
 [spool]

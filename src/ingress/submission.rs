@@ -15,9 +15,10 @@ use tracing::warn;
 
 use crate::{
     clock,
+    config::EnvelopeMismatch,
     message::{
         self, Encryption, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS,
-        MailboxAddress, Mending, MessageId, Received, SplitMessage,
+        MailboxAddress, Mending, MessageId, Received, SplitMessage, Visible,
     },
     spool::{Accepted, BodyWriter, Message, NewMessage},
     telemetry::Refused,
@@ -160,6 +161,7 @@ impl Submission {
             return Err(Refusal::new(554, "5.4.6", text, Refused::Loop));
         }
         let (author, from) = self.author(&header)?;
+        self.check_recipients(&header)?;
         let (now, by) = (clock::now(), &self.origin.by);
         let origin = match &self.origin.client {
             Some(Client { helo, address, extended, encryption, authenticated }) => message::Origin::Smtp {
@@ -179,6 +181,17 @@ impl Submission {
         self.part = Part::Body { author };
         self.body.write(&top).await?;
         Ok(self.body.write(&body).await?)
+    }
+
+    /// Graph delivers to whom the header names: a tenant may want no message that names others than its envelope.
+    fn check_recipients(&self, header: &HeaderBlock) -> Result<(), Refusal> {
+        let refuses = self.grant.tenant.envelope_mismatch == EnvelopeMismatch::Refuse;
+        if refuses && message::address_to(header, &self.envelope).visible == Visible::Reduced {
+            let text =
+                "To or Cc names somebody who is not among the recipients (envelope_mismatch = \"refuse\")";
+            return Err(Refusal::new(550, "5.7.1", text, Refused::Mismatch));
+        }
+        Ok(())
     }
 
     /// Whose mailbox the message goes out of, and the From field if it needs one: the tenant must be allowed all that the

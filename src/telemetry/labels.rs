@@ -44,6 +44,8 @@ pub enum Refused {
     TlsHandshake,
     /// Stored when its client no longer waited.
     Late,
+    /// To or Cc names others than the envelope, and the tenant refuses that.
+    Mismatch,
 }
 
 /// How a delivery attempt ended.
@@ -129,7 +131,7 @@ label! {
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
         ConnectionsPerAddress => "connections_per_address", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
-        Late => "late",
+        Late => "late", Mismatch => "mismatch",
     }
     Outcome {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",

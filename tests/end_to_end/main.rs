@@ -35,4 +35,5 @@ mod sendmail;
 mod spool_commands;
 mod stop;
 mod tenants;
+mod throttling;
 mod tls;

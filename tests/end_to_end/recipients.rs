@@ -176,3 +176,35 @@ fn on_every_path_the_envelope_decides() {
         assert_eq!(lab.service.drafts(), 0);
     }
 }
+
+#[test]
+fn a_tenant_may_refuse_what_names_others() {
+    let lab = Lab::with(|setup| setup.tenant("contoso").more = "envelope_mismatch = 'refuse'".into());
+    let mail = |to: &str| crate::harness::message(FROM, to, "mismatch");
+    let mut smtp = lab.smtp();
+    smtp.send(FROM, &["b@example.net", "hidden@example.net"], &mail("b@example.net"));
+    smtp.begin(FROM, &["b@example.net"]);
+    let reply = smtp.data(&mail("b@example.net, other@example.net"));
+    assert_eq!(reply.code, 550);
+    assert!(reply.text.contains("envelope_mismatch"), "{reply:?}");
+    lab.wait_for(1);
+    lab.wait_until_empty();
+    assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "mismatch")]), 1.0);
+}
+
+#[test]
+fn an_alias_goes_out_of_its_mailbox() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").more =
+            "[tenants.contoso.mailboxes]\n'sales@contoso.example' = 'team@contoso.example'".into();
+    });
+    // The mailbox may not use it: the sender is told which permission is missing.
+    lab.send(
+        "sales@contoso.example",
+        &["b@example.net"],
+        &crate::harness::message("sales@contoso.example", "b@example.net", "alias"),
+    );
+    let bounce = lab.wait_for(1).remove(0);
+    assert!(bounce.text().contains("Send As"), "{}", bounce.text());
+    assert!(bounce.text().contains("team@contoso.example"), "{}", bounce.text());
+}

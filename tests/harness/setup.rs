@@ -54,7 +54,9 @@ impl Default for Setup {
             listener_address: "127.0.0.1:0".into(),
             listener: String::new(),
             more_listeners: String::new(),
-            limits: "messages_per_minute = 0\nconcurrent_requests = 0".into(),
+            limits: "messages_per_minute = 0\nconcurrent_requests = 0\nrecipients_per_day = 0\nrequests_per_10_minutes = 0\n\
+                     upload_per_5_minutes = 0\napp_requests_per_10_seconds = 0"
+                .into(),
             delivery: "settle_after = '1s'".into(),
             retry: "first = '200ms'\nfactor = 1.0\njitter = 0.0".into(),
             log_filter: "info".into(),

@@ -31,8 +31,10 @@ use tracing::{info, warn};
 use super::{Attempted, Disposition, Reason};
 use crate::{
     clock::{self, Timestamp},
-    config::{Confirm, GraphConfig, Tenant},
-    message::{HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, address_to},
+    config::{Confirm, EnvelopeMismatch, GraphConfig, Tenant},
+    message::{
+        HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, Visible, address_to,
+    },
     spool::{BodyReader, Claim, DamagedBody, OpenBody, Spool},
     telemetry::{Metrics, Resolved},
 };
@@ -91,7 +93,13 @@ impl Graph {
         mailbox: &MailboxAddress,
         claim: &Claim,
     ) -> Result<Attempted, DamagedBody> {
-        let (mime, message_id) = prepare(claim).await?;
+        let (mime, message_id, visible) = prepare(claim).await?;
+        if visible == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
+            // Accepted before that was configured.
+            let diagnostic = "To or Cc names somebody who is not among the recipients".into();
+            let disposition = Disposition::Failed(Reason { status: answer::status(5, 7, 1), diagnostic });
+            return Ok(Attempted { disposition, doubt: claim.doubt, timed_out: false });
+        }
         let talk = Conversation::new(&self.means, tenant, mailbox);
         let draft = Draft::read(claim.note.as_ref(), mailbox);
         let mut passage = Passage { graph: self, claim, talk, draft, mime, message_id };
@@ -287,12 +295,13 @@ fn why_open(finding: &Finding) -> &'static str {
 }
 
 /// Opens the body, takes the header off and makes it name the envelope's recipients. Answers the Message-ID, too.
-async fn prepare(claim: &Claim) -> Result<(Mime, Option<String>), DamagedBody> {
+async fn prepare(claim: &Claim) -> Result<(Mime, Option<String>, Visible), DamagedBody> {
     let (SplitMessage { header, body }, rest) = read_header(&claim.body).await?;
     let message_id = message_id(&header);
-    let mut header = address_to(&header, &claim.message.envelope).header.into_bytes();
+    let addressed = address_to(&header, &claim.message.envelope);
+    let mut header = addressed.header.into_bytes();
     header.extend_from_slice(b"\r\n");
-    Ok((Mime { header: header.into(), begun: body.into(), rest }, message_id))
+    Ok((Mime { header: header.into(), begun: body.into(), rest }, message_id, addressed.visible))
 }
 
 /// With its angle brackets.

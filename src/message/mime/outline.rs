@@ -56,6 +56,8 @@ pub enum NotCarriable {
     Encrypted(String),
     #[error("it is in a format of its own of Outlook (application/ms-tnef)")]
     Tnef,
+    #[error("a multipart of it has no parts")]
+    NoParts,
     #[error("it is a report (multipart/report)")]
     Report,
     #[error("its text has {0} bytes, and {MAX_TEXT} are the most")]
@@ -93,6 +95,10 @@ impl Outline {
             Node::Leaf(part) => return self.take_part(part, is_related),
             Node::Multipart { subtype, children } => (subtype.as_str(), children),
         };
+        if children.is_empty() {
+            // Its text would be lost without a word.
+            return Err(NotCarriable::NoParts);
+        }
         match subtype {
             "signed" => Err(NotCarriable::Signed),
             "encrypted" => Err(NotCarriable::Encrypted("multipart/encrypted".into())),
@@ -284,9 +290,11 @@ mod tests {
     #[test]
     fn what_cannot_be_taken_apart() {
         let inner = |kind: &str| mixed("mixed", &[part(kind, "")]);
-        assert_eq!(outlined(&mixed("signed", &[])), Err(NotCarriable::Signed));
-        assert_eq!(outlined(&mixed("report", &[])), Err(NotCarriable::Report));
-        assert!(matches!(outlined(&mixed("encrypted", &[])), Err(NotCarriable::Encrypted(_))));
+        let text = [part("text/plain", "")];
+        assert_eq!(outlined(&mixed("signed", &text)), Err(NotCarriable::Signed));
+        assert_eq!(outlined(&mixed("report", &text)), Err(NotCarriable::Report));
+        assert!(matches!(outlined(&mixed("encrypted", &text)), Err(NotCarriable::Encrypted(_))));
+        assert_eq!(outlined(&mixed("mixed", &[])), Err(NotCarriable::NoParts));
         assert!(matches!(outlined(&inner("application/pkcs7-mime")), Err(NotCarriable::Encrypted(_))));
         assert_eq!(outlined(&inner("application/ms-tnef")), Err(NotCarriable::Tnef));
         let many = vec![part("application/x", ""); 251];
