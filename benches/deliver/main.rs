@@ -10,8 +10,10 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use m365_relay::{
     message::{BodyKind, Envelope, MailboxAddress},
@@ -146,8 +148,18 @@ fn configuration(url: &str, run: &Run) -> String {
     )
 }
 
-/// The relay, and the address of its metrics.
+/// The relay, and the address of its metrics. What this process had open of the spool is closed a moment after it was dropped.
 fn start(config: &Path) -> (Child, String) {
+    for _ in 0..50 {
+        if let Some(started) = try_start(config) {
+            return started;
+        }
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    panic!("the relay does not start");
+}
+
+fn try_start(config: &Path) -> Option<(Child, String)> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_m365-relay"))
         .args(["serve", "--config"])
         .arg(config)
@@ -155,18 +167,23 @@ fn start(config: &Path) -> (Child, String) {
         .spawn()
         .expect("the relay starts");
     let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
-    let mut admin = String::new();
+    let (mut admin, mut is_ready) = (String::new(), false);
     for line in lines.by_ref().map_while(Result::ok) {
         let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
         if entry["message"] == "listening for metrics and health" {
             admin = entry["address"].as_str().unwrap_or_default().to_owned();
         }
         if entry["message"] == "ready" {
+            is_ready = true;
             break;
         }
     }
+    if !is_ready {
+        child.wait().expect("it has ended");
+        return None;
+    }
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
-    (child, admin)
+    Some((child, admin))
 }
 
 /// Of user and system.

@@ -6,7 +6,7 @@
 //! | `GET /_sandbox/messages/{n}` | one, with its source as `raw` in base64 |
 //! | `GET /_sandbox/messages/{n}/source` | its source, as plain text |
 //! | `GET /_sandbox/calls` | the log of calls |
-//! | `GET /_sandbox/counts` | totals |
+//! | `GET /_sandbox/counts` | totals, and `drafts`: how many are left |
 //! | `GET`, `POST`, `DELETE /_sandbox/faults` | list, add one, clear |
 
 use std::{sync::Arc, time::Duration};
@@ -92,7 +92,9 @@ pub(super) async fn calls(State(world): State<Arc<World>>) -> Response {
 }
 
 pub(super) async fn counts(State(world): State<Arc<World>>) -> Response {
-    Json(world.store.counts()).into_response()
+    let mut counts = serde_json::to_value(world.store.counts()).unwrap_or_default();
+    counts["drafts"] = world.drafts().into();
+    Json(counts).into_response()
 }
 
 pub(super) async fn faults(State(world): State<Arc<World>>) -> Response {

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::{
     errors::{GraphError, iso, json_response},
     graph::{Caller, Folder},
-    items::{Draft, Item, SentMessage},
-    mime,
-    resource::{self, FileAttachment, MessageResource},
+    items::{Draft, Item},
+    mime, rendering,
+    resource::{self, MessageResource},
     send::submit,
     server::{Exchange, empty, is_media_type},
     store::{Via, lock},
@@ -29,9 +29,8 @@ pub(super) fn create(caller: &Caller<'_>, exchange: &Exchange, body: Bytes) -> R
         }
         Draft::from_mime(raw)?
     } else {
-        let message: MessageResource = resource::parse(&body)?;
-        message.check()?;
-        Draft { attachments: message.inline_attachments()?, message, mime: None, created: clock::now() }
+        let mut message = resource::parse::<MessageResource>(&body)?.checked()?;
+        Draft { attachments: message.take_attachments()?, message, mime: None, created: clock::now() }
     };
     let mut items = lock(&caller.mailbox.items);
     let item = items.insert(draft);
@@ -67,8 +66,7 @@ pub(super) fn update(
     id: &str,
     body: &[u8],
 ) -> Result<Response, GraphError> {
-    let change: MessageResource = resource::parse(body)?;
-    change.check()?;
+    let change = resource::parse::<MessageResource>(body)?.checked()?;
     let mut items = lock(&caller.mailbox.items);
     let (number, draft) = items.draft(id, &caller.mailbox.address)?;
     if !change.only_recipients() {
@@ -80,7 +78,8 @@ pub(super) fn update(
 }
 
 pub(super) fn delete(caller: &Caller<'_>, id: &str) -> Result<Response, GraphError> {
-    lock(&caller.mailbox.items).remove(id, &caller.mailbox.address)?;
+    let number = lock(&caller.mailbox.items).remove(id, &caller.mailbox.address)?;
+    caller.world.uploads.end_all(&caller.mailbox, number);
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -94,87 +93,45 @@ pub(super) fn send(caller: &Caller<'_>, exchange: &Exchange, id: &str) -> Result
     let mailbox = &caller.mailbox.address;
     let (number, draft) = items.draft(id, mailbox)?;
     let submission = match &draft.mime {
-        Some(raw) => resource::address(&draft.message, mailbox, raw.clone())?,
-        None => resource::build(&draft.message, &draft.attachments, mailbox)?,
+        Some(raw) => rendering::address(&draft.message, mailbox, raw.clone())?,
+        None => rendering::build(&draft.message, &draft.attachments, mailbox)?,
     };
-    let sent = SentMessage::of(&submission);
     submit(caller, submission, Via::Draft)?;
-    let after = caller.world.options.sent_items_after;
-    items.keep_sent(Some(number), sent, after);
+    items.move_to_sent(number, caller.world.options.sent_items_after);
+    drop(items);
+    caller.world.uploads.end_all(&caller.mailbox, number);
     Ok(empty(StatusCode::ACCEPTED))
-}
-
-pub(super) fn attach(caller: &Caller<'_>, id: &str, body: &[u8]) -> Result<Response, GraphError> {
-    let attachment = resource::parse::<FileAttachment>(body)?.decode()?;
-    let mut answer = json!({
-        "@odata.type": "#microsoft.graph.fileAttachment",
-        "name": attachment.name,
-        "contentType": attachment.content_type,
-        "isInline": attachment.inline,
-        "contentId": attachment.content_id,
-        "size": attachment.content.len(),
-    });
-    let mut items = lock(&caller.mailbox.items);
-    let (number, draft) = items.draft(id, &caller.mailbox.address)?;
-    answer["id"] = draft.add(number, attachment).into();
-    Ok(json_response(StatusCode::CREATED, &answer))
-}
-
-/// The attachments of a draft, without their content. Of a sent message nothing is kept.
-pub(super) fn attachments(
-    caller: &Caller<'_>,
-    exchange: &Exchange,
-    id: &str,
-) -> Result<Response, GraphError> {
-    let mut items = lock(&caller.mailbox.items);
-    let (_, draft) = items.draft(id, &caller.mailbox.address)?;
-    let list = draft.attachments.iter().enumerate().map(|(n, attachment)| {
-        let all = json!({
-            "@odata.type": "#microsoft.graph.fileAttachment",
-            "id": format!("attachment-{n}"),
-            "name": attachment.name,
-            "contentType": attachment.content_type,
-            "isInline": attachment.inline,
-            "contentId": attachment.content_id,
-            "size": attachment.content.len(),
-        });
-        select(exchange, all)
-    });
-    let value: Vec<Value> = list.collect();
-    Ok(json_response(StatusCode::OK, &json!({ "value": value })))
 }
 
 /// The properties that `$select` leaves.
 fn render(caller: &Caller<'_>, exchange: &Exchange, item: Item<'_>) -> Value {
-    let mut message = match item {
+    let mut message = serde_json::to_value(item.message()).unwrap_or_default();
+    message["isDraft"] = matches!(item, Item::Draft(..)).into();
+    match item {
         Item::Draft(_, draft) => {
-            let mut message = serde_json::to_value(&draft.message).unwrap_or_default();
-            message["isDraft"] = true.into();
             message["parentFolderId"] = "drafts".into();
-            message["hasAttachments"] = (!draft.attachments.is_empty()).into();
+            message["hasAttachments"] = draft.has_attachments().into();
             message["createdDateTime"] = iso(draft.created).into();
-            message
         }
-        Item::Sent(_, sent) => json!({
-            "internetMessageId": sent.internet_message_id,
-            "subject": sent.subject,
-            "toRecipients": sent.to,
-            "ccRecipients": sent.cc,
-            "bccRecipients": sent.bcc,
-            "isDraft": false,
-            "parentFolderId": "sentitems",
-            "sentDateTime": iso(sent.at),
-        }),
-    };
+        Item::Sent(_, sent) => {
+            message["parentFolderId"] = "sentitems".into();
+            message["hasAttachments"] = (!sent.attachments.is_empty()).into();
+            message["createdDateTime"] = iso(sent.created).into();
+            message["sentDateTime"] = iso(sent.at).into();
+        }
+    }
+    if let Some(fields) = message.as_object_mut().filter(|_| !caller.reads_bodies()) {
+        fields.remove("body");
+    }
     message["id"] = item.id(&caller.mailbox.address, wants_immutable(exchange)).into();
     select(exchange, message)
 }
 
-/// Drops what `$select` does not name. The id always stays.
-fn select(exchange: &Exchange, mut message: Value) -> Value {
+/// Drops what `$select` does not name. The id and what OData itself adds always stay.
+pub(super) fn select(exchange: &Exchange, mut message: Value) -> Value {
     if let (Some(names), Some(fields)) = (query(exchange, "$select"), message.as_object_mut()) {
         let names: Vec<&str> = names.split(',').map(str::trim).collect();
-        fields.retain(|name, _| name == "id" || names.contains(&name.as_str()));
+        fields.retain(|name, _| name == "id" || name.starts_with('@') || names.contains(&name.as_str()));
     }
     message
 }

@@ -1,16 +1,9 @@
 //! Faults on demand: refusals, delays and cut connections that a test or a person asks for.
 //!
 //! A fault is looked at after the request has arrived whole and before anything in it is checked, so it stands for
-//! a gateway in front of the service. Faults are tried in the order of injection: delays add up, and the first fault of
-//! another kind decides.
+//! a gateway in front of the service. `struck` says which of several strikes.
 
-use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -20,7 +13,6 @@ use super::{
     errors::{GraphError, LoginError, with_retry_after},
     options::Directory,
     server::Exchange,
-    store::lock,
 };
 
 /// In JSON: `{"on":"send_mail","action":{"status":{"code":503,"error":"serviceNotAvailable"}},"times":2}`.
@@ -35,7 +27,7 @@ pub struct Fault {
     /// Only for this organisation, by any of its names, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
-    /// So many matching calls pass first.
+    /// So many matching calls pass before it strikes. It counts down.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: u32,
     /// How often it strikes. `None`: until cleared.
@@ -56,17 +48,20 @@ pub enum On {
     SendMail,
     /// `/send` of a draft.
     SendDraft,
-    /// Messages and attachments: all of the following.
+    /// Messages and attachments: all that the next six name.
     Messages,
+    /// A new draft.
     CreateDraft,
+    /// A change of a draft.
     UpdateDraft,
-    DeleteDraft,
-    /// Adding an attachment with its content.
+    /// A small attachment, posted whole.
     Attach,
     /// `createUploadSession`.
     BeginUpload,
-    /// Messages, a message, its attachments.
+    /// A message, a list of messages, a list of attachments.
     Read,
+    /// Deleted for good or to the bin: `DELETE` and `permanentDelete`.
+    DeleteDraft,
     /// Everything under `/v1.0`.
     AnyGraph,
     /// Calls of an upload URL.
@@ -102,7 +97,7 @@ pub struct StatusFault {
     /// The `Retry-After` header, as it is to be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<String>,
-    /// The `x-ms-throttle-scope` header.
+    /// The `x-ms-throttle-scope` header, as it is to be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle_scope: Option<String>,
     #[serde(default)]
@@ -120,12 +115,33 @@ pub enum FaultBody {
     Html,
 }
 
-fn is_zero(n: &u32) -> bool {
-    *n == 0
-}
-
 fn always() -> f64 {
     1.0
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl On {
+    /// Whether a fault on this is about a call of kind `call`.
+    fn covers(self, call: Self) -> bool {
+        let on_messages = matches!(
+            call,
+            Self::Messages
+                | Self::CreateDraft
+                | Self::UpdateDraft
+                | Self::Attach
+                | Self::BeginUpload
+                | Self::Read
+                | Self::DeleteDraft
+        );
+        match self {
+            Self::AnyGraph => !matches!(call, Self::Token | Self::Upload),
+            Self::Messages => on_messages,
+            one => one == call,
+        }
+    }
 }
 
 impl Fault {
@@ -139,8 +155,9 @@ impl Fault {
         Self::new(on, Action::Status(StatusFault::new(code, error)))
     }
 
-    pub fn skip(self, skip: u32) -> Self {
-        Self { skip, ..self }
+    /// Lets `calls` matching calls pass first.
+    pub fn skip(self, calls: u32) -> Self {
+        Self { skip: calls, ..self }
     }
 
     pub fn times(self, times: u32) -> Self {
@@ -155,24 +172,17 @@ impl Fault {
         Self { directory: Some(directory.into()), ..self }
     }
 
-    fn strikes(&self, on: On, directory: Option<&Directory>, mailbox: Option<&str>) -> bool {
+    pub(super) fn is_about(&self, on: On, directory: Option<&Directory>, mailbox: Option<&str>) -> bool {
         self.on.covers(on)
             && self.mailbox.as_ref().is_none_or(|m| mailbox.is_some_and(|o| o.eq_ignore_ascii_case(m)))
             && self.directory.as_ref().is_none_or(|name| {
                 directory.is_some_and(|d| d.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
             })
-            && (self.probability >= 1.0 || rand::random::<f64>() < self.probability)
     }
-}
 
-impl On {
-    fn covers(self, call: Self) -> bool {
-        use On::{AnyGraph, Messages, SendDraft, SendMail, Token, Upload};
-        match self {
-            AnyGraph => !matches!(call, Token | Upload),
-            Messages => !matches!(call, Token | Upload | SendMail | SendDraft | AnyGraph),
-            on => on == call,
-        }
+    /// Throws the dice.
+    pub(super) fn happens(&self) -> bool {
+        self.probability >= 1.0 || rand::random::<f64>() < self.probability
     }
 }
 
@@ -197,9 +207,9 @@ impl StatusFault {
     }
 
     pub(super) fn respond(mut self, on: On, exchange: &Exchange) -> Response {
-        let scope = self.throttle_scope.take().and_then(|scope| HeaderValue::from_str(&scope).ok());
+        let scope = self.throttle_scope.take();
         let mut response = self.answer(on, exchange);
-        if let Some(scope) = scope {
+        if let Some(scope) = scope.and_then(|scope| HeaderValue::from_str(&scope).ok()) {
             response.headers_mut().insert("x-ms-throttle-scope", scope);
         }
         response
@@ -239,69 +249,6 @@ impl StatusFault {
             }
             .into_response(exchange),
         }
-    }
-}
-
-#[derive(Default)]
-pub(super) struct Faults {
-    list: Mutex<Vec<Fault>>,
-    /// Whether the list is worth a lock: most calls meet no fault.
-    any: AtomicBool,
-}
-
-/// What a call meets: first the delay, then one of the actions other than `Delay`.
-#[derive(Default)]
-pub(super) struct Struck {
-    pub(super) delay: Duration,
-    pub(super) then: Option<Action>,
-}
-
-impl Faults {
-    pub(super) fn inject(&self, fault: Fault) {
-        let mut list = lock(&self.list);
-        list.push(fault);
-        self.any.store(true, Ordering::Release);
-    }
-
-    pub(super) fn clear(&self) {
-        let mut list = lock(&self.list);
-        list.clear();
-        self.any.store(false, Ordering::Release);
-    }
-
-    /// Those that may still strike.
-    pub(super) fn active(&self) -> Vec<Fault> {
-        lock(&self.list).clone()
-    }
-
-    pub(super) fn strike(&self, on: On, directory: Option<&Directory>, mailbox: Option<&str>) -> Struck {
-        let mut struck = Struck::default();
-        if !self.any.load(Ordering::Acquire) {
-            return struck;
-        }
-        let mut list = lock(&self.list);
-        for fault in list.iter_mut() {
-            if fault.times == Some(0) || !fault.strikes(on, directory, mailbox) {
-                continue;
-            }
-            if fault.skip > 0 {
-                fault.skip -= 1;
-                continue;
-            }
-            if let Some(times) = &mut fault.times {
-                *times -= 1;
-            }
-            match &fault.action {
-                Action::Delay(time) => struck.delay += *time,
-                action => {
-                    struck.then = Some(action.clone());
-                    break;
-                }
-            }
-        }
-        list.retain(|fault| fault.times != Some(0));
-        self.any.store(!list.is_empty(), Ordering::Release);
-        struck
     }
 }
 

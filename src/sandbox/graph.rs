@@ -11,7 +11,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use super::{
-    drafts,
+    attachments, drafts,
     errors::GraphError,
     faults::On,
     limits::Permit,
@@ -24,6 +24,8 @@ use super::{
 };
 
 const READ: &[&str] = &["Mail.ReadWrite", "Mail.Read", "Mail.ReadBasic", "Mail.ReadBasic.All"];
+/// Basic is without bodies, attachments and extended properties.
+const READ_ALL: &[&str] = &["Mail.ReadWrite", "Mail.Read"];
 const WRITE: &[&str] = &["Mail.ReadWrite"];
 const SEND: &[&str] = &["Mail.Send"];
 
@@ -54,6 +56,13 @@ pub(super) struct Caller<'a> {
     pub(super) tenant: Arc<Tenant>,
     pub(super) mailbox: Arc<Mailbox>,
     _permit: Permit,
+}
+
+impl Caller<'_> {
+    /// Whether its application may see more of a message than `Mail.ReadBasic` shows.
+    pub(super) fn reads_bodies(&self) -> bool {
+        self.tenant.directory.roles.iter().any(|role| READ_ALL.contains(&role.as_str()))
+    }
 }
 
 pub(super) async fn answer(world: &World, exchange: &mut Exchange, body: Body) -> Outcome {
@@ -113,8 +122,8 @@ fn perform(
         Operation::Update(id) => drafts::update(caller, exchange, &id, &body),
         Operation::Delete(id) => drafts::delete(caller, &id),
         Operation::Send(id) => drafts::send(caller, exchange, &id),
-        Operation::Attach(id) => drafts::attach(caller, &id, &body),
-        Operation::ListAttachments(id) => drafts::attachments(caller, exchange, &id),
+        Operation::Attach(id) => attachments::attach(caller, &id, &body),
+        Operation::ListAttachments(id) => attachments::list(caller, exchange, &id),
         Operation::BeginUpload(id) => uploads::begin(caller, &id, &body),
     }
 }
@@ -123,7 +132,8 @@ impl Operation {
     fn roles(&self) -> &'static [&'static str] {
         match self {
             Self::SendMail | Self::Send(_) => SEND,
-            Self::List(_) | Self::Read(_) | Self::ListAttachments(_) => READ,
+            Self::List(_) | Self::Read(_) => READ,
+            Self::ListAttachments(_) => READ_ALL,
             _ => WRITE,
         }
     }
@@ -134,10 +144,10 @@ impl Operation {
             Self::Send(_) => On::SendDraft,
             Self::Create => On::CreateDraft,
             Self::Update(_) => On::UpdateDraft,
-            Self::Delete(_) => On::DeleteDraft,
             Self::Attach(_) => On::Attach,
             Self::BeginUpload(_) => On::BeginUpload,
             Self::List(_) | Self::Read(_) | Self::ListAttachments(_) => On::Read,
+            Self::Delete(_) => On::DeleteDraft,
         }
     }
 }

@@ -10,13 +10,15 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_URL_SAFE};
 use bytes::Bytes;
-use mail_parser::{MessageParser, MimeHeaders};
+use mail_parser::{HeaderName, MessageParser};
 use tokio::time::Instant;
 
 use super::{
+    attachments::{self, Attachment, DeliveredAttachment},
     errors::GraphError,
-    mime::{self, Submission},
-    resource::{self, Attachment, ItemBody, MessageResource, Recipient},
+    mime,
+    rendering::new_message_id,
+    resource::{ItemBody, MessageResource},
 };
 use crate::clock::{self, Timestamp};
 
@@ -41,42 +43,15 @@ pub(super) struct Draft {
     pub(super) created: Timestamp,
 }
 
-/// What became of a message that was sent.
+/// A copy in Sent Items: what it says of itself, without its body.
 pub(super) struct Sent {
-    pub(super) to: Vec<Recipient>,
-    pub(super) cc: Vec<Recipient>,
-    pub(super) bcc: Vec<Recipient>,
-    pub(super) internet_message_id: String,
-    pub(super) subject: String,
+    pub(super) message: MessageResource,
+    /// Of a message made from JSON; of MIME they are not remembered.
+    pub(super) attachments: Vec<DeliveredAttachment>,
+    pub(super) created: Timestamp,
     pub(super) at: Timestamp,
     /// It cannot be found before.
     visible: Instant,
-}
-
-/// A message that is sent, for its copy.
-pub(super) struct SentMessage {
-    internet_message_id: String,
-    subject: String,
-    to: Vec<Recipient>,
-    cc: Vec<Recipient>,
-    bcc: Vec<Recipient>,
-}
-
-impl SentMessage {
-    pub(super) fn of(submission: &Submission) -> Self {
-        let list = |list: &[_]| list.iter().map(Recipient::new).collect();
-        let internet_message_id = match submission.message_id.as_str() {
-            "" => resource::new_message_id(),
-            id => id.to_owned(),
-        };
-        Self {
-            internet_message_id,
-            subject: submission.subject.clone(),
-            to: list(&submission.to),
-            cc: list(&submission.cc),
-            bcc: list(&submission.bcc),
-        }
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -95,7 +70,7 @@ enum IdKind {
 impl Items {
     /// A new draft, with a Message-ID if it has none.
     pub(super) fn insert(&mut self, mut draft: Draft) -> Item<'_> {
-        draft.message.internet_message_id.get_or_insert_with(resource::new_message_id);
+        draft.message.internet_message_id.get_or_insert_with(new_message_id);
         self.last += 1;
         Item::Draft(self.last, self.drafts.entry(self.last).or_insert(draft))
     }
@@ -110,7 +85,8 @@ impl Items {
             .ok_or_else(GraphError::no_such_item)
     }
 
-    pub(super) fn draft_count(&self) -> usize {
+    /// How many drafts there are.
+    pub(super) fn drafts(&self) -> usize {
         self.drafts.len()
     }
 
@@ -132,13 +108,12 @@ impl Items {
         Ok((number, draft.ok_or_else(GraphError::no_such_item)?))
     }
 
-    pub(super) fn remove(&mut self, id: &str, mailbox: &str) -> Result<(), GraphError> {
-        let number = match self.find(id, mailbox)? {
-            Item::Draft(number, _) | Item::Sent(number, _) => number,
-        };
+    /// Its number is the answer.
+    pub(super) fn remove(&mut self, id: &str, mailbox: &str) -> Result<u64, GraphError> {
+        let number = self.find(id, mailbox)?.number();
         self.drafts.remove(&number);
         self.sent.remove(&number);
-        Ok(())
+        Ok(number)
     }
 
     /// An upload that is complete. The id of the attachment, or `None` if the draft is gone.
@@ -146,18 +121,35 @@ impl Items {
         Some(self.drafts.get_mut(&number)?.add(number, attachment))
     }
 
-    /// Moves the draft `number`, or a message that never was a draft a client could see, to Sent Items. The copy can
-    /// be found `after` a while.
-    pub(super) fn keep_sent(&mut self, number: Option<u64>, sent: SentMessage, after: Duration) {
-        let number = number.unwrap_or_else(|| {
-            self.last += 1;
-            self.last
-        });
-        self.drafts.remove(&number);
+    /// Moves the draft `number` to Sent Items. The copy can be found `after` a while.
+    pub(super) fn move_to_sent(&mut self, number: u64, after: Duration) {
+        let Some(draft) = self.drafts.remove(&number) else { return };
+        let attachments = draft.attachments.into_iter().map(|attachment| attachment.about).collect();
+        self.put_into_sent(number, draft.message, attachments, draft.created, after);
+    }
+
+    /// Keeps a message in Sent Items that never was a draft a client could see.
+    pub(super) fn keep_sent(
+        &mut self,
+        message: MessageResource,
+        attachments: Vec<DeliveredAttachment>,
+        after: Duration,
+    ) {
+        self.last += 1;
+        self.put_into_sent(self.last, message, attachments, clock::now(), after);
+    }
+
+    fn put_into_sent(
+        &mut self,
+        number: u64,
+        message: MessageResource,
+        attachments: Vec<DeliveredAttachment>,
+        created: Timestamp,
+        after: Duration,
+    ) {
+        let message = MessageResource { body: None, attachments: None, ..message };
         let visible = Instant::now() + after;
-        let SentMessage { internet_message_id, subject, to, cc, bcc } = sent;
-        let sent = Sent { to, cc, bcc, internet_message_id, subject, at: clock::now(), visible };
-        self.sent.insert(number, sent);
+        self.sent.insert(number, Sent { message, attachments, created, at: clock::now(), visible });
         self.order.push_back(number);
         if self.order.len() > KEEP_SENT {
             self.order.pop_front().and_then(|oldest| self.sent.remove(&oldest));
@@ -175,10 +167,27 @@ impl Item<'_> {
         format!("{prefix}{}", BASE64_URL_SAFE.encode(format!("{number}:{mailbox}")))
     }
 
-    pub(super) fn internet_message_id(&self) -> &str {
+    pub(super) fn number(&self) -> u64 {
         match self {
-            Self::Draft(_, draft) => draft.message.internet_message_id.as_deref().unwrap_or_default(),
-            Self::Sent(_, sent) => &sent.internet_message_id,
+            Self::Draft(number, _) | Self::Sent(number, _) => *number,
+        }
+    }
+
+    pub(super) fn message(&self) -> &MessageResource {
+        match self {
+            Self::Draft(_, draft) => &draft.message,
+            Self::Sent(_, sent) => &sent.message,
+        }
+    }
+
+    pub(super) fn internet_message_id(&self) -> &str {
+        self.message().internet_message_id.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn attachments(&self) -> Vec<DeliveredAttachment> {
+        match self {
+            Self::Draft(_, draft) => draft.described(),
+            Self::Sent(_, sent) => sent.attachments.clone(),
         }
     }
 }
@@ -192,16 +201,7 @@ impl Sent {
 impl Draft {
     pub(super) fn from_mime(raw: Bytes) -> Result<Self, GraphError> {
         let read = mime::read(raw)?;
-        let list = |list: &[_]| Some(list.iter().map(Recipient::new).collect());
-        let message = MessageResource {
-            subject: Some(read.subject),
-            from: Some(Recipient::new(&read.from)),
-            to_recipients: list(&read.to),
-            cc_recipients: list(&read.cc),
-            bcc_recipients: list(&read.bcc),
-            internet_message_id: Some(read.message_id).filter(|id| !id.is_empty()),
-            ..MessageResource::default()
-        };
+        let message = MessageResource::of(&read);
         Ok(Self { message, mime: Some(read.raw), attachments: Vec::new(), created: clock::now() })
     }
 
@@ -217,26 +217,40 @@ impl Draft {
             content_type: if html { "html" } else { "text" }.into(),
             content: content.unwrap_or_default().into_owned(),
         });
-        self.attachments.extend(parsed.attachments().map(|part| {
-            let kind = part.content_type();
-            Attachment {
-                name: part.attachment_name().unwrap_or("attachment").to_owned(),
-                content_type: kind.map_or_else(
-                    || "application/octet-stream".into(),
-                    |kind| format!("{}/{}", kind.ctype(), kind.subtype().unwrap_or("octet-stream")),
-                ),
-                inline: part.content_disposition().is_some_and(|d| d.is_inline()),
-                content_id: part.content_id().map(str::to_owned),
-                content: Bytes::copy_from_slice(part.contents()),
-            }
-        }));
+        self.attachments.extend(attachments::in_mime(&raw));
+    }
+
+    /// What it has attached, the parts of its MIME included.
+    fn described(&self) -> Vec<DeliveredAttachment> {
+        match &self.mime {
+            Some(raw) => attachments::in_mime(raw).into_iter().map(|attachment| attachment.about).collect(),
+            None => self.attachments.iter().map(|attachment| attachment.about.clone()).collect(),
+        }
+    }
+
+    /// Of MIME by its first header line on it, as its parts are not worth a look at every call.
+    pub(super) fn has_attachments(&self) -> bool {
+        let Some(raw) = &self.mime else { return !self.attachments.is_empty() };
+        let headers = MessageParser::default().parse_headers(&**raw);
+        headers.is_some_and(|message| {
+            let kind = message.header(HeaderName::ContentType).and_then(|value| value.as_content_type());
+            kind.is_some_and(|kind| {
+                kind.ctype().eq_ignore_ascii_case("multipart")
+                    && kind.subtype().is_some_and(|sub| sub.eq_ignore_ascii_case("mixed"))
+            })
+        })
     }
 
     pub(super) fn add(&mut self, number: u64, attachment: Attachment) -> String {
         self.open();
         self.attachments.push(attachment);
-        BASE64_URL_SAFE.encode(format!("attachment:{number}:{}", self.attachments.len()))
+        attachment_id(number, self.attachments.len())
     }
+}
+
+/// The id of the `nth` attachment of a message, counted from 1.
+pub(super) fn attachment_id(number: u64, nth: usize) -> String {
+    BASE64_URL_SAFE.encode(format!("attachment:{number}:{nth}"))
 }
 
 fn parse_id(id: &str, mailbox: &str) -> Result<(IdKind, u64), GraphError> {

@@ -4,12 +4,14 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use mail_parser::{Addr, Address, Group, Header, HeaderName, HeaderValue, MessageParser};
 
-use super::{errors::GraphError, store::DeliveredAttachment};
+use super::{attachments::DeliveredAttachment, errors::GraphError};
 use crate::message::MailboxAddress;
 
 /// A message that is ready to be judged and delivered.
 pub(super) struct Submission {
     pub(super) from: MailboxAddress,
+    /// As given in JSON. In MIME, Graph sets it by itself.
+    pub(super) sender: Option<MailboxAddress>,
     pub(super) to: Vec<MailboxAddress>,
     pub(super) cc: Vec<MailboxAddress>,
     pub(super) bcc: Vec<MailboxAddress>,
@@ -17,7 +19,9 @@ pub(super) struct Submission {
     /// With angle brackets; empty if there is none.
     pub(super) message_id: String,
     pub(super) raw: Bytes,
-    /// Of a message that was built from properties.
+    /// Octets of the message with all that was left out of `raw`.
+    pub(super) size: usize,
+    /// Of a message made from JSON.
     pub(super) attachments: Vec<DeliveredAttachment>,
 }
 
@@ -54,11 +58,13 @@ pub(super) fn read(raw: Bytes) -> Result<Submission, GraphError> {
     drop(authors);
     Ok(Submission {
         from,
+        sender: None,
         to: recipients(headers, HeaderName::To)?,
         cc: recipients(headers, HeaderName::Cc)?,
         bcc: recipients(headers, HeaderName::Bcc)?,
         subject: message.subject().unwrap_or_default().to_owned(),
         message_id: message.message_id().map(|id| format!("<{id}>")).unwrap_or_default(),
+        size: raw.len(),
         raw: raw.clone(),
         attachments: Vec::new(),
     })

@@ -17,11 +17,14 @@
 //! | `login`, `token` | the token endpoint |
 //! | `graph` | permissions and routing of Graph calls |
 //! | `send`, `mime` | `sendMail` |
-//! | `drafts`, `items`, `resource`, `uploads` | calls on messages, what is in a mailbox, JSON messages, large attachments |
-//! | `limits`, `faults`, `errors` | throttling, faults on demand, Microsoft's error shapes |
+//! | `drafts`, `items` | calls on messages, what is in a mailbox |
+//! | `resource`, `properties`, `rendering` | JSON messages, their MAPI properties, and the MIME made of them |
+//! | `attachments`, `uploads` | attachments, small and large |
+//! | `limits`, `faults`, `struck`, `errors` | throttling, faults on demand, Microsoft's error shapes |
 //! | `world`, `store` | what it all acts on; what is remembered |
 //! | `control`, `page` | `/_sandbox/…` and `/` |
 
+mod attachments;
 mod control;
 mod drafts;
 mod errors;
@@ -33,10 +36,13 @@ mod login;
 mod mime;
 mod options;
 mod page;
+mod properties;
+mod rendering;
 mod resource;
 mod send;
 mod server;
 mod store;
+mod struck;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -53,9 +59,10 @@ use tokio_util::{
     task::TaskTracker,
 };
 
+pub use attachments::DeliveredAttachment;
 pub use faults::{Action, Fault, FaultBody, On, StatusFault};
 pub use options::{Directory, Limits, MailboxPolicy, Options, RetryAfter};
-pub use store::{Call, Counts, Delivered, DeliveredAttachment, Via};
+pub use store::{Call, Counts, Delivered, Via};
 
 use self::{
     wire::{Cut, Door},
@@ -114,6 +121,11 @@ impl Service {
         self.0.world.store.counts()
     }
 
+    /// Drafts that are left, in all mailboxes: neither sent nor deleted.
+    pub fn drafts(&self) -> usize {
+        self.0.world.drafts()
+    }
+
     /// The log of login, Graph and upload calls, in the order of their answers; the last [`Options::keep_calls`]. A call is
     /// in it before its answer is sent.
     pub fn calls(&self) -> Vec<Call> {
@@ -123,11 +135,6 @@ impl Service {
     /// The most calls that one mailbox has had in progress at a time, refused ones left out.
     pub fn peak_concurrency(&self, mailbox: &str) -> u32 {
         self.0.world.peak(mailbox)
-    }
-
-    /// Drafts that are in all mailboxes now.
-    pub fn drafts(&self) -> usize {
-        self.0.world.drafts()
     }
 
     pub fn inject(&self, fault: Fault) {

@@ -22,7 +22,8 @@ pub struct Options {
     pub upload_lifetime: Duration,
     /// How long a sent message takes to appear in Sent Items. Microsoft publishes no figure; minutes happen.
     pub sent_items_after: Duration,
-    /// How long each call takes, beside its work.
+    /// How long every Graph and upload call takes before it is answered. It keeps its place among the mailbox's
+    /// concurrent calls meanwhile.
     pub latency: Duration,
     /// Delivered messages to keep, the last ones; all are counted.
     pub keep_messages: usize,
@@ -72,7 +73,7 @@ pub struct Limits {
     /// Octets of a MIME message after base64 is taken off. Above it the service has been seen to answer 200 and to
     /// send nothing (microsoft-graph-docs#13979): 2240 KiB.
     pub mime_bytes: Option<usize>,
-    /// Octets of a message built from a draft. Exchange Online's default: 35 MB.
+    /// Octets of a message as MIME, its attachments in base64 included. Exchange Online's default: 35 MB.
     pub message_bytes: Option<usize>,
     /// Recipients of one message. Exchange Online's default: 500.
     pub recipients: Option<usize>,

@@ -1,24 +1,14 @@
-//! Graph's `message` resource: read from JSON, and built into MIME when it is sent.
+//! Graph's `message` resource in JSON. `rendering` makes MIME of it.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
-use mail_builder::{
-    MessageBuilder,
-    headers::{address::Address, raw::Raw},
-};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
+    attachments::{Attachment, FileAttachment},
     errors::GraphError,
-    mime::{Submission, parse_address},
-    server::random_uuid,
-    store::DeliveredAttachment,
+    mime::Submission,
+    properties::{self, ExtendedProperty, Header},
 };
 use crate::message::MailboxAddress;
-
-/// From this size on an attachment goes by upload session, below it by one POST. Microsoft says 3 MB and does not say
-/// which; 3 MiB is what fits a 4 MiB request as base64.
-pub(super) const UPLOAD_FROM: usize = 3 << 20;
 
 /// The properties that this service knows; others are taken and forgotten. `None`: not given.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -27,15 +17,16 @@ pub(super) struct MessageResource {
     pub(super) subject: Option<String>,
     pub(super) body: Option<ItemBody>,
     pub(super) from: Option<Recipient>,
+    pub(super) sender: Option<Recipient>,
     pub(super) to_recipients: Option<Vec<Recipient>>,
     pub(super) cc_recipients: Option<Vec<Recipient>>,
     pub(super) bcc_recipients: Option<Vec<Recipient>>,
     pub(super) reply_to: Option<Vec<Recipient>>,
-    pub(super) sender: Option<Recipient>,
-    pub(super) importance: Option<String>,
+    pub(super) importance: Option<Importance>,
     pub(super) is_read_receipt_requested: Option<bool>,
     pub(super) is_delivery_receipt_requested: Option<bool>,
     pub(super) internet_message_id: Option<String>,
+    /// Given back by the real service only where `$expand` asks for it; here never.
     #[serde(skip_serializing)]
     pub(super) single_value_extended_properties: Option<Vec<ExtendedProperty>>,
     /// Not given back by the service.
@@ -43,6 +34,17 @@ pub(super) struct MessageResource {
     pub(super) internet_message_headers: Option<Vec<HeaderField>>,
     #[serde(skip_serializing)]
     pub(super) attachments: Option<Vec<FileAttachment>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Importance {
+    #[serde(alias = "Low")]
+    Low,
+    #[serde(alias = "Normal")]
+    Normal,
+    #[serde(alias = "High")]
+    High,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -66,56 +68,10 @@ struct EmailAddress {
     name: Option<String>,
 }
 
-/// A MAPI property: `"String 0x1042"`.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct ExtendedProperty {
-    id: String,
-    value: String,
-}
-
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct HeaderField {
-    name: String,
-    value: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct FileAttachment {
-    #[serde(rename = "@odata.type")]
-    kind: String,
-    name: String,
-    content_type: Option<String>,
-    content_bytes: Option<String>,
-    #[serde(default)]
-    is_inline: bool,
-    content_id: Option<String>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Attachment {
     pub(super) name: String,
-    pub(super) content_type: String,
-    pub(super) inline: bool,
-    pub(super) content_id: Option<String>,
-    pub(super) content: Bytes,
-}
-
-/// Larger attachments are not kept with the message.
-pub(super) const KEPT: usize = 8_000_000;
-
-impl Attachment {
-    fn delivered(&self) -> DeliveredAttachment {
-        let digest = ring::digest::digest(&ring::digest::SHA256, &self.content);
-        DeliveredAttachment {
-            name: self.name.clone(),
-            content_type: self.content_type.clone(),
-            is_inline: self.inline,
-            content_id: self.content_id.clone(),
-            size: self.content.len(),
-            sha256: digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect(),
-        }
-    }
+    pub(super) value: String,
 }
 
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, GraphError> {
@@ -128,26 +84,76 @@ impl Recipient {
     pub(super) fn new(address: &MailboxAddress) -> Self {
         Self { email_address: EmailAddress { address: address.as_str().to_owned(), name: None } }
     }
+
+    pub(super) fn address(&self) -> &str {
+        &self.email_address.address
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.email_address.name.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
+impl Importance {
+    /// RFC 4021 section 2.1.54.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
 }
 
 impl MessageResource {
-    fn extended(&self, tag: &str) -> Option<&str> {
-        let wanted = |property: &&ExtendedProperty| {
-            property.id.split_once(' ').is_some_and(|(_, found)| found.eq_ignore_ascii_case(tag))
-        };
-        self.single_value_extended_properties
-            .iter()
-            .flatten()
-            .find(wanted)
-            .map(|property| property.value.as_str())
+    /// What the headers of a MIME message say.
+    pub(super) fn of(submission: &Submission) -> Self {
+        let list = |list: &[_]| Some(list.iter().map(Recipient::new).collect());
+        Self {
+            subject: Some(submission.subject.clone()),
+            from: Some(Recipient::new(&submission.from)),
+            to_recipients: list(&submission.to),
+            cc_recipients: list(&submission.cc),
+            bcc_recipients: list(&submission.bcc),
+            internet_message_id: Some(submission.message_id.clone()).filter(|id| !id.is_empty()),
+            ..Self::default()
+        }
+    }
+
+    /// Refuses headers and properties that the service would refuse, and settles on one Message-ID.
+    pub(super) fn checked(mut self) -> Result<Self, GraphError> {
+        self.check_headers()?;
+        self.single_value_extended_properties.iter().flatten().try_for_each(ExtendedProperty::check)?;
+        self.settle();
+        Ok(self)
+    }
+
+    /// The property wins: `internetMessageId` is only another name for it.
+    fn settle(&mut self) {
+        if let Some(id) = self.property(Header::MessageId).map(str::to_owned) {
+            self.internet_message_id = Some(id);
+        }
+        self.internet_message_id.take_if(|id| id.is_empty());
+    }
+
+    /// A header that was given as a MAPI property.
+    pub(super) fn property(&self, header: Header) -> Option<&str> {
+        properties::header(self.single_value_extended_properties.as_deref()?, header)
     }
 
     /// The rules on custom headers: one to five, each named `x-…`.
-    pub(super) fn check(&self) -> Result<(), GraphError> {
+    fn check_headers(&self) -> Result<(), GraphError> {
         let Some(headers) = &self.internet_message_headers else { return Ok(()) };
         if headers.is_empty() || headers.len() > 5 {
             let message = "internetMessageHeaders takes one to five headers.";
             return Err(GraphError::bad("InvalidInternetMessageHeaderCollection", message));
+        }
+        if let Some(header) = headers.iter().find(|header| header.value.contains(['\r', '\n', '\0'])) {
+            let message = format!(
+                "The value of the internet message header '{}' is not one line of text.",
+                header.name
+            );
+            return Err(GraphError::bad("InvalidInternetMessageHeader", message));
         }
         match headers.iter().find(|h| !h.name.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("x-"))) {
             Some(header) => {
@@ -171,152 +177,38 @@ impl MessageResource {
         set(&mut self.subject, change.subject);
         set(&mut self.body, change.body);
         set(&mut self.from, change.from);
+        set(&mut self.sender, change.sender);
         set(&mut self.to_recipients, change.to_recipients);
         set(&mut self.cc_recipients, change.cc_recipients);
         set(&mut self.bcc_recipients, change.bcc_recipients);
         set(&mut self.reply_to, change.reply_to);
-        set(&mut self.internet_message_id, change.internet_message_id);
-        set(&mut self.internet_message_headers, change.internet_message_headers);
-        set(&mut self.sender, change.sender);
         set(&mut self.importance, change.importance);
         set(&mut self.is_read_receipt_requested, change.is_read_receipt_requested);
         set(&mut self.is_delivery_receipt_requested, change.is_delivery_receipt_requested);
-        set(&mut self.single_value_extended_properties, change.single_value_extended_properties);
+        set(&mut self.internet_message_id, change.internet_message_id);
+        set(&mut self.internet_message_headers, change.internet_message_headers);
+        if let Some(change) = change.single_value_extended_properties {
+            properties::merge(self.single_value_extended_properties.get_or_insert_default(), change);
+        }
+        self.settle();
     }
 
-    /// Whether it changes nothing but who gets the message.
+    /// Whether it changes nothing but who gets the message and which receipts. Thunderbird sends MIME drafts with both
+    /// changed, so they must leave the MIME alone.
     pub(super) fn only_recipients(&self) -> bool {
         self.subject.is_none()
+            && self.sender.is_none()
+            && self.importance.is_none()
+            && self.single_value_extended_properties.is_none()
             && self.body.is_none()
             && self.from.is_none()
             && self.reply_to.is_none()
             && self.internet_message_id.is_none()
             && self.internet_message_headers.is_none()
-            && self.importance.is_none()
-            && self.is_read_receipt_requested.is_none()
-            && self.is_delivery_receipt_requested.is_none()
-            && self.single_value_extended_properties.is_none()
     }
 
-    pub(super) fn inline_attachments(&self) -> Result<Vec<Attachment>, GraphError> {
-        self.attachments.iter().flatten().map(FileAttachment::decode).collect()
+    /// The attachments that came inside the message, out of it.
+    pub(super) fn take_attachments(&mut self) -> Result<Vec<Attachment>, GraphError> {
+        self.attachments.take().iter().flatten().map(FileAttachment::decode).collect()
     }
-}
-
-impl FileAttachment {
-    pub(super) fn decode(&self) -> Result<Attachment, GraphError> {
-        if self.kind != "#microsoft.graph.fileAttachment" {
-            let message = "Only #microsoft.graph.fileAttachment can be attached here.";
-            return Err(GraphError::bad("ErrorInvalidRequest", message));
-        }
-        let bytes = self.content_bytes.as_deref().unwrap_or_default();
-        let content = BASE64_STANDARD
-            .decode(bytes)
-            .map_err(|_| GraphError::bad("RequestBodyRead", "contentBytes is not base64."))?;
-        if content.len() >= UPLOAD_FROM {
-            let message = "An attachment of 3 MB or more needs an upload session.";
-            return Err(GraphError::bad("ErrorAttachmentSizeLimitExceeded", message));
-        }
-        Ok(Attachment {
-            name: self.name.clone(),
-            content_type: self.content_type.clone().unwrap_or_else(|| "application/octet-stream".into()),
-            inline: self.is_inline,
-            content_id: self.content_id.clone(),
-            content: content.into(),
-        })
-    }
-}
-
-/// Who a message is from and to, by its properties. The author is the mailbox where none is given.
-pub(super) fn address(
-    message: &MessageResource,
-    mailbox: &str,
-    raw: Bytes,
-) -> Result<Submission, GraphError> {
-    let list = |list: &Option<Vec<Recipient>>| {
-        list.iter().flatten().map(|r| parse_address(&r.email_address.address)).collect::<Result<Vec<_>, _>>()
-    };
-    Ok(Submission {
-        from: parse_address(message.from.as_ref().map_or(mailbox, |from| &from.email_address.address))?,
-        to: list(&message.to_recipients)?,
-        cc: list(&message.cc_recipients)?,
-        bcc: list(&message.bcc_recipients)?,
-        subject: message.subject.clone().unwrap_or_default(),
-        message_id: message.internet_message_id.clone().unwrap_or_default(),
-        raw,
-        attachments: Vec::new(),
-    })
-}
-
-/// The message as MIME. Bcc is in the submission, not in the text.
-pub(super) fn build(
-    message: &MessageResource,
-    attachments: &[Attachment],
-    mailbox: &str,
-) -> Result<Submission, GraphError> {
-    message.check()?;
-    let mut submission = address(message, mailbox, Bytes::new())?;
-    if submission.message_id.is_empty() {
-        submission.message_id = new_message_id();
-    }
-    let mut builder = MessageBuilder::new()
-        .message_id(submission.message_id.trim_matches(['<', '>']).to_owned())
-        .from(submission.from.as_str())
-        .subject(submission.subject.as_str());
-    for (name, list) in
-        [("To", &message.to_recipients), ("Cc", &message.cc_recipients), ("Reply-To", &message.reply_to)]
-    {
-        let list: Vec<Address<'_>> = list
-            .iter()
-            .flatten()
-            .map(|r| Address::new_address(r.email_address.name.as_deref(), r.email_address.address.as_str()))
-            .collect();
-        if !list.is_empty() {
-            builder = builder.header(name, Address::new_list(list));
-        }
-    }
-    for (name, property) in [("In-Reply-To", "0x1042"), ("References", "0x1039")] {
-        if let Some(value) = message.extended(property) {
-            builder = builder.header(name, Raw::new(value.to_owned()));
-        }
-    }
-    if let Some(importance) = &message.importance {
-        builder = builder.header("Importance", Raw::new(importance.as_str()));
-    }
-    for (name, is_wanted) in [
-        ("Disposition-Notification-To", message.is_read_receipt_requested),
-        ("Return-Receipt-To", message.is_delivery_receipt_requested),
-    ] {
-        if is_wanted == Some(true) {
-            builder = builder.header(name, Raw::new(mailbox.to_owned()));
-        }
-    }
-    for header in message.internet_message_headers.iter().flatten() {
-        builder = builder.header(header.name.as_str(), Raw::new(header.value.as_str()));
-    }
-    let body = message.body.clone().unwrap_or_default();
-    builder = match body.content_type.eq_ignore_ascii_case("html") {
-        true => builder.html_body(body.content),
-        false => builder.text_body(body.content),
-    };
-    for attachment in attachments {
-        let content_type = attachment.content_type.as_str();
-        let delivered = attachment.delivered();
-        let content = match attachment.content.len() > KEPT {
-            true => format!("({} octets, SHA-256 {})", delivered.size, delivered.sha256).into_bytes(),
-            false => attachment.content.to_vec(),
-        };
-        submission.attachments.push(delivered);
-        builder = match &attachment.content_id {
-            Some(id) if attachment.inline => builder.inline(content_type, id.as_str(), content),
-            _ => builder.attachment(content_type, attachment.name.as_str(), content),
-        };
-    }
-    let failed = |_| GraphError::bad("ErrorContentConversionFailed", "The message could not be converted.");
-    submission.raw = builder.write_to_vec().map_err(failed)?.into();
-    Ok(submission)
-}
-
-pub(super) fn new_message_id() -> String {
-    format!("<{}@sandbox.invalid>", random_uuid().simple())
 }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::{
     errors::GraphError,
     graph::Caller,
-    items::SentMessage,
     mime::{self, Submission},
+    rendering,
     resource::{self, MessageResource},
     server::{Exchange, empty, is_media_type},
     store::{Delivered, Via, lock},
@@ -36,32 +36,37 @@ pub(super) fn send_mail(
     exchange: &Exchange,
     body: Bytes,
 ) -> Result<Response, GraphError> {
-    let (submission, save) = if is_media_type(exchange, "text/plain") {
+    let (submission, message, save) = if is_media_type(exchange, "text/plain") {
         let raw = mime::decode(&body)?;
         if caller.world.options.limits.mime_bytes.is_some_and(|most| raw.len() > most) {
             // Neither an error nor 202: seen, and never explained (microsoft-graph-docs#13979).
             return Ok(empty(StatusCode::OK));
         }
-        (mime::read(raw)?, true)
+        let submission = mime::read(raw)?;
+        let message = MessageResource::of(&submission);
+        (submission, message, true)
     } else if is_media_type(exchange, "application/json") {
         let request: SendMail = resource::parse(&body)?;
         let empty =
             || GraphError::bad("ErrorInvalidParameter", "The value of the parameter 'Message' is empty.");
-        let message = request.message.ok_or_else(empty)?;
+        let mut message = request.message.ok_or_else(empty)?.checked()?;
         // Microsoft's own sample sends the text "false".
         let save = request.save != false && request.save != "false";
-        let attachments = message.inline_attachments()?;
-        (resource::build(&message, &attachments, &caller.mailbox.address)?, save)
+        let attachments = message.take_attachments()?;
+        message.internet_message_id.get_or_insert_with(rendering::new_message_id);
+        (rendering::build(&message, &attachments, &caller.mailbox.address)?, message, save)
     } else {
         // Graph's answer to other types is not documented.
         let message = "Content-Type must be text/plain (MIME in base64) or application/json.";
         return Err(GraphError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
     };
-    let sent = SentMessage::of(&submission);
+    let attachments = submission.attachments.clone();
     submit(caller, submission, Via::SendMail)?;
     if save {
+        let mut message = message;
+        message.internet_message_id.get_or_insert_with(rendering::new_message_id);
         let after = caller.world.options.sent_items_after;
-        lock(&caller.mailbox.items).keep_sent(None, sent, after);
+        lock(&caller.mailbox.items).keep_sent(message, attachments, after);
     }
     Ok(empty(StatusCode::ACCEPTED))
 }
@@ -71,6 +76,10 @@ pub(super) fn submit(caller: &Caller<'_>, message: Submission, via: Via) -> Resu
     let options = &caller.world.options;
     let limits = &options.limits;
     may_send_as(caller, &message.from)?;
+    if let Some(sender) = &message.sender {
+        // What the real service does with a sender that is not the mailbox is not documented.
+        may_send_as(caller, sender)?;
+    }
     let recipients = recipients(&message)?;
     if limits.recipients.is_some_and(|most| recipients.len() > most) {
         // Exchange may also accept it and bounce; which code Graph uses is not documented.
@@ -78,9 +87,7 @@ pub(super) fn submit(caller: &Caller<'_>, message: Submission, via: Via) -> Resu
             format!("The message has {} recipients, more than the mailbox may use.", recipients.len());
         return Err(GraphError::bad("ErrorInvalidRecipients", message));
     }
-    let left_out: usize =
-        message.attachments.iter().filter(|a| a.size > resource::KEPT).map(|a| a.size).sum();
-    if limits.message_bytes.is_some_and(|most| message.raw.len() + left_out > most) {
+    if limits.message_bytes.is_some_and(|most| message.size > most) {
         let message = "The message exceeds the maximum supported size.";
         return Err(GraphError::bad("ErrorMessageSizeExceeded", message));
     }

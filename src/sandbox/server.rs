@@ -137,9 +137,11 @@ pub(super) async fn with_faults(
     act: impl FnOnce(&mut Exchange) -> Response,
 ) -> Outcome {
     let struck = world.faults.strike(on, directory, exchange.mailbox.as_deref());
-    let delay = struck.delay + if on == On::Token { Duration::ZERO } else { world.options.latency };
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
+    let latency = if on == On::Token { Duration::ZERO } else { world.options.latency };
+    let wait = struck.delay + latency;
+    if !wait.is_zero() {
+        // What `act` holds, such as a place among the concurrent calls, it holds meanwhile.
+        tokio::time::sleep(wait).await;
     }
     match struck.then {
         None | Some(Action::Delay(_)) => Outcome::Answer(act(exchange)),
@@ -198,6 +200,8 @@ impl Exchange {
                 whole = chunk;
             } else {
                 if more.is_empty() {
+                    let length = self.header(header::CONTENT_LENGTH.as_str()).and_then(|n| n.parse().ok());
+                    more.reserve(length.unwrap_or(0_usize).min(most));
                     more.extend_from_slice(&whole);
                 }
                 more.extend_from_slice(&chunk);
@@ -231,6 +235,7 @@ impl Exchange {
         };
         Call {
             received_at_ms: self.received.as_millis(),
+            connection: self.connection,
             method: self.method.to_string(),
             path: path.to_owned(),
             directory: self.directory,
@@ -242,7 +247,6 @@ impl Exchange {
             body_len: self.body_len,
             request_id: self.request_id.to_string(),
             client_request_id: self.client_request_id,
-            connection: self.connection,
         }
     }
 }

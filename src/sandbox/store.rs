@@ -12,6 +12,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::attachments::DeliveredAttachment;
+
 /// A message that the real service would have queued for its recipients.
 #[derive(Debug, Clone, Serialize)]
 pub struct Delivered {
@@ -25,11 +27,12 @@ pub struct Delivered {
     pub from: String,
     /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order.
     pub recipients: Vec<String>,
-    /// The message as submitted, octet for octet; of a JSON message, what was built from it, without the content of
-    /// attachments over 8 MB.
+    /// The message as submitted, octet for octet; of a JSON message, what was built from it. Attachments over 8 MiB
+    /// are left out of that: a line with size and SHA-256 stands in their place, and [`attachments`](Self::attachments)
+    /// tells the truth.
     #[serde(skip)]
     pub raw: Bytes,
-    /// Of a JSON message; empty for one that was submitted as MIME.
+    /// Of a message that was built from JSON, in the order of attaching. Empty for MIME.
     pub attachments: Vec<DeliveredAttachment>,
     pub subject: String,
     /// With angle brackets; empty if the message has none.
@@ -40,18 +43,6 @@ pub struct Delivered {
     /// Whether a line of it ended in LF without CR: the real service then spoils quoted-printable text, and some
     /// receivers bounce it (550 5.6.11).
     pub bare_lf: bool,
-}
-
-/// An attachment of a message that was built from properties.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DeliveredAttachment {
-    pub name: String,
-    pub content_type: String,
-    pub is_inline: bool,
-    pub content_id: Option<String>,
-    pub size: usize,
-    /// Of its content, in hex.
-    pub sha256: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,6 +57,8 @@ pub enum Via {
 pub struct Call {
     /// When its headers were read. Milliseconds since the Unix epoch.
     pub received_at_ms: u64,
+    /// The number of its TCP connection: 1, 2, 3 … in the order of acceptance.
+    pub connection: u64,
     pub method: String,
     /// With the query, except that of an upload URL, which is a secret.
     pub path: String,
@@ -77,8 +70,6 @@ pub struct Call {
     pub body_len: usize,
     pub request_id: String,
     pub client_request_id: Option<String>,
-    /// The connection it came on, by number.
-    pub connection: u64,
 }
 
 /// Totals since the start.

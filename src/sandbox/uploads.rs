@@ -7,18 +7,20 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderValue, StatusCode, header};
+use ring::digest;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
+    attachments::{Attachment, DeliveredAttachment, UPLOAD_FROM, hex},
     errors::{GraphError, iso, json_response},
     faults::On,
     graph::Caller,
     limits::Permit,
-    resource::{self, Attachment, UPLOAD_FROM},
+    resource,
     server::{BodyError, Exchange, Outcome, empty, with_faults},
     store::lock,
     urlencoded::pairs,
@@ -36,12 +38,17 @@ struct Session {
     tenant: Arc<Tenant>,
     mailbox: Arc<Mailbox>,
     draft: u64,
-    size: usize,
     expires: Instant,
     expires_at: Timestamp,
-    /// Complete once it has `size` octets.
-    attachment: Attachment,
-    received: Mutex<BytesMut>,
+    about: DeliveredAttachment,
+    /// `None` once it is complete: a call that had found the session before comes too late.
+    received: Mutex<Option<Received>>,
+}
+
+/// The pieces so far, hashed as they come, so that no call has to hash a large file.
+struct Received {
+    content: BytesMut,
+    hash: digest::Context,
 }
 
 #[derive(Deserialize)]
@@ -82,17 +89,19 @@ pub(super) fn begin(caller: &Caller<'_>, id: &str, body: &[u8]) -> Result<Respon
         tenant: caller.tenant.clone(),
         mailbox: caller.mailbox.clone(),
         draft,
-        size: item.size,
         expires: Instant::now() + lifetime,
         expires_at: clock::now() + lifetime,
-        attachment: Attachment {
-            name: item.name,
-            content_type: item.content_type.unwrap_or_else(|| "application/octet-stream".into()),
-            inline: item.is_inline,
-            content_id: item.content_id,
-            content: Bytes::new(),
-        },
-        received: Mutex::new(BytesMut::with_capacity(item.size)),
+        about: DeliveredAttachment::announced(
+            item.name,
+            item.content_type,
+            item.is_inline,
+            item.content_id,
+            item.size,
+        ),
+        received: Mutex::new(Some(Received {
+            content: BytesMut::new(),
+            hash: digest::Context::new(&digest::SHA256),
+        })),
     };
     let token = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let url = format!(
@@ -166,7 +175,10 @@ fn perform(
 ) -> Result<Response, GraphError> {
     match exchange.method.as_str() {
         "PUT" => put(world, exchange, token, session, piece),
-        "GET" => Ok(session.progress(lock(&session.received).len())),
+        "GET" => {
+            let received = lock(&session.received);
+            Ok(session.progress(received.as_ref().ok_or_else(gone)?.content.len()))
+        }
         "DELETE" => {
             world.uploads.end(token);
             Ok(empty(StatusCode::NO_CONTENT))
@@ -187,25 +199,33 @@ fn put(
     let range = exchange.header("content-range").and_then(parse_range);
     let (first, last, total) = range
         .ok_or_else(|| GraphError::bad("invalidRange", "Content-Range must be: bytes first-last/total."))?;
-    if total != session.size {
+    if total != session.about.size {
         return Err(wrong("invalidRange", "The total in Content-Range is not the size of the session."));
     }
     if last < first || last >= total || last - first + 1 != piece.len() {
         return Err(wrong("invalidRange", "Content-Range does not fit the body or the total."));
     }
-    let mut received = lock(&session.received);
-    match first.cmp(&received.len()) {
+    let mut slot = lock(&session.received);
+    let received = slot.as_mut().ok_or_else(gone)?;
+    match first.cmp(&received.content.len()) {
         std::cmp::Ordering::Less => return Err(wrong("fragmentOverlap", "These octets have been received.")),
         std::cmp::Ordering::Greater => {
             return Err(wrong("fragmentOutOfOrder", "Pieces must follow one another without a gap."));
         }
-        std::cmp::Ordering::Equal => received.extend_from_slice(piece),
+        std::cmp::Ordering::Equal => {}
     }
-    if received.len() < total {
-        return Ok(session.progress(received.len()));
+    // All of it at once: growing by pieces would copy it again and again.
+    received.content.reserve(total - first);
+    received.content.extend_from_slice(piece);
+    received.hash.update(piece);
+    let so_far = received.content.len();
+    if so_far < total {
+        return Ok(session.progress(so_far));
     }
+    let Some(Received { content, hash }) = slot.take() else { return Err(gone()) };
     world.uploads.end(token);
-    let attachment = Attachment { content: received.split().freeze(), ..session.attachment.clone() };
+    let about = DeliveredAttachment { sha256: hex(hash.finish()), ..session.about.clone() };
+    let attachment = Attachment { about, content: content.freeze() };
     let attached = lock(&session.mailbox.items).attach_upload(session.draft, attachment);
     let id = attached.ok_or_else(GraphError::no_such_item)?;
     let mut response = empty(StatusCode::CREATED);
@@ -224,6 +244,11 @@ impl Uploads {
 
     fn end(&self, token: &str) {
         lock(&self.0).remove(token);
+    }
+
+    /// The sessions of a draft that is sent or deleted.
+    pub(super) fn end_all(&self, mailbox: &Arc<Mailbox>, draft: u64) {
+        lock(&self.0).retain(|_, session| session.draft != draft || !Arc::ptr_eq(&session.mailbox, mailbox));
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -26,13 +26,7 @@ use tokio::{
 
 pub(super) struct Door {
     listener: TcpListener,
-    connections: u64,
-}
-
-impl Door {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, connections: 0 }
-    }
+    accepted: AtomicU64,
 }
 
 pub(super) struct Wire {
@@ -40,29 +34,38 @@ pub(super) struct Wire {
     cut: Cut,
 }
 
-/// A connection's knife. A handler that has used it answers with anything: nothing of it is sent.
+/// A connection's knife, with the number of the connection. A handler that has used it answers with anything: nothing
+/// of it is sent.
 #[derive(Clone)]
-pub(super) struct Cut {
-    is_cut: Arc<AtomicBool>,
-    connection: u64,
+pub(super) struct Cut(Arc<Connection>);
+
+struct Connection {
+    number: u64,
+    cut: AtomicBool,
+}
+
+impl Door {
+    pub(super) fn new(listener: TcpListener) -> Self {
+        Self { listener, accepted: AtomicU64::new(0) }
+    }
 }
 
 impl Cut {
-    pub(super) fn now(&self) {
-        self.is_cut.store(true, Ordering::Release);
+    fn new(number: u64) -> Self {
+        Self(Arc::new(Connection { number, cut: AtomicBool::new(false) }))
     }
 
-    /// Its number.
+    /// 1, 2, 3 … in the order of acceptance.
     pub(super) fn connection(&self) -> u64 {
-        self.connection
+        self.0.number
+    }
+
+    pub(super) fn now(&self) {
+        self.0.cut.store(true, Ordering::Release);
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.is_cut.load(Ordering::Acquire) {
-            Err(io::ErrorKind::ConnectionAborted.into())
-        } else {
-            Ok(())
-        }
+        if self.0.cut.load(Ordering::Acquire) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 }
 
@@ -76,9 +79,8 @@ impl Listener for Door {
                 Ok((stream, from)) => {
                     // Only speed is lost if this fails.
                     let _ = stream.set_nodelay(true);
-                    self.connections += 1;
-                    let cut = Cut { is_cut: Arc::default(), connection: self.connections };
-                    return (Wire { stream, cut }, from);
+                    let number = self.accepted.fetch_add(1, Ordering::Relaxed) + 1;
+                    return (Wire { stream, cut: Cut::new(number) }, from);
                 }
                 // Out of descriptors, most likely: others must close first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,

@@ -8,11 +8,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    faults::Faults,
     items::Items,
     limits::Gate,
     options::{Directory, Options},
     store::{Store, lock},
+    struck::Faults,
     token::Tokens,
     uploads::Uploads,
 };
@@ -66,7 +66,7 @@ impl World {
         self.tenants.iter().find(|t| t.directory.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
     }
 
-    /// In all mailboxes.
+    /// Drafts in all mailboxes.
     pub(super) fn drafts(&self) -> usize {
         self.tenants.iter().map(|tenant| tenant.drafts()).sum()
     }
@@ -96,7 +96,7 @@ impl Tenant {
 
     fn drafts(&self) -> usize {
         let mailboxes = self.mailboxes.read().unwrap_or_else(PoisonError::into_inner);
-        mailboxes.values().map(|mailbox| lock(&mailbox.items).draft_count()).sum()
+        mailboxes.values().map(|mailbox| lock(&mailbox.items).drafts()).sum()
     }
 
     fn used(&self, lower_case: &str) -> Option<Arc<Mailbox>> {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{Importance, Mailbox, Properties};
 
+/// Without a sender, which Graph sets itself: one that is not the mailbox would be refused.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Message {
@@ -12,8 +13,6 @@ pub(super) struct Message {
     pub(super) body: ItemBody,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<Recipient>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) sender: Option<Recipient>,
     pub(super) to_recipients: Vec<Recipient>,
     pub(super) cc_recipients: Vec<Recipient>,
     pub(super) bcc_recipients: Vec<Recipient>,
@@ -143,7 +142,6 @@ impl Message {
             subject: properties.subject,
             body,
             from: properties.from.map(Recipient::from),
-            sender: properties.sender.map(Recipient::from),
             to_recipients: all(properties.to),
             cc_recipients: all(properties.cc),
             bcc_recipients: all(properties.bcc),

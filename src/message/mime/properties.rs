@@ -12,7 +12,6 @@ const MAX_VALUE: usize = 900;
 pub struct Properties {
     pub subject: String,
     pub from: Option<Mailbox>,
-    pub sender: Option<Mailbox>,
     pub reply_to: Vec<Mailbox>,
     pub to: Vec<Mailbox>,
     pub cc: Vec<Mailbox>,
@@ -46,7 +45,6 @@ impl Properties {
         Self {
             subject: header.named("Subject").next().map(|field| field.text()).unwrap_or_default(),
             from: mailboxes(header, "From").into_iter().next(),
-            sender: mailboxes(header, "Sender").into_iter().next(),
             reply_to: mailboxes(header, "Reply-To"),
             to: mailboxes(header, "To"),
             cc: mailboxes(header, "Cc"),
@@ -145,7 +143,6 @@ mod tests {
             address: address.parse().unwrap(),
         };
         assert_eq!(found.from, Some(mailbox(Some("Jürgen"), "a@x.se")));
-        assert_eq!(found.sender, Some(mailbox(None, "s@x.se")));
         assert_eq!(found.reply_to, [mailbox(Some("Help, Desk"), "h@x.se"), mailbox(None, "r@x.se")]);
         assert_eq!(found.to, [mailbox(None, "b@y.se"), mailbox(Some("C"), "c@y.se")]);
         assert_eq!(found.bcc, [mailbox(None, "d@y.se")]);

@@ -1,11 +1,14 @@
 //! The service as its clients see it: over loopback, with an HTTP client that knows nothing of it.
 
+mod attachments;
 mod control;
 mod drafts;
 mod faults;
 mod limits;
 mod login;
+mod properties;
 mod send;
+mod steps;
 mod uploads;
 
 use std::time::Duration;
