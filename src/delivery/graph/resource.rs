@@ -169,19 +169,4 @@ impl From<Mailbox> for Recipient {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_in_all_spellings() {
-        for (json, next) in [
-            (r#"{"nextExpectedRanges":["0-"]}"#, Some(0)),
-            (r#"{"ExpirationDateTime":"x","nextExpectedRanges":["2097152"]}"#, Some(2_097_152)),
-            (r#"{"NextExpectedRanges":["77829-99375","12345-55232"]}"#, Some(12_345)),
-            (r#"{"nextExpectedRanges":[]}"#, None),
-            ("{}", None),
-        ] {
-            assert_eq!(serde_json::from_str::<UploadProgress>(json).unwrap().next(), next, "{json}");
-        }
-    }
-}
+mod tests;
