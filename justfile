@@ -60,3 +60,7 @@ bench-smtp *ARGS:
 # Files picked up a second
 bench-pickup *ARGS:
     scripts/bench-pickup {{ARGS}}
+
+# How fast mail leaves, with a simulated Microsoft 365.
+bench-deliver *ARGS:
+    cargo bench --bench deliver -- {{ARGS}}

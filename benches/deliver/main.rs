@@ -1,6 +1,6 @@
 //! How fast mail leaves: a spool full of messages, the relay's binary, and a simulated Microsoft 365 in this process.
 //!
-//!     cargo bench --bench deliver -- [--messages N] [--mailboxes N] [--latency-ms N] [--confirm off|draft|sent-items|auto] [--size OCTETS]
+//!     cargo bench --bench deliver -- [--messages N] [--tenants N] [--mailboxes N] [--latency-ms N] [--confirm off|draft|sent-items|auto] [--size OCTETS]
 //!
 //! Prints messages a second from the first delivery to the last, the relay's processor time for each, its largest memory, and the
 //! most that were in flight.
@@ -24,6 +24,8 @@ use m365_relay::{
 
 struct Run {
     messages: usize,
+    tenants: usize,
+    /// Over all tenants.
     mailboxes: usize,
     latency: Duration,
     confirm: String,
@@ -33,6 +35,7 @@ struct Run {
 fn main() {
     let mut run = Run {
         messages: 40_000,
+        tenants: 1,
         mailboxes: 100,
         latency: Duration::ZERO,
         confirm: "off".into(),
@@ -43,6 +46,7 @@ fn main() {
         let value = arguments.next().expect("a value behind each option");
         match name.as_str() {
             "--messages" => run.messages = value.parse().expect("a number"),
+            "--tenants" => run.tenants = value.parse().expect("a number"),
             "--mailboxes" => run.mailboxes = value.parse().expect("a number"),
             "--latency-ms" => run.latency = Duration::from_millis(value.parse().expect("a number")),
             "--confirm" => run.confirm = value,
@@ -58,7 +62,9 @@ async fn deliver(run: &Run) {
     let dir = tempfile::tempdir().expect("a folder");
     fill(&dir.path().join("spool"), run).await;
     let service = Service::start(Options {
-        directories: vec![Directory::new("contoso.example", "app", "secret")],
+        directories: (0..run.tenants)
+            .map(|n| Directory::new(format!("t{n}.example"), "app", "secret"))
+            .collect(),
         limits: Limits::unthrottled(),
         latency: run.latency,
         keep_messages: 1,
@@ -89,10 +95,11 @@ async fn deliver(run: &Run) {
     relay.kill().expect("the relay runs");
     relay.wait().expect("it ends");
     println!(
-        "{count} messages of {} octets from {} mailboxes, confirm {}, {} ms a call: {:.0}/s, {:.0} µs of processor time each, \
+        "{count} messages of {} octets from {} mailboxes of {} tenants, confirm {}, {} ms a call: {:.0}/s, {:.0} µs of processor time each, \
          {:.1} MB at most{}",
         run.size,
         run.mailboxes,
+        run.tenants,
         run.confirm,
         run.latency.as_millis(),
         count as f64 / took.as_secs_f64(),
@@ -108,7 +115,9 @@ async fn fill(spool: &Path, run: &Run) {
     let mut waiting = Vec::new();
     for n in 0..run.messages {
         let author: MailboxAddress =
-            format!("m{}@contoso.example", n % run.mailboxes).parse().expect("an address");
+            format!("m{}@t{}.example", n % run.mailboxes, n % run.mailboxes % run.tenants)
+                .parse()
+                .expect("an address");
         let recipient: MailboxAddress = "b@example.net".parse().expect("an address");
         let (id, mut body) = spool.begin();
         let header = format!(
@@ -120,7 +129,7 @@ async fn fill(spool: &Path, run: &Run) {
         body.write(format!("{header}{lines}").as_bytes()).await.expect("room");
         let envelope =
             Envelope::new(Some(author.clone()), [recipient], BodyKind::EightBitMime).expect("a recipient");
-        let tenant = "contoso".parse().expect("a name");
+        let tenant = format!("t{}", n % run.mailboxes % run.tenants).parse().expect("a name");
         let message = Message { tenant, ingress: Ingress::Smtp, envelope, author, bounce_of: None };
         let new = NewMessage { id, message, body: body.finish().await.expect("room") };
         let spool = spool.clone();
@@ -137,15 +146,20 @@ async fn fill(spool: &Path, run: &Run) {
 }
 
 fn configuration(url: &str, run: &Run) -> String {
-    format!(
+    let mut text = format!(
         "[spool]\npath = 'spool'\nmin_free = 0\n[smtp]\nhostname = 'bench.example'\n[[smtp.listener]]\naddress = '127.0.0.1:0'\n\
          [admin]\naddress = '127.0.0.1:0'\n[log]\nformat = 'json'\nfilter = 'warn,m365_relay::relay=info'\n\
          [limits]\nmessages_per_minute = 0\nconcurrent_requests = 0\nrecipients_per_day = 0\nrequests_per_10_minutes = 0\n\
-         upload_per_5_minutes = 0\napp_requests_per_10_seconds = 0\n[clouds.bench]\nlogin = '{url}'\ngraph = '{url}'\n\
-         [tenants.contoso]\ncloud = 'bench'\ndirectory = 'contoso.example'\nclient_id = 'app'\nclient_secret = 'secret'\n\
-         senders = ['*']\nnetworks = ['127.0.0.0/8']\nconfirm = '{}'\n",
-        run.confirm
-    )
+         upload_per_5_minutes = 0\napp_requests_per_10_seconds = 0\n[clouds.bench]\nlogin = '{url}'\ngraph = '{url}'\n"
+    );
+    for n in 0..run.tenants {
+        text += &format!(
+            "[tenants.t{n}]\ncloud = 'bench'\ndirectory = 't{n}.example'\nclient_id = 'app'\nclient_secret = 'secret'\n\
+             senders = ['*']\nnetworks = ['127.0.0.{n}']\nconfirm = '{}'\n",
+            run.confirm
+        );
+    }
+    text
 }
 
 /// The relay, and the address of its metrics. What this process had open of the spool is closed a moment after it was dropped.
@@ -214,6 +228,6 @@ fn in_flight(admin: &str) -> f64 {
     }
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text);
-    let line = text.lines().find_map(|line| line.strip_prefix("m365_relay_in_flight{tenant=\"contoso\"} "));
-    line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    let lines = text.lines().filter(|line| line.starts_with("m365_relay_in_flight{"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
