@@ -139,9 +139,11 @@ fn a_tenant_may_do_without_bounces() {
 }
 
 #[test]
-fn a_message_too_large_for_graph_bounces_without_a_call() {
+fn a_text_too_large_for_graph_bounces_without_a_call() {
     let lab = Lab::start();
-    lab.send(FROM, &[TO], &crate::harness::base64_mail(FROM, TO, "too large", 2_000_000));
+    let mut mail = message(FROM, TO, "too large");
+    (0..50_000).for_each(|_| mail.extend_from_slice(&[[b'x'; 78].as_slice(), b"\r\n"].concat()));
+    lab.send(FROM, &[TO], &mail);
 
     let bounce = lab.wait_for(1).remove(0);
     assert!(bounce.text().contains("Status: 5.3.4\r\n"), "{}", bounce.text());
