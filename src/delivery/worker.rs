@@ -258,7 +258,11 @@ impl Attempt<'_> {
                 self.claim.doubt = Some(now);
                 self.wait_or_expire(now, wait.max(after.unwrap_or_default()), &why).await
             }
-            Disposition::Unsettled { look_after, .. } => {
+            Disposition::Unsettled { look_after, why } => {
+                let settle_by = doubt.unwrap_or(now) + self.worker.settings.settle_after;
+                if now >= self.worker.give_up_at(self.claim.lease).max(settle_by) {
+                    return self.expire(&why).await;
+                }
                 let (due, doubt) = (now + look_after, self.claim.doubt);
                 self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
             }

@@ -190,14 +190,13 @@ impl Passage<'_> {
         } else {
             self.send_mail().await
         };
-        if let Course::Denied(refusal) = course {
+        if matches!(course, Course::Denied(_)) && self.talk.tenant.confirm != Confirm::Draft {
             course = self.send_mail().await;
             if matches!(course, Course::End(Disposition::Delivered(_))) {
                 // It is drafts that the app may not make, and not the whole mailbox that is closed to it.
                 self.graph.refusals.drafts_refused(self.talk.tenant);
-                info!(tenant = %self.talk.tenant.name, "the app may make no drafts: outcomes are confirmed another way");
-            } else if self.talk.tenant.confirm == Confirm::Draft {
-                course = Course::End(refusal);
+                let tenant = &self.talk.tenant.name;
+                info!(%tenant, "the app may make no drafts: outcomes are confirmed another way");
             }
         }
         match course {
