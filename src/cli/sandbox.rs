@@ -193,7 +193,7 @@ Try, in another terminal:
      mv /tmp/hello.eml {dir}/pickup/fabrikam/
 
   3. Make Microsoft 365 throttle, send again, and watch the relay wait and deliver:
-     curl {url}/_sandbox/faults -d '{{"on":"send_mail","times":1,"action":{{"status":{{"code":429,"error":"TooManyRequests","retry_after":"5"}}}}}}'
+     curl {url}/_sandbox/faults -d '{{"on":"any_graph","times":1,"action":{{"status":{{"code":429,"error":"TooManyRequests","retry_after":"5"}}}}}}'
      curl -s http://{admin}/metrics | grep -E 'm365_relay_(throttled|deliveries|queue)'
 
 Ctrl-C stops both.

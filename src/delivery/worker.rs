@@ -254,9 +254,16 @@ impl Attempt<'_> {
                 self.wait_or_expire(now, wait, &why).await
             }
             Disposition::Unknown { look_after, after, why } => {
-                let wait = look_after.unwrap_or_else(|| self.worker.unknown_wait(self.claim.attempts));
                 self.claim.doubt = Some(now);
-                self.wait_or_expire(now, wait.max(after.unwrap_or_default()), &why).await
+                let after = after.unwrap_or_default();
+                match look_after {
+                    // Whatever its age: it may have arrived, and then its sender must not be told that it has not.
+                    Some(look_after) => self.wait(now + look_after.max(after)).await,
+                    None => {
+                        let wait = self.worker.unknown_wait(self.claim.attempts).max(after);
+                        self.wait_or_expire(now, wait, &why).await
+                    }
+                }
             }
             Disposition::Unsettled { look_after, why } => {
                 let settle_by = doubt.unwrap_or(now) + self.worker.settings.settle_after;
@@ -305,8 +312,13 @@ impl Attempt<'_> {
             return self.expire(why).await;
         }
         // An unknown outcome is never concluded before its time.
+        let is_open = self.claim.doubt.is_some();
+        self.wait(if is_open { now + wait } else { (now + wait).min(give_up_at) }).await
+    }
+
+    /// The attempt counts.
+    async fn wait(self, due: Timestamp) -> Verdict {
         let doubt = self.claim.doubt;
-        let due = if doubt.is_some() { now + wait } else { (now + wait).min(give_up_at) };
         self.settle(Settlement::Wait { due, counted: true, doubt }, Verdict::Done).await
     }
 
@@ -349,6 +361,7 @@ impl Attempt<'_> {
         );
         match self.notification(given_up).await {
             Ok(bounce) => {
+                self.worker.graph.discard(self.tenant, self.mailbox, &self.claim).await;
                 if bounce.is_some() {
                     metrics.bounce(&self.tenant.name, label);
                 }

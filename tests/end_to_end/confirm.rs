@@ -1,6 +1,6 @@
 //! Unknown outcomes are confirmed: nothing lost, nothing twice where the service can be asked.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use m365_relay::sandbox::{Action, Fault, On, StatusFault};
 
@@ -78,34 +78,55 @@ fn with_nobody_to_ask_nothing_is_lost_and_what_may_come_twice_is_counted() {
 
 #[test]
 fn auto_finds_out_once_what_the_permissions_allow() {
-    for (roles, via, calls) in [
-        (ALL, "send", 2.0),
-        (&["Mail.Send", "Mail.Read"], "sendMail", 1.0),
-        (&["Mail.Send"], "sendMail", 1.0),
-    ] {
+    for (roles, drafts, resolution) in
+        [(ALL, 4, "arrived"), (&["Mail.Send", "Mail.Read"], 1, "arrived"), (&["Mail.Send"], 1, "resent")]
+    {
         let lab = lab("auto", roles, "1s");
-        lab.inject(Fault::new(On::SendMail, Action::CutAfter).skip(2).times(1));
+        for on in [On::SendMail, On::SendDraft] {
+            lab.inject(Fault::new(on, Action::CutAfter).skip(2).times(1));
+        }
         let mut smtp = lab.smtp();
         for n in 0..4 {
             smtp.send(FROM, &[TO], &message(FROM, TO, &format!("number {n}")));
             lab.wait_until_empty();
         }
-        let calls_made: Vec<_> =
-            lab.service.calls().into_iter().filter(|c| c.path.starts_with("/v1.0")).collect();
-        assert!(calls_made.iter().any(|call| call.path.ends_with(via)), "{calls_made:#?}");
-        let drafts = calls_made
-            .iter()
-            .filter(|call| call.method == "POST" && call.path.ends_with("/messages"))
-            .count();
-        // Found out with the first message, and remembered.
-        assert_eq!(drafts, if calls == 2.0 { 4 } else { 1 });
-        let how = match roles.len() {
-            2 if calls == 1.0 => "arrived",
-            1 => "resent",
-            _ => continue,
-        };
-        assert_eq!(resolved(&lab, how), 1.0, "{roles:?}");
+        let calls = lab.service.calls();
+        let made = calls.iter().filter(|call| call.method == "POST" && call.path.ends_with("/messages"));
+        // What is refused is found out with the first message, and remembered.
+        assert_eq!(made.count(), drafts, "{roles:?}");
+        assert_eq!(resolved(&lab, resolution), 1.0, "{roles:?}");
     }
+}
+
+#[test]
+fn a_message_that_arrived_with_its_last_attempt_is_not_bounced() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").confirm = "sent-items".into();
+        setup.retry = "first = '200ms'\nfactor = 1.0\njitter = 0.0\ngive_up_after = '1s'".into();
+    });
+    // Its time is up when the answer does not come.
+    lab.inject(Fault::new(On::SendMail, Action::Delay(Duration::from_millis(1500))).times(1));
+    lab.inject(Fault::new(On::SendMail, Action::CutAfter).times(1));
+    lab.send(FROM, &[TO], &message(FROM, TO, "late"));
+    lab.wait_until_empty();
+    assert_eq!(lab.wait_for(1)[0].subject, "late");
+    assert_eq!(resolved(&lab, "arrived"), 1.0);
+    assert_eq!(lab.metric("m365_relay_bounces_total", &[]), 0.0);
+}
+
+#[test]
+fn a_message_that_is_given_up_leaves_no_draft() {
+    let lab = Lab::with(|setup| {
+        setup.tenant("contoso").confirm = "draft".into();
+        setup.retry = "first = '200ms'\nfactor = 1.0\njitter = 0.0\ngive_up_after = '1s'".into();
+    });
+    lab.inject(Fault::status(On::SendDraft, 503, "serviceNotAvailable").times(20));
+    lab.send(FROM, &[TO], &message(FROM, TO, "never"));
+    lab.wait_for_metric("m365_relay_bounces_total", &[("kind", "expired")], 1.0);
+    lab.service.clear_faults();
+    lab.wait_for(1);
+    lab.wait_until_empty();
+    assert_eq!(lab.service.drafts(), 0);
 }
 
 #[test]

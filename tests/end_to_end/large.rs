@@ -80,8 +80,8 @@ fn up_to_the_limit_it_is_mime_and_above_it_is_taken_apart() {
     assert_eq!(delivered.recipients, [TO, "hidden@example.net"]);
     assert_eq!(paths(&lab)[1..], ["POST messages", "POST attachments", "POST attachments", "POST send"]);
     let text = delivered.text();
-    for expected in ["Grüße", "help@contoso.example", "earlier@x.se", "first@x.se", "4711"] {
-        assert!(text.contains(expected) || expected == "Grüße", "{expected} is missing");
+    for expected in ["help@contoso.example", "earlier@x.se", "first@x.se", "4711"] {
+        assert!(text.contains(expected), "{expected} is missing");
     }
     assert_eq!(delivered.fields("Importance"), ["high"]);
     assert_eq!(delivered.subject, "Grüße");

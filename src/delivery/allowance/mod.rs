@@ -34,7 +34,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep_until},
 };
 
@@ -85,6 +85,7 @@ pub struct Allowance {
     /// Those who wait go in order.
     turn: Semaphore,
     new_connection: AtomicBool,
+    large: Semaphore,
 }
 
 /// Recipients that were taken. Dropping it keeps them taken.
@@ -149,6 +150,7 @@ impl Allowances {
                 windows: Mutex::new(windows),
                 turn: Semaphore::new(1),
                 new_connection: AtomicBool::new(false),
+                large: Semaphore::new(1),
             })
         };
         known.entry(key).or_insert_with(make).clone()
@@ -181,7 +183,14 @@ impl Allowance {
     /// Takes `count` recipients out of today's.
     pub fn take_recipients(self: &Arc<Self>, count: u32) -> Result<Taken, Exhausted> {
         let now = self.now();
-        lock(&self.windows).take_recipients(count.into(), now)?;
+        {
+            let mut windows = lock(&self.windows);
+            windows.take_recipients(count.into(), now)?;
+            // Without a limit nobody asks for the sum.
+            if windows.recipients.is_none() {
+                return Ok(Taken { allowance: self.clone(), count: 0, hour: now.hour });
+            }
+        }
         self.note(i64::from(count), now.hour, now);
         Ok(Taken { allowance: self.clone(), count, hour: now.hour })
     }
@@ -207,6 +216,13 @@ impl Allowance {
             let _waits = Waits::new(&self.metrics, &self.tenant, limit);
             sleep_until(until).await;
         }
+    }
+
+    /// The turn of one large message: a mailbox sends them one after the other, so that one that waits for its limits keeps no
+    /// other mailbox's waiting.
+    pub async fn large_turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.large.acquire().await.ok()
     }
 
     /// After a 503: the next call of this mailbox is to go over a new connection.

@@ -1,6 +1,6 @@
 //! An answer of Graph, and what it means for the message.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -101,6 +101,28 @@ impl Answer {
 }
 
 impl CallError {
+    /// It was not made, and may be later.
+    pub(super) fn stopped(why: impl Into<String>) -> Self {
+        Self::Stopped(Disposition::Retry { after: None, why: why.into() })
+    }
+
+    pub(super) fn cannot_read(error: &io::Error) -> Self {
+        Self::stopped(format!("cannot read the message: {error}"))
+    }
+
+    /// The pause after which the same harmless call may work, within this attempt.
+    pub(super) fn worth_waiting(&self, tries: u32) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(60);
+        let pause = Duration::from_millis(250) * 2u32.pow(tries.min(8));
+        match self {
+            Self::Broken { .. } => Some(pause),
+            Self::Refused(error, answer) if error.is_passing() => {
+                Some(answer.retry_after.unwrap_or(pause)).filter(|pause| *pause <= LONGEST)
+            }
+            Self::Refused(..) | Self::Stopped(_) => None,
+        }
+    }
+
     pub(super) fn is_status(&self, wanted: u16) -> bool {
         matches!(self, Self::Refused(_, answer) if answer.status == wanted)
     }

@@ -129,7 +129,7 @@ impl<'a> Conversation<'a> {
 
     async fn call_once(&mut self, request: &Request<'_>) -> Result<Answer, CallError> {
         let token = self.token().await?;
-        let url = self.url(request).ok_or_else(|| stopped("the Graph URL is none"))?;
+        let url = self.url(request).ok_or_else(|| CallError::stopped("the Graph URL is none"))?;
         let client_request_id = uuid::Uuid::new_v4().to_string();
         let len = request.body.len();
         self.admit(len).await?;
@@ -157,7 +157,7 @@ impl<'a> Conversation<'a> {
         url: &str,
         piece: Option<(Bytes, String)>,
     ) -> Result<Answer, CallError> {
-        let url = Url::parse(url).map_err(|_| stopped("the upload URL is none"))?;
+        let url = Url::parse(url).map_err(|_| CallError::stopped("the upload URL is none"))?;
         let client_request_id = uuid::Uuid::new_v4().to_string();
         let len = piece.as_ref().map_or(0, |(piece, _)| piece.len() as u64);
         self.admit(len).await?;
@@ -206,6 +206,7 @@ impl<'a> Conversation<'a> {
                 Ok(answer)
             }
             Err(error) => {
+                // A connection that takes too long is none.
                 self.timed_out |= error.is_timeout() && !error.is_connect();
                 Err(broken_off(error, client_request_id))
             }
@@ -218,7 +219,7 @@ impl<'a> Conversation<'a> {
             true => self.means.clients.fresh(cloud),
             false => self.means.clients.of(cloud),
         };
-        client.ok_or_else(|| stopped("the cloud has no client"))
+        client.ok_or_else(|| CallError::stopped("the cloud has no client"))
     }
 
     async fn token(&mut self) -> Result<AccessToken, CallError> {
@@ -245,8 +246,7 @@ async fn with_mime(call: reqwest::RequestBuilder, mime: Mime) -> Result<reqwest:
     let len = mime.len();
     let content = Content::new([mime.header, mime.begun], mime.rest);
     if len <= SMALL_BODY as u64 {
-        let whole =
-            content.whole(len).await.map_err(|e| stopped(&format!("cannot read the message: {e}")))?;
+        let whole = content.whole(len).await.map_err(|e| CallError::cannot_read(&e))?;
         return Ok(call.body(whole));
     }
     let pieces = futures_util::stream::try_unfold(content, |mut content| async {
@@ -265,10 +265,6 @@ pub(super) fn put_off(exhausted: Exhausted, mailbox: &MailboxAddress) -> Disposi
         _ => format!("mailbox {mailbox} has had its calls of ten minutes"),
     };
     Disposition::MailboxBlocked { until, limit, why }
-}
-
-fn stopped(why: &str) -> CallError {
-    CallError::Stopped(Disposition::Retry { after: None, why: why.to_owned() })
 }
 
 fn no_token(error: TokenError) -> Disposition {

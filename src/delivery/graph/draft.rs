@@ -14,7 +14,6 @@ use super::{
     conversation::{Body, Conversation, Request},
 };
 use crate::{
-    delivery::Disposition,
     message::MailboxAddress,
     spool::{Lease, Note, Spool},
 };
@@ -69,7 +68,7 @@ impl Draft {
         if let Err(why) = stored {
             // It must not be sent while nobody would know of it.
             draft.delete(conversation).await;
-            return Err(CallError::Stopped(Disposition::Retry { after: None, why }));
+            return Err(CallError::stopped(why));
         }
         Ok(Some(draft))
     }

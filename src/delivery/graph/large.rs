@@ -6,7 +6,7 @@
 //! Attachments are added in order, and the draft says how many it has. So an attempt that broke off is taken up again where it
 //! stopped, by the draft that was remembered; one that fails for good deletes it.
 
-use std::{collections::VecDeque, io, ops::Range, time::Duration};
+use std::{collections::VecDeque, io, ops::Range};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -30,8 +30,8 @@ use crate::{
     spool::OpenBody,
 };
 
-/// Large messages on their way at a time: each takes some 12 MB of memory.
-pub(super) const AT_ONCE: usize = 8;
+/// Large messages on their way at a time, one a mailbox: each takes some 12 MB of memory.
+pub(super) const AT_ONCE: usize = 32;
 /// From here on an attachment goes by upload session, below it by one POST (Microsoft, "Attach large files to Outlook messages":
 /// 3 MB).
 const UPLOAD_FROM: u64 = 3_000_000;
@@ -40,6 +40,8 @@ const TRIES: u32 = 4;
 
 impl Passage<'_> {
     pub(super) async fn send_large(&mut self) -> Disposition {
+        let allowance = self.talk.allowance.clone();
+        let _turn = allowance.large_turn().await;
         // It is never closed.
         let _place = self.graph.large.acquire().await;
         let (properties, outline) = match self.take_apart().await {
@@ -52,8 +54,8 @@ impl Passage<'_> {
                 Ok(draft) => draft,
                 Err(disposition) => return disposition,
             };
-            for attachment in outline.attachments.iter().skip(done) {
-                if let Err(error) = self.attach(&draft, attachment, &outline).await {
+            for (before, attachment) in outline.attachments.iter().enumerate().skip(done) {
+                if let Err(error) = self.attach(&draft, attachment, before).await {
                     let disposition = self.failed(error, Effect::Harmless);
                     return self.give_up_draft(draft, disposition).await;
                 }
@@ -81,7 +83,9 @@ impl Passage<'_> {
         let mut scanner = StructureScanner::new(&header);
         scanner.push(&self.mime.begun);
         let mut rest = self.mime.rest.clone();
-        while let Some(chunk) = rest.next().await.map_err(|e| cannot_read(&e))? {
+        while let Some(chunk) =
+            rest.next().await.map_err(|e| self.failed(CallError::cannot_read(&e), Effect::Harmless))?
+        {
             scanner.push(&chunk);
         }
         let structure = scanner.finish().map_err(|e| refused(e.to_string()))?;
@@ -107,7 +111,10 @@ impl Passage<'_> {
             }
         }
         let body = match &outline.body {
-            Some(body) => self.text(body).await.map_err(|e| cannot_read(&e))?,
+            Some(body) => {
+                let text = self.text(body).await;
+                text.map_err(|e| self.failed(CallError::cannot_read(&e), Effect::Harmless))?
+            }
             None => ItemBody { content_type: "text", content: String::new() },
         };
         let message = Message::new(properties.clone(), body);
@@ -140,19 +147,17 @@ impl Passage<'_> {
         let request = Request::get(&["messages", &draft.id, "attachments"], "$select=id".to_owned());
         let answer = self.talk.call(request).await?;
         let listed = answer.json::<Listed>();
-        listed.map(|listed| listed.value.len()).ok_or_else(|| {
-            let why = "Graph's list of attachments cannot be read".into();
-            CallError::Stopped(Disposition::Retry { after: None, why })
-        })
+        let count = listed.map(|listed| listed.value.len());
+        count.ok_or_else(|| CallError::stopped("Graph's list of attachments cannot be read"))
     }
 
+    /// Adds an attachment to a draft that has `before` of them.
     async fn attach(
         &mut self,
         draft: &Draft,
         attachment: &Attachment,
-        outline: &Outline,
+        before: usize,
     ) -> Result<(), CallError> {
-        let before = outline.attachments.iter().take_while(|other| !std::ptr::eq(*other, attachment)).count();
         if attachment.decoded_len >= UPLOAD_FROM {
             match upload::upload(self, draft, attachment, before).await {
                 // Where the limit lies is not documented to the octet.
@@ -163,7 +168,7 @@ impl Passage<'_> {
         }
         let mut content = Vec::new();
         let mut reader = self.mime.content(attachment.range.clone(), attachment.encoding);
-        while reader.more(&mut content).await.map_err(|e| CallError::Stopped(cannot_read(&e)))? {}
+        while reader.more(&mut content).await.map_err(|e| CallError::cannot_read(&e))? {}
         let body = json_body(&FileAttachment {
             kind: FILE_ATTACHMENT,
             name: &attachment.name,
@@ -206,25 +211,6 @@ impl Passage<'_> {
             warn!(id = %self.claim.lease.id, "the draft stays, to be taken up again");
         }
         disposition
-    }
-}
-
-fn cannot_read(error: &io::Error) -> Disposition {
-    Disposition::Retry { after: None, why: format!("cannot read the message: {error}") }
-}
-
-impl CallError {
-    /// The pause after which the same harmless call may work, within this attempt.
-    pub(super) fn worth_waiting(&self, tries: u32) -> Option<Duration> {
-        const LONGEST: Duration = Duration::from_secs(60);
-        let pause = Duration::from_millis(250) * 2u32.pow(tries.min(8));
-        match self {
-            Self::Broken { .. } => Some(pause),
-            Self::Refused(error, answer) if error.is_passing() => {
-                Some(answer.retry_after.unwrap_or(pause)).filter(|pause| *pause <= LONGEST)
-            }
-            Self::Refused(..) | Self::Stopped(_) => None,
-        }
     }
 }
 

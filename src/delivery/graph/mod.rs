@@ -55,6 +55,14 @@ pub struct Graph {
     large: Semaphore,
 }
 
+/// A message made ready for a service without an envelope.
+struct Prepared {
+    mime: Mime,
+    /// With its angle brackets.
+    message_id: Option<String>,
+    visible: Visible,
+}
+
 /// How an attempt goes on.
 enum Course {
     End(Disposition),
@@ -93,7 +101,7 @@ impl Graph {
         mailbox: &MailboxAddress,
         claim: &Claim,
     ) -> Result<Attempted, DamagedBody> {
-        let (mime, message_id, visible) = prepare(claim).await?;
+        let Prepared { mime, message_id, visible } = prepare(claim).await?;
         if visible == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
             // Accepted before that was configured.
             let diagnostic = "To or Cc names somebody who is not among the recipients".into();
@@ -112,6 +120,14 @@ impl Graph {
             passage.send_within_the_day().await
         };
         Ok(passage.attempted(disposition, None))
+    }
+
+    /// The message is given up: tries to delete the draft that was kept for its next attempt. One that may have been sent stays,
+    /// as its id is that of the sent message, too.
+    pub async fn discard(&self, tenant: &Tenant, mailbox: &MailboxAddress, claim: &Claim) {
+        if let (Some(draft), None) = (Draft::read(claim.note.as_ref(), mailbox), claim.doubt) {
+            draft.delete(&mut Conversation::new(&self.means, tenant, mailbox)).await;
+        }
     }
 
     /// When the service can be asked what became of a call of this tenant that broke off.
@@ -147,34 +163,37 @@ impl Passage<'_> {
         let (draft, envelope) = (self.draft.as_ref(), &self.claim.message.envelope);
         let looked =
             self.graph.refusals.look(&mut self.talk, draft, self.message_id.as_deref(), envelope).await;
-        let finding = match looked {
+        let next_look = next_look(age, settle_after);
+        let is_settled = age >= settle_after;
+        let open = |look_after, why: &str| Err(Disposition::Unsettled { look_after, why: why.to_owned() });
+        let resolved = match looked {
+            Err(error) => return Err(still_open(error, self.talk.mailbox, next_look)),
             Ok(Finding::Sent(answer)) => {
                 info!(%id, tenant = %tenant.name, "an earlier attempt had arrived");
                 self.graph.metrics.unknown_outcome(&tenant.name, Resolved::Arrived);
                 return Err(Disposition::Delivered(answer.receipt(true)));
             }
-            Ok(finding) => finding,
-            Err(error) => return Err(still_open(error, self.talk.mailbox, next_look(age, settle_after))),
-        };
-        if age < settle_after {
-            let look_after = match finding {
-                Finding::CannotAsk => settle_after - age,
-                _ => next_look(age, settle_after),
-            };
-            return Err(Disposition::Unsettled { look_after, why: why_open(&finding).to_owned() });
-        }
-        let resolved = match finding {
-            Finding::CannotAsk => {
+            Ok(Finding::CannotAsk) if !is_settled => {
+                return open(
+                    settle_after - age,
+                    "nobody can be asked whether it was sent: it is sent again later",
+                );
+            }
+            Ok(Finding::StillDraft) if !is_settled => {
+                return open(next_look, "its draft has not been sent so far");
+            }
+            Ok(_) if !is_settled => return open(next_look, "no copy of it has appeared so far"),
+            Ok(Finding::CannotAsk) => {
                 warn!(%id, tenant = %tenant.name, "sending again a message that may have been sent before");
                 Resolved::Resent
             }
-            Finding::Leftover(drafts) => {
+            Ok(Finding::Leftover(drafts)) => {
                 for draft in drafts {
                     draft.delete(&mut self.talk).await;
                 }
                 Resolved::NotSent
             }
-            Finding::StillDraft | Finding::Nothing | Finding::Sent(_) => Resolved::NotSent,
+            Ok(Finding::StillDraft | Finding::Nothing) => Resolved::NotSent,
         };
         info!(%id, tenant = %tenant.name, resolved = resolved.as_str(), "the earlier attempt is concluded");
         self.graph.metrics.unknown_outcome(&tenant.name, resolved);
@@ -226,31 +245,27 @@ impl Passage<'_> {
         for _ in 0..2 {
             let draft = match self.draft.take() {
                 Some(draft) => draft,
-                None => {
-                    let (spool, lease) = (&self.graph.spool, self.claim.lease);
-                    let body = Body::Mime(self.mime.clone());
-                    match Draft::make(&mut self.talk, body, spool, lease).await {
-                        Ok(Some(draft)) => draft,
-                        Ok(None) => return Course::TooLarge,
-                        Err(error) if error.is_too_large() => return Course::TooLarge,
-                        Err(error) => {
-                            let denied = error.is_denied();
-                            let disposition = self.failed(error, Effect::Harmless);
-                            return if denied {
-                                Course::Denied(disposition)
-                            } else {
-                                Course::End(disposition)
-                            };
-                        }
-                    }
-                }
+                None => match self.make_draft().await {
+                    Ok(draft) => draft,
+                    Err(course) => return course,
+                },
             };
-            match self.send_draft(&draft).await {
-                Some(disposition) => return Course::End(disposition),
-                None => continue,
+            if let Some(disposition) = self.send_draft(&draft).await {
+                return Course::End(disposition);
             }
         }
         Course::End(Disposition::Retry { after: None, why: "the draft was gone twice".into() })
+    }
+
+    async fn make_draft(&mut self) -> Result<Draft, Course> {
+        let body = Body::Mime(self.mime.clone());
+        match Draft::make(&mut self.talk, body, &self.graph.spool, self.claim.lease).await {
+            Ok(Some(draft)) => Ok(draft),
+            Ok(None) => Err(Course::TooLarge),
+            Err(error) if error.is_too_large() => Err(Course::TooLarge),
+            Err(error) if error.is_denied() => Err(Course::Denied(self.failed(error, Effect::Harmless))),
+            Err(error) => Err(Course::End(self.failed(error, Effect::Harmless))),
+        }
     }
 
     /// `None`: it is gone.
@@ -285,22 +300,15 @@ fn still_open(error: CallError, mailbox: &MailboxAddress, look_after: Duration) 
     }
 }
 
-fn why_open(finding: &Finding) -> &'static str {
-    match finding {
-        Finding::CannotAsk => "nobody can be asked whether it was sent: it is sent again later",
-        Finding::StillDraft => "its draft has not been sent so far",
-        _ => "no copy of it has appeared so far",
-    }
-}
-
-/// Opens the body, takes the header off and makes it name the envelope's recipients. Answers the Message-ID, too.
-async fn prepare(claim: &Claim) -> Result<(Mime, Option<String>, Visible), DamagedBody> {
+/// Opens the body, takes the header off and makes it name the envelope's recipients.
+async fn prepare(claim: &Claim) -> Result<Prepared, DamagedBody> {
     let (SplitMessage { header, body }, rest) = read_header(&claim.body).await?;
     let message_id = message_id(&header);
     let addressed = address_to(&header, &claim.message.envelope);
     let mut header = addressed.header.into_bytes();
     header.extend_from_slice(b"\r\n");
-    Ok((Mime { header: header.into(), begun: body.into(), rest }, message_id, addressed.visible))
+    let mime = Mime { header: header.into(), begun: body.into(), rest };
+    Ok(Prepared { mime, message_id, visible: addressed.visible })
 }
 
 /// With its angle brackets.

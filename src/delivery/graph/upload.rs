@@ -15,7 +15,7 @@ use super::{
     large::ContentReader,
     resource::{AttachmentItem, CreateUploadSession, UploadProgress, UploadSession},
 };
-use crate::{delivery::Disposition, message::Attachment};
+use crate::message::Attachment;
 
 /// Below 4 MB, and a multiple of 320 KiB, which other services of Graph ask for.
 const PIECE: usize = 12 * 320 * 1024;
@@ -48,7 +48,7 @@ pub(super) async fn upload(
             }
         }
     }
-    Err(stopped("upload sessions end before they are complete"))
+    Err(CallError::stopped("upload sessions end before they are complete"))
 }
 
 async fn begin(
@@ -73,7 +73,7 @@ async fn begin(
                 let session = answer.json::<UploadSession>();
                 return session
                     .map(|session| session.upload_url)
-                    .ok_or_else(|| stopped("Graph's upload session cannot be read"));
+                    .ok_or_else(|| CallError::stopped("Graph's upload session cannot be read"));
             }
             Err(error) => match error.worth_waiting(tries).filter(|_| tries < TRIES) {
                 Some(pause) => tokio::time::sleep(pause).await,
@@ -93,13 +93,10 @@ async fn put_all(
     let mut ahead = Vec::with_capacity(PIECE + 256 * 1024);
     let mut at = 0;
     while at < total {
-        while ahead.len() < PIECE
-            && reader.more(&mut ahead).await.map_err(|e| stopped(&format!("cannot read the message: {e}")))?
-        {
-        }
+        while ahead.len() < PIECE && reader.more(&mut ahead).await.map_err(|e| CallError::cannot_read(&e))? {}
         let len = ahead.len().min(PIECE);
         if len == 0 {
-            return Err(stopped("the attachment is shorter than it was"));
+            return Err(CallError::stopped("the attachment is shorter than it was"));
         }
         let rest = ahead.split_off(len);
         let piece = Bytes::from(std::mem::replace(&mut ahead, rest));
@@ -149,8 +146,4 @@ async fn put(
         }
     }
     Ok(Uploaded::Whole)
-}
-
-fn stopped(why: &str) -> CallError {
-    CallError::Stopped(Disposition::Retry { after: None, why: why.to_owned() })
 }

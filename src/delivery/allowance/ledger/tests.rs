@@ -114,21 +114,3 @@ fn hours_of_a_clock_that_ran_ahead_count_from_now() {
     assert_eq!(sum(&reopened(folder.path(), NOW + DAY - HOURS), a()), 9);
     assert!(reopened(folder.path(), NOW + DAY + 1).is_empty());
 }
-
-/// For people: `cargo test --release --lib ledger::tests::figures -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn figures() {
-    let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW).unwrap();
-    let (start, mut longest) = (tokio::time::Instant::now(), Duration::ZERO);
-    for _ in 0..1_000_000 {
-        let start = tokio::time::Instant::now();
-        ledger.note(a(), NOW, 1, NOW);
-        longest = longest.max(start.elapsed());
-    }
-    println!("a note: {:?} on average, {longest:?} at most", start.elapsed() / 1_000_000);
-    let start = tokio::time::Instant::now();
-    assert_eq!(sum(&reopened(folder.path(), NOW), a()), 1_000_000);
-    println!("a million read in {:?}", start.elapsed());
-}
