@@ -194,3 +194,29 @@ impl fmt::Debug for TenantName {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Tenant {
+    /// A tenant that lets anybody send, without limits: what a test is about it changes.
+    pub(crate) fn sample(name: &str, cloud: Cloud) -> Self {
+        Self {
+            name: name.parse().expect("a tenant's name"),
+            cloud,
+            directory: format!("{name}.example"),
+            client_id: "app".into(),
+            client_secret: SecretSource::Text(super::Secret::new("secret".into())),
+            senders: vec![SenderRule::Any],
+            networks: Vec::new(),
+            default_sender: None,
+            suspended: None,
+            users: Users::new(),
+            mailbox: MailboxRule::From,
+            mailboxes: HashMap::new(),
+            confirm: Confirm::Off,
+            envelope_mismatch: EnvelopeMismatch::Auto,
+            max_queued: 1000,
+            limits: Limits::NONE,
+            bounces: BouncesConfig::default(),
+        }
+    }
+}

@@ -1,18 +1,14 @@
 //! A door, a spool in memory and two tenants, for the tests of this room.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Door, login::Logins};
 use crate::{
     config::{
-        BounceTo, BouncesConfig, ByteSize, Cloud, CloudName, Confirm, EnvelopeMismatch, Limits,
-        LockoutConfig, MailboxRule, PasswordHash, Secret, SecretSource, SenderRule, SpoolConfig, Tenant,
-        TenantName, Users, WhileSuspended,
+        ByteSize, Cloud, LockoutConfig, PasswordHash, SenderRule, SpoolConfig, Tenant, TenantName, Users,
+        WhileSuspended,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -153,30 +149,11 @@ fn users_of(of: &str, users: &[(&str, &str, &str)]) -> Users {
 }
 
 fn tenant(of: &str, max_queued: u64) -> Tenant {
-    let cloud: CloudName = "global".parse().unwrap();
     Tenant {
-        name: name(of),
-        cloud: Cloud {
-            name: cloud,
-            login: "https://login.example".into(),
-            graph: "https://graph.example".into(),
-            ca_file: None,
-        },
-        directory: format!("{of}.example"),
-        client_id: "client".into(),
-        client_secret: SecretSource::Text(Secret::new("secret".into())),
         senders: vec![SenderRule::Domain(format!("{of}.example"))],
         networks: vec!["127.0.0.0/8".parse().unwrap()],
-        default_sender: None,
-        suspended: None,
-        users: Users::new(),
-        mailbox: MailboxRule::From,
-        mailboxes: HashMap::new(),
-        confirm: Confirm::Auto,
-        envelope_mismatch: EnvelopeMismatch::Auto,
         max_queued,
-        limits: Limits::NONE,
-        bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },
+        ..Tenant::sample(of, Cloud::loopback("http://127.0.0.1:1"))
     }
 }
 

@@ -39,8 +39,8 @@ pub use id::{InvalidMessageId, MessageId};
 pub use injected::{InvalidParameter, InvalidPickup, injected_envelope, pickup_envelope};
 pub use mended::{MAX_HOPS, Mending, from_field, hops, mend};
 pub use mime::{
-    Attachment, BodyText, Decoder, Disposition, Importance, Mailbox, Node, NotCarriable, Outline, Part,
-    Properties, Structure, StructureScanner, TransferEncoding, Unreadable, decode_text, outline,
+    Attachment, BodyText, Decoder, Importance, Mailbox, NotCarriable, Outline, Properties, StructureScanner,
+    TransferEncoding, Unreadable, decode_text, outline,
 };
 pub use notification::{
     EnvelopeId, InvalidNotification, Notify, OriginalRecipient, Recipient, RecipientWish, Return,

@@ -2,6 +2,8 @@
 //!
 //! Bookkeeping only: no I/O, no spawning. The scheduler asks [`Pool::next`] for the next message and says how it went.
 
+mod credential;
+mod expiry;
 mod inspection;
 
 use std::{
@@ -13,7 +15,6 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Blocked,
     depth::{Counts, Depth},
     limits::{MailboxLimits, TokioClock},
     queue::{Queue, Standing},
@@ -27,6 +28,9 @@ use crate::{
     spool::{Lane, Waiting},
     telemetry::{LimitKind, Metrics},
 };
+
+pub(super) use credential::Credential;
+pub(super) use expiry::Expiry;
 
 pub(super) struct Pool {
     pub(super) tenant: Arc<Tenant>,
@@ -54,14 +58,6 @@ pub(super) type QueueId = u32;
 
 /// No queue has this number.
 const NO_QUEUE: QueueId = 0;
-
-/// Whether the tenant has what it needs to deliver.
-#[derive(Debug)]
-pub(super) enum Credential {
-    Unknown,
-    Good { until: Instant },
-    Blocked { until: Instant, because: Blocked },
-}
 
 /// All that is kept of a message that waits: sixteen octets, since a million may.
 struct Entry {
@@ -95,16 +91,6 @@ pub(super) struct Turn {
     pub(super) id: MessageId,
     pub(super) queue: QueueId,
     pub(super) mailbox: MailboxAddress,
-}
-
-/// When a message has waited too long.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Expiry {
-    pub(super) give_up_after: Duration,
-    /// Nothing expires earlier.
-    pub(super) not_before: Timestamp,
-    /// How much later than that a message expires that nothing but a free place stops: it is to have its last attempt.
-    pub(super) last_chance: Duration,
 }
 
 /// What [`Pool::next`] finds.
@@ -270,47 +256,6 @@ impl Pool {
         Next::Nothing
     }
 
-    /// What has waited too long, oldest first, at most `most`, and for what.
-    ///
-    /// Only what is due: the rest has an attempt to come, which is its last one, and one whose outcome is unknown must not
-    /// be given up before it is settled.
-    pub(super) fn expired(&self, expiry: &Expiry, most: usize) -> Vec<(MessageId, String)> {
-        let now = clock::now();
-        if now < expiry.not_before {
-            return Vec::new();
-        }
-        let old = self.messages.range(..MessageId::first_at(now - expiry.give_up_after));
-        let expired = old.filter_map(|(id, entry)| {
-            if entry.stands != Stands::Ready {
-                return None;
-            }
-            let queue = self.queues.get(&entry.queue)?;
-            let why = match (&self.credential, queue.standing) {
-                (Credential::Blocked { because, .. }, _) => because.why.clone(),
-                (_, Standing::Asleep { .. }) => queue.asleep_because.clone(),
-                _ => {
-                    let at = (id.accepted() + expiry.give_up_after).max(expiry.not_before).max(entry.at);
-                    if at + expiry.last_chance > now {
-                        return None;
-                    }
-                    "the message waited too long for its turn".into()
-                }
-            };
-            Some((*id, why))
-        });
-        expired.take(most).collect()
-    }
-
-    /// Takes one of the [expired](Pool::expired) messages.
-    pub(super) fn take_expired(&mut self, id: MessageId, lease: u64) -> Option<Turn> {
-        let queue_id = self.messages.get(&id)?.queue;
-        let queue = self.queues.get_mut(&queue_id)?;
-        queue.in_flight += 1;
-        let mailbox = queue.mailbox.clone();
-        self.lease(id, lease);
-        Some(Turn { id, queue: queue_id, mailbox })
-    }
-
     /// A worker is done with a message, and its verdict has been heeded. If the message still waits, the spool has said so
     /// or will; answers as [`add`](Pool::add) does.
     pub(super) fn release(&mut self, ended: &Ended) -> Option<(QueueId, Instant)> {
@@ -389,48 +334,8 @@ impl Pool {
         !self.turn.is_empty() && self.counts.ready > 0
     }
 
-    pub(super) fn is_blocked_by(&self, reason: &str) -> bool {
-        matches!(&self.credential, Credential::Blocked { because, .. } if because.reason == reason)
-    }
-
-    /// The tenant cannot deliver. Answers when to look again.
-    pub(super) fn block(&mut self, because: Blocked) -> Instant {
-        let until = Instant::now() + because.retry_after;
-        self.show_blocked(false);
-        self.credential = Credential::Blocked { until, because };
-        self.show_blocked(true);
-        until
-    }
-
-    pub(super) fn unblock(&mut self, until: Instant) {
-        if matches!(self.credential, Credential::Blocked { .. }) {
-            self.ramp.begin();
-        }
-        self.show_blocked(false);
-        self.credential = Credential::Good { until };
-    }
-
-    fn show_blocked(&self, blocked: bool) {
-        if let Credential::Blocked { because, .. } = &self.credential {
-            self.metrics.tenant_blocked(&self.tenant.name, because.reason, blocked);
-            self.depth.set_blocked(blocked);
-        }
-    }
-
     pub(super) fn publish(&self) {
         self.depth.publish(self.counts, self.messages.keys().next().copied());
-    }
-
-    /// A tenant without mail is asked for no credential, so nothing else would ever end its block. Not before its time: the
-    /// next message is to wait for that.
-    pub(super) fn forget_block(&mut self) {
-        if let Credential::Blocked { until, .. } = self.credential
-            && until <= Instant::now()
-            && self.messages.is_empty()
-        {
-            self.show_blocked(false);
-            self.credential = Credential::Unknown;
-        }
     }
 
     pub(super) fn forget_idle_queues(&mut self) {

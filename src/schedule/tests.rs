@@ -21,10 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     clock,
-    config::{
-        BounceTo, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, Limits, MailboxRule, SecretSource,
-        SenderRule, Tenant, Users,
-    },
+    config::{Cloud, Limits, Tenant},
     spool::{Event, Lane, MemoryStore, Spool, Waiting},
     telemetry::Metrics,
 };
@@ -32,25 +29,7 @@ use crate::{
 const GIVE_UP: Duration = Duration::from_secs(172_800);
 
 fn tenant(name: &str, limits: Limits) -> Arc<Tenant> {
-    Arc::new(Tenant {
-        name: name.parse().unwrap(),
-        cloud: Cloud::loopback("http://127.0.0.1:1"),
-        directory: name.into(),
-        client_id: "id".into(),
-        client_secret: SecretSource::Env("NONE".into()),
-        senders: vec![SenderRule::Any],
-        networks: vec![],
-        default_sender: None,
-        suspended: None,
-        users: Users::new(),
-        mailbox: MailboxRule::From,
-        mailboxes: HashMap::new(),
-        confirm: Confirm::Auto,
-        envelope_mismatch: EnvelopeMismatch::Auto,
-        max_queued: 1000,
-        limits,
-        bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },
-    })
+    Arc::new(Tenant { limits, ..Tenant::sample(name, Cloud::loopback("http://127.0.0.1:1")) })
 }
 
 const UNLIMITED: Limits = Limits::NONE;

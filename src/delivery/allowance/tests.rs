@@ -4,34 +4,13 @@ use tempfile::TempDir;
 use tokio::time::{advance, timeout};
 
 use super::*;
-use crate::config::{
-    BounceTo, BouncesConfig, ByteSize, Cloud, Confirm, EnvelopeMismatch, Limits, MailboxRule, SecretSource,
-    SenderRule, Users,
-};
+use crate::config::{ByteSize, Cloud, Limits};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn tenant(name: &str, limits: Limits) -> Tenant {
-    Tenant {
-        name: name.parse().unwrap(),
-        cloud: Cloud::loopback("http://127.0.0.1:1"),
-        directory: name.into(),
-        client_id: "AAAA".into(),
-        client_secret: SecretSource::Env("NONE".into()),
-        senders: vec![SenderRule::Any],
-        networks: vec![],
-        default_sender: None,
-        suspended: None,
-        users: Users::new(),
-        mailbox: MailboxRule::From,
-        mailboxes: HashMap::new(),
-        confirm: Confirm::Off,
-        envelope_mismatch: EnvelopeMismatch::Auto,
-        max_queued: 1000,
-        limits,
-        bounces: BouncesConfig { mailbox: None, to: BounceTo::Mailbox },
-    }
+    Tenant { limits, client_id: "AAAA".into(), ..Tenant::sample(name, Cloud::loopback("http://127.0.0.1:1")) }
 }
 
 fn recipients(limit: u32) -> Limits {

@@ -5,10 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    config::{
-        AppLimit, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, GraphConfig, Limits, MailboxRule,
-        NetworkConfig, SecretSource, SenderRule, Users,
-    },
+    config::{AppLimit, Cloud, GraphConfig, NetworkConfig, SecretSource},
     delivery::{allowance::Allowances, graph::Means},
     message::{BodyKind, Envelope, MessageId},
     network::Clients,
@@ -48,23 +45,8 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("secret"), "s3cret").unwrap();
         let tenant = Arc::new(Tenant {
-            name: "contoso".parse().unwrap(),
-            cloud: Cloud::loopback(&service.url()),
-            directory: "contoso.example".into(),
-            client_id: "app".into(),
             client_secret: SecretSource::File(dir.path().join("secret")),
-            senders: vec![SenderRule::Any],
-            networks: vec![],
-            default_sender: None,
-            suspended: None,
-            users: Users::new(),
-            mailbox: MailboxRule::From,
-            mailboxes: Default::default(),
-            confirm: Confirm::Off,
-            envelope_mismatch: EnvelopeMismatch::Auto,
-            max_queued: 1000,
-            limits: Limits::NONE,
-            bounces: BouncesConfig::default(),
+            ..Tenant::sample("contoso", Cloud::loopback(&service.url()))
         });
         let metrics = Metrics::new();
         let store = DiskStore::open(&dir.path().join("spool")).unwrap();

@@ -13,5 +13,5 @@ mod text;
 pub use decode::{Decoder, TransferEncoding};
 pub use outline::{Attachment, BodyText, NotCarriable, Outline, outline};
 pub use properties::{Importance, Mailbox, Properties};
-pub use structure::{Disposition, Node, Part, Structure, StructureScanner, Unreadable};
+pub use structure::{StructureScanner, Unreadable};
 pub use text::decode_text;

@@ -1,0 +1,56 @@
+//! Whether the tenant can deliver at all.
+
+use tokio::time::Instant;
+
+use super::Pool;
+use crate::schedule::Blocked;
+
+/// Whether the tenant has what it needs to deliver.
+#[derive(Debug)]
+pub(in crate::schedule) enum Credential {
+    Unknown,
+    Good { until: Instant },
+    Blocked { until: Instant, because: Blocked },
+}
+
+impl Pool {
+    pub(in crate::schedule) fn is_blocked_by(&self, reason: &str) -> bool {
+        matches!(&self.credential, Credential::Blocked { because, .. } if because.reason == reason)
+    }
+
+    /// The tenant cannot deliver. Answers when to look again.
+    pub(in crate::schedule) fn block(&mut self, because: Blocked) -> Instant {
+        let until = Instant::now() + because.retry_after;
+        self.show_blocked(false);
+        self.credential = Credential::Blocked { until, because };
+        self.show_blocked(true);
+        until
+    }
+
+    pub(in crate::schedule) fn unblock(&mut self, until: Instant) {
+        if matches!(self.credential, Credential::Blocked { .. }) {
+            self.ramp.begin();
+        }
+        self.show_blocked(false);
+        self.credential = Credential::Good { until };
+    }
+
+    fn show_blocked(&self, blocked: bool) {
+        if let Credential::Blocked { because, .. } = &self.credential {
+            self.metrics.tenant_blocked(&self.tenant.name, because.reason, blocked);
+            self.depth.set_blocked(blocked);
+        }
+    }
+
+    /// A tenant without mail is asked for no credential, so nothing else would ever end its block. Not before its time: the
+    /// next message is to wait for that.
+    pub(in crate::schedule) fn forget_block(&mut self) {
+        if let Credential::Blocked { until, .. } = self.credential
+            && until <= Instant::now()
+            && self.messages.is_empty()
+        {
+            self.show_blocked(false);
+            self.credential = Credential::Unknown;
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What has waited too long.
+
+use std::time::Duration;
+
+use super::{Credential, Pool, Standing, Stands, Turn};
+use crate::{
+    clock::{self, Timestamp},
+    message::MessageId,
+};
+
+/// When a message has waited too long.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::schedule) struct Expiry {
+    pub(in crate::schedule) give_up_after: Duration,
+    /// Nothing expires earlier.
+    pub(in crate::schedule) not_before: Timestamp,
+    /// How much later than that a message expires that nothing but a free place stops: it is to have its last attempt.
+    pub(in crate::schedule) last_chance: Duration,
+}
+
+impl Pool {
+    /// What has waited too long, oldest first, at most `most`, and for what.
+    ///
+    /// Only what is due: the rest has an attempt to come, which is its last one, and one whose outcome is unknown must not
+    /// be given up before it is settled.
+    pub(in crate::schedule) fn expired(&self, expiry: &Expiry, most: usize) -> Vec<(MessageId, String)> {
+        let now = clock::now();
+        if now < expiry.not_before {
+            return Vec::new();
+        }
+        let old = self.messages.range(..MessageId::first_at(now - expiry.give_up_after));
+        let expired = old.filter_map(|(id, entry)| {
+            if entry.stands != Stands::Ready {
+                return None;
+            }
+            let queue = self.queues.get(&entry.queue)?;
+            let why = match (&self.credential, queue.standing) {
+                (Credential::Blocked { because, .. }, _) => because.why.clone(),
+                (_, Standing::Asleep { .. }) => queue.asleep_because.clone(),
+                _ => {
+                    let at = (id.accepted() + expiry.give_up_after).max(expiry.not_before).max(entry.at);
+                    if at + expiry.last_chance > now {
+                        return None;
+                    }
+                    "the message waited too long for its turn".into()
+                }
+            };
+            Some((*id, why))
+        });
+        expired.take(most).collect()
+    }
+
+    /// Takes one of the [expired](Pool::expired) messages.
+    pub(in crate::schedule) fn take_expired(&mut self, id: MessageId, lease: u64) -> Option<Turn> {
+        let queue_id = self.messages.get(&id)?.queue;
+        let queue = self.queues.get_mut(&queue_id)?;
+        queue.in_flight += 1;
+        let mailbox = queue.mailbox.clone();
+        self.lease(id, lease);
+        Some(Turn { id, queue: queue_id, mailbox })
+    }
+}
