@@ -1,12 +1,13 @@
-//! `[clouds.NAME]`: where login and Graph are. Built in: `global`, `us-gov-high`, `us-gov-dod`, `china`.
+//! `[clouds.NAME]`: where login, Graph and SMTP submission are. Built in: `global`, `us-gov-high`, `us-gov-dod`, `china`.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::Ipv6Addr, path::PathBuf, str::FromStr};
 
 use reqwest::Url;
 
 use super::{
     network::is_this_machine,
     reader::{Item, TableReader},
+    value::is_domain,
 };
 
 /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
@@ -21,22 +22,66 @@ pub struct Cloud {
     pub login: String,
     /// Such as `https://graph.microsoft.com`; also the resource that tokens are asked for.
     pub graph: String,
+    /// The resource that tokens for SMTP submission are asked for, such as `https://outlook.office365.com`.
+    pub exchange: String,
+    /// Where mail is submitted by SMTP. `None`: this cloud has no such place.
+    pub smtp: Option<SmtpAddress>,
     /// PEM certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
 }
+
+/// A host, which the certificate must name, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SmtpAddress {
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a host and a port")]
+pub struct InvalidSmtpAddress;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a cloud's name is 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
 pub struct InvalidCloudName;
 
-/// Name, login, Graph. Microsoft, "Microsoft Entra authentication and national clouds" and "Microsoft Graph national
-/// cloud deployments". `global` is also GCC.
-const BUILT_IN: [(&str, &str, &str); 4] = [
-    ("global", "https://login.microsoftonline.com", "https://graph.microsoft.com"),
-    ("us-gov-high", "https://login.microsoftonline.us", "https://graph.microsoft.us"),
-    ("us-gov-dod", "https://login.microsoftonline.us", "https://dod-graph.microsoft.us"),
-    ("china", "https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn"),
+/// Name, login, Graph, Exchange's resource, SMTP. Microsoft, "Microsoft Entra authentication and national clouds" and
+/// "Microsoft Graph national cloud deployments". `global` is also GCC. Exchange and SMTP outside of `global` are what other
+/// programs use; Microsoft has no page of them.
+const BUILT_IN: [[&str; 5]; 4] = [
+    [
+        "global",
+        "https://login.microsoftonline.com",
+        "https://graph.microsoft.com",
+        "https://outlook.office365.com",
+        "smtp.office365.com:587",
+    ],
+    [
+        "us-gov-high",
+        "https://login.microsoftonline.us",
+        "https://graph.microsoft.us",
+        "https://outlook.office365.us",
+        "smtp.office365.us:587",
+    ],
+    [
+        "us-gov-dod",
+        "https://login.microsoftonline.us",
+        "https://dod-graph.microsoft.us",
+        "https://outlook-dod.office365.us",
+        "outlook-dod.office365.us:587",
+    ],
+    [
+        "china",
+        "https://login.partner.microsoftonline.cn",
+        "https://microsoftgraph.chinacloudapi.cn",
+        "https://partner.outlook.cn",
+        "smtp.partner.outlook.cn:587",
+    ],
 ];
+
+/// What a cloud of one's own asks tokens for SMTP for, if it does not say.
+const EXCHANGE: &str = "https://outlook.office365.com";
 
 /// All clouds by name. `None`: its table has errors, which are noted already.
 pub(super) type Clouds = BTreeMap<String, Option<Cloud>>;
@@ -44,10 +89,12 @@ pub(super) type Clouds = BTreeMap<String, Option<Cloud>>;
 impl Cloud {
     /// The built-in clouds.
     pub fn built_in() -> impl Iterator<Item = Self> {
-        BUILT_IN.iter().map(|(name, login, graph)| Self {
+        BUILT_IN.iter().map(|[name, login, graph, exchange, smtp]| Self {
             name: CloudName((*name).to_owned()),
             login: (*login).to_owned(),
             graph: (*graph).to_owned(),
+            exchange: (*exchange).to_owned(),
+            smtp: smtp.parse().ok(),
             ca_file: None,
         })
     }
@@ -72,11 +119,17 @@ impl Cloud {
             Some(url) => Some(table.or_default(key, url, |item| read_base_url(item, example))),
             None => table.required(key, example, |item| read_base_url(item, example)),
         };
+        let (exchange, smtp) = match &built_in {
+            Some(cloud) => (cloud.exchange.clone(), cloud.smtp.clone()),
+            None => (EXCHANGE.to_owned(), None),
+        };
         let (login, graph) = built_in.map(|cloud| (cloud.login, cloud.graph)).unzip();
         let login = url("login", r#""https://login.microsoftonline.com""#, login);
         let graph = url("graph", r#""https://graph.microsoft.com""#, graph);
+        let exchange = url("exchange", r#""https://outlook.office365.com""#, Some(exchange))?;
+        let smtp = table.optional("smtp", SmtpAddress::read).or(smtp);
         let ca_file = table.optional("ca_file", read_ca_file);
-        Some(Self { name, login: login?, graph: graph?, ca_file })
+        Some(Self { name, login: login?, graph: graph?, exchange, smtp, ca_file })
     }
 }
 
@@ -136,6 +189,51 @@ impl fmt::Display for CloudName {
 impl Cloud {
     /// Login and Graph on one loopback address, as the sandbox has them.
     pub fn loopback(url: &str) -> Self {
-        Self { name: CloudName("sandbox".into()), login: url.into(), graph: url.into(), ca_file: None }
+        Self {
+            name: CloudName("sandbox".into()),
+            login: url.into(),
+            graph: url.into(),
+            exchange: EXCHANGE.into(),
+            smtp: None,
+            ca_file: None,
+        }
+    }
+}
+
+impl SmtpAddress {
+    fn read(item: &Item<'_>) -> Option<Self> {
+        const EXAMPLE: &str = r#""smtp.office365.com:587""#;
+        let text = item.text(EXAMPLE)?;
+        match text.parse() {
+            Ok(address) => Some(address),
+            Err(InvalidSmtpAddress) => {
+                item.fail(format!("{text:?} is not a host with a port: write one such as {EXAMPLE}"))
+            }
+        }
+    }
+}
+
+impl FromStr for SmtpAddress {
+    type Err = InvalidSmtpAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSmtpAddress> {
+        let (host, port) = text.rsplit_once(':').ok_or(InvalidSmtpAddress)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(InvalidSmtpAddress)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match bare {
+            Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+            None => host.is_ascii() && is_domain(host) && !host.starts_with('['),
+        };
+        let host = bare.unwrap_or(host).to_owned();
+        if is_host { Ok(Self { host, port }) } else { Err(InvalidSmtpAddress) }
+    }
+}
+
+impl fmt::Display for SmtpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
     }
 }

@@ -39,7 +39,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
-pub use cloud::{Cloud, CloudName, InvalidCloudName};
+pub use cloud::{Cloud, CloudName, InvalidCloudName, InvalidSmtpAddress, SmtpAddress};
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use graph::GraphConfig;
 pub use limits::{AppLimit, Limits};
@@ -53,8 +53,8 @@ pub use size::{ByteSize, InvalidSize};
 pub use smtp::{BareNewlines, Listener, ListenerTls, SessionLimits, SmtpConfig};
 pub use spool::SpoolConfig;
 pub use tenant::{
-    BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, InvalidTenantName, MailboxRule, SenderRule, Tenant,
-    TenantName, WhileSuspended,
+    BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, InvalidTenantName, MailboxRule, RouteRule,
+    SenderRule, Tenant, TenantName, WhileSuspended,
 };
 pub use users::{InvalidUserName, UserName, Users};
 

@@ -34,6 +34,7 @@ pub struct Tenant {
     pub suspended: Option<WhileSuspended>,
     /// SMTP logins. None by default.
     pub users: Users,
+    pub route: RouteRule,
     pub mailbox: MailboxRule,
     /// Aliases, and the mailbox that each goes out of. Goes before `mailbox`. Empty by default.
     pub mailboxes: HashMap<MailboxAddress, MailboxAddress>,
@@ -62,6 +63,18 @@ pub enum WhileSuspended {
     Accept,
     /// Clients are told to come back later.
     Refuse,
+}
+
+/// `route`: how its mail is handed to Microsoft 365.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouteRule {
+    /// By Microsoft Graph.
+    #[default]
+    Graph,
+    /// By SMTP submission with XOAUTH2.
+    Smtp,
+    /// By Graph, and by SMTP what only SMTP carries as it is.
+    Auto,
 }
 
 /// `mailbox`: whose `sendMail` is called.
@@ -210,6 +223,7 @@ impl Tenant {
             default_sender: None,
             suspended: None,
             users: Users::new(),
+            route: RouteRule::Graph,
             mailbox: MailboxRule::From,
             mailboxes: HashMap::new(),
             confirm: Confirm::Off,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{
     BounceTo, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, InvalidTenantName, Limits, MailboxRule,
-    SecretSource, SenderRule, Tenant, TenantName, WhileSuspended,
+    RouteRule, SecretSource, SenderRule, Tenant, TenantName, WhileSuspended,
     cloud::Clouds,
     reader::{Item, TableReader, nearest},
     users::read_users,
@@ -97,6 +97,20 @@ impl Tenant {
             item.choice(&[("accept", WhileSuspended::Accept), ("refuse", WhileSuspended::Refuse)])
         });
         let users = table.table("users", |users| Some(read_users(users))).unwrap_or_default();
+        let route = table.or_default("route", RouteRule::Graph, |item| {
+            let route = item.choice(&[
+                ("graph", RouteRule::Graph),
+                ("smtp", RouteRule::Smtp),
+                ("auto", RouteRule::Auto),
+            ])?;
+            match &cloud {
+                Some(cloud) if cloud.smtp.is_none() && route != RouteRule::Graph => item.fail(format!(
+                    "the cloud {} has no smtp: write where that is in [clouds.{0}]",
+                    cloud.name
+                )),
+                _ => Some(route),
+            }
+        });
         let mailbox = table.or_default("mailbox", MailboxRule::From, MailboxRule::read);
         let mailboxes = table
             .table("mailboxes", |table| Some(read_aliases(table, senders.as_deref())))
@@ -135,6 +149,7 @@ impl Tenant {
             default_sender,
             suspended: suspended.then_some(while_suspended),
             users,
+            route,
             mailbox,
             mailboxes,
             confirm,

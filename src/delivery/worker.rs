@@ -37,7 +37,7 @@ use crate::{
     bounce::{EnhancedStatus, Kind},
     clock::{self, Timestamp},
     config::{RetryConfig, Tenant, TenantName},
-    identity::{Identity, TokenErrorKind},
+    identity::{Audience, Identity, TokenErrorKind},
     message::MailboxAddress,
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
     spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError},
@@ -88,7 +88,7 @@ impl Courier for Worker {
             let why = "suspended in the configuration".into();
             return Err(Blocked { reason: "suspended", why, retry_after: SUSPENDED });
         }
-        match self.identity.token(tenant).await {
+        match self.identity.token(tenant, Audience::Graph).await {
             Ok(token) => Ok(token.expires()),
             Err(error) => Err(Blocked {
                 reason: match error.kind {

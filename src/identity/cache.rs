@@ -14,7 +14,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{AccessToken, TokenError, TokenErrorKind, request};
+use super::{AccessToken, Audience, TokenError, TokenErrorKind, request};
 use crate::{
     clock,
     config::Tenant,
@@ -26,10 +26,9 @@ const AHEAD: Duration = Duration::from_secs(300);
 /// The longest that a failure is remembered.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-const AUDIENCE: &str = "graph";
-
 pub(super) struct TokenCache {
     tenant: Arc<Tenant>,
+    audience: Audience,
     client: reqwest::Client,
     metrics: Metrics,
     state: Mutex<State>,
@@ -49,8 +48,13 @@ struct State {
 }
 
 impl TokenCache {
-    pub(super) fn new(tenant: Arc<Tenant>, client: reqwest::Client, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { tenant, client, metrics, state: Mutex::default() })
+    pub(super) fn new(
+        tenant: Arc<Tenant>,
+        audience: Audience,
+        client: reqwest::Client,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        Arc::new(Self { tenant, audience, client, metrics, state: Mutex::default() })
     }
 
     pub(super) async fn token(self: &Arc<Self>) -> Result<AccessToken, TokenError> {
@@ -105,13 +109,13 @@ impl TokenCache {
 
     async fn fetch_now(&self) -> Result<AccessToken, TokenError> {
         let (name, started) = (&self.tenant.name, Instant::now());
-        let result = request::token(&self.tenant, self.client.clone()).await;
+        let result = request::token(&self.tenant, self.audience, self.client.clone()).await;
         let label = match &result {
             Ok(_) => TokenResult::Ok,
             Err(TokenError { kind: TokenErrorKind::Transient, .. }) => TokenResult::Transient,
             Err(TokenError { kind: TokenErrorKind::Blocked, .. }) => TokenResult::Blocked,
         };
-        self.metrics.token_refresh(name, AUDIENCE, label, started.elapsed());
+        self.metrics.token_refresh(name, self.audience.as_str(), label, started.elapsed());
         let token = result.map_err(|error| self.failed(error))?;
 
         let now = Instant::now();
@@ -122,8 +126,12 @@ impl TokenCache {
         let mut state = self.state();
         *state =
             State { token: Some(token.clone()), renew_at: Some(now + (usable - ahead)), ..State::default() };
-        self.metrics.token_expires(name, AUDIENCE, (clock::now() + lifetime).as_millis() / 1000);
-        info!(tenant = %name, ?lifetime, took = ?started.elapsed(), "got an access token");
+        self.metrics.token_expires(
+            name,
+            self.audience.as_str(),
+            (clock::now() + lifetime).as_millis() / 1000,
+        );
+        info!(tenant = %name, audience = self.audience.as_str(), ?lifetime, took = ?started.elapsed(), "got an access token");
         Ok(token)
     }
 
@@ -181,7 +189,7 @@ mod tests {
             .of(&tenant.cloud)
             .unwrap()
             .clone();
-        let cache = TokenCache::new(tenant, client, Metrics::new());
+        let cache = TokenCache::new(tenant, Audience::Graph, client, Metrics::new());
         let under_way = async { Err(broken_off()) }.boxed().shared();
         cache.state().fetch = Some(under_way);
 

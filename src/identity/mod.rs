@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{Tenant, TenantName},
+    config::{Cloud, Tenant, TenantName},
     network::Clients,
     telemetry::Metrics,
 };
@@ -36,10 +36,18 @@ use cache::TokenCache;
 
 /// All tenants' tokens.
 pub struct Identity {
-    caches: HashMap<TenantName, Arc<TokenCache>>,
+    caches: HashMap<TenantName, [Arc<TokenCache>; 2]>,
 }
 
-/// A token that Graph takes. Cheap to clone.
+/// The service that a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Audience {
+    Graph,
+    /// SMTP submission. Graph refuses its tokens, and it Graph's.
+    Exchange,
+}
+
+/// A token that one service takes. Cheap to clone.
 #[derive(Clone)]
 pub struct AccessToken {
     secret: Arc<Zeroizing<String>>,
@@ -76,15 +84,17 @@ pub enum TokenErrorKind {
 impl Identity {
     pub fn new(tenants: &BTreeMap<TenantName, Arc<Tenant>>, clients: &Clients, metrics: &Metrics) -> Self {
         let cache = |tenant: &Arc<Tenant>| {
-            let client = clients.of(&tenant.cloud)?.clone();
-            Some((tenant.name.clone(), TokenCache::new(tenant.clone(), client, metrics.clone())))
+            let client = clients.of(&tenant.cloud)?;
+            let caches = [Audience::Graph, Audience::Exchange]
+                .map(|audience| TokenCache::new(tenant.clone(), audience, client.clone(), metrics.clone()));
+            Some((tenant.name.clone(), caches))
         };
         Self { caches: tenants.values().filter_map(cache).collect() }
     }
 
-    /// A token for Graph that is good now.
-    pub async fn token(&self, tenant: &TenantName) -> Result<AccessToken, TokenError> {
-        match self.caches.get(tenant) {
+    /// A token that is good now.
+    pub async fn token(&self, tenant: &TenantName, audience: Audience) -> Result<AccessToken, TokenError> {
+        match self.cache(tenant, audience) {
             Some(cache) => cache.token().await,
             None => Err(TokenError {
                 kind: TokenErrorKind::Blocked,
@@ -95,9 +105,35 @@ impl Identity {
     }
 
     /// The service refused `token`: it is not handed out again.
-    pub fn reject(&self, tenant: &TenantName, token: &AccessToken) {
-        if let Some(cache) = self.caches.get(tenant) {
+    pub fn reject(&self, tenant: &TenantName, audience: Audience, token: &AccessToken) {
+        if let Some(cache) = self.cache(tenant, audience) {
             cache.reject(token);
+        }
+    }
+
+    fn cache(&self, tenant: &TenantName, audience: Audience) -> Option<&Arc<TokenCache>> {
+        let [graph, exchange] = self.caches.get(tenant)?;
+        Some(match audience {
+            Audience::Graph => graph,
+            Audience::Exchange => exchange,
+        })
+    }
+}
+
+impl Audience {
+    /// In metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Graph => "graph",
+            Self::Exchange => "exchange",
+        }
+    }
+
+    /// What the login service calls it.
+    fn resource(self, cloud: &Cloud) -> &str {
+        match self {
+            Self::Graph => &cloud.graph,
+            Self::Exchange => &cloud.exchange,
         }
     }
 }

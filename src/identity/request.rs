@@ -11,7 +11,7 @@ use oauth2::{
     basic::{BasicClient, BasicErrorResponse},
 };
 
-use super::{AccessToken, TokenError, TokenErrorKind, aadsts};
+use super::{AccessToken, Audience, TokenError, TokenErrorKind, aadsts};
 use crate::{clock, config::Tenant, network};
 
 /// For the whole request. Entra ID answers within a second or two.
@@ -25,11 +25,15 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
 
 type Client = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
-/// Asks the tenant's login service for a token for Graph.
-pub(super) async fn token(tenant: &Tenant, http: reqwest::Client) -> Result<AccessToken, TokenError> {
+/// Asks the tenant's login service for a token.
+pub(super) async fn token(
+    tenant: &Tenant,
+    audience: Audience,
+    http: reqwest::Client,
+) -> Result<AccessToken, TokenError> {
     let client = oauth_client(tenant).await?;
     // Graph and login are configured by base URL, and the resource's name is Graph's.
-    let scope = Scope::new(format!("{}/.default", tenant.cloud.graph));
+    let scope = Scope::new(format!("{}/.default", audience.resource(&tenant.cloud)));
     let answer_head = Arc::new(Mutex::new(AnswerHead::default()));
     let send = |request: HttpRequest| send(http.clone(), request, answer_head.clone());
     let answer = client.exchange_client_credentials().add_scope(scope).request_async(&send).await;

@@ -47,7 +47,7 @@ impl Bench {
     }
 
     async fn token(&self, tenant: &str) -> Result<AccessToken, TokenError> {
-        self.identity.token(&tenant.parse().unwrap()).await
+        self.identity.token(&tenant.parse().unwrap(), Audience::Graph).await
     }
 
     fn requests(&self) -> usize {
@@ -100,11 +100,11 @@ async fn a_token_near_its_end_is_renewed_while_it_is_used() {
 async fn a_rejected_token_is_not_handed_out_again() {
     let bench = Bench::new("right-secret", HOUR).await;
     let first = bench.token("contoso").await.unwrap();
-    bench.identity.reject(&"contoso".parse().unwrap(), &first);
+    bench.identity.reject(&"contoso".parse().unwrap(), Audience::Graph, &first);
     let second = bench.token("contoso").await.unwrap();
     assert!(!second.is(&first));
     // The first is no longer the one in use: rejecting it again changes nothing.
-    bench.identity.reject(&"contoso".parse().unwrap(), &first);
+    bench.identity.reject(&"contoso".parse().unwrap(), Audience::Graph, &first);
     assert!(bench.token("contoso").await.unwrap().is(&second));
 }
 
@@ -183,7 +183,7 @@ async fn a_life_that_no_clock_can_count_is_cut_to_a_day() {
     ))
     .await;
     let identity = Bench::identity(&url, "secret", &Metrics::new());
-    let token = identity.token(&"contoso".parse().unwrap()).await.unwrap();
+    let token = identity.token(&"contoso".parse().unwrap(), Audience::Graph).await.unwrap();
     let usable = token.expires() - Instant::now();
     assert!(usable <= 24 * HOUR && usable > 23 * HOUR, "{usable:?}");
 }

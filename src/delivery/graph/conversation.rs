@@ -24,7 +24,7 @@ use crate::{
         Disposition,
         allowance::{Allowance, Allowances, Exhausted},
     },
-    identity::{AccessToken, Identity, TokenError, TokenErrorKind},
+    identity::{AccessToken, Audience, Identity, TokenError, TokenErrorKind},
     message::MailboxAddress,
     network::{self, Clients},
     spool::{OpenBody, SMALL_BODY},
@@ -122,7 +122,7 @@ impl<'a> Conversation<'a> {
         };
         debug!(tenant = %self.tenant.name, code = refused.0.code, "the token was refused, a new one is asked for");
         if let Some(token) = self.token.take() {
-            self.means.identity.reject(&self.tenant.name, &token);
+            self.means.identity.reject(&self.tenant.name, Audience::Graph, &token);
         }
         self.call_once(&request).await?.check()
     }
@@ -226,7 +226,7 @@ impl<'a> Conversation<'a> {
         if let Some(token) = &self.token {
             return Ok(token.clone());
         }
-        let token = self.means.identity.token(&self.tenant.name).await;
+        let token = self.means.identity.token(&self.tenant.name, Audience::Graph).await;
         let token = token.map_err(|error| CallError::Stopped(no_token(error)))?;
         self.token = Some(token.clone());
         Ok(token)
