@@ -84,7 +84,11 @@ impl Worker {
 
 impl Courier for Worker {
     async fn prepare(&self, tenant: &TenantName) -> Result<Instant, Blocked> {
-        if self.settings.tenants.get(tenant).is_some_and(|tenant| tenant.suspended.is_some()) {
+        let Some(tenant) = self.settings.tenants.get(tenant) else {
+            let why = "not in the configuration".into();
+            return Err(Blocked { reason: "removed", why, retry_after: SUSPENDED });
+        };
+        if tenant.suspended.is_some() {
             let why = "suspended in the configuration".into();
             return Err(Blocked { reason: "suspended", why, retry_after: SUSPENDED });
         }
@@ -205,7 +209,7 @@ fn cannot_claim(job: &Job, error: &SpoolError) -> Verdict {
 /// One claimed message on its way.
 struct Attempt<'a> {
     worker: &'a Worker,
-    tenant: &'a Tenant,
+    tenant: &'a Arc<Tenant>,
     mailbox: &'a MailboxAddress,
     claim: Claim,
     early: &'a Early,

@@ -57,6 +57,11 @@ impl TokenCache {
         Arc::new(Self { tenant, audience, client, metrics, state: Mutex::default() })
     }
 
+    /// Whether it logs in as `tenant` is to.
+    pub(super) fn is_of(&self, tenant: &Arc<Tenant>) -> bool {
+        Arc::ptr_eq(&self.tenant, tenant)
+    }
+
     pub(super) async fn token(self: &Arc<Self>) -> Result<AccessToken, TokenError> {
         let fetch = {
             let mut state = self.state();

@@ -19,8 +19,8 @@ mod request;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -34,9 +34,11 @@ use crate::{
 };
 use cache::TokenCache;
 
-/// All tenants' tokens.
+/// All tenants' tokens. A tenant that delivers nothing has none, and costs nothing.
 pub struct Identity {
-    caches: HashMap<TenantName, [Arc<TokenCache>; 2]>,
+    clients: Clients,
+    metrics: Metrics,
+    caches: Mutex<HashMap<(TenantName, Audience), Arc<TokenCache>>>,
 }
 
 /// The service that a token opens.
@@ -82,41 +84,41 @@ pub enum TokenErrorKind {
 }
 
 impl Identity {
-    pub fn new(tenants: &BTreeMap<TenantName, Arc<Tenant>>, clients: &Clients, metrics: &Metrics) -> Self {
-        let cache = |tenant: &Arc<Tenant>| {
-            let client = clients.of(&tenant.cloud)?;
-            let caches = [Audience::Graph, Audience::Exchange]
-                .map(|audience| TokenCache::new(tenant.clone(), audience, client.clone(), metrics.clone()));
-            Some((tenant.name.clone(), caches))
-        };
-        Self { caches: tenants.values().filter_map(cache).collect() }
+    pub fn new(clients: Clients, metrics: Metrics) -> Self {
+        Self { clients, metrics, caches: Mutex::default() }
     }
 
     /// A token that is good now.
-    pub async fn token(&self, tenant: &TenantName, audience: Audience) -> Result<AccessToken, TokenError> {
+    pub async fn token(&self, tenant: &Arc<Tenant>, audience: Audience) -> Result<AccessToken, TokenError> {
         match self.cache(tenant, audience) {
             Some(cache) => cache.token().await,
             None => Err(TokenError {
                 kind: TokenErrorKind::Blocked,
-                why: format!("there is no tenant {tenant}"),
+                why: format!("there is no way to the cloud {}", tenant.cloud.name),
                 retry_after: Duration::from_secs(600),
             }),
         }
     }
 
     /// The service refused `token`: it is not handed out again.
-    pub fn reject(&self, tenant: &TenantName, audience: Audience, token: &AccessToken) {
+    pub fn reject(&self, tenant: &Arc<Tenant>, audience: Audience, token: &AccessToken) {
         if let Some(cache) = self.cache(tenant, audience) {
             cache.reject(token);
         }
     }
 
-    fn cache(&self, tenant: &TenantName, audience: Audience) -> Option<&Arc<TokenCache>> {
-        let [graph, exchange] = self.caches.get(tenant)?;
-        Some(match audience {
-            Audience::Graph => graph,
-            Audience::Exchange => exchange,
-        })
+    /// A tenant whose configuration has changed begins anew.
+    fn cache(&self, tenant: &Arc<Tenant>, audience: Audience) -> Option<Arc<TokenCache>> {
+        // Whole values only are put in, so a panic elsewhere leaves nothing half done.
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (tenant.name.clone(), audience);
+        if let Some(cache) = caches.get(&key).filter(|cache| cache.is_of(tenant)) {
+            return Some(cache.clone());
+        }
+        let client = self.clients.of(&tenant.cloud)?.clone();
+        let cache = TokenCache::new(tenant.clone(), audience, client, self.metrics.clone());
+        caches.insert(key, cache.clone());
+        Some(cache)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
 struct Bench {
     service: Service,
     identity: Arc<Identity>,
+    config: Config,
     metrics: Metrics,
 }
 
@@ -24,11 +25,11 @@ impl Bench {
             Service::start(Options { directories: directories.into(), token_lifetime, ..Options::default() });
         let service = service.await.unwrap();
         let metrics = Metrics::new();
-        let identity = Self::identity(&service.url(), secret, &metrics);
-        Self { service, identity, metrics }
+        let (identity, config) = Self::identity(&service.url(), secret, &metrics);
+        Self { service, identity, config, metrics }
     }
 
-    fn identity(url: &str, secret: &str, metrics: &Metrics) -> Arc<Identity> {
+    fn identity(url: &str, secret: &str, metrics: &Metrics) -> (Arc<Identity>, Config) {
         let tenant = |name: &str| {
             format!(
                 "[tenants.{name}]\ncloud = 'sandbox'\ndirectory = '{name}.example'\nclient_id = 'app'\n\
@@ -43,11 +44,15 @@ impl Bench {
         let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
         let clients =
             Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud)).unwrap();
-        Arc::new(Identity::new(&config.tenants, &clients, metrics))
+        (Arc::new(Identity::new(clients, metrics.clone())), config)
     }
 
     async fn token(&self, tenant: &str) -> Result<AccessToken, TokenError> {
-        self.identity.token(&tenant.parse().unwrap(), Audience::Graph).await
+        self.identity.token(self.tenant(tenant), Audience::Graph).await
+    }
+
+    fn tenant(&self, name: &str) -> &Arc<Tenant> {
+        &self.config.tenants[name]
     }
 
     fn requests(&self) -> usize {
@@ -100,11 +105,11 @@ async fn a_token_near_its_end_is_renewed_while_it_is_used() {
 async fn a_rejected_token_is_not_handed_out_again() {
     let bench = Bench::new("right-secret", HOUR).await;
     let first = bench.token("contoso").await.unwrap();
-    bench.identity.reject(&"contoso".parse().unwrap(), Audience::Graph, &first);
+    bench.identity.reject(bench.tenant("contoso"), Audience::Graph, &first);
     let second = bench.token("contoso").await.unwrap();
     assert!(!second.is(&first));
     // The first is no longer the one in use: rejecting it again changes nothing.
-    bench.identity.reject(&"contoso".parse().unwrap(), Audience::Graph, &first);
+    bench.identity.reject(bench.tenant("contoso"), Audience::Graph, &first);
     assert!(bench.token("contoso").await.unwrap().is(&second));
 }
 
@@ -182,8 +187,8 @@ async fn a_life_that_no_clock_can_count_is_cut_to_a_day() {
         u64::MAX
     ))
     .await;
-    let identity = Bench::identity(&url, "secret", &Metrics::new());
-    let token = identity.token(&"contoso".parse().unwrap(), Audience::Graph).await.unwrap();
+    let (identity, config) = Bench::identity(&url, "secret", &Metrics::new());
+    let token = identity.token(&config.tenants["contoso"], Audience::Graph).await.unwrap();
     let usable = token.expires() - Instant::now();
     assert!(usable <= 24 * HOUR && usable > 23 * HOUR, "{usable:?}");
 }

@@ -102,13 +102,13 @@ pub(super) struct Conversation<'a> {
     has_called: bool,
     /// A call timed out: the service may be at work on it still.
     pub(super) timed_out: bool,
-    pub(super) tenant: &'a Tenant,
+    pub(super) tenant: &'a Arc<Tenant>,
     pub(super) mailbox: &'a MailboxAddress,
     token: Option<AccessToken>,
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(means: &'a Means, tenant: &'a Tenant, mailbox: &'a MailboxAddress) -> Self {
+    pub(super) fn new(means: &'a Means, tenant: &'a Arc<Tenant>, mailbox: &'a MailboxAddress) -> Self {
         let allowance = means.allowances.of(tenant, mailbox);
         let (has_called, timed_out) = (false, false);
         Self { means, allowance, has_called, timed_out, tenant, mailbox, token: None }
@@ -122,7 +122,7 @@ impl<'a> Conversation<'a> {
         };
         debug!(tenant = %self.tenant.name, code = refused.0.code, "the token was refused, a new one is asked for");
         if let Some(token) = self.token.take() {
-            self.means.identity.reject(&self.tenant.name, Audience::Graph, &token);
+            self.means.identity.reject(self.tenant, Audience::Graph, &token);
         }
         self.call_once(&request).await?.check()
     }
@@ -226,7 +226,7 @@ impl<'a> Conversation<'a> {
         if let Some(token) = &self.token {
             return Ok(token.clone());
         }
-        let token = self.means.identity.token(&self.tenant.name, Audience::Graph).await;
+        let token = self.means.identity.token(self.tenant, Audience::Graph).await;
         let token = token.map_err(|error| CallError::Stopped(no_token(error)))?;
         self.token = Some(token.clone());
         Ok(token)

@@ -22,7 +22,7 @@ mod large;
 mod resource;
 mod upload;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::Method;
 use tokio::sync::Semaphore;
@@ -97,7 +97,7 @@ impl Graph {
     /// Sends the message from `mailbox`. `Err`: its body is damaged or cannot be read now, and nothing was sent.
     pub async fn deliver(
         &self,
-        tenant: &Tenant,
+        tenant: &Arc<Tenant>,
         mailbox: &MailboxAddress,
         claim: &Claim,
     ) -> Result<Attempted, DamagedBody> {
@@ -124,7 +124,7 @@ impl Graph {
 
     /// The message is given up: tries to delete the draft that was kept for its next attempt. One that may have been sent stays,
     /// as its id is that of the sent message, too.
-    pub async fn discard(&self, tenant: &Tenant, mailbox: &MailboxAddress, claim: &Claim) {
+    pub async fn discard(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, claim: &Claim) {
         if let (Some(draft), None) = (Draft::read(claim.note.as_ref(), mailbox), claim.doubt) {
             draft.delete(&mut Conversation::new(&self.means, tenant, mailbox)).await;
         }

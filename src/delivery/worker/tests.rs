@@ -53,7 +53,7 @@ impl Bench {
         let (spool, waiting) = Spool::start(store, metrics.clone()).unwrap();
         let tenants = Arc::new(BTreeMap::from([(tenant.name.clone(), tenant.clone())]));
         let clients = Clients::new(&NetworkConfig::default(), [&tenant.cloud].into_iter()).unwrap();
-        let identity = Arc::new(Identity::new(&tenants, &clients, &metrics));
+        let identity = Arc::new(Identity::new(clients.clone(), metrics.clone()));
         let config = GraphConfig { max_recipients: 10_000, ..GraphConfig::default() };
         // A message that is carried again at once stands for one that has waited.
         let settled = Duration::ZERO;
