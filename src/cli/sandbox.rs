@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 
 use super::{descriptors, stop};
 use crate::{
+    admin::Reloads,
     background::Background,
     config::Config,
     relay::Relay,
@@ -85,7 +86,9 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&file)?;
     telemetry::start_logs(&config.log);
     descriptors::provide(&config);
-    let relay = Relay::start(config).await?;
+    let reloads = Reloads::new();
+    stop::reload_on_hangup(reloads.0.clone())?;
+    let relay = Relay::start(config, reloads).await?;
     introduce(&relay, &service, &dir);
     relay.run(shutdown).await?;
     service.shutdown().await;

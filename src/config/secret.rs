@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::reader::{Item, TableReader};
 
 /// Where a secret is. What a [`super::Config`] holds could be read when the configuration was loaded.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum SecretSource {
     Text(Secret),
     /// Read at each use, so that a rotation needs no restart. A trailing newline is not part of the secret.

@@ -16,7 +16,7 @@ pub struct TenantName(Arc<str>);
 #[error("a tenant's name is 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
 pub struct InvalidTenantName;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tenant {
     pub name: TenantName,
     pub cloud: Cloud,

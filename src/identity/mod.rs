@@ -115,7 +115,7 @@ impl Identity {
         if let Some(cache) = caches.get(&key).filter(|cache| cache.is_of(tenant)) {
             return Some(cache.clone());
         }
-        let client = self.clients.of(&tenant.cloud)?.clone();
+        let client = self.clients.of(&tenant.cloud)?;
         let cache = TokenCache::new(tenant.clone(), audience, client, self.metrics.clone());
         caches.insert(key, cache.clone());
         Some(cache)
