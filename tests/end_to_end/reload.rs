@@ -137,7 +137,7 @@ fn the_command_says_what_has_changed() {
     assert_eq!(reload(&lab, &[]), (Some(0), "unchanged  2 tenants\n".into(), String::new()));
 
     lab.setup.tenant("contoso").senders = "['@contoso.example', 'other@contoso.example']".into();
-    lab.setup.smtp = "max_recipients = 7".into();
+    lab.setup.smtp = "max_recipients = 700".into();
     let (code, out, err) = reload(&lab, &[]);
     assert_eq!((code, &*out), (Some(0), "changed    contoso\nunchanged  1 tenant\n"), "{err}");
     assert_eq!(err, "warning: smtp has changed too: that counts from the next start on\n");
