@@ -70,6 +70,7 @@ pub enum On {
     SmtpConnect,
     /// EHLO or HELO.
     SmtpEhlo,
+    /// After [`Action::CutAfter`] the client has its 220, and is cut off in the handshake.
     SmtpStartTls,
     /// AUTH, once all that the client has to say has been said.
     SmtpAuth,
@@ -77,7 +78,8 @@ pub enum On {
     SmtpMail,
     /// RCPT, each one.
     SmtpRcpt,
-    /// DATA, or the first BDAT of a message with its chunk.
+    /// DATA, or the first BDAT of a message with its chunk. After [`Action::CutAfter`] the client has its 354, and is cut off
+    /// in the content.
     SmtpData,
     /// The end of the content: the final dot, or the last chunk.
     SmtpContent,
