@@ -47,6 +47,7 @@ pub(super) async fn show(State(world): State<Arc<World>>) -> Response {
 
 fn write_page(page: &mut String, world: &World) -> fmt::Result {
     let counts = world.store.counts();
+    let smtp = world.smtp_sessions();
     page.push_str("<div class=\"counts\">");
     for (number, name) in [
         (counts.messages, "messages"),
@@ -56,6 +57,8 @@ fn write_page(page: &mut String, world: &World) -> fmt::Result {
         (counts.refused, "refused"),
         (counts.cut, "cut"),
         (counts.tokens, "tokens"),
+        (smtp.connections, "SMTP connections"),
+        (smtp.auths, "SMTP logins"),
     ] {
         write!(page, "<div><b>{number}</b>{name}</div>")?;
     }

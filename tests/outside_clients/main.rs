@@ -20,6 +20,7 @@ mod promtool;
 mod smtp_source;
 mod smtplib;
 mod strace;
+mod submission;
 mod swaks;
 
 use std::{
