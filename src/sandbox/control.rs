@@ -6,6 +6,7 @@
 //! | `GET /_sandbox/messages/{n}` | one, with its source as `raw` in base64 |
 //! | `GET /_sandbox/messages/{n}/source` | its source, as plain text |
 //! | `GET /_sandbox/calls` | the log of calls |
+//! | `POST /_sandbox/device` | a user types in a device code: `{"user_code":…,"user":…,"approve":true}` |
 //! | `GET /_sandbox/counts` | totals, and `drafts`: how many are left |
 //! | `GET /_sandbox/smtp` | SMTP: totals as `sessions`, the last lines of all sessions as `log` |
 //! | `GET`, `POST`, `DELETE /_sandbox/faults` | list, add one, clear |
@@ -111,6 +112,37 @@ pub(super) async fn inject(State(world): State<Arc<World>>, body: Bytes) -> Resp
             (StatusCode::CREATED, Json(json!({ "active": world.faults.active() }))).into_response()
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("this is not a fault: {error}\n")).into_response(),
+    }
+}
+
+/// What a user says in the device code flow.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    user_code: String,
+    /// Who; nobody needs to be known for a no.
+    #[serde(default)]
+    user: String,
+    approve: bool,
+}
+
+pub(super) async fn device(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let answer = match serde_json::from_slice::<Answer>(&body) {
+        Ok(answer) => answer,
+        Err(error) => {
+            return (StatusCode::BAD_REQUEST, format!("this is not an answer: {error}\n")).into_response();
+        }
+    };
+    let devices = &world.logins.devices;
+    let heard = match answer.approve {
+        true => devices.approve(&world, &answer.user_code, &answer.user),
+        false => devices.decline(&answer.user_code),
+    };
+    match heard {
+        true => StatusCode::NO_CONTENT.into_response(),
+        false => {
+            (StatusCode::NOT_FOUND, "no such code is waiting, or that user cannot log in\n").into_response()
+        }
     }
 }
 

@@ -42,8 +42,10 @@ pub struct Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum On {
-    /// The token endpoint.
+    /// The token endpoint, and that for device codes.
     Token,
+    /// The endpoints for identities of the machine. Whose it is shows too late for `directory`.
+    ManagedIdentity,
     /// `sendMail`.
     SendMail,
     /// `/send` of a draft.
@@ -191,7 +193,9 @@ impl On {
                 | Self::DeleteDraft
         );
         match self {
-            Self::AnyGraph => !matches!(call, Self::Token | Self::Upload) && !call.is_smtp(),
+            Self::AnyGraph => {
+                !matches!(call, Self::Token | Self::ManagedIdentity | Self::Upload) && !call.is_smtp()
+            }
             Self::Messages => on_messages,
             one => one == call,
         }
@@ -307,7 +311,7 @@ impl StatusFault {
                 let response = (status, [(header::CONTENT_TYPE, "text/html")], page).into_response();
                 with_retry_after(response, self.retry_after)
             }
-            FaultBody::Service if on == On::Token => {
+            FaultBody::Service if matches!(on, On::Token | On::ManagedIdentity) => {
                 let numbered = self.message.strip_prefix("AADSTS").and_then(|rest| rest.split_once(": "));
                 let (number, message) = match numbered {
                     Some((number, text)) if number.parse::<u32>().is_ok() => {

@@ -9,13 +9,13 @@
 //!
 //! It promises: a message is in [`Service::messages`] before its 202 or 250 is sent; a refused call delivers nothing; a
 //! call goes on when its client gives up, as at the real back end. It keeps the last messages and calls in memory, never on disk.
-//! Access tokens are random; it holds no secret but the made-up ones it was started with.
+//! Access tokens are signed with a key that nobody else knows; it holds no secret but the made-up ones it was started with.
 //!
 //! | file | what |
 //! |---|---|
-//! | `options` | what exists, and the limits |
+//! | `options`, `identities` | what exists, who may log in, and the limits |
 //! | `server`, `wire` | routes, bodies, request ids; connections that can be cut |
-//! | `login`, `token` | the token endpoint |
+//! | `login`, `token` | every way to log in; its own table is there |
 //! | `graph` | permissions and routing of Graph calls |
 //! | `send`, `mime` | `sendMail` |
 //! | `drafts`, `items` | calls on messages, what is in a mailbox |
@@ -32,6 +32,7 @@ mod drafts;
 mod errors;
 mod faults;
 mod graph;
+mod identities;
 mod items;
 mod limits;
 mod login;
@@ -64,11 +65,15 @@ use tokio_util::{
 
 pub use attachments::DeliveredAttachment;
 pub use faults::{Action, Fault, FaultBody, InvalidFault, On, StatusFault};
+pub use identities::{
+    FederatedIdentity, LoginRules, ManagedIdentity, RegisteredCertificate, User, UserState,
+};
+pub use login::Assertion;
 pub use options::{Directory, Limits, MailboxPolicy, Options, RetryAfter};
 pub use smtp::{
     ConnectionsCountAt, SenderRefusal, SmtpEnvelope, SmtpLine, SmtpRecipient, SmtpSessions, SubmissionRules,
 };
-pub use store::{Call, Counts, Delivered, Via};
+pub use store::{Call, Counts, Delivered, TokensByGrant, Via};
 
 use self::{
     wire::{Cut, Door},
@@ -172,6 +177,42 @@ impl Service {
     /// The most calls that one mailbox has had in progress at a time, refused ones left out.
     pub fn peak_concurrency(&self, mailbox: &str) -> u32 {
         self.0.world.peak(mailbox)
+    }
+
+    /// The most token requests that have been in progress at a time.
+    pub fn peak_logins(&self) -> u32 {
+        self.0.world.logins.load.peak()
+    }
+
+    /// Client assertions that were accepted, the last thousand, oldest first.
+    pub fn assertions(&self) -> Vec<Assertion> {
+        self.0.world.logins.assertions.accepted()
+    }
+
+    /// Logs the user in who typed in `user_code`. False: no such code is waiting, or that user cannot log in.
+    pub fn approve_device(&self, user_code: &str, user: &str) -> bool {
+        self.0.world.logins.devices.approve(&self.0.world, user_code, user)
+    }
+
+    /// Says no to whoever waits with `user_code`. False: nobody does.
+    pub fn decline_device(&self, user_code: &str) -> bool {
+        self.0.world.logins.devices.decline(user_code)
+    }
+
+    /// From now on. False: no organisation has such a user.
+    pub fn set_user_state(&self, user: &str, state: UserState) -> bool {
+        self.0.world.tenants.iter().any(|tenant| tenant.accounts.set_state(user, state))
+    }
+
+    /// Ends all logins of a user: refresh tokens no longer work (50173), access tokens do until they expire. False: no
+    /// organisation has such a user.
+    pub fn revoke_logins(&self, user: &str) -> bool {
+        self.0.world.tenants.iter().any(|tenant| tenant.accounts.revoke(user))
+    }
+
+    /// Whether Exchange takes this access token for submitting mail as `mailbox`, now.
+    pub fn opens_smtp(&self, token: &str, mailbox: &str) -> bool {
+        self.0.world.tokens.check_exchange(token).is_ok_and(|grant| grant.may_submit_as(mailbox))
     }
 
     /// # Panics

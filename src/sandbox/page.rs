@@ -116,7 +116,7 @@ fn write_faults(page: &mut String, world: &World) -> fmt::Result {
 }
 
 /// Text inside HTML, or inside a quoted attribute.
-struct Escaped<'a>(&'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -90,6 +90,30 @@ pub struct Counts {
     /// Calls that ended without an answer.
     pub cut: u64,
     pub tokens: u64,
+    pub tokens_by_grant: TokensByGrant,
+}
+
+/// Tokens by what they were given for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TokensByGrant {
+    pub client_secret: u64,
+    pub certificate: u64,
+    pub federated: u64,
+    pub password: u64,
+    pub device_code: u64,
+    pub refresh_token: u64,
+    pub managed_identity: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GrantKind {
+    Secret,
+    Certificate,
+    Federated,
+    Password,
+    DeviceCode,
+    RefreshToken,
+    ManagedIdentity,
 }
 
 pub(super) struct Store {
@@ -116,7 +140,8 @@ struct Totals {
     throttled: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
-    tokens: AtomicU64,
+    /// By [`GrantKind`].
+    tokens: [AtomicU64; 7],
 }
 
 impl Store {
@@ -200,13 +225,14 @@ impl Store {
         lock(&self.calls).iter().cloned().collect()
     }
 
-    pub(super) fn count_token(&self) {
-        self.totals.tokens.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_token(&self, kind: GrantKind) {
+        self.totals.tokens[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn counts(&self) -> Counts {
         let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let t = &self.totals;
+        let of = |kind: GrantKind| read(&t.tokens[kind as usize]);
         Counts {
             messages: read(&t.messages),
             message_bytes: read(&t.message_bytes),
@@ -214,7 +240,16 @@ impl Store {
             throttled: read(&t.throttled),
             refused: read(&t.refused),
             cut: read(&t.cut),
-            tokens: read(&t.tokens),
+            tokens: t.tokens.iter().map(read).sum(),
+            tokens_by_grant: TokensByGrant {
+                client_secret: of(GrantKind::Secret),
+                certificate: of(GrantKind::Certificate),
+                federated: of(GrantKind::Federated),
+                password: of(GrantKind::Password),
+                device_code: of(GrantKind::DeviceCode),
+                refresh_token: of(GrantKind::RefreshToken),
+                managed_identity: of(GrantKind::ManagedIdentity),
+            },
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     items::Items,
     limits::Gate,
+    login::{Accounts, Logins},
     options::{Directory, Options},
     smtp::{Smtp, Standing},
     store::{Store, lock},
@@ -24,6 +25,7 @@ pub(super) struct World {
     pub(super) options: Options,
     pub(super) tenants: Vec<Arc<Tenant>>,
     pub(super) tokens: Tokens,
+    pub(super) logins: Logins,
     pub(super) uploads: Uploads,
     pub(super) faults: Faults,
     pub(super) store: Store,
@@ -34,6 +36,7 @@ pub(super) struct World {
 /// An organisation while the service runs.
 pub(super) struct Tenant {
     pub(super) directory: Directory,
+    pub(super) accounts: Accounts,
     /// By address in lower case; those that have been used.
     mailboxes: RwLock<HashMap<String, Arc<Mailbox>>>,
 }
@@ -51,12 +54,16 @@ impl World {
     pub(super) fn new(url: String, mut options: Options) -> Self {
         let tenants = std::mem::take(&mut options.directories)
             .into_iter()
-            .map(|directory| Arc::new(Tenant { directory, mailboxes: RwLock::default() }))
+            .map(|directory| {
+                let accounts = Accounts::new(&directory);
+                Arc::new(Tenant { directory, accounts, mailboxes: RwLock::default() })
+            })
             .collect();
         Self {
             url,
             tenants,
             tokens: Tokens::default(),
+            logins: Logins::default(),
             uploads: Uploads::default(),
             faults: Faults::default(),
             store: Store::new(options.keep_messages, options.keep_bytes, options.keep_calls),
@@ -68,7 +75,7 @@ impl World {
 
     /// The organisation that a login URL names.
     pub(super) fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
-        self.tenants.iter().find(|t| t.directory.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
+        self.tenants.iter().find(|tenant| tenant.directory.is_named(name))
     }
 
     /// Drafts in all mailboxes.
