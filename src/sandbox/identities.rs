@@ -1,7 +1,7 @@
 //! Who may log in to an organisation, besides an application with its secret: certificates, outside issuers, users and
 //! managed identities. All of it is made up by whoever starts the service.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use ring::digest;
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,7 @@ pub struct ManagedIdentity {
 }
 
 /// How logins behave where Microsoft leaves it open or takes too long for a test.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LoginRules {
     /// From issue to expiry of a certificate's assertion. Microsoft recommends 5 to 10 minutes "at most", and says that
     /// nothing is enforced; here 10 minutes are. `None`: no limit.
@@ -88,7 +88,7 @@ pub struct LoginRules {
     /// What `X-IDENTITY-HEADER` must say at the App Service's endpoint.
     pub identity_header: String,
     /// The folder that an Azure Arc agent would write its secrets to. `None`: this is no Arc machine.
-    pub arc_secrets: Option<std::path::PathBuf>,
+    pub arc_secrets: Option<PathBuf>,
 }
 
 impl FederatedIdentity {
@@ -136,6 +136,22 @@ impl ManagedIdentity {
             uuid_of("subscription")
         );
         Self { client_id, object_id, resource_id, system_assigned: false }
+    }
+}
+
+impl fmt::Debug for LoginRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginRules")
+            .field("assertion_lifetime", &self.assertion_lifetime)
+            .field("assertions_once", &self.assertions_once)
+            .field("refresh_lifetime", &self.refresh_lifetime)
+            .field("refresh_grace", &self.refresh_grace)
+            .field("device_code_lifetime", &self.device_code_lifetime)
+            .field("device_interval", &self.device_interval)
+            .field("lockout_threshold", &self.lockout_threshold)
+            .field("identity_header", &"(secret)")
+            .field("arc_secrets", &self.arc_secrets)
+            .finish()
     }
 }
 

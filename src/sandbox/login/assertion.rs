@@ -54,8 +54,14 @@ pub struct Assertion {
 #[derive(Default)]
 pub(in super::super) struct Assertions {
     accepted: Mutex<VecDeque<Assertion>>,
-    /// `jti` by application, to the signature of what came under it, and its expiry.
-    used: Mutex<HashMap<(String, String), (Vec<u8>, i64)>>,
+    /// By application and `jti`.
+    used: Mutex<HashMap<(String, String), Used>>,
+}
+
+struct Used {
+    /// SHA-256 of the whole assertion.
+    hash: Vec<u8>,
+    expires: i64,
 }
 
 /// Where the assertion was sent: what it must be for.
@@ -150,9 +156,9 @@ impl Assertions {
         };
         let now = now_ms();
         let mut used = lock(&self.used);
-        used.retain(|_, (_, expires)| *expires + SKEW_MS > now);
-        match used.insert((client_id.to_lowercase(), id), (hash.clone(), expires)) {
-            Some((before, _)) if before != hash => {
+        used.retain(|_, one| one.expires + SKEW_MS > now);
+        match used.insert((client_id.to_lowercase(), id), Used { hash: hash.clone(), expires }) {
+            Some(before) if before.hash != hash => {
                 Err(refused(50027, "JWT token is invalid or malformed. Another token had this 'jti'."))
             }
             before => Ok(before.is_some()),

@@ -12,14 +12,6 @@ use super::{
     bad, discovery, missing,
 };
 
-/// Where login services are, which an assertion may be for although it was sent to a simulated one.
-const LOGIN_SERVICES: [&str; 4] = [
-    "https://login.microsoftonline.com",
-    "https://login.microsoftonline.us",
-    "https://login.partner.microsoftonline.cn",
-    "https://login.chinacloudapi.cn",
-];
-
 /// For whom a token is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -69,7 +61,8 @@ pub(super) fn authenticate(
                 return Err(bad("invalid_request", 9002313, text));
             }
             let world = request.world;
-            let mut bases: Vec<String> = LOGIN_SERVICES.iter().map(ToString::to_string).collect();
+            // It may be for a real login service although it was sent to a simulated one.
+            let mut bases: Vec<String> = discovery::LOGIN_SERVICES.iter().map(ToString::to_string).collect();
             bases.extend(discovery::own_bases(&world.url));
             bases.push(discovery::base(world, request.exchange));
             let to = Addressee { directory, name: request.name, bases };

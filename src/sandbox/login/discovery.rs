@@ -69,12 +69,14 @@ fn instance(world: &World, exchange: &Exchange) -> Result<Response, LoginError> 
     let endpoint = query.iter().find(|(name, _)| name == "authorization_endpoint").map(|(_, value)| value);
     let endpoint = endpoint.ok_or_else(|| missing("authorization_endpoint"))?;
     let path = endpoint.strip_prefix("https://").and_then(|rest| rest.split_once('/'));
-    let Some((host, path)) = path else {
+    let base = base(world, exchange);
+    let own = base.split_once("://").map_or("", |(_, host)| host);
+    // MSAL for Python leaves ports out here.
+    let is_known = |host: &str| host == own || Some(host) == own.split(':').next() || is_login_service(host);
+    let Some((host, path)) = path.filter(|(host, _)| is_known(host)) else {
         return Err(bad("invalid_instance", 50049, "Unknown or invalid instance."));
     };
     let directory = path.split('/').next().unwrap_or_default();
-    let base = base(world, exchange);
-    let own = base.split_once("://").map_or("", |(_, host)| host);
     Ok(json_response(
         StatusCode::OK,
         &json!({
@@ -116,6 +118,18 @@ pub(super) fn base(world: &World, exchange: &Exchange) -> String {
         _ => "https",
     };
     format!("{scheme}://{host}")
+}
+
+/// Where login services are.
+pub(super) const LOGIN_SERVICES: [&str; 4] = [
+    "https://login.microsoftonline.com",
+    "https://login.microsoftonline.us",
+    "https://login.partner.microsoftonline.cn",
+    "https://login.chinacloudapi.cn",
+];
+
+fn is_login_service(host: &str) -> bool {
+    LOGIN_SERVICES.iter().any(|base| base.strip_prefix("https://") == Some(host))
 }
 
 /// What this service calls itself.

@@ -33,7 +33,13 @@ async fn discovery_names_urls_as_the_client_sees_them() {
 async fn instances_and_realms_are_known() {
     let lab = Lab::default().await;
     let endpoint = "https://login.example/contoso.example/oauth2/v2.0/authorize";
-    let instance = get(&lab, &format!("/common/discovery/instance?authorization_endpoint={endpoint}")).await;
+    let instance = |endpoint: &str, host: &'static str| {
+        let url =
+            format!("{}/common/discovery/instance?authorization_endpoint={endpoint}", lab.service.url());
+        Answer::of(lab.http.get(url).header("host", host))
+    };
+    assert_refused(&instance(endpoint, "login.microsoftonline.com").await, 400, "invalid_instance", 50049);
+    let instance = instance(endpoint, "login.example:8443").await;
     assert_eq!(
         instance.json()["tenant_discovery_endpoint"],
         "https://login.example/contoso.example/v2.0/.well-known/openid-configuration"

@@ -168,10 +168,8 @@ async fn a_public_client_has_no_secret_and_a_confidential_one_does() {
     assert_eq!(lab.ask_token(DOMAIN, &format!("{confidential}{secret}")).await.status, 200);
     let wrong = lab.ask_token(DOMAIN, &format!("{confidential}&client_secret=x")).await;
     assert_refused(&wrong, 401, "invalid_client", 7000215);
-    let app = format!(
-        "grant_type=client_credentials&client_id=public-1&scope=https://graph.microsoft.com/.default"
-    );
-    assert_refused(&lab.ask_token(DOMAIN, &app).await, 401, "invalid_client", 7000218);
+    let app = "grant_type=client_credentials&client_id=public-1&scope=https://graph.microsoft.com/.default";
+    assert_refused(&lab.ask_token(DOMAIN, app).await, 401, "invalid_client", 7000218);
     assert_refused(&lab.ask_token(DOMAIN, &format!("{app}{secret}")).await, 401, "invalid_client", 700025);
     let stranger = good.replace("public-1", "public-2");
     assert_refused(&lab.ask_token(DOMAIN, &stranger).await, 400, "unauthorized_client", 700016);
