@@ -7,6 +7,7 @@
 //! | `GET /_sandbox/messages/{n}/source` | its source, as plain text |
 //! | `GET /_sandbox/calls` | the log of calls |
 //! | `GET /_sandbox/counts` | totals, and `drafts`: how many are left |
+//! | `GET /_sandbox/smtp` | SMTP: totals as `sessions`, the last lines of all sessions as `log` |
 //! | `GET`, `POST`, `DELETE /_sandbox/faults` | list, add one, clear |
 
 use std::{sync::Arc, time::Duration};
@@ -22,11 +23,7 @@ use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{
-    faults::{Action, Fault},
-    store::Delivered,
-    world::World,
-};
+use super::{faults::Fault, store::Delivered, world::World};
 
 #[derive(Deserialize)]
 pub(super) struct Wait {
@@ -97,30 +94,23 @@ pub(super) async fn counts(State(world): State<Arc<World>>) -> Response {
     Json(counts).into_response()
 }
 
+pub(super) async fn smtp(State(world): State<Arc<World>>) -> Response {
+    Json(json!({ "sessions": world.smtp_sessions(), "log": world.smtp.record.lines() })).into_response()
+}
+
 pub(super) async fn faults(State(world): State<Arc<World>>) -> Response {
     Json(world.faults.active()).into_response()
 }
 
 /// The body is JSON whatever its type says, so that a bare `curl -d` works.
 pub(super) async fn inject(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    match serde_json::from_slice::<Fault>(&body).map_err(|error| error.to_string()).and_then(check) {
+    let fault = serde_json::from_slice::<Fault>(&body).map_err(|error| error.to_string());
+    match fault.and_then(|fault| fault.check().map(|()| fault).map_err(|error| error.to_string())) {
         Ok(fault) => {
             world.faults.inject(fault);
             (StatusCode::CREATED, Json(json!({ "active": world.faults.active() }))).into_response()
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("this is not a fault: {error}\n")).into_response(),
-    }
-}
-
-fn check(fault: Fault) -> Result<Fault, String> {
-    if !(0.0..=1.0).contains(&fault.probability) {
-        return Err("probability goes from 0 to 1".into());
-    }
-    match &fault.action {
-        Action::Status(status) | Action::StatusAfter(status) if !(200..600).contains(&status.code) => {
-            Err("code goes from 200 to 599".into())
-        }
-        _ => Ok(fault),
     }
 }
 

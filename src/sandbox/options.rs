@@ -6,12 +6,19 @@ use std::{
     time::Duration,
 };
 
+use super::smtp::SubmissionRules;
+
 /// How to start a [`Service`](super::Service). The default has no organisations, listens on a free loopback port and
 /// keeps Microsoft's published limits.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Port 0: any free port, see [`Service::address`](super::Service::address).
     pub address: SocketAddr,
+    /// Where SMTP submission is taken; port 0: any free port, see
+    /// [`Service::smtp_address`](super::Service::smtp_address). `None`: nowhere.
+    pub smtp: Option<SocketAddr>,
+    /// How SMTP submission does what Microsoft leaves open.
+    pub submission: SubmissionRules,
     pub directories: Vec<Directory>,
     pub limits: Limits,
     /// How 429 answers name the time to wait.
@@ -23,13 +30,13 @@ pub struct Options {
     /// How long a sent message takes to appear in Sent Items. Microsoft publishes no figure; minutes happen.
     pub sent_items_after: Duration,
     /// How long every Graph and upload call takes before it is answered. It keeps its place among the mailbox's
-    /// concurrent calls meanwhile.
+    /// concurrent calls meanwhile. In SMTP: before replies are sent, once for all that answer one pipelined batch.
     pub latency: Duration,
     /// Delivered messages to keep, the last ones; all are counted.
     pub keep_messages: usize,
     /// Octets of delivered messages to keep, the last ones. At least one message is always kept.
     pub keep_bytes: usize,
-    /// Calls to keep in the log, the last ones; all are counted.
+    /// Calls to keep in the log, the last ones; all are counted. As many lines of SMTP are kept.
     pub keep_calls: usize,
 }
 
@@ -40,11 +47,14 @@ pub struct Directory {
     pub names: Vec<String>,
     pub client_id: String,
     pub client_secret: String,
-    /// Application permissions, such as `Mail.Send` and `Mail.ReadWrite`.
+    /// Application permissions, such as `Mail.Send` and `Mail.ReadWrite`; `SMTP.SendAsApp` for SMTP submission.
     pub roles: Vec<String>,
     pub mailboxes: MailboxPolicy,
     /// Pairs (mailbox, From address) that may be sent although they differ.
     pub send_as: Vec<(String, String)>,
+    /// `SmtpClientAuthenticationDisabled` of the organisation: nobody may log in to SMTP, token or not. On in
+    /// organisations made since 2020; off here.
+    pub smtp_auth_disabled: bool,
 }
 
 /// Which mailboxes an organisation has.
@@ -77,6 +87,10 @@ pub struct Limits {
     pub message_bytes: Option<usize>,
     /// Recipients of one message. Exchange Online's default: 500.
     pub recipients: Option<usize>,
+    /// Recipients in a rolling day, in SMTP only. Exchange Online: 10,000.
+    pub recipients_per_day: Option<u32>,
+    /// SMTP connections of one mailbox that are logged in at a time. Exchange Online: 3.
+    pub smtp_connections: Option<u32>,
 }
 
 /// The form of the `Retry-After` header on 429.
@@ -96,6 +110,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            smtp: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            submission: SubmissionRules::default(),
             directories: Vec::new(),
             limits: Limits::default(),
             retry_after: RetryAfter::Fractional,
@@ -125,6 +141,7 @@ impl Directory {
             roles: vec!["Mail.Send".into(), "Mail.ReadWrite".into()],
             mailboxes: MailboxPolicy::AnyAt(vec![domain]),
             send_as: Vec::new(),
+            smtp_auth_disabled: false,
         }
     }
 
@@ -143,6 +160,7 @@ impl fmt::Debug for Directory {
             .field("roles", &self.roles)
             .field("mailboxes", &self.mailboxes)
             .field("send_as", &self.send_as)
+            .field("smtp_auth_disabled", &self.smtp_auth_disabled)
             .finish()
     }
 }
@@ -166,6 +184,8 @@ impl Limits {
             concurrency: None,
             requests_per_10_minutes: None,
             upload_per_5_minutes: None,
+            recipients_per_day: None,
+            smtp_connections: None,
             ..Self::default()
         }
     }
@@ -182,6 +202,8 @@ impl Default for Limits {
             mime_bytes: Some(2240 << 10),
             message_bytes: Some(35 << 20),
             recipients: Some(500),
+            recipients_per_day: Some(10_000),
+            smtp_connections: Some(3),
         }
     }
 }

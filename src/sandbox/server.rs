@@ -40,6 +40,7 @@ pub(super) fn router(world: Arc<World>) -> Router {
         .route("/_sandbox/calls", get(control::calls))
         .route("/_sandbox/counts", get(control::counts))
         .route("/_sandbox/faults", get(control::faults).post(control::inject).delete(control::clear_faults))
+        .route("/_sandbox/smtp", get(control::smtp))
         .route("/{directory}/oauth2/v2.0/token", post(token))
         .route("/v1.0/{*path}", any(graph))
         .route("/api/v2.0/{*path}", any(upload))
@@ -144,7 +145,10 @@ pub(super) async fn with_faults(
         tokio::time::sleep(wait).await;
     }
     match struck.then {
-        None | Some(Action::Delay(_)) => Outcome::Answer(act(exchange)),
+        // The last two are for SMTP, and are not let in for a call.
+        None | Some(Action::Delay(_) | Action::Reply(_) | Action::ReplyAfter(_)) => {
+            Outcome::Answer(act(exchange))
+        }
         Some(Action::Status(fault)) => Outcome::Answer(fault.respond(on, exchange)),
         Some(Action::StatusAfter(fault)) => {
             act(exchange);

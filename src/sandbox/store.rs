@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::attachments::DeliveredAttachment;
+use super::{attachments::DeliveredAttachment, smtp::SmtpEnvelope};
 
 /// A message that the real service would have queued for its recipients.
 #[derive(Debug, Clone, Serialize)]
@@ -21,11 +21,12 @@ pub struct Delivered {
     pub number: u64,
     /// The organisation, by the first of its names.
     pub directory: String,
-    /// Whose mailbox sent it, as in the URL.
+    /// Whose mailbox sent it, as in the URL; in SMTP, whose login.
     pub mailbox: String,
     /// The author, from the header From.
     pub from: String,
-    /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order.
+    /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order. In SMTP: the
+    /// envelope's recipients that were accepted, as they were given.
     pub recipients: Vec<String>,
     /// The message as submitted, octet for octet; of a JSON message, what was built from it. Attachments over 8 MiB
     /// are left out of that: a line with size and SHA-256 stands in their place, and [`attachments`](Self::attachments)
@@ -43,6 +44,9 @@ pub struct Delivered {
     /// Whether a line of it ended in LF without CR: the real service then spoils quoted-printable text, and some
     /// receivers bounce it (550 5.6.11).
     pub bare_lf: bool,
+    /// Of a message that came by SMTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<SmtpEnvelope>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -50,6 +54,7 @@ pub struct Delivered {
 pub enum Via {
     SendMail,
     Draft,
+    Smtp,
 }
 
 /// One request to the login, Graph or upload endpoints.

@@ -47,6 +47,11 @@ impl Audience {
 }
 
 impl Grant {
+    /// Whether its holder may submit mail by SMTP as `mailbox`.
+    pub(super) fn may_submit_as(&self, mailbox: &str) -> bool {
+        self.has_role(&["SMTP.SendAsApp"]) && self.tenant.directory.mailboxes.has(mailbox)
+    }
+
     pub(super) fn has_role(&self, any_of: &[&str]) -> bool {
         self.tenant.directory.roles.iter().any(|role| any_of.contains(&role.as_str()))
     }
@@ -72,11 +77,20 @@ impl Tokens {
             .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("Bearer") && !token.trim().is_empty())
             .map(|(_, token)| token.trim())
             .ok_or(GraphError::token("Access token is empty."))?;
+        self.open(token, Audience::Graph)
+    }
+
+    /// The grant behind a token, if it opens Exchange Online now.
+    pub(super) fn check_exchange(&self, token: &str) -> Result<Grant, GraphError> {
+        self.open(token, Audience::Exchange)
+    }
+
+    fn open(&self, token: &str, audience: Audience) -> Result<Grant, GraphError> {
         let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let grant = tokens
             .get(token)
             .ok_or(GraphError::token("IDX14100: JWT is not well formed, or its signature is not ours."))?;
-        if grant.audience != Audience::Graph {
+        if grant.audience != audience {
             return Err(GraphError::token("Access token validation failure. Invalid audience."));
         }
         if grant.expires <= Instant::now() {

@@ -11,6 +11,7 @@ use super::{
     items::Items,
     limits::Gate,
     options::{Directory, Options},
+    smtp::{Smtp, Standing},
     store::{Store, lock},
     struck::Faults,
     token::Tokens,
@@ -26,6 +27,7 @@ pub(super) struct World {
     pub(super) uploads: Uploads,
     pub(super) faults: Faults,
     pub(super) store: Store,
+    pub(super) smtp: Smtp,
     pub(super) stop: CancellationToken,
 }
 
@@ -41,6 +43,8 @@ pub(super) struct Mailbox {
     pub(super) address: String,
     pub(super) gate: Gate,
     pub(super) items: Mutex<Items>,
+    /// Its SMTP sessions.
+    pub(super) standing: Standing,
 }
 
 impl World {
@@ -56,6 +60,7 @@ impl World {
             uploads: Uploads::default(),
             faults: Faults::default(),
             store: Store::new(options.keep_messages, options.keep_bytes, options.keep_calls),
+            smtp: Smtp::new(options.keep_calls),
             stop: CancellationToken::new(),
             options,
         }
@@ -88,10 +93,20 @@ impl Tenant {
             return None;
         }
         let mut mailboxes = self.mailboxes.write().unwrap_or_else(PoisonError::into_inner);
-        let mailbox = mailboxes
-            .entry(address.clone())
-            .or_insert_with(|| Arc::new(Mailbox { address, gate: Gate::default(), items: Mutex::default() }));
+        let mailbox = mailboxes.entry(address.clone()).or_insert_with(|| {
+            Arc::new(Mailbox {
+                address,
+                gate: Gate::default(),
+                items: Mutex::default(),
+                standing: Standing::default(),
+            })
+        });
         Some(mailbox.clone())
+    }
+
+    /// The mailboxes that have been used.
+    pub(super) fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.mailboxes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     fn drafts(&self) -> usize {
