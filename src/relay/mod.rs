@@ -27,9 +27,10 @@ use crate::{
     background::Background,
     config::{Config, Roster, RosterKeeper},
     delivery::{
-        Worker, WorkerSettings,
+        Routes, Worker, WorkerSettings,
         allowance::{Allowances, LedgerError},
         graph::{Graph, Means},
+        smtp::{self as submission, DialError, Smtp},
     },
     identity::Identity,
     ingress::{
@@ -83,6 +84,8 @@ pub enum StartError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Submission(#[from] DialError),
     #[error("smtp.listener: {0}")]
     Smtp(#[from] smtp::BindError),
     #[error(transparent)]
@@ -130,19 +133,26 @@ impl Relay {
         let (app, to_allowances) = (config.app_limit, metrics.clone());
         let ledger = config.spool.path.join("limits/recipients");
         let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some(&ledger)));
-        let means = Means {
+        let allowances = allowances.await??;
+        let submission = submission::Means {
             identity: identity.clone(),
-            clients: clients.clone(),
             network: config.network.clone(),
-            allowances: allowances.await??,
+            allowances: allowances.clone(),
+            hostname: config.smtp.hostname.clone(),
+            max_recipients: config.graph.max_recipients,
+            metrics: metrics.clone(),
         };
+        let submission = Smtp::new(submission, config.tenants.values().map(|tenant| &**tenant))?;
+        let network = config.network.clone();
+        let means = Means { identity: identity.clone(), clients: clients.clone(), network, allowances };
         let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
         let worker = WorkerSettings {
             hostname: config.smtp.hostname.clone(),
             retry: config.delivery.retry,
             settle_after,
         };
-        let worker = Arc::new(Worker::new(worker, spool.clone(), identity, graph, metrics.clone()));
+        let routes = Routes::new(graph, submission);
+        let worker = Arc::new(Worker::new(worker, spool.clone(), identity, routes, metrics.clone()));
         let settings = Settings {
             roster,
             max_in_flight: config.delivery.max_in_flight,

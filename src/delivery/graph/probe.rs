@@ -9,12 +9,12 @@ use http::Method;
 
 use super::{
     answer::{CallError, Effect},
-    conversation::{Body, Conversation, Means, Mime, Request},
+    conversation::{Body, Conversation, Means, Request},
     draft::Draft,
 };
 use crate::{
     config::Tenant,
-    delivery::{Disposition, Reason},
+    delivery::{Disposition, Reason, letter::Mime},
     message::MailboxAddress,
     spool::OpenBody,
 };
