@@ -115,7 +115,7 @@ impl Relay {
 
         let tenants = Arc::new(config.tenants.clone());
         let clients = Clients::new(&config.network, tenants.values().map(|tenant| &tenant.cloud))?;
-        let identity = Arc::new(Identity::new(clients.clone(), metrics.clone()));
+        let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), Identity::folder_in(path)));
         let (names, app, to_allowances) = (tenants.clone(), config.app_limit, metrics.clone());
         let ledger = config.spool.path.join("limits/recipients");
         let allowances = spawn_blocking(move || {

@@ -37,7 +37,7 @@ use crate::{
     bounce::{EnhancedStatus, Kind},
     clock::{self, Timestamp},
     config::{RetryConfig, Tenant, TenantName},
-    identity::{Audience, Identity, TokenErrorKind},
+    identity::{Audience, Identity},
     message::MailboxAddress,
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
     spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError},
@@ -94,14 +94,9 @@ impl Courier for Worker {
         }
         match self.identity.token(tenant, Audience::Graph).await {
             Ok(token) => Ok(token.expires()),
-            Err(error) => Err(Blocked {
-                reason: match error.kind {
-                    TokenErrorKind::Transient => "login",
-                    TokenErrorKind::Blocked => "credential",
-                },
-                why: error.why,
-                retry_after: error.retry_after,
-            }),
+            Err(error) => {
+                Err(Blocked { reason: error.kind.reason(), why: error.why, retry_after: error.retry_after })
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
         Disposition,
         allowance::{Allowance, Allowances, Exhausted},
     },
-    identity::{AccessToken, Audience, Identity, TokenError, TokenErrorKind},
+    identity::{AccessToken, Audience, Identity, TokenError},
     message::MailboxAddress,
     network::{self, Clients},
     spool::{OpenBody, SMALL_BODY},
@@ -136,7 +136,7 @@ impl<'a> Conversation<'a> {
         let call = self
             .client()?
             .request(request.method.clone(), url)
-            .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
+            .header(AUTHORIZATION, token.bearer())
             .header("client-request-id", &client_request_id)
             // Ids that stay when a draft becomes a sent message (Microsoft, "Obtain immutable identifiers for Outlook resources").
             .header("Prefer", "IdType=\"ImmutableId\"")
@@ -268,11 +268,7 @@ pub(super) fn put_off(exhausted: Exhausted, mailbox: &MailboxAddress) -> Disposi
 }
 
 fn no_token(error: TokenError) -> Disposition {
-    let reason = match error.kind {
-        TokenErrorKind::Transient => "login",
-        TokenErrorKind::Blocked => "credential",
-    };
-    Disposition::TenantBlocked { reason, why: error.why, retry_after: error.retry_after }
+    Disposition::TenantBlocked { reason: error.kind.reason(), why: error.why, retry_after: error.retry_after }
 }
 
 /// No answer came. Without a connection nothing was sent; afterwards nobody knows.
