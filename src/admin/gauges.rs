@@ -37,7 +37,8 @@ impl Gauges {
 
     pub(super) fn set(&self, shown: &Shown) {
         let now = clock::now();
-        for (tenant, depth) in shown.depths.all() {
+        let depths = shown.depths.all();
+        for (tenant, depth) in &depths {
             for (state, messages) in depth.states() {
                 set(&self.queue_messages.with_label_values(&[tenant.as_str(), state]), messages);
             }
@@ -45,7 +46,10 @@ impl Gauges {
             set(&self.queue_oldest.with_label_values(&[tenant.as_str()]), age);
         }
         for (tenant, tally) in shown.spool.tally().tenants() {
-            set(&self.queue_bytes.with_label_values(&[tenant.as_str()]), tally.bytes());
+            // Of a tenant that has gone from the configuration, and whose mail is gone too, nothing is shown.
+            if tally.messages() > 0 || depths.iter().any(|(known, _)| *known == tenant) {
+                set(&self.queue_bytes.with_label_values(&[tenant.as_str()]), tally.bytes());
+            }
         }
         for (part, bytes) in shown.usage.bytes() {
             set(&self.spool_bytes.with_label_values(&[part]), bytes);

@@ -1,7 +1,5 @@
 //! `GET /api/v1/messages/{id}`: where one message stands, and what it waits for.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::{Path, State},
@@ -10,7 +8,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Gauges, Shown};
+use super::Page;
 use crate::{
     message::{InvalidMessageId, MessageId},
     schedule::{Standing, Waits},
@@ -61,7 +59,7 @@ impl MessagePage {
     }
 }
 
-pub(super) async fn message(State(page): State<Arc<(Shown, Gauges)>>, Path(id): Path<String>) -> Response {
+pub(super) async fn message(State(page): Page, Path(id): Path<String>) -> Response {
     let id: MessageId = match id.parse() {
         Ok(id) => id,
         Err(error @ InvalidMessageId) => return failed(StatusCode::BAD_REQUEST, error.to_string()),
@@ -75,6 +73,6 @@ pub(super) async fn message(State(page): State<Arc<(Shown, Gauges)>>, Path(id): 
     }
 }
 
-fn failed(status: StatusCode, error: String) -> Response {
+pub(super) fn failed(status: StatusCode, error: String) -> Response {
     (status, Json(ErrorPage { error })).into_response()
 }

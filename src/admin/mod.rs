@@ -1,10 +1,12 @@
 //! Metrics and health over HTTP.
 //!
 //! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy and the
-//! listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: where one message stands. Loopback only, since nobody is asked for a login.
+//! listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: where one message stands; `/api/v1/reload`: reads the configuration
+//! again. Loopback only, since nobody is asked for a login.
 
 mod gauges;
 mod messages;
+mod reload;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -13,7 +15,7 @@ use axum::{
     extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +27,7 @@ use crate::{
 };
 pub use gauges::Gauges;
 pub use messages::{ErrorPage, MessagePage, WaitsPage};
+pub use reload::{ReloadRequest, Reloaded, Reloads};
 
 /// Bound, and nobody is served yet.
 pub struct Server {
@@ -38,6 +41,7 @@ pub struct Shown {
     pub spool: Spool,
     pub depths: Depths,
     pub inspector: Inspector,
+    pub reloads: Reloads,
     pub free_space: FreeSpace,
     pub usage: Usage,
 }
@@ -68,6 +72,7 @@ impl Server {
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
             .route("/api/v1/messages/{id}", get(messages::message))
+            .route("/api/v1/reload", post(reload::reload))
             .with_state(Arc::new((shown, gauges)));
         axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
     }
@@ -85,8 +90,7 @@ async fn metrics(State(page): Page) -> Response {
 }
 
 async fn ready(State(page): Page) -> Response {
-    let (shown, _) = &*page;
-    match shown.spool.unhealthy() {
+    match page.0.spool.unhealthy() {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("spool: {reason}\n")).into_response(),
     }

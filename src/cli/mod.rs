@@ -2,9 +2,11 @@
 
 pub mod check_config;
 pub mod config_path;
+mod daemon;
 mod descriptors;
 mod hash_password;
 mod queue;
+mod reload;
 mod sandbox;
 mod sendmail;
 mod serve;
@@ -43,6 +45,7 @@ enum Command {
     Serve(serve::Args),
     Sandbox(sandbox::Args),
     CheckConfig(check_config::Args),
+    Reload(reload::Args),
     Queue(queue::Args),
     Spool(spool::Args),
     HashPassword(hash_password::Args),
@@ -56,6 +59,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Sandbox(args) => sandbox::run(&args),
             Command::CheckConfig(args) => check_config::run(args),
+            Command::Reload(args) => reload::run(&args),
             Command::Queue(args) => queue::run(&args),
             Command::Spool(args) => spool::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),

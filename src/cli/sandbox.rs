@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 
 use super::{descriptors, stop};
 use crate::{
+    admin::Reloads,
     background::Background,
     config::Config,
     relay::Relay,
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// Where the simulated Microsoft 365 is
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18080")]
     service: SocketAddr,
+    /// Where the simulated Microsoft 365 takes SMTP submission
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18587")]
+    submission: SocketAddr,
     /// How long each call of Microsoft 365 takes
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = humantime::parse_duration)]
     latency: std::time::Duration,
@@ -52,11 +56,14 @@ upload_per_5_minutes = 0
 app_requests_per_10_seconds = 0
 ";
 
+/// The certificate to trust for submission, in the folder.
+const AUTHORITY: &str = "ca.pem";
+
 /// Name and domain of the two tenants.
 const TENANTS: [(&str, &str); 2] = [("contoso", "contoso.example"), ("fabrikam", "fabrikam.example")];
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    for address in [args.smtp, args.admin, args.service] {
+    for address in [args.smtp, args.admin, args.service, args.submission] {
         if !address.ip().is_loopback() {
             bail!(
                 "{address}: the sandbox takes no login, so it stays on loopback addresses such as 127.0.0.1"
@@ -72,20 +79,26 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     // The real one does not take its time from this machine.
     let background = Background::start("microsoft-365").context("cannot start the simulation's threads")?;
     let service = background.handle().spawn(Service::start(options(args))).await?;
-    let service =
-        service.with_context(|| format!("cannot start the simulated Microsoft 365 on {}", args.service))?;
+    let service = service.with_context(|| {
+        format!("cannot start the simulated Microsoft 365 on {} and {}", args.service, args.submission)
+    })?;
     let (dir, temporary) = match &args.dir {
         Some(dir) => (dir.clone(), false),
         None => (temporary_dir()?, true),
     };
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let authority = dir.join(AUTHORITY);
+    std::fs::write(&authority, service.ca_pem())
+        .with_context(|| format!("cannot write {}", authority.display()))?;
     let file = dir.join("config.toml");
     let text = configuration(args, &service);
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let config = Config::load(&file)?;
     telemetry::start_logs(&config.log);
     descriptors::provide(&config);
-    let relay = Relay::start(config).await?;
+    let reloads = Reloads::new();
+    stop::reload_on_hangup(reloads.0.clone())?;
+    let relay = Relay::start(config, reloads).await?;
     introduce(&relay, &service, &dir);
     relay.run(shutdown).await?;
     service.shutdown().await;
@@ -96,10 +109,15 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn options(args: &Args) -> Options {
-    let directories = TENANTS.map(|(name, domain)| Directory::new(domain, client_id(name), secret(name)));
+    let directories = TENANTS.map(|(name, domain)| {
+        let mut directory = Directory::new(domain, client_id(name), secret(name));
+        directory.roles.push("SMTP.SendAsApp".into());
+        directory
+    });
     let limits = if args.no_limits { Limits::unthrottled() } else { Limits::default() };
     Options {
         address: args.service,
+        smtp: Some(args.submission),
         directories: directories.into(),
         limits,
         latency: args.latency,
@@ -120,6 +138,7 @@ fn configuration(args: &Args, service: &Service) -> String {
     let Args { smtp, admin, no_limits, .. } = args;
     let url = service.url();
     let limits = if *no_limits { NO_LIMITS } else { "" };
+    let submission = service.smtp_address().map_or_else(String::new, |address| address.to_string());
     let mut text = format!(
         r#"# Written by `m365-relay sandbox` at each start.
 [spool]
@@ -144,6 +163,8 @@ address = "{admin}"
 [clouds.sandbox]
 login = "{url}"
 graph = "{url}"
+smtp = "{submission}"
+ca_file = "{AUTHORITY}"
 "#
     );
     for (name, domain) in TENANTS {
@@ -170,6 +191,7 @@ fn temporary_dir() -> anyhow::Result<PathBuf> {
 
 fn introduce(relay: &Relay, service: &Service, dir: &Path) {
     let url = service.url();
+    let submission = service.smtp_address().map_or_else(String::new, |address| address.to_string());
     let smtp = relay.smtp_addresses().first().map_or_else(String::new, SocketAddr::to_string);
     let admin = relay.admin_address().map_or_else(|_| String::new(), |address| address.to_string());
     let dir = dir.display();
@@ -181,6 +203,7 @@ The relay and a simulated Microsoft 365 are running.
   pickup folders    {dir}/pickup/contoso  {dir}/pickup/fabrikam
   metrics, health   http://{admin}/metrics  http://{admin}/readyz
   Microsoft 365     {url}/  (delivered mail; this page is for your browser)
+  its submission    {submission}  (SMTP with XOAUTH2; {dir}/{AUTHORITY} is the certificate to trust)
   configuration     {dir}/config.toml
 
 Try, in another terminal:

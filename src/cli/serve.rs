@@ -6,7 +6,7 @@ use anyhow::Context;
 use tracing::warn;
 
 use super::{config_path::ConfigPath, descriptors, stop};
-use crate::{config::Config, relay::Relay, telemetry};
+use crate::{admin::Reloads, config::Config, relay::Relay, telemetry};
 
 /// Run the relay
 #[derive(Debug, clap::Args)]
@@ -32,8 +32,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let shutdown = stop::on_signal()?;
-        stop::ignore_hangup()?;
-        Relay::start(config).await?.run(shutdown).await?;
+        // Before the relay is ready: a SIGHUP would end a process that says nothing about it.
+        let reloads = Reloads::new();
+        stop::reload_on_hangup(reloads.0.clone())?;
+        Relay::start(config, reloads).await?.run(shutdown).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -2,7 +2,8 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+
+use crate::admin::Reloads;
 
 /// A token that is cancelled by SIGTERM, SIGINT or SIGQUIT. A second signal ends the process at once: whoever sends it no
 /// longer wants to wait, and the spool is safe at any moment.
@@ -28,13 +29,12 @@ pub(super) fn on_signal() -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// SIGHUP asks a daemon to read its configuration again. This one cannot yet, and must not end by it either, which is what
-/// a process does that says nothing about SIGHUP.
-pub(super) fn ignore_hangup() -> std::io::Result<()> {
+/// From now on SIGHUP makes the relay read its configuration again. How that goes is in the log.
+pub(super) fn reload_on_hangup(reloads: Reloads) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            warn!("SIGHUP is ignored: this version cannot reload its configuration, restart it instead");
+            reloads.reload().await;
         }
     });
     Ok(())

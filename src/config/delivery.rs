@@ -7,7 +7,7 @@ use super::{
     value::{LONGEST, SHORTEST},
 };
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DeliveryConfig {
     /// Deliveries at a time, over all tenants. Default 1024.
     pub max_in_flight: usize,

@@ -126,7 +126,8 @@ pub(super) fn read_local_submission(
 
 /// Reads a configuration out of `files`; the first is the main one, the others hold tenants.
 pub(super) fn read_config(files: &[ConfigFile], findings: &Findings) -> Option<Config> {
-    let base = files.first()?.path.parent().unwrap_or(Path::new(""));
+    let main_path = &files.first()?.path;
+    let base = main_path.parent().unwrap_or(Path::new(""));
     let sources: Vec<Source<'_>> = files
         .iter()
         .map(|file| Source::new(&file.path, &file.text, base, file.world_readable, findings))
@@ -150,5 +151,6 @@ pub(super) fn read_config(files: &[ConfigFile], findings: &Findings) -> Option<C
     if tenants.is_empty() {
         main.warn("there is no tenant, so no mail will be accepted: add a table [tenants.NAME]");
     }
-    config.map(|config| Config { tenants: tenants.valid, warnings: findings.warnings.take(), ..config })
+    let warnings = findings.warnings.take();
+    config.map(|config| Config { file: main_path.clone(), tenants: tenants.valid, warnings, ..config })
 }

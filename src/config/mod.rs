@@ -6,6 +6,7 @@
 //! and again at each use.
 
 mod certificate;
+mod changes;
 mod client_certificate;
 mod cloud;
 mod credential;
@@ -20,6 +21,7 @@ mod network;
 mod password;
 mod problem;
 mod reader;
+mod roster;
 mod secret;
 mod size;
 mod smtp;
@@ -42,6 +44,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
+pub use changes::Changes;
 pub use client_certificate::{
     AssertionAlgorithm, ClientCertificate, ClientCertificateError, EXPIRES_SOON, SigningCertificate,
 };
@@ -56,6 +59,7 @@ pub use managed_identity::{ManagedIdentity, TokenSource, UserAssigned};
 pub use network::{NetworkConfig, Proxy, ProxyLogin};
 pub use password::{InvalidHash, PasswordHash};
 pub use problem::{ConfigErrors, Problem};
+pub use roster::{LiveRoster, Roster, RosterKeeper, User};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use size::{ByteSize, InvalidSize};
 pub use smtp::{BareNewlines, Listener, ListenerTls, SessionLimits, SmtpConfig};
@@ -73,6 +77,8 @@ use tenant_table::Surroundings;
 /// Everything in the file.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The main file, as it was named.
+    pub file: PathBuf,
     pub spool: SpoolConfig,
     pub smtp: SmtpConfig,
     /// `None`: no pickup folders.
@@ -90,21 +96,21 @@ pub struct Config {
 }
 
 /// `[pickup]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PickupConfig {
     /// Holds one folder a tenant.
     pub path: PathBuf,
 }
 
 /// `[admin]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
     /// Loopback only, for now: there is no login yet.
     pub address: SocketAddr,
 }
 
 /// `[log]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     pub format: LogFormat,
     /// A `tracing` filter such as `info` or `m365_relay=debug`.
@@ -176,6 +182,7 @@ impl Config {
             pickup: has_pickup,
         };
         let config = spool.zip(smtp).map(|(spool, smtp)| Self {
+            file: PathBuf::new(),
             spool,
             smtp,
             pickup,

@@ -11,7 +11,7 @@ use super::{
     value::SHORTEST,
 };
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NetworkConfig {
     /// All calls go by it: login, Graph and uploads, whatever the host. `None`: straight.
     pub proxy: Option<Proxy>,
@@ -24,7 +24,7 @@ pub struct NetworkConfig {
     pub slowest: ByteSize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
     /// `http` or `https`, host and port; no user, no password, no path.
     pub url: String,
@@ -32,7 +32,7 @@ pub struct Proxy {
 }
 
 /// Basic authentication (RFC 7617).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ProxyLogin {
     /// Without a colon.
     pub user: String,

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One thing to mend, or (as a warning) to look at.
 ///
 /// Shown as `config.toml:12: tenants.contoso.senders[1]: "foo" is not an address …`. Holds no secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The file as it was named on the command line, or a file of tenants.d beside it.
     pub file: String,
@@ -26,7 +26,7 @@ pub struct Problem {
 pub struct ConfigErrors(Vec<Problem>);
 
 impl Problem {
-    pub(super) fn of_file(file: &std::path::Path, message: impl Into<String>) -> Self {
+    pub(crate) fn of_file(file: &std::path::Path, message: impl Into<String>) -> Self {
         Self {
             file: file.display().to_string(),
             line: None,

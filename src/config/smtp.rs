@@ -15,7 +15,7 @@ use super::{
     value::is_domain,
 };
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SmtpConfig {
     pub listeners: Vec<Listener>,
     /// What the relay calls itself in the greeting, in `Received` and in bounces. Default: the machine's host name.
@@ -107,7 +107,7 @@ impl SessionLimits {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     pub address: SocketAddr,
     /// Its clients may log in without encryption. Default false.

@@ -8,7 +8,7 @@ use super::{
     reader::{Findings, TableReader},
 };
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SpoolConfig {
     pub path: PathBuf,
     /// With less free disk than this, mail is refused with 452 and pickup pauses. Default 1 GiB.

@@ -20,7 +20,7 @@
 //! If the process dies between the claim and the settlement, the next start finds a lease, and the message is treated as
 //! `Unknown`.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use rand::RngExt;
@@ -36,7 +36,7 @@ use super::{
 use crate::{
     bounce::{EnhancedStatus, Kind},
     clock::{self, Timestamp},
-    config::{RetryConfig, Tenant, TenantName},
+    config::{RetryConfig, Tenant},
     identity::{Audience, Identity},
     message::MailboxAddress,
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
@@ -51,11 +51,10 @@ const LOCAL_FAULT: Duration = Duration::from_secs(60);
 /// mailbox may have.
 const TIMED_OUT_CALL: Duration = Duration::from_secs(180);
 
-/// The next look at a suspended tenant. The configuration is read once, so there is nothing to hurry for.
+/// The next look at a suspended tenant. A changed configuration is looked at whatever this says.
 const SUSPENDED: Duration = Duration::from_secs(60 * 60);
 
 pub struct WorkerSettings {
-    pub tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
     /// This relay's name, in bounces.
     pub hostname: String,
     pub retry: RetryConfig,
@@ -83,11 +82,7 @@ impl Worker {
 }
 
 impl Courier for Worker {
-    async fn prepare(&self, tenant: &TenantName) -> Result<Instant, Blocked> {
-        let Some(tenant) = self.settings.tenants.get(tenant) else {
-            let why = "not in the configuration".into();
-            return Err(Blocked { reason: "removed", why, retry_after: SUSPENDED });
-        };
+    async fn prepare(&self, tenant: &Arc<Tenant>) -> Result<Instant, Blocked> {
         if tenant.suspended.is_some() {
             let why = "suspended in the configuration".into();
             return Err(Blocked { reason: "suspended", why, retry_after: SUSPENDED });
@@ -101,7 +96,6 @@ impl Courier for Worker {
     }
 
     async fn carry(&self, job: Job, early: &Early) -> Verdict {
-        let Some(tenant) = self.settings.tenants.get(&job.tenant) else { return Verdict::Done };
         let claim = match self.spool.claim(job.id).await {
             Ok(claim) => claim,
             Err(SpoolError::Unreadable { lease, doubt, reason }) => {
@@ -111,7 +105,7 @@ impl Courier for Worker {
         };
         let is_call = job.task == Task::Deliver;
         let broken = Broken { lease: claim.lease, attempts: claim.attempts, doubt: claim.doubt, is_call };
-        let attempt = Attempt { worker: self, tenant, mailbox: &job.mailbox, claim, early };
+        let attempt = Attempt { worker: self, tenant: &job.tenant, mailbox: &job.mailbox, claim, early };
         let carried = async {
             match job.task {
                 Task::Deliver => attempt.deliver().await,

@@ -246,7 +246,11 @@ mod tests {
                     client_id = 'app'\nclient_secret = 'secret'\nsenders = ['*']\n";
         let config = Config::parse(text, Path::new("config.toml")).unwrap();
         let tenant = config.tenants.values().next().unwrap().clone();
-        let means = Means::new(Clients::default(), Metrics::new(), "no-such-folder".into());
+        let means = Means::new(
+            Clients::new(&config.network, std::iter::once(&tenant.cloud)).unwrap(),
+            Metrics::new(),
+            "no-such-folder".into(),
+        );
         let cache = TokenCache::new(tenant, Audience::Graph, Arc::new(means));
         let under_way = async { Err(broken_off()) }.boxed().shared();
         cache.state().fetch = Some(under_way);

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    Audience, Claims, Identity, Means, TokenError, TokenErrorKind, claims,
+    Audience, Claims, Means, TokenError, TokenErrorKind, claims,
     endpoint::{self, Answer, ErrorAnswer, Form, Granted},
     grant::{prove_if_there, scope},
     store::{Stored, fingerprint},
@@ -152,12 +152,5 @@ impl Said {
             }
             _ => answer.granted(tenant).map(Self::Granted),
         }
-    }
-}
-
-impl Identity {
-    /// The folder for refresh tokens in a spool.
-    pub fn folder_in(spool: &Path) -> std::path::PathBuf {
-        spool.join("credentials")
     }
 }

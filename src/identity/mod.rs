@@ -31,7 +31,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -69,7 +69,7 @@ type Caches = HashMap<(TenantName, Audience), Arc<TokenCache>>;
 
 /// What logins are made with.
 struct Means {
-    clients: Mutex<Clients>,
+    clients: Clients,
     metrics: Metrics,
     store: Store,
     /// For managed identities: without a proxy. Made at the first use.
@@ -84,6 +84,11 @@ pub enum Audience {
     Graph,
     /// SMTP submission. Graph refuses its tokens, and it Graph's.
     Exchange,
+}
+
+/// Where refresh tokens are stored, beside the mail.
+pub fn credential_folder(spool: &Path) -> PathBuf {
+    spool.join("credentials")
 }
 
 /// A token that one service takes. Cheap to clone.
@@ -102,15 +107,10 @@ const MARGIN: Duration = Duration::from_secs(30);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Identity {
-    /// `folder` is where refresh tokens are stored ([`folder_in`](Self::folder_in) the spool); it need not be there.
+    /// `folder` is where refresh tokens are stored, see [`credential_folder`]; it need not be there.
     pub fn new(clients: Clients, metrics: Metrics, folder: PathBuf) -> Self {
         let means = Arc::new(Means::new(clients, metrics, folder));
         Self { means, caches: Mutex::default(), certified: Mutex::default() }
-    }
-
-    /// From now on logins go by these clients.
-    pub fn replace_clients(&self, clients: Clients) {
-        *self.means.clients.lock().unwrap_or_else(PoisonError::into_inner) = clients;
     }
 
     /// A token that is good now.
@@ -145,7 +145,7 @@ impl Identity {
 impl Means {
     fn new(clients: Clients, metrics: Metrics, folder: PathBuf) -> Self {
         Self {
-            clients: Mutex::new(clients),
+            clients,
             metrics,
             store: Store::in_folder(folder),
             local: OnceCell::new(),
@@ -156,8 +156,7 @@ impl Means {
 
     /// For the tenant's login service.
     fn client_of(&self, tenant: &Tenant) -> Result<reqwest::Client, TokenError> {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = clients.of(&tenant.cloud).cloned();
+        let client = self.clients.of(&tenant.cloud);
         client
             .ok_or_else(|| TokenError::defect(format!("there is no way to the cloud {}", tenant.cloud.name)))
     }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
     task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -83,9 +82,9 @@ impl Identity {
         self.read_certificates(false).await;
     }
 
-    /// Runs until `shutdown`. `again` hears of tenants that could not log in, and may try now: a file that their credential
+    /// Runs until `shutdown`. `again` is told of tenants that could not log in, and may try now: a file that their credential
     /// is read from has changed.
-    pub async fn watch(&self, again: mpsc::UnboundedSender<TenantName>, shutdown: CancellationToken) {
+    pub async fn watch(&self, again: impl Fn(TenantName) + Sync, shutdown: CancellationToken) {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let started = Instant::now();
@@ -108,7 +107,7 @@ impl Identity {
         }
     }
 
-    async fn look_at_files(&self, again: &mpsc::UnboundedSender<TenantName>) {
+    async fn look_at_files(&self, again: &(impl Fn(TenantName) + Sync)) {
         let failed: Vec<(Arc<TokenCache>, Looks)> =
             self.caches().values().filter_map(|cache| Some((cache.clone(), cache.blamed_files()?))).collect();
         if failed.is_empty() {
@@ -128,8 +127,7 @@ impl Identity {
                     let tenant = cache.tenant();
                     info!(%tenant, "a file of the credential has changed, the login is tried again");
                     cache.forgive();
-                    // Whoever listened has stopped, then.
-                    let _ = again.send(tenant.clone());
+                    again(tenant.clone());
                 }
             }
         }

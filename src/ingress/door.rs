@@ -3,11 +3,11 @@
 //! Pure decisions on the configuration and on counters that others keep; no I/O. Called at MAIL, before any content is
 //! read, when the header is known, and while the content comes.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use super::Refusal;
+use super::{Refusal, login::Login};
 use crate::{
-    config::{ByteSize, Tenant, TenantName, WhileSuspended},
+    config::{ByteSize, LiveRoster, Roster, Tenant, TenantName, WhileSuspended},
     message::MailboxAddress,
     spool::{FreeSpace, Spool},
     telemetry::{Ingress, Refused},
@@ -16,7 +16,7 @@ use crate::{
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Door {
-    tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
+    roster: LiveRoster,
     spool: Spool,
     free_space: FreeSpace,
     max_message: ByteSize,
@@ -30,13 +30,8 @@ pub struct Grant {
 }
 
 impl Door {
-    pub fn new(
-        tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
-        spool: Spool,
-        free_space: FreeSpace,
-        max_message: ByteSize,
-    ) -> Self {
-        Self { tenants, spool, free_space, max_message }
+    pub fn new(roster: LiveRoster, spool: Spool, free_space: FreeSpace, max_message: ByteSize) -> Self {
+        Self { roster, spool, free_space, max_message }
     }
 
     pub fn max_message(&self) -> ByteSize {
@@ -54,19 +49,30 @@ impl Door {
         sender: Option<&MailboxAddress>,
         size: Option<u64>,
     ) -> Result<Grant, Refusal> {
-        let tenant = self.tenant_for(peer, sender)?;
+        let roster = self.roster.now();
+        let tenant = tenant_for(&roster, peer, sender)?;
         self.check_size(size.unwrap_or(0))?;
         self.check_room(tenant, size.unwrap_or(0))?;
         Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
     }
 
-    /// SMTP: the same, from a client that has logged in as a user of `tenant`, wherever it is.
+    /// SMTP: the same, from a client that has logged in, wherever it is. A connection can outlive a user's right to it.
     pub fn admit_user(
         &self,
-        tenant: &Arc<Tenant>,
+        login: &Login,
         sender: Option<&MailboxAddress>,
         size: Option<u64>,
     ) -> Result<Grant, Refusal> {
+        let roster = self.roster.now();
+        let tenant = roster.tenant(&login.tenant.name);
+        let is_same = |tenant: &&Arc<Tenant>| {
+            let hash = tenant.users.get(&login.user);
+            hash.is_some() && hash == login.tenant.users.get(&login.user)
+        };
+        let Some(tenant) = tenant.filter(is_same) else {
+            let text = "This login is no longer valid: connect and log in again";
+            return Err(Refusal::new(530, "5.7.0", text, Refused::NoLogin));
+        };
         if let Some(sender) = sender.filter(|sender| !tenant.may_send_as(sender)) {
             let text = format!("This login may not send mail from {}", sender.domain());
             return Err(Refusal::new(550, "5.7.1", text, Refused::Sender));
@@ -78,7 +84,7 @@ impl Door {
 
     /// Whether a client at `peer` is in a tenant's networks, and needs no login.
     pub fn is_neighbour(&self, peer: IpAddr) -> bool {
-        self.tenants.values().any(|tenant| tenant.trusts(peer))
+        self.roster.now().neighbours_of(peer).next().is_some()
     }
 
     /// A file in the pickup folder of `tenant`: the folder's permissions are the login.
@@ -88,7 +94,8 @@ impl Door {
         sender: Option<&MailboxAddress>,
         size: u64,
     ) -> Result<Grant, Refusal> {
-        let Some(tenant) = self.tenants.get(tenant) else {
+        let roster = self.roster.now();
+        let Some(tenant) = roster.tenant(tenant) else {
             return Err(Refusal::new(
                 550,
                 "5.7.1",
@@ -130,33 +137,12 @@ impl Door {
 
     /// Whether there is room for a message of this tenant: asked before a file is claimed.
     pub fn is_open_to(&self, tenant: &TenantName) -> Result<(), Refusal> {
-        self.tenants.get(tenant).map_or(Ok(()), |tenant| self.check_room(tenant, 0))
+        self.roster.now().tenant(tenant).map_or(Ok(()), |tenant| self.check_room(tenant, 0))
     }
 
     /// So many octets of a message that was let in are about to be stored.
     pub fn takes(&self, octets: u64) {
         self.free_space.take(octets);
-    }
-
-    fn tenant_for(&self, peer: IpAddr, sender: Option<&MailboxAddress>) -> Result<&Arc<Tenant>, Refusal> {
-        let refuse = |text: String| Refusal::new(550, "5.7.1", text, Refused::NoTenant);
-        let trusting = || self.tenants.values().filter(|tenant| tenant.trusts(peer));
-        if trusting().next().is_none() {
-            return Err(refuse(format!("Client {peer} is in no tenant's networks")));
-        }
-        let mut candidates =
-            trusting().filter(|tenant| sender.is_none_or(|sender| tenant.may_send_as(sender)));
-        match (candidates.next(), candidates.next(), sender) {
-            (Some(tenant), None, _) => Ok(tenant),
-            (Some(_), Some(_), Some(sender)) => {
-                Err(refuse(format!("More than one tenant sends from {} here", sender.domain())))
-            }
-            (Some(_), Some(_), None) => {
-                Err(refuse("More than one tenant is here: the null sender needs a login".into()))
-            }
-            (None, _, Some(sender)) => Err(refuse(format!("No tenant sends from {} here", sender.domain()))),
-            (None, _, None) => Err(refuse("No tenant is here".into())),
-        }
     }
 
     fn check_room(&self, tenant: &Tenant, size: u64) -> Result<(), Refusal> {
@@ -189,6 +175,41 @@ impl Door {
             return Err(Refusal::disk_full());
         }
         Ok(())
+    }
+}
+
+/// The one tenant that has both the client and the sender.
+fn tenant_for<'a>(
+    roster: &'a Roster,
+    peer: IpAddr,
+    sender: Option<&MailboxAddress>,
+) -> Result<&'a Arc<Tenant>, Refusal> {
+    let refuse = |text: String| Refusal::new(550, "5.7.1", text, Refused::NoTenant);
+    if roster.neighbours_of(peer).next().is_none() {
+        return Err(refuse(format!("Client {peer} is in no tenant's networks")));
+    }
+    let mut found: Option<&Arc<Tenant>> = None;
+    let mut others = false;
+    let mut consider = |tenant| match found {
+        Some(before) => others |= !Arc::ptr_eq(before, tenant),
+        None => found = Some(tenant),
+    };
+    match sender {
+        Some(sender) => {
+            roster.senders_of(sender).filter(|tenant| tenant.trusts(peer)).for_each(&mut consider)
+        }
+        None => roster.neighbours_of(peer).for_each(&mut consider),
+    }
+    match (found, others, sender) {
+        (Some(tenant), false, _) => Ok(tenant),
+        (Some(_), true, Some(sender)) => {
+            Err(refuse(format!("More than one tenant sends from {} here", sender.domain())))
+        }
+        (Some(_), true, None) => {
+            Err(refuse("More than one tenant is here: the null sender needs a login".into()))
+        }
+        (None, _, Some(sender)) => Err(refuse(format!("No tenant sends from {} here", sender.domain()))),
+        (None, _, None) => Err(refuse("No tenant is here".into())),
     }
 }
 

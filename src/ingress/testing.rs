@@ -7,8 +7,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::{Door, login::Logins};
 use crate::{
     config::{
-        ByteSize, Cloud, LockoutConfig, PasswordHash, SenderRule, SpoolConfig, Tenant, TenantName, Users,
-        WhileSuspended,
+        ByteSize, Cloud, LiveRoster, LockoutConfig, PasswordHash, Roster, RosterKeeper, SenderRule,
+        SpoolConfig, Tenant, TenantName, Users, WhileSuspended,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -20,7 +20,7 @@ pub(super) struct House {
     pub(super) door: Door,
     pub(super) store: MemoryStore,
     pub(super) metrics: Metrics,
-    tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
+    roster: LiveRoster,
     waiting: UnboundedReceiver<Event>,
 }
 
@@ -58,7 +58,11 @@ impl House {
     }
 
     pub(super) fn logins(&self, lockout: LockoutConfig) -> Logins {
-        Logins::new(&self.tenants, lockout, self.metrics.clone())
+        Logins::new(self.roster.clone(), lockout, self.metrics.clone())
+    }
+
+    pub(super) fn roster(&self) -> LiveRoster {
+        self.roster.clone()
     }
 
     pub(super) fn changed(change: Changed) -> Self {
@@ -100,9 +104,9 @@ impl House {
         let metrics = Metrics::new();
         let (spool, waiting) = Spool::start(store.clone(), metrics.clone()).unwrap();
         let tenants: BTreeMap<_, _> = tenants.map(|tenant| (tenant.name.clone(), Arc::new(tenant))).into();
-        let tenants = Arc::new(tenants);
-        let door = Door::new(tenants.clone(), spool, free_space, ByteSize(max_message));
-        Self { door, store, metrics, tenants, waiting }
+        let (_, roster) = RosterKeeper::new(Roster::new(tenants));
+        let door = Door::new(roster.clone(), spool, free_space, ByteSize(max_message));
+        Self { door, store, metrics, roster, waiting }
     }
 
     /// The next message that the spool took, in the order of acceptance.

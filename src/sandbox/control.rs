@@ -6,7 +6,9 @@
 //! | `GET /_sandbox/messages/{n}` | one, with its source as `raw` in base64 |
 //! | `GET /_sandbox/messages/{n}/source` | its source, as plain text |
 //! | `GET /_sandbox/calls` | the log of calls |
+//! | `POST /_sandbox/device` | a user types in a device code: `{"user_code":…,"user":…,"approve":true}` |
 //! | `GET /_sandbox/counts` | totals, and `drafts`: how many are left |
+//! | `GET /_sandbox/smtp` | SMTP: totals as `sessions`, the last lines of all sessions as `log` |
 //! | `GET`, `POST`, `DELETE /_sandbox/faults` | list, add one, clear |
 
 use std::{sync::Arc, time::Duration};
@@ -22,11 +24,7 @@ use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{
-    faults::{Action, Fault},
-    store::Delivered,
-    world::World,
-};
+use super::{faults::Fault, store::Delivered, world::World};
 
 #[derive(Deserialize)]
 pub(super) struct Wait {
@@ -97,13 +95,18 @@ pub(super) async fn counts(State(world): State<Arc<World>>) -> Response {
     Json(counts).into_response()
 }
 
+pub(super) async fn smtp(State(world): State<Arc<World>>) -> Response {
+    Json(json!({ "sessions": world.smtp_sessions(), "log": world.smtp.record.lines() })).into_response()
+}
+
 pub(super) async fn faults(State(world): State<Arc<World>>) -> Response {
     Json(world.faults.active()).into_response()
 }
 
 /// The body is JSON whatever its type says, so that a bare `curl -d` works.
 pub(super) async fn inject(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    match serde_json::from_slice::<Fault>(&body).map_err(|error| error.to_string()).and_then(check) {
+    let fault = serde_json::from_slice::<Fault>(&body).map_err(|error| error.to_string());
+    match fault.and_then(|fault| fault.check().map(|()| fault).map_err(|error| error.to_string())) {
         Ok(fault) => {
             world.faults.inject(fault);
             (StatusCode::CREATED, Json(json!({ "active": world.faults.active() }))).into_response()
@@ -112,15 +115,34 @@ pub(super) async fn inject(State(world): State<Arc<World>>, body: Bytes) -> Resp
     }
 }
 
-fn check(fault: Fault) -> Result<Fault, String> {
-    if !(0.0..=1.0).contains(&fault.probability) {
-        return Err("probability goes from 0 to 1".into());
-    }
-    match &fault.action {
-        Action::Status(status) | Action::StatusAfter(status) if !(200..600).contains(&status.code) => {
-            Err("code goes from 200 to 599".into())
+/// What a user says in the device code flow.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    user_code: String,
+    /// Who; nobody needs to be known for a no.
+    #[serde(default)]
+    user: String,
+    approve: bool,
+}
+
+pub(super) async fn device(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let answer = match serde_json::from_slice::<Answer>(&body) {
+        Ok(answer) => answer,
+        Err(error) => {
+            return (StatusCode::BAD_REQUEST, format!("this is not an answer: {error}\n")).into_response();
         }
-        _ => Ok(fault),
+    };
+    let devices = &world.logins.devices;
+    let heard = match answer.approve {
+        true => devices.approve(&world, &answer.user_code, &answer.user),
+        false => devices.decline(&answer.user_code),
+    };
+    match heard {
+        true => StatusCode::NO_CONTENT.into_response(),
+        false => {
+            (StatusCode::NOT_FOUND, "no such code is waiting, or that user cannot log in\n").into_response()
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
 pub struct Fault {
     pub on: On,
     pub action: Action,
-    /// Only for this mailbox, if given. Case does not matter.
+    /// Only for this mailbox, if given. Case does not matter. In SMTP it is the one that logs in or has logged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mailbox: Option<String>,
     /// Only for this organisation, by any of its names, if given.
@@ -42,8 +42,10 @@ pub struct Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum On {
-    /// The token endpoint.
+    /// The token endpoint, and that for device codes.
     Token,
+    /// The endpoints for identities of the machine. Whose it is shows too late for `directory`.
+    ManagedIdentity,
     /// `sendMail`.
     SendMail,
     /// `/send` of a draft.
@@ -66,6 +68,23 @@ pub enum On {
     AnyGraph,
     /// Calls of an upload URL.
     Upload,
+    /// A new SMTP connection, before its greeting.
+    SmtpConnect,
+    /// EHLO or HELO.
+    SmtpEhlo,
+    /// After [`Action::CutAfter`] the client has its 220, and is cut off in the handshake.
+    SmtpStartTls,
+    /// AUTH, once all that the client has to say has been said.
+    SmtpAuth,
+    /// MAIL.
+    SmtpMail,
+    /// RCPT, each one.
+    SmtpRcpt,
+    /// DATA, or the first BDAT of a message with its chunk. After [`Action::CutAfter`] the client has its 354, and is cut off
+    /// in the content.
+    SmtpData,
+    /// The end of the content: the final dot, or the last chunk.
+    SmtpContent,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +100,29 @@ pub enum Action {
     CutBefore,
     /// Do what was asked, then close the connection without an answer.
     CutAfter,
+    /// In SMTP: answer with this, and do nothing. One line or several, as they are to be sent, such as
+    /// `432 4.3.2 Concurrent connections limit exceeded`. After 421 the connection is closed. 334 in answer to AUTH is what
+    /// the client answers once more before it gets its 535.
+    Reply(String),
+    /// In SMTP: do what was asked, then answer with this. STARTTLS and DATA are only done if this says that they are.
+    ReplyAfter(String),
+}
+
+/// A fault that could not strike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidFault {
+    #[error("probability goes from 0 to 1")]
+    Probability,
+    #[error("code goes from 200 to 599")]
+    Code,
+    #[error(
+        "status is an answer of HTTP: for a step of SMTP write reply, such as \"451 4.7.500 Server busy\""
+    )]
+    StatusInSmtp,
+    #[error("reply is an answer of SMTP: for a call of HTTP write status, with a code")]
+    ReplyInHttp,
+    #[error("a reply begins with three digits, and has no control characters but its line ends")]
+    Reply,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +166,20 @@ fn is_zero(count: &u32) -> bool {
 }
 
 impl On {
+    fn is_smtp(self) -> bool {
+        matches!(
+            self,
+            Self::SmtpConnect
+                | Self::SmtpEhlo
+                | Self::SmtpStartTls
+                | Self::SmtpAuth
+                | Self::SmtpMail
+                | Self::SmtpRcpt
+                | Self::SmtpData
+                | Self::SmtpContent
+        )
+    }
+
     /// Whether a fault on this is about a call of kind `call`.
     fn covers(self, call: Self) -> bool {
         let on_messages = matches!(
@@ -137,7 +193,9 @@ impl On {
                 | Self::DeleteDraft
         );
         match self {
-            Self::AnyGraph => !matches!(call, Self::Token | Self::Upload),
+            Self::AnyGraph => {
+                !matches!(call, Self::Token | Self::ManagedIdentity | Self::Upload) && !call.is_smtp()
+            }
             Self::Messages => on_messages,
             one => one == call,
         }
@@ -153,6 +211,33 @@ impl Fault {
     /// Answers `code` with Graph error `error`, without doing anything.
     pub fn status(on: On, code: u16, error: &str) -> Self {
         Self::new(on, Action::Status(StatusFault::new(code, error)))
+    }
+
+    /// Says `reply` at that step of SMTP, without doing it.
+    pub fn reply(on: On, reply: &str) -> Self {
+        Self::new(on, Action::Reply(reply.to_owned()))
+    }
+
+    /// Whether it can strike at all.
+    pub fn check(&self) -> Result<(), InvalidFault> {
+        if !(0.0..=1.0).contains(&self.probability) {
+            return Err(InvalidFault::Probability);
+        }
+        match &self.action {
+            Action::Status(_) | Action::StatusAfter(_) if self.on.is_smtp() => {
+                Err(InvalidFault::StatusInSmtp)
+            }
+            Action::Status(status) | Action::StatusAfter(status) if !(200..600).contains(&status.code) => {
+                Err(InvalidFault::Code)
+            }
+            Action::Reply(_) | Action::ReplyAfter(_) if !self.on.is_smtp() => Err(InvalidFault::ReplyInHttp),
+            Action::Reply(text) | Action::ReplyAfter(text) => {
+                let has_code = text.len() >= 3 && text.bytes().take(3).all(|octet| octet.is_ascii_digit());
+                let is_clean = text.lines().all(|line| !line.chars().any(char::is_control));
+                if has_code && is_clean { Ok(()) } else { Err(InvalidFault::Reply) }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets `calls` matching calls pass first.
@@ -226,7 +311,7 @@ impl StatusFault {
                 let response = (status, [(header::CONTENT_TYPE, "text/html")], page).into_response();
                 with_retry_after(response, self.retry_after)
             }
-            FaultBody::Service if on == On::Token => {
+            FaultBody::Service if matches!(on, On::Token | On::ManagedIdentity) => {
                 let numbered = self.message.strip_prefix("AADSTS").and_then(|rest| rest.split_once(": "));
                 let (number, message) = match numbered {
                     Some((number, text)) if number.parse::<u32>().is_ok() => {

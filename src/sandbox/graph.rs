@@ -55,13 +55,14 @@ pub(super) struct Caller<'a> {
     pub(super) world: &'a World,
     pub(super) tenant: Arc<Tenant>,
     pub(super) mailbox: Arc<Mailbox>,
+    reads_bodies: bool,
     _permit: Permit,
 }
 
 impl Caller<'_> {
-    /// Whether its application may see more of a message than `Mail.ReadBasic` shows.
+    /// Whether its token may see more of a message than `Mail.ReadBasic` shows.
     pub(super) fn reads_bodies(&self) -> bool {
-        self.tenant.directory.roles.iter().any(|role| READ_ALL.contains(&role.as_str()))
+        self.reads_bodies
     }
 }
 
@@ -102,10 +103,14 @@ fn admit<'a>(
         return Err(GraphError::denied());
     }
     let address = exchange.mailbox.as_deref().unwrap_or_default();
+    if !grant.may_use(address) {
+        return Err(GraphError::denied());
+    }
+    let reads_bodies = grant.has_role(READ_ALL);
     let mailbox = grant.tenant.mailbox(address).ok_or_else(|| GraphError::no_such_user(address))?;
     let permit = Permit::take(&mailbox, &world.options.limits, Instant::now())
         .map_err(|throttled| GraphError::throttled(throttled, &world.options.retry_after))?;
-    Ok((Caller { world, tenant: grant.tenant, mailbox, _permit: permit }, operation))
+    Ok((Caller { world, tenant: grant.tenant, mailbox, reads_bodies, _permit: permit }, operation))
 }
 
 fn perform(

@@ -27,6 +27,7 @@ struct State {
     messages: VecDeque<Instant>,
     requests: Rolling<600>,
     uploaded: Rolling<300>,
+    recipients: Rolling<86_400>,
 }
 
 /// Which limit, and how long until it is worth asking again.
@@ -104,6 +105,18 @@ impl Gate {
         }
         state.messages.push_back(now);
         Ok(())
+    }
+
+    /// Counts the recipients of one message, unless the day has no room for all of them.
+    pub(super) fn recipients(&self, count: usize, limits: &Limits, now: Instant) -> bool {
+        let Some(limit) = limits.recipients_per_day else { return true };
+        let mut state = lock(&self.0);
+        let room = u64::from(limit).checked_sub(count as u64);
+        let fits = room.is_some_and(|room| state.recipients.excess(now, room).is_none());
+        if fits {
+            state.recipients.add(now, count as u64);
+        }
+        fits
     }
 
     /// The most calls that were let in at one time.

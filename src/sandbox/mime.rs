@@ -43,6 +43,28 @@ pub(super) fn decode(body: &Bytes) -> Result<Bytes, GraphError> {
     }
 }
 
+/// What SMTP looks at in the header of a message.
+pub(super) struct Head {
+    pub(super) from: MailboxAddress,
+    pub(super) subject: String,
+    /// With angle brackets; empty if there is none.
+    pub(super) message_id: String,
+}
+
+/// `None`: there is no header, or not exactly one author.
+pub(super) fn head(raw: &[u8]) -> Option<Head> {
+    let message = MessageParser::default().parse_headers(raw)?;
+    let mut authors = addresses(message.headers(), &HeaderName::From);
+    let (Some(from), None) = (authors.next(), authors.next()) else { return None };
+    let from = address(from).ok()?;
+    drop(authors);
+    Some(Head {
+        from,
+        subject: message.subject().unwrap_or_default().to_owned(),
+        message_id: message.message_id().map(|id| format!("<{id}>")).unwrap_or_default(),
+    })
+}
+
 pub(super) fn read(raw: Bytes) -> Result<Submission, GraphError> {
     let invalid = |why: &'static str| GraphError::bad("ErrorMimeContentInvalid", why);
     let message = MessageParser::default()

@@ -6,45 +6,83 @@ use std::{
     time::Duration,
 };
 
+use uuid::Uuid;
+
+use super::{
+    identities::{FederatedIdentity, LoginRules, ManagedIdentity, RegisteredCertificate, User, uuid_of},
+    smtp::SubmissionRules,
+};
+
 /// How to start a [`Service`](super::Service). The default has no organisations, listens on a free loopback port and
 /// keeps Microsoft's published limits.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Port 0: any free port, see [`Service::address`](super::Service::address).
     pub address: SocketAddr,
+    /// Where SMTP submission is taken; port 0: any free port, see
+    /// [`Service::smtp_address`](super::Service::smtp_address). `None`: nowhere.
+    pub smtp: Option<SocketAddr>,
+    /// How SMTP submission does what Microsoft leaves open.
+    pub submission: SubmissionRules,
     pub directories: Vec<Directory>,
     pub limits: Limits,
     /// How 429 answers name the time to wait.
     pub retry_after: RetryAfter,
     /// `expires_in` of tokens. Zero: every token is expired when it arrives. Microsoft: 60 to 90 minutes.
     pub token_lifetime: Duration,
+    /// How long every token request takes before it is answered.
+    pub login_latency: Duration,
+    /// How logins behave where Microsoft leaves it open.
+    pub logins: LoginRules,
     /// How long an upload URL works, counted from its creation and not lengthened by chunks.
     pub upload_lifetime: Duration,
     /// How long a sent message takes to appear in Sent Items. Microsoft publishes no figure; minutes happen.
     pub sent_items_after: Duration,
     /// How long every Graph and upload call takes before it is answered. It keeps its place among the mailbox's
-    /// concurrent calls meanwhile.
+    /// concurrent calls meanwhile. In SMTP: before replies are sent, once for all that answer one pipelined batch.
     pub latency: Duration,
     /// Delivered messages to keep, the last ones; all are counted.
     pub keep_messages: usize,
     /// Octets of delivered messages to keep, the last ones. At least one message is always kept.
     pub keep_bytes: usize,
-    /// Calls to keep in the log, the last ones; all are counted.
+    /// Calls to keep in the log, the last ones; all are counted. As many lines of SMTP are kept.
     pub keep_calls: usize,
 }
 
-/// One organisation, with the one application that may log in to it.
+/// One organisation, with the one application that may log in to it, and all that can log in besides.
 #[derive(Clone)]
 pub struct Directory {
-    /// The names it goes by in login URLs: its domains, its GUID. The first is its name here.
+    /// The names it goes by in login URLs: its domains, its GUID. The first is its name here. A GUID is made up if there is
+    /// none, and is a name too.
     pub names: Vec<String>,
     pub client_id: String,
     pub client_secret: String,
-    /// Application permissions, such as `Mail.Send` and `Mail.ReadWrite`.
+    /// Secrets that work as well, as while one is replaced.
+    pub more_secrets: Vec<String>,
+    /// Secrets that have worked: 7000222 instead of 7000215.
+    pub expired_secrets: Vec<String>,
+    pub certificates: Vec<RegisteredCertificate>,
+    pub federated: Vec<FederatedIdentity>,
+    /// The application as a public client, for logins of users without a secret. It may be `client_id` itself.
+    pub public_client_id: Option<String>,
+    /// Where a browser may be sent. Empty: to any `https` URL, and to this machine.
+    pub redirect_uris: Vec<String>,
+    /// Whether an administrator has agreed to the application. Else it is unknown (700016) or may not do anything for users
+    /// (65001), until somebody opens `/{directory}/v2.0/adminconsent`.
+    pub consented: bool,
+    pub managed_identities: Vec<ManagedIdentity>,
+    pub users: Vec<User>,
+    /// Application permissions, such as `Mail.Send` and `Mail.ReadWrite`. A token has those of its audience: `SMTP.SendAsApp`
+    /// is Exchange's, and is in tokens for Exchange only.
     pub roles: Vec<String>,
+    /// Delegated permissions: what the application may do for a user who is logged in.
+    pub scopes: Vec<String>,
     pub mailboxes: MailboxPolicy,
     /// Pairs (mailbox, From address) that may be sent although they differ.
     pub send_as: Vec<(String, String)>,
+    /// `SmtpClientAuthenticationDisabled` of the organisation: nobody may log in to SMTP, token or not. On in
+    /// organisations made since 2020; off here.
+    pub smtp_auth_disabled: bool,
 }
 
 /// Which mailboxes an organisation has.
@@ -77,6 +115,10 @@ pub struct Limits {
     pub message_bytes: Option<usize>,
     /// Recipients of one message. Exchange Online's default: 500.
     pub recipients: Option<usize>,
+    /// Recipients in a rolling day, in SMTP only. Exchange Online: 10,000.
+    pub recipients_per_day: Option<u32>,
+    /// SMTP connections of one mailbox that are logged in at a time. Exchange Online: 3.
+    pub smtp_connections: Option<u32>,
 }
 
 /// The form of the `Retry-After` header on 429.
@@ -96,10 +138,14 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            smtp: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            submission: SubmissionRules::default(),
             directories: Vec::new(),
             limits: Limits::default(),
             retry_after: RetryAfter::Fractional,
             token_lifetime: Duration::from_secs(3599),
+            login_latency: Duration::ZERO,
+            logins: LoginRules::default(),
             upload_lifetime: Duration::from_secs(3600),
             sent_items_after: Duration::ZERO,
             latency: Duration::ZERO,
@@ -111,7 +157,8 @@ impl Default for Options {
 }
 
 impl Directory {
-    /// An organisation named `domain` with every mailbox at that domain, whose application may send and edit mail.
+    /// An organisation named `domain` with every mailbox at that domain, whose application may send and edit mail. It has
+    /// no users.
     pub fn new(
         domain: impl Into<String>,
         client_id: impl Into<String>,
@@ -122,15 +169,46 @@ impl Directory {
             names: vec![domain.clone()],
             client_id: client_id.into(),
             client_secret: client_secret.into(),
+            more_secrets: Vec::new(),
+            expired_secrets: Vec::new(),
+            certificates: Vec::new(),
+            federated: Vec::new(),
+            public_client_id: None,
+            redirect_uris: Vec::new(),
+            consented: true,
+            managed_identities: Vec::new(),
+            users: Vec::new(),
+            scopes: ["Mail.Send", "Mail.ReadWrite", "SMTP.Send"].map(Into::into).to_vec(),
             roles: vec!["Mail.Send".into(), "Mail.ReadWrite".into()],
             mailboxes: MailboxPolicy::AnyAt(vec![domain]),
             send_as: Vec::new(),
+            smtp_auth_disabled: false,
         }
     }
 
     /// The first of its names.
     pub fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
+    }
+
+    /// The GUID among its names, or one made of the first.
+    pub fn id(&self) -> Uuid {
+        self.names.iter().find_map(|name| Uuid::try_parse(name).ok()).unwrap_or_else(|| uuid_of(self.name()))
+    }
+
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+            || Uuid::try_parse(name).is_ok_and(|id| id == self.id())
+    }
+
+    pub(super) fn takes_secret(&self, secret: &str) -> bool {
+        secret == self.client_secret || self.more_secrets.iter().any(|other| other == secret)
+    }
+
+    /// Whether this is its application, as a confidential or as a public client.
+    pub(super) fn is_application(&self, client_id: &str) -> bool {
+        client_id.eq_ignore_ascii_case(&self.client_id)
+            || self.public_client_id.as_ref().is_some_and(|public| client_id.eq_ignore_ascii_case(public))
     }
 }
 
@@ -140,9 +218,20 @@ impl fmt::Debug for Directory {
             .field("names", &self.names)
             .field("client_id", &self.client_id)
             .field("client_secret", &"(secret)")
+            .field("more_secrets", &self.more_secrets.len())
+            .field("expired_secrets", &self.expired_secrets.len())
+            .field("certificates", &self.certificates.len())
+            .field("federated", &self.federated)
+            .field("public_client_id", &self.public_client_id)
+            .field("redirect_uris", &self.redirect_uris)
+            .field("consented", &self.consented)
+            .field("managed_identities", &self.managed_identities)
+            .field("users", &self.users)
             .field("roles", &self.roles)
+            .field("scopes", &self.scopes)
             .field("mailboxes", &self.mailboxes)
             .field("send_as", &self.send_as)
+            .field("smtp_auth_disabled", &self.smtp_auth_disabled)
             .finish()
     }
 }
@@ -166,6 +255,8 @@ impl Limits {
             concurrency: None,
             requests_per_10_minutes: None,
             upload_per_5_minutes: None,
+            recipients_per_day: None,
+            smtp_connections: None,
             ..Self::default()
         }
     }
@@ -182,6 +273,8 @@ impl Default for Limits {
             mime_bytes: Some(2240 << 10),
             message_bytes: Some(35 << 20),
             recipients: Some(500),
+            recipients_per_day: Some(10_000),
+            smtp_connections: Some(3),
         }
     }
 }

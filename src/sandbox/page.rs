@@ -47,6 +47,7 @@ pub(super) async fn show(State(world): State<Arc<World>>) -> Response {
 
 fn write_page(page: &mut String, world: &World) -> fmt::Result {
     let counts = world.store.counts();
+    let smtp = world.smtp_sessions();
     page.push_str("<div class=\"counts\">");
     for (number, name) in [
         (counts.messages, "messages"),
@@ -56,6 +57,8 @@ fn write_page(page: &mut String, world: &World) -> fmt::Result {
         (counts.refused, "refused"),
         (counts.cut, "cut"),
         (counts.tokens, "tokens"),
+        (smtp.connections, "SMTP connections"),
+        (smtp.auths, "SMTP logins"),
     ] {
         write!(page, "<div><b>{number}</b>{name}</div>")?;
     }
@@ -113,7 +116,7 @@ fn write_faults(page: &mut String, world: &World) -> fmt::Result {
 }
 
 /// Text inside HTML, or inside a quoted attribute.
-struct Escaped<'a>(&'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -106,6 +106,7 @@ pub(super) fn submit(caller: &Caller<'_>, message: Submission, via: Via) -> Resu
         message_id: message.message_id,
         via,
         accepted_at_ms: clock::now().as_millis(),
+        envelope: None,
     });
     Ok(())
 }

@@ -40,7 +40,17 @@ pub(super) fn router(world: Arc<World>) -> Router {
         .route("/_sandbox/calls", get(control::calls))
         .route("/_sandbox/counts", get(control::counts))
         .route("/_sandbox/faults", get(control::faults).post(control::inject).delete(control::clear_faults))
+        .route("/_sandbox/smtp", get(control::smtp))
+        .route("/_sandbox/device", post(control::device))
         .route("/{directory}/oauth2/v2.0/token", post(token))
+        .route("/{directory}/oauth2/v2.0/devicecode", post(token))
+        .route("/{directory}/v2.0/.well-known/openid-configuration", get(discovery))
+        .route("/{directory}/discovery/v2.0/keys", get(discovery))
+        .route("/common/discovery/instance", get(discovery))
+        .route("/common/userrealm/{user}", get(discovery))
+        .route("/{directory}/v2.0/adminconsent", get(consent))
+        .route("/metadata/identity/oauth2/token", get(managed_identity))
+        .route("/msi/token", get(managed_identity))
         .route("/v1.0/{*path}", any(graph))
         .route("/api/v2.0/{*path}", any(upload))
         .with_state(world)
@@ -76,6 +86,9 @@ pub(super) enum BodyError {
 #[derive(Clone, Copy)]
 enum Endpoint {
     Token,
+    Discovery,
+    Consent,
+    ManagedIdentity,
     Graph,
     Upload,
 }
@@ -84,6 +97,30 @@ type Connection = ConnectInfo<Cut>;
 
 async fn token(State(world): State<Arc<World>>, ConnectInfo(cut): Connection, request: Request) -> Response {
     run(world, cut, request, Endpoint::Token).await
+}
+
+async fn discovery(
+    State(world): State<Arc<World>>,
+    ConnectInfo(cut): Connection,
+    request: Request,
+) -> Response {
+    run(world, cut, request, Endpoint::Discovery).await
+}
+
+async fn consent(
+    State(world): State<Arc<World>>,
+    ConnectInfo(cut): Connection,
+    request: Request,
+) -> Response {
+    run(world, cut, request, Endpoint::Consent).await
+}
+
+async fn managed_identity(
+    State(world): State<Arc<World>>,
+    ConnectInfo(cut): Connection,
+    request: Request,
+) -> Response {
+    run(world, cut, request, Endpoint::ManagedIdentity).await
 }
 
 async fn graph(State(world): State<Arc<World>>, ConnectInfo(cut): Connection, request: Request) -> Response {
@@ -103,6 +140,9 @@ async fn run(world: Arc<World>, cut: Cut, request: Request, endpoint: Endpoint) 
         let answer = async {
             match endpoint {
                 Endpoint::Token => login::answer(&world, &mut exchange, body).await,
+                Endpoint::Discovery => login::discovery(&world, &mut exchange),
+                Endpoint::Consent => login::consent(&world, &mut exchange),
+                Endpoint::ManagedIdentity => login::managed(&world, &mut exchange).await,
                 Endpoint::Graph => graph::answer(&world, &mut exchange, body).await,
                 Endpoint::Upload => uploads::answer(&world, &mut exchange, body).await,
             }
@@ -137,14 +177,21 @@ pub(super) async fn with_faults(
     act: impl FnOnce(&mut Exchange) -> Response,
 ) -> Outcome {
     let struck = world.faults.strike(on, directory, exchange.mailbox.as_deref());
-    let latency = if on == On::Token { Duration::ZERO } else { world.options.latency };
+    let latency = match on {
+        On::Token => world.options.login_latency,
+        On::ManagedIdentity => Duration::ZERO,
+        _ => world.options.latency,
+    };
     let wait = struck.delay + latency;
     if !wait.is_zero() {
         // What `act` holds, such as a place among the concurrent calls, it holds meanwhile.
         tokio::time::sleep(wait).await;
     }
     match struck.then {
-        None | Some(Action::Delay(_)) => Outcome::Answer(act(exchange)),
+        // The last two are for SMTP, and are not let in for a call.
+        None | Some(Action::Delay(_) | Action::Reply(_) | Action::ReplyAfter(_)) => {
+            Outcome::Answer(act(exchange))
+        }
         Some(Action::Status(fault)) => Outcome::Answer(fault.respond(on, exchange)),
         Some(Action::StatusAfter(fault)) => {
             act(exchange);

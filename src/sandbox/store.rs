@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::attachments::DeliveredAttachment;
+use super::{attachments::DeliveredAttachment, smtp::SmtpEnvelope};
 
 /// A message that the real service would have queued for its recipients.
 #[derive(Debug, Clone, Serialize)]
@@ -21,11 +21,12 @@ pub struct Delivered {
     pub number: u64,
     /// The organisation, by the first of its names.
     pub directory: String,
-    /// Whose mailbox sent it, as in the URL.
+    /// Whose mailbox sent it, as in the URL; in SMTP, whose login.
     pub mailbox: String,
     /// The author, from the header From.
     pub from: String,
-    /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order.
+    /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order. In SMTP: the
+    /// envelope's recipients that were accepted, as they were given.
     pub recipients: Vec<String>,
     /// The message as submitted, octet for octet; of a JSON message, what was built from it. Attachments over 8 MiB
     /// are left out of that: a line with size and SHA-256 stands in their place, and [`attachments`](Self::attachments)
@@ -43,6 +44,9 @@ pub struct Delivered {
     /// Whether a line of it ended in LF without CR: the real service then spoils quoted-printable text, and some
     /// receivers bounce it (550 5.6.11).
     pub bare_lf: bool,
+    /// Of a message that came by SMTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<SmtpEnvelope>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -50,6 +54,7 @@ pub struct Delivered {
 pub enum Via {
     SendMail,
     Draft,
+    Smtp,
 }
 
 /// One request to the login, Graph or upload endpoints.
@@ -85,6 +90,30 @@ pub struct Counts {
     /// Calls that ended without an answer.
     pub cut: u64,
     pub tokens: u64,
+    pub tokens_by_grant: TokensByGrant,
+}
+
+/// Tokens by what they were given for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TokensByGrant {
+    pub client_secret: u64,
+    pub certificate: u64,
+    pub federated: u64,
+    pub password: u64,
+    pub device_code: u64,
+    pub refresh_token: u64,
+    pub managed_identity: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GrantKind {
+    Secret,
+    Certificate,
+    Federated,
+    Password,
+    DeviceCode,
+    RefreshToken,
+    ManagedIdentity,
 }
 
 pub(super) struct Store {
@@ -111,7 +140,8 @@ struct Totals {
     throttled: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
-    tokens: AtomicU64,
+    /// By [`GrantKind`].
+    tokens: [AtomicU64; 7],
 }
 
 impl Store {
@@ -195,13 +225,14 @@ impl Store {
         lock(&self.calls).iter().cloned().collect()
     }
 
-    pub(super) fn count_token(&self) {
-        self.totals.tokens.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_token(&self, kind: GrantKind) {
+        self.totals.tokens[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn counts(&self) -> Counts {
         let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let t = &self.totals;
+        let of = |kind: GrantKind| read(&t.tokens[kind as usize]);
         Counts {
             messages: read(&t.messages),
             message_bytes: read(&t.message_bytes),
@@ -209,7 +240,16 @@ impl Store {
             throttled: read(&t.throttled),
             refused: read(&t.refused),
             cut: read(&t.cut),
-            tokens: read(&t.tokens),
+            tokens: t.tokens.iter().map(read).sum(),
+            tokens_by_grant: TokensByGrant {
+                client_secret: of(GrantKind::Secret),
+                certificate: of(GrantKind::Certificate),
+                federated: of(GrantKind::Federated),
+                password: of(GrantKind::Password),
+                device_code: of(GrantKind::DeviceCode),
+                refresh_token: of(GrantKind::RefreshToken),
+                managed_identity: of(GrantKind::ManagedIdentity),
+            },
         }
     }
 }

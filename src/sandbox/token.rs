@@ -1,4 +1,6 @@
-//! Access tokens: opaque text that this service remembers the meaning of.
+//! Access tokens: JSON Web Tokens that clients may look into, and that this service remembers the meaning of.
+//!
+//! What is in them is for people and for diagnostics; what counts is what is remembered, so a changed one is a forged one.
 
 use std::{
     collections::HashMap,
@@ -7,9 +9,12 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use ring::hmac;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{errors::GraphError, world::Tenant};
+use super::{errors::GraphError, identities::uuid_of, server::random_uuid, world::Tenant};
+use crate::clock;
 
 /// An expired token is remembered this long, so that it is told from a forged one.
 const REMEMBER_EXPIRED: Duration = Duration::from_secs(3600);
@@ -18,51 +23,161 @@ const REMEMBER_EXPIRED: Duration = Duration::from_secs(3600);
 pub(super) struct Grant {
     pub(super) tenant: Arc<Tenant>,
     audience: Audience,
+    /// Roles of an application, scopes of a user; those of the audience.
+    permissions: Arc<[String]>,
+    /// The user principal name, in lower case. `None`: the application itself.
+    user: Option<String>,
     expires: Instant,
 }
 
+/// What a token is to open, and for whom.
+pub(super) struct Wish<'a> {
+    pub(super) tenant: &'a Arc<Tenant>,
+    pub(super) client_id: &'a str,
+    pub(super) audience: Audience,
+    /// The audience as it was asked for.
+    pub(super) resource: &'a str,
+    pub(super) bearer: Bearer<'a>,
+    pub(super) lifetime: Duration,
+}
+
+pub(super) enum Bearer<'a> {
+    /// With all roles of the directory that are the audience's.
+    Application,
+    User {
+        name: &'a str,
+        scopes: Vec<String>,
+    },
+}
+
 /// The service that a token opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Audience {
     Graph,
     /// Exchange Online's SMTP, IMAP and EWS. Graph refuses its tokens.
     Exchange,
 }
 
-#[derive(Default)]
-pub(super) struct Tokens(RwLock<HashMap<String, Grant>>);
+pub(super) struct Tokens {
+    issued: RwLock<HashMap<String, Grant>>,
+    key: hmac::Key,
+}
 
 impl Audience {
-    /// From a scope without its `/.default`. `own` is this service's URL, which stands for Graph.
+    /// From a scope without its `/.default`. `own` is this service's URL, which stands for Graph. The names of all national
+    /// clouds are known, though no real cloud knows those of another.
     pub(super) fn of(resource: &str, own: &str) -> Option<Self> {
         let resource = resource.trim_end_matches('/').to_ascii_lowercase();
         let own_by_name = own.replace("//127.0.0.1:", "//localhost:");
         match resource.as_str() {
-            "https://graph.microsoft.com" | "00000003-0000-0000-c000-000000000000" => Some(Self::Graph),
-            "https://outlook.office365.com" | "https://outlook.office.com" => Some(Self::Exchange),
+            "https://graph.microsoft.com"
+            | "https://graph.microsoft.us"
+            | "https://dod-graph.microsoft.us"
+            | "https://microsoftgraph.chinacloudapi.cn"
+            | "00000003-0000-0000-c000-000000000000" => Some(Self::Graph),
+            "https://outlook.office365.com"
+            | "https://outlook.office.com"
+            | "https://outlook.office365.us"
+            | "https://outlook-dod.office365.us"
+            | "https://partner.outlook.cn"
+            | "00000002-0000-0ff1-ce00-000000000000" => Some(Self::Exchange),
             other if other == own || other == own_by_name => Some(Self::Graph),
             _ => None,
         }
+    }
+
+    /// Whether that permission is one of this service's.
+    pub(super) fn has(self, permission: &str) -> bool {
+        let of_exchange = ["SMTP.", "IMAP.", "POP.", "EWS.", "Exchange.", "full_access_as_app"]
+            .iter()
+            .any(|family| permission.starts_with(family));
+        of_exchange == (self == Self::Exchange)
     }
 }
 
 impl Grant {
     pub(super) fn has_role(&self, any_of: &[&str]) -> bool {
-        self.tenant.directory.roles.iter().any(|role| any_of.contains(&role.as_str()))
+        self.permissions.iter().any(|role| any_of.contains(&role.as_str()))
+    }
+
+    /// Whether its holder may submit mail by SMTP as `mailbox`.
+    pub(super) fn may_submit_as(&self, mailbox: &str) -> bool {
+        let role = if self.user.is_some() { "SMTP.Send" } else { "SMTP.SendAsApp" };
+        self.has_role(&[role]) && self.may_use(mailbox) && self.tenant.directory.mailboxes.has(mailbox)
+    }
+
+    /// A user's token is for the user's own mailbox: `Mail.Send.Shared` and the like do not exist here.
+    pub(super) fn may_use(&self, mailbox: &str) -> bool {
+        self.user.as_ref().is_none_or(|user| *user == mailbox.to_lowercase())
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
+        Self { issued: RwLock::default(), key }
     }
 }
 
 impl Tokens {
-    pub(super) fn issue(&self, tenant: Arc<Tenant>, audience: Audience, lifetime: Duration) -> String {
-        let token = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 48]>());
+    pub(super) fn issue(&self, wish: Wish<'_>) -> String {
+        let Wish { tenant, client_id, audience, resource, bearer, lifetime } = wish;
+        let directory = &tenant.directory;
+        let issued = clock::now().as_millis() / 1000;
+        let id = directory.id();
+        let mut claims = json!({
+            "aud": resource,
+            "iss": format!("https://sts.windows.net/{id}/"),
+            "tid": id.to_string(),
+            "appid": client_id,
+            "iat": issued,
+            "nbf": issued,
+            "exp": issued + lifetime.as_secs(),
+            "jti": random_uuid().to_string(),
+            "ver": "1.0",
+        });
+        let (permissions, user) = match bearer {
+            Bearer::Application => {
+                let roles: Vec<String> =
+                    directory.roles.iter().filter(|role| audience.has(role)).cloned().collect();
+                // An application without roles gets a token without the claim, and is refused where it shows it.
+                if !roles.is_empty() {
+                    claims["roles"] = roles.clone().into();
+                }
+                claims["idtyp"] = "app".into();
+                claims["oid"] = uuid_of(client_id).to_string().into();
+                (roles, None)
+            }
+            Bearer::User { name, scopes } => {
+                claims["scp"] = scopes.join(" ").into();
+                claims["upn"] = name.into();
+                claims["oid"] = uuid_of(name).to_string().into();
+                (scopes, Some(name.to_lowercase()))
+            }
+        };
+        let token = self.sign(&claims);
         let now = Instant::now();
-        let grant = Grant { tenant, audience, expires: now + lifetime };
-        let mut tokens = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let grant = Grant {
+            tenant: tenant.clone(),
+            audience,
+            permissions: permissions.into(),
+            user,
+            expires: now + lifetime,
+        };
+        let mut tokens = self.issued.write().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() >= 1024 && tokens.len().is_power_of_two() {
             tokens.retain(|_, grant| grant.expires + REMEMBER_EXPIRED > now);
         }
         tokens.insert(token.clone(), grant);
         token
+    }
+
+    /// As a JSON Web Token, with a key that dies with the service.
+    pub(super) fn sign(&self, claims: &Value) -> String {
+        let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(&json!({ "typ": "JWT", "alg": "HS256" })), part(claims));
+        let signature = hmac::sign(&self.key, signed.as_bytes());
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// The grant behind an `Authorization` header, if it opens Graph now.
@@ -72,11 +187,20 @@ impl Tokens {
             .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("Bearer") && !token.trim().is_empty())
             .map(|(_, token)| token.trim())
             .ok_or(GraphError::token("Access token is empty."))?;
-        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        self.open(token, Audience::Graph)
+    }
+
+    /// The grant behind a token, if it opens Exchange Online now.
+    pub(super) fn check_exchange(&self, token: &str) -> Result<Grant, GraphError> {
+        self.open(token, Audience::Exchange)
+    }
+
+    fn open(&self, token: &str, audience: Audience) -> Result<Grant, GraphError> {
+        let tokens = self.issued.read().unwrap_or_else(PoisonError::into_inner);
         let grant = tokens
             .get(token)
             .ok_or(GraphError::token("IDX14100: JWT is not well formed, or its signature is not ours."))?;
-        if grant.audience != Audience::Graph {
+        if grant.audience != audience {
             return Err(GraphError::token("Access token validation failure. Invalid audience."));
         }
         if grant.expires <= Instant::now() {

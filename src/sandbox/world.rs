@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     items::Items,
     limits::Gate,
+    login::{Accounts, Logins},
     options::{Directory, Options},
+    smtp::{Smtp, Standing},
     store::{Store, lock},
     struck::Faults,
     token::Tokens,
@@ -23,15 +25,18 @@ pub(super) struct World {
     pub(super) options: Options,
     pub(super) tenants: Vec<Arc<Tenant>>,
     pub(super) tokens: Tokens,
+    pub(super) logins: Logins,
     pub(super) uploads: Uploads,
     pub(super) faults: Faults,
     pub(super) store: Store,
+    pub(super) smtp: Smtp,
     pub(super) stop: CancellationToken,
 }
 
 /// An organisation while the service runs.
 pub(super) struct Tenant {
     pub(super) directory: Directory,
+    pub(super) accounts: Accounts,
     /// By address in lower case; those that have been used.
     mailboxes: RwLock<HashMap<String, Arc<Mailbox>>>,
 }
@@ -41,21 +46,28 @@ pub(super) struct Mailbox {
     pub(super) address: String,
     pub(super) gate: Gate,
     pub(super) items: Mutex<Items>,
+    /// Its SMTP sessions.
+    pub(super) standing: Standing,
 }
 
 impl World {
     pub(super) fn new(url: String, mut options: Options) -> Self {
         let tenants = std::mem::take(&mut options.directories)
             .into_iter()
-            .map(|directory| Arc::new(Tenant { directory, mailboxes: RwLock::default() }))
+            .map(|directory| {
+                let accounts = Accounts::new(&directory);
+                Arc::new(Tenant { directory, accounts, mailboxes: RwLock::default() })
+            })
             .collect();
         Self {
             url,
             tenants,
             tokens: Tokens::default(),
+            logins: Logins::default(),
             uploads: Uploads::default(),
             faults: Faults::default(),
             store: Store::new(options.keep_messages, options.keep_bytes, options.keep_calls),
+            smtp: Smtp::new(options.keep_calls),
             stop: CancellationToken::new(),
             options,
         }
@@ -63,7 +75,7 @@ impl World {
 
     /// The organisation that a login URL names.
     pub(super) fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
-        self.tenants.iter().find(|t| t.directory.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
+        self.tenants.iter().find(|tenant| tenant.directory.is_named(name))
     }
 
     /// Drafts in all mailboxes.
@@ -88,10 +100,20 @@ impl Tenant {
             return None;
         }
         let mut mailboxes = self.mailboxes.write().unwrap_or_else(PoisonError::into_inner);
-        let mailbox = mailboxes
-            .entry(address.clone())
-            .or_insert_with(|| Arc::new(Mailbox { address, gate: Gate::default(), items: Mutex::default() }));
+        let mailbox = mailboxes.entry(address.clone()).or_insert_with(|| {
+            Arc::new(Mailbox {
+                address,
+                gate: Gate::default(),
+                items: Mutex::default(),
+                standing: Standing::default(),
+            })
+        });
         Some(mailbox.clone())
+    }
+
+    /// The mailboxes that have been used.
+    pub(super) fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.mailboxes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     fn drafts(&self) -> usize {

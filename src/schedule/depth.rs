@@ -37,6 +37,13 @@ impl Depths {
     }
 }
 
+impl Depths {
+    /// The tenant has gone, and its mail with it.
+    pub(super) fn forget(&self, name: &TenantName) {
+        self.0.write().unwrap_or_else(|e| e.into_inner()).remove(name);
+    }
+}
+
 impl Depth {
     /// Messages by state, as in the metric `queue_messages`.
     pub fn states(&self) -> [(&'static str, u64); 5] {

@@ -11,6 +11,9 @@
 //! * All that waits is known by id and due time only: no envelope, no body.
 //! * Not durable, and need not be: after a crash the spool tells everything again.
 //!
+//! * A new roster of tenants disturbs nothing that it does not change. Mail of a tenant that it does not have is held until one
+//!   has it again; a tenant that it changes is asked for its credential anew, and its jobs end as they began.
+//!
 //! One task owns all queues, so there are no locks. It hears of messages from the spool, hands [`Job`]s to a [`Courier`]
 //! and hears back a [`Verdict`]. How a delivery went and what becomes of the message is the courier's business; the
 //! scheduler only learns whether a mailbox or a tenant has to sleep.
@@ -28,7 +31,7 @@ mod scheduler;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -37,14 +40,14 @@ pub use inspector::{Inspector, MessageState, Questions, Standing, Waits};
 pub(crate) use limits::{TokioClock, quota};
 pub use report::Early;
 pub use retry::retry_delay;
-pub use scheduler::{Inbox, Scheduler, Settings};
+pub use scheduler::{Inbox, Order, Scheduler, Settings};
 
-use crate::{config::TenantName, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
+use crate::{config::Tenant, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
 
 /// Carries messages for the scheduler: claims, delivers, settles.
 pub trait Courier: Send + Sync + 'static {
     /// Gets the tenant ready to deliver: it has a credential. Answers until when that holds.
-    fn prepare(&self, tenant: &TenantName) -> impl Future<Output = Result<Instant, Blocked>> + Send;
+    fn prepare(&self, tenant: &Arc<Tenant>) -> impl Future<Output = Result<Instant, Blocked>> + Send;
 
     /// Takes the job to its end: the message has been settled in the spool, or cannot be. What concerns the next message is
     /// said `early`, before that is stored.
@@ -55,7 +58,8 @@ pub trait Courier: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct Job {
     pub id: MessageId,
-    pub tenant: TenantName,
+    /// As it was when the job was handed out.
+    pub tenant: Arc<Tenant>,
     pub mailbox: MailboxAddress,
     pub task: Task,
 }

@@ -2,6 +2,7 @@
 //!
 //! Bookkeeping only: no I/O, no spawning. The scheduler asks [`Pool::next`] for the next message and says how it went.
 
+mod adoption;
 mod credential;
 mod expiry;
 mod inspection;
@@ -29,6 +30,7 @@ use crate::{
     telemetry::{LimitKind, Metrics},
 };
 
+pub(super) use adoption::Adopted;
 pub(super) use credential::Credential;
 pub(super) use expiry::Expiry;
 
@@ -42,6 +44,8 @@ pub(super) struct Pool {
     pub(super) is_runnable: bool,
     /// Whether the credential has been asked for.
     pub(super) is_preparing: bool,
+    /// The configuration does not have the tenant any more: all its mail is held.
+    is_retired: bool,
     messages: BTreeMap<MessageId, Entry>,
     leased: HashMap<MessageId, Leased>,
     queues: HashMap<QueueId, Queue>,
@@ -110,6 +114,7 @@ impl Pool {
             ramp: Ramp::default(),
             is_runnable: false,
             is_preparing: false,
+            is_retired: false,
             messages: BTreeMap::new(),
             leased: HashMap::new(),
             queues: HashMap::new(),
@@ -331,11 +336,16 @@ impl Pool {
 
     pub(super) fn has_turn(&self) -> bool {
         // Queues whose mail has expired may still stand in the turn.
-        !self.turn.is_empty() && self.counts.ready > 0
+        !self.turn.is_empty() && self.counts.ready > 0 && !self.is_retired
     }
 
     pub(super) fn publish(&self) {
-        self.depth.publish(self.counts, self.messages.keys().next().copied());
+        let Counts { ready, scheduled, leased, held } = self.counts;
+        let shown = match self.is_retired {
+            true => Counts { leased, held: ready + scheduled + held, ..Counts::default() },
+            false => self.counts,
+        };
+        self.depth.publish(shown, self.messages.keys().next().copied());
     }
 
     pub(super) fn forget_idle_queues(&mut self) {

@@ -14,19 +14,19 @@ use super::{
     Blocked, Verdict,
     pool::{QueueId, Turn},
 };
-use crate::config::TenantName;
+use crate::config::Tenant;
 
 pub(super) enum Report {
     Ended(Ended),
     /// A verdict before the end of its job.
-    Early(TenantName, QueueId, Verdict),
-    Prepared(TenantName, Result<Instant, Blocked>),
+    Early(Arc<Tenant>, QueueId, Verdict),
+    Prepared(Arc<Tenant>, Result<Instant, Blocked>),
 }
 
 /// A job that has ended. Reports itself when it is dropped, so that even a panic gives its slots back.
 pub(super) struct Ended {
     pub(super) turn: Turn,
-    pub(super) tenant: TenantName,
+    pub(super) tenant: Arc<Tenant>,
     pub(super) lease: u64,
     pub(super) verdict: Verdict,
     /// Nothing stopped the call, as far as the queue is concerned.
@@ -56,7 +56,7 @@ impl Drop for OnDrop {
 ///
 /// The courier answers the same verdict at the end of the job, which then changes nothing.
 pub struct Early {
-    tenant: TenantName,
+    tenant: Arc<Tenant>,
     queue: QueueId,
     said: OnceLock<Verdict>,
     kept_millis: Arc<AtomicU64>,
@@ -64,7 +64,7 @@ pub struct Early {
 }
 
 impl Early {
-    pub(super) fn new(tenant: TenantName, queue: QueueId, reports: mpsc::UnboundedSender<Report>) -> Self {
+    pub(super) fn new(tenant: Arc<Tenant>, queue: QueueId, reports: mpsc::UnboundedSender<Report>) -> Self {
         Self { tenant, queue, said: OnceLock::new(), kept_millis: Arc::default(), reports }
     }
 
@@ -100,8 +100,8 @@ impl Early {
     /// For tests of couriers: nobody listens.
     #[cfg(test)]
     pub(crate) fn unheard() -> Self {
-        let tenant = "test".parse().expect("a tenant's name");
-        Self::new(tenant, 0, mpsc::unbounded_channel().0)
+        let cloud = crate::config::Cloud::loopback("http://127.0.0.1:1");
+        Self::new(Tenant::sample("test", cloud).into(), 0, mpsc::unbounded_channel().0)
     }
 
     #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The task that owns all pools.
 //!
-//! Woken by four things: a message that waits (from the spool), a job that has ended, a credential that is ready or not,
-//! and a timer. After each it hands out whatever can be handed out, pool by pool, queue by queue, one message a turn.
+//! Woken by five things: a message that waits (from the spool), a job that has ended, a credential that is ready or not, an
+//! order from outside, and a timer. After each it hands out whatever can be handed out, pool by pool, queue by queue, one message a turn.
 //!
 //! `max_in_flight` is shared by need, with the rule of dynamic thresholds (Choudhury and Hahne, 1998): a tenant may have at
 //! most [`SHARE`] times as many jobs in flight as there are free slots. One tenant alone gets eight ninths; however many
 //! slow tenants there are, some slots stay free for the one that wakes up next, who then gets its share at once.
+
+mod adoption;
 
 use std::{
     cmp::Reverse,
@@ -32,7 +34,7 @@ use super::{
 };
 use crate::{
     clock::{self, Timestamp},
-    config::{Tenant, TenantName},
+    config::{Roster, Tenant, TenantName},
     message::MessageId,
     spool::{Event, Lane, Spool, Waiting},
     telemetry::Metrics,
@@ -54,7 +56,7 @@ const LOGINS: usize = 64;
 const LOGIN_COUNTS: Duration = Duration::from_secs(2);
 
 pub struct Settings {
-    pub tenants: Arc<BTreeMap<TenantName, Arc<Tenant>>>,
+    pub roster: Arc<Roster>,
     pub max_in_flight: usize,
     pub give_up_after: Duration,
 }
@@ -64,6 +66,15 @@ pub struct Inbox {
     /// From the spool.
     pub events: mpsc::UnboundedReceiver<Event>,
     pub questions: Questions,
+    pub orders: mpsc::UnboundedReceiver<Order>,
+}
+
+/// What the scheduler is told from outside.
+pub enum Order {
+    /// These are the tenants from now on.
+    Adopt(Arc<Roster>),
+    /// What blocks this tenant may have been mended.
+    LookAgain(TenantName),
 }
 
 pub struct Scheduler<C> {
@@ -110,7 +121,7 @@ impl<C: Courier> Scheduler<C> {
         inbox: Inbox,
         shutdown: CancellationToken,
     ) {
-        let Inbox { mut events, questions: Questions(mut questions) } = inbox;
+        let Inbox { mut events, questions: Questions(mut questions), mut orders } = inbox;
         let (reports, mut reported) = mpsc::unbounded_channel();
         let mut scheduler = Self {
             settings,
@@ -148,6 +159,7 @@ impl<C: Courier> Scheduler<C> {
                     // Whoever asked may have gone.
                     let _ = answer.send(scheduler.inspect(id));
                 }
+                Some(order) = orders.recv() => scheduler.obey(order),
                 Some(event) = events.recv() => {
                     scheduler.hear(event);
                     // Bounded, so that a start with a million messages begins to deliver at once.
@@ -191,7 +203,7 @@ impl<C: Courier> Scheduler<C> {
     fn pool_for(&mut self, lane: &Lane) -> Option<&mut Pool> {
         let name = &lane.tenant;
         if !self.pools.contains_key(name) {
-            let tenant = self.settings.tenants.get(name)?;
+            let tenant = self.settings.roster.tenant(name)?;
             let depth = self.depths.tenant(name);
             let pool = Pool::new(tenant.clone(), depth, self.metrics.clone(), self.clock);
             self.pools.insert(name.clone(), pool);
@@ -209,23 +221,27 @@ impl<C: Courier> Scheduler<C> {
             Event::Waiting(Waiting { id, .. }) | Event::Held { id, .. } => ids.insert(id),
             Event::Left { id, .. } => ids.remove(&id),
         };
+        if ids.is_empty() {
+            self.unknown.remove(&name);
+            return self.forget(&name);
+        }
         let counts = Counts { held: ids.len() as u64, ..Counts::default() };
         self.depths.tenant(&name).publish(counts, ids.first().copied());
     }
 
     fn take(&mut self, report: Report) {
         match report {
-            Report::Prepared(name, result) => self.prepared(name, result),
+            Report::Prepared(tenant, result) => self.prepared(&tenant, result),
             Report::Ended(ended) => self.ended(ended),
-            Report::Early(name, queue, verdict) => {
-                self.heed(&name, queue, verdict);
-                self.changed(&name);
+            Report::Early(tenant, queue, verdict) => {
+                self.heed(&tenant, queue, verdict);
+                self.changed(&tenant.name);
             }
         }
     }
 
     fn ended(&mut self, ended: Ended) {
-        let (name, queue) = (ended.tenant.clone(), ended.turn.queue);
+        let (name, queue) = (ended.tenant.name.clone(), ended.turn.queue);
         self.in_flight -= 1;
         let Some(pool) = self.pools.get_mut(&name) else { return };
         pool.in_flight -= 1;
@@ -237,7 +253,7 @@ impl<C: Courier> Scheduler<C> {
             let at = Instant::now() + ended.keep.min(KEPT_AT_MOST);
             self.timers.push(Reverse((at, Timer::Slot(name.clone(), queue))));
         }
-        self.heed(&name, queue, ended.verdict.clone());
+        self.heed(&ended.tenant, queue, ended.verdict.clone());
         let again = self.pools.get_mut(&name).and_then(|pool| pool.release(&ended));
         if let Some((queue, at)) = again {
             self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
@@ -246,13 +262,16 @@ impl<C: Courier> Scheduler<C> {
         self.runnable.extend(self.starved.drain(..));
     }
 
-    fn heed(&mut self, name: &TenantName, queue: QueueId, verdict: Verdict) {
+    fn heed(&mut self, tenant: &Arc<Tenant>, queue: QueueId, verdict: Verdict) {
+        let name = &tenant.name;
         match verdict {
             Verdict::MailboxAsleep { until, limit, why } => {
                 let Some(pool) = self.pools.get_mut(name) else { return };
                 pool.sleep(queue, until, limit, why);
                 self.timers.push(Reverse((until, Timer::Wake(name.clone(), queue))));
             }
+            // What stopped the job was mended while it was under way.
+            Verdict::TenantBlocked(_) if !self.is_as_now(tenant) => {}
             Verdict::TenantBlocked(because) => self.block(name, because),
             Verdict::Done | Verdict::SpoolUnhealthy => {}
         }
@@ -268,14 +287,22 @@ impl<C: Courier> Scheduler<C> {
         self.timers.push(Reverse((until, Timer::Prepare(name.clone()))));
     }
 
-    fn prepared(&mut self, name: TenantName, result: Result<Instant, Blocked>) {
-        let Some(pool) = self.pools.get_mut(&name) else { return };
+    fn prepared(&mut self, tenant: &Arc<Tenant>, result: Result<Instant, Blocked>) {
+        let (name, is_as_now) = (&tenant.name, self.is_as_now(tenant));
+        let Some(pool) = self.pools.get_mut(name) else { return };
         pool.is_preparing = false;
         match result {
+            // It was asked for with a credential that is no longer the one.
+            _ if !is_as_now => {}
             Ok(until) => pool.unblock(until),
-            Err(because) => self.block(&name, because),
+            Err(because) => self.block(name, because),
         }
-        self.changed(&name);
+        self.changed(name);
+    }
+
+    /// Whether the tenant's configuration is still that.
+    fn is_as_now(&self, tenant: &Arc<Tenant>) -> bool {
+        self.pools.get(&tenant.name).is_some_and(|pool| Arc::ptr_eq(&pool.tenant, tenant))
     }
 
     fn fire_timers(&mut self) {
@@ -320,6 +347,7 @@ impl<C: Courier> Scheduler<C> {
                 pool.forget_idle_queues();
                 pool.publish();
             }
+            self.forget_if_retired(&name);
         }
     }
 
@@ -424,18 +452,13 @@ impl<C: Courier> Scheduler<C> {
         self.in_flight += 1;
         self.metrics.in_flight(name).inc();
         let is_call = task == Task::Deliver;
-        let job = Job { id: turn.id, tenant: name.clone(), mailbox: turn.mailbox.clone(), task };
+        let tenant = pool.tenant.clone();
+        let job = Job { id: turn.id, tenant: tenant.clone(), mailbox: turn.mailbox.clone(), task };
         let courier = self.courier.clone();
         // Until the worker says otherwise, the job is one that broke off: its message is found again at the next start.
-        let early = Early::new(name.clone(), turn.queue, self.reports.clone());
-        let ended = Ended {
-            turn,
-            tenant: name.clone(),
-            lease,
-            verdict: Verdict::Done,
-            is_well: false,
-            keep: Duration::ZERO,
-        };
+        let early = Early::new(tenant.clone(), turn.queue, self.reports.clone());
+        let ended =
+            Ended { turn, tenant, lease, verdict: Verdict::Done, is_well: false, keep: Duration::ZERO };
         let mut on_drop =
             OnDrop { ended: Some(ended), kept_millis: early.kept_millis(), reports: self.reports.clone() };
         self.jobs.spawn(async move {
@@ -459,14 +482,14 @@ impl<C: Courier> Scheduler<C> {
         }
         let was_blocked = matches!(pool.credential, Credential::Blocked { .. });
         pool.is_preparing = true;
-        let (courier, reports, name) = (self.courier.clone(), self.reports.clone(), name.clone());
+        let (courier, reports, tenant) = (self.courier.clone(), self.reports.clone(), pool.tenant.clone());
         let logins = self.logins.clone();
         self.jobs.spawn(async move {
-            let Some(result) = prepare(&*courier, &logins, &name).await else { return };
+            let Some(result) = prepare(&*courier, &logins, &tenant).await else { return };
             if was_blocked && result.is_ok() {
-                info!(tenant = %name, "the tenant can deliver again");
+                info!(tenant = %tenant.name, "the tenant can deliver again");
             }
-            if reports.send(Report::Prepared(name, result)).is_err() {
+            if reports.send(Report::Prepared(tenant, result)).is_err() {
                 error!("a credential came after the scheduler had stopped");
             }
         });
@@ -483,7 +506,7 @@ impl<C: Courier> Scheduler<C> {
 async fn prepare<C: Courier>(
     courier: &C,
     logins: &Semaphore,
-    tenant: &TenantName,
+    tenant: &Arc<Tenant>,
 ) -> Option<Result<Instant, Blocked>> {
     let place = logins.acquire().await.ok()?;
     let mut prepared = pin!(courier.prepare(tenant));

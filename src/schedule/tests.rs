@@ -1,5 +1,6 @@
 //! The scheduler with a courier that does what the test says, on a paused clock.
 
+mod adoption;
 mod expiry;
 mod inspection;
 mod login;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     clock,
-    config::{Cloud, Limits, Tenant},
+    config::{Cloud, Limits, Roster, Tenant},
     spool::{Event, Lane, MemoryStore, Spool, Waiting},
     telemetry::Metrics,
 };
@@ -60,9 +61,9 @@ struct Fake {
 }
 
 impl Courier for Fake {
-    async fn prepare(&self, tenant: &TenantName) -> Result<Instant, Blocked> {
+    async fn prepare(&self, tenant: &Arc<Tenant>) -> Result<Instant, Blocked> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let credential = self.credentials.lock().unwrap().get(tenant.as_str()).cloned();
+        let credential = self.credentials.lock().unwrap().get(tenant.name.as_str()).cloned();
         match credential {
             Some(result) => result.map(|long| Instant::now() + long),
             None => std::future::pending().await,
@@ -96,6 +97,10 @@ struct Bench {
     messages: mpsc::UnboundedSender<Event>,
     depths: Depths,
     inspector: Inspector,
+    orders: mpsc::UnboundedSender<Order>,
+    spool: Spool,
+    /// What the spool says, which goes nowhere else.
+    told: mpsc::UnboundedReceiver<Event>,
     metrics: Metrics,
     last: MessageId,
     shutdown: CancellationToken,
@@ -123,18 +128,18 @@ impl Bench {
             keeps: Mutex::default(),
         });
         let (messages, waiting) = mpsc::unbounded_channel();
-        let tenants: BTreeMap<_, _> = tenants.iter().map(|t| (t.name.clone(), t.clone())).collect();
-        let settings = Settings { tenants: Arc::new(tenants), max_in_flight, give_up_after: GIVE_UP };
-        let (spool, _) = Spool::start(MemoryStore::default(), Metrics::new()).unwrap();
+        let settings = Settings { roster: roster_of(tenants), max_in_flight, give_up_after: GIVE_UP };
+        let (spool, told) = Spool::start(MemoryStore::default(), Metrics::new()).unwrap();
         let (depths, shutdown, metrics) = (Depths::default(), CancellationToken::new(), Metrics::new());
         let (inspector, questions) = Inspector::new();
+        let (orders, obeyed) = mpsc::unbounded_channel();
         let run = Scheduler::run(
             settings,
             fake.clone(),
-            spool,
+            spool.clone(),
             metrics.clone(),
             depths.clone(),
-            Inbox { events: waiting, questions },
+            Inbox { events: waiting, questions, orders: obeyed },
             shutdown.clone(),
         );
         let task = tokio::spawn(run);
@@ -144,6 +149,9 @@ impl Bench {
             messages,
             depths,
             inspector,
+            orders,
+            spool,
+            told,
             metrics,
             last: MessageId::first_at(clock::now()),
             shutdown,
@@ -192,6 +200,10 @@ impl Bench {
     fn most_at_once(&self, mailbox: &str) -> u32 {
         self.fake.running.lock().unwrap()[mailbox].1
     }
+}
+
+fn roster_of(tenants: &[Arc<Tenant>]) -> Arc<Roster> {
+    Arc::new(Roster::new(tenants.iter().map(|t| (t.name.clone(), t.clone())).collect()))
 }
 
 fn asleep_until(until: Instant) -> Verdict {
@@ -257,13 +269,13 @@ async fn a_login_that_never_ends_delays_no_other_tenant() {
 #[tokio::test(start_paused = true)]
 async fn slow_deliveries_of_one_tenant_leave_slots_for_another() {
     let slow =
-        |job: &Job| (if job.tenant.as_str() == "slow" { SECOND * 3600 } else { SECOND }, Verdict::Done);
+        |job: &Job| (if job.tenant.name.as_str() == "slow" { SECOND * 3600 } else { SECOND }, Verdict::Done);
     let mut bench = Bench::new(&[tenant("slow", UNLIMITED), tenant("quick", UNLIMITED)], 90, Box::new(slow));
     for _ in 0..1000 {
         bench.add("slow", "a@slow.example", NOW);
     }
     for _ in 0..80 {
-        assert_eq!(bench.job().await.1.tenant.as_str(), "slow");
+        assert_eq!(bench.job().await.1.tenant.name.as_str(), "slow");
     }
     bench.no_job_for(SECOND).await;
     let start = Instant::now();
@@ -272,7 +284,7 @@ async fn slow_deliveries_of_one_tenant_leave_slots_for_another() {
     }
     for _ in 0..50 {
         let (at, job) = bench.job().await;
-        assert_eq!(job.tenant.as_str(), "quick");
+        assert_eq!(job.tenant.name.as_str(), "quick");
         assert!(at < start + SECOND * 10);
     }
 }

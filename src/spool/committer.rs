@@ -236,7 +236,7 @@ impl Committer {
                 moved.iter().try_for_each(|moved| self.follow(moved, group))?;
                 Ok(Effect::Nothing)
             }
-            Operation::Mend => Ok(Effect::Nothing),
+            Operation::TellAgain { .. } | Operation::Mend => Ok(Effect::Nothing),
         }
     }
 

@@ -108,6 +108,18 @@ impl Store for MemoryStore {
         Ok(0)
     }
 
+    fn walk(
+        &self,
+        after: Option<MessageId>,
+        most: usize,
+        found: &mut dyn FnMut(MessageId, State),
+    ) -> Result<Option<MessageId>, StoreError> {
+        let content = self.content();
+        let behind =
+            content.states.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).take(most);
+        Ok(behind.inspect(|(id, state)| found(**id, **state)).last().map(|(id, _)| *id))
+    }
+
     fn rescue(&mut self, _: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError> {
         Err(StoreError::Damaged("memory does not get damaged".into()))
     }

@@ -43,6 +43,8 @@ impl Committer {
                 self.unsettled.push(Operation::Unwind { accepted, answer, is_again: true });
             }
             Operation::Find { answer, .. } => drop(answer.send(Err(error.clone()))),
+            // A spool that has healed tells of all messages in any case.
+            Operation::TellAgain { answer, .. } => drop(answer.send(Err(error.clone()))),
             Operation::Moved(moved) => self.copies.extend(moved.iter().map(|moved| (moved.id, moved.to))),
             Operation::Mend => {}
         }

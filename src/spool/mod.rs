@@ -76,6 +76,7 @@ pub use usage::Usage;
 
 use crate::{
     clock::{self, Timestamp},
+    config::TenantName,
     message::MessageId,
     telemetry::Metrics,
 };
@@ -263,6 +264,20 @@ impl Spool {
     /// Which of these messages the spool has, whatever their state.
     pub async fn find(&self, ids: Vec<MessageId>) -> Result<HashSet<MessageId>, SpoolError> {
         self.ask(|answer| Operation::Find { ids, answer }).await
+    }
+
+    /// Tells the scheduler of all messages of these tenants once more, but of those that are leased. Takes a look at every
+    /// message that there is; others are committed in between.
+    pub async fn tell_again(&self, tenants: HashSet<TenantName>) -> Result<(), SpoolError> {
+        let tenants = Arc::new(tenants);
+        let mut after = None;
+        loop {
+            let tenants = tenants.clone();
+            after = self.ask(|answer| Operation::TellAgain { tenants, after, answer }).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Leases a message that waits, stores that an attempt begins, and reads whose it is. One that is damaged is put aside.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Accepted, BodyPlace, Lane, Lease, Note, Settlement, SpoolError, State, store::Moved, stored::StoredRecord,
 };
-use crate::{clock::Timestamp, message::MessageId};
+use crate::{clock::Timestamp, config::TenantName, message::MessageId};
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
 
@@ -28,6 +28,12 @@ pub(super) enum Operation {
     Find {
         ids: Vec<MessageId>,
         answer: Answer<HashSet<MessageId>>,
+    },
+    /// Tells the scheduler of these tenants' messages once more, of those behind `after`. Answers where to go on.
+    TellAgain {
+        tenants: Arc<HashSet<TenantName>>,
+        after: Option<MessageId>,
+        answer: Answer<Option<MessageId>>,
     },
     Claim {
         id: MessageId,

@@ -35,6 +35,14 @@ pub trait Store: Send + 'static {
 
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError>;
 
+    /// The states of the next messages behind `after`, oldest first, `most` at most. Answers the last one, if there may be more.
+    fn walk(
+        &self,
+        after: Option<MessageId>,
+        most: usize,
+        found: &mut dyn FnMut(MessageId, State),
+    ) -> Result<Option<MessageId>, StoreError>;
+
     /// For another thread to read.
     fn record(&self, id: MessageId, place: BodyPlace) -> StoredRecord;
 

@@ -9,7 +9,9 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
-use super::{Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult};
+use super::{
+    Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult, series::TenantSeries,
+};
 use crate::config::TenantName;
 
 #[derive(Clone)]
@@ -17,6 +19,7 @@ pub struct Metrics(Arc<Families>);
 
 struct Families {
     registry: Registry,
+    of_tenants: Arc<TenantSeries>,
     received: IntCounterVec,
     refused: IntCounterVec,
     deliveries: IntCounterVec,
@@ -39,11 +42,12 @@ struct Families {
     smtp_commands: IntCounterVec,
     logins: IntCounterVec,
     certificate_expiry: IntGaugeVec,
+    reloads: IntCounterVec,
 }
 
 impl Metrics {
     pub fn new() -> Self {
-        let build = Build { registry: Registry::new() };
+        let build = Build { registry: Registry::new(), of_tenants: Arc::default() };
         let version = build.gauges("build_info", "Always 1; the version is the label.", &["version"]);
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self(Arc::new(Families {
@@ -140,18 +144,29 @@ impl Metrics {
                 "When the certificate of a listener ends, in Unix time.",
                 &["listener"],
             ),
+            reloads: build.counters(
+                "config_reloads_total",
+                "Times that the configuration was read again, by whether it counts now.",
+                &["result"],
+            ),
             registry: build.registry,
+            of_tenants: build.of_tenants,
         }))
     }
 
     /// Adds further families, for a room that sets its gauges when it is asked for them.
     pub(crate) fn build(&self) -> Build {
-        Build { registry: self.0.registry.clone() }
+        Build { registry: self.0.registry.clone(), of_tenants: self.0.of_tenants.clone() }
     }
 
     /// The text format of Prometheus.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.0.registry.gather())
+    }
+
+    /// The tenant has gone, and nothing is left of it: so do its series.
+    pub fn forget_tenant(&self, tenant: &TenantName) {
+        self.0.of_tenants.forget(tenant.as_str());
     }
 
     pub fn received(&self, tenant: &TenantName, ingress: Ingress) {
@@ -238,6 +253,11 @@ impl Metrics {
         self.0.certificate_expiry.with_label_values(&[listener]).set(at_unix_seconds);
     }
 
+    /// The configuration was read again, and counts or has mistakes.
+    pub fn reloaded(&self, ok: bool) {
+        self.0.reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
+    }
+
     /// `verb` is one of the commands that the server knows, or `"other"`.
     pub fn smtp_command(&self, verb: &'static str, code: u16) {
         let mut digits = [b'0'; 3];
@@ -260,6 +280,7 @@ impl Default for Metrics {
 /// Makes families and registers each.
 pub(crate) struct Build {
     registry: Registry,
+    of_tenants: Arc<TenantSeries>,
 }
 
 impl Build {
@@ -271,11 +292,15 @@ impl Build {
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Opts::new(name, help).namespace("m365_relay"), labels))
+        let family = self.add(IntCounterVec::new(Opts::new(name, help).namespace("m365_relay"), labels));
+        self.of_tenants.add(&family, labels);
+        family
     }
 
     pub(crate) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Opts::new(name, help).namespace("m365_relay"), labels))
+        let family = self.add(IntGaugeVec::new(Opts::new(name, help).namespace("m365_relay"), labels));
+        self.of_tenants.add(&family, labels);
+        family
     }
 
     pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {
@@ -284,7 +309,9 @@ impl Build {
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
         let opts = HistogramOpts::new(name, help).namespace("m365_relay").buckets(buckets.to_vec());
-        self.add(HistogramVec::new(opts, labels))
+        let family = self.add(HistogramVec::new(opts, labels));
+        self.of_tenants.add(&family, labels);
+        family
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {

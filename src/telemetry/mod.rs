@@ -3,6 +3,7 @@
 mod labels;
 mod logs;
 mod metrics;
+mod series;
 
 pub use labels::{Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult};
 pub use logs::start as start_logs;

@@ -28,6 +28,7 @@ mod proxy;
 mod queue_show;
 mod recipients;
 mod refusals;
+mod reload;
 mod retry;
 mod secrets;
 mod senders;

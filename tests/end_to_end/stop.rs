@@ -68,19 +68,6 @@ fn a_message_that_is_being_sent_at_sigterm_may_be_finished() {
 }
 
 #[test]
-fn sighup_is_ignored_and_says_so() {
-    let mut lab = Lab::start();
-    let said = "SIGHUP is ignored: this version cannot reload its configuration, restart it instead";
-    for n in 1..=2 {
-        lab.hang_up();
-        wait_until("the log line", || lab.logged(said).len() == n);
-    }
-    lab.send(FROM, &[TO], &message(FROM, TO, "still there"));
-    lab.wait_for(1);
-    assert_eq!(lab.terminate(), Some(0));
-}
-
-#[test]
 fn a_second_relay_on_the_same_spool_is_refused() {
     let lab = Lab::start();
     let config = lab.config_file();

@@ -1,4 +1,5 @@
-//! Mail clients and checkers that others wrote, with the real binary: one file a program.
+//! Mail clients and checkers that others wrote, with the real binary, and a library for logins with the simulated service:
+//! one file a program.
 //!
 //! Behind the feature `outside-clients`, so that plain `cargo test` needs nothing but Rust. With it, a program that is not
 //! installed fails its tests; `scripts/test` installs them all.
@@ -12,6 +13,7 @@ mod harness;
 
 mod curl;
 mod login;
+mod msal;
 mod msmtp;
 mod nodemailer;
 #[cfg(feature = "postfix")]
@@ -20,6 +22,7 @@ mod promtool;
 mod smtp_source;
 mod smtplib;
 mod strace;
+mod submission;
 mod swaks;
 
 use std::{

@@ -1,18 +1,15 @@
 //! `m365-relay queue show ID`: where a message stands, what it waits for, and until when.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::{
     admin::{ErrorPage, MessagePage, WaitsPage},
-    cli::config_path::ConfigPath,
+    cli::{config_path::ConfigPath, daemon::Daemon},
     config::Config,
     message::MessageId,
-    network,
 };
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Show where a message stands: what it waits for, and until when
 #[derive(Debug, clap::Args)]
@@ -28,9 +25,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let address = Config::load(&args.config.path())?.admin.address;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (is_there, text) = runtime.block_on(ask(address, args.id))?;
+    let daemon = Daemon::of(&Config::load(&args.config.path())?);
+    let (status, text) = daemon.get(&format!("/api/v1/messages/{}", args.id))?;
+    let is_there = match status {
+        200 => true,
+        404 => false,
+        _ => return Err(daemon.strange(status)),
+    };
     if args.json {
         println!("{text}");
     } else if is_there {
@@ -42,28 +43,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let ErrorPage { error } = serde_json::from_str(&text).context("the relay's answer is not understood")?;
     eprintln!("m365-relay: {error}");
     Ok(ExitCode::FAILURE)
-}
-
-/// Whether the message is there, and the answer's JSON.
-async fn ask(address: SocketAddr, id: MessageId) -> anyhow::Result<(bool, String)> {
-    let asked = network::local_client()?
-        .get(format!("http://{address}/api/v1/messages/{id}"))
-        .timeout(PATIENCE)
-        .send()
-        .await
-        .map_err(network::describe);
-    let answer = match asked {
-        Ok(answer) => answer,
-        Err(error) => bail!("the relay does not answer at admin.address {address}: {error}. Does it run?"),
-    };
-    let status = answer.status().as_u16();
-    let body = answer.bytes().await.map_err(|error| anyhow::anyhow!(network::describe(error)))?;
-    let text = String::from_utf8_lossy(&body).into_owned();
-    match status {
-        200 => Ok((true, text)),
-        404 if text.starts_with('{') => Ok((false, text)),
-        _ => bail!("the relay at admin.address {address} answers {status}: is it one of this version?"),
-    }
 }
 
 fn shown(page: &MessagePage) -> String {

@@ -3,7 +3,11 @@
 //! A token bucket with a burst of a tenth, as for [messages a minute](crate::schedule): the figure is so large that only
 //! bursts of a very busy relay come near it, and these are spread over ten seconds.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use governor::{
     RateLimiter,
@@ -14,7 +18,7 @@ use governor::{
 };
 use tokio::time::Instant;
 
-use super::Exhausted;
+use super::{Exhausted, lock};
 use crate::{
     config::{AppLimit, CloudName, Tenant},
     schedule::{TokioClock, quota},
@@ -26,18 +30,22 @@ const SPAN: Duration = Duration::from_secs(10);
 pub(super) struct AppCeiling(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>);
 
 /// By cloud and application.
-pub(super) struct Ceilings(HashMap<(CloudName, String), Arc<AppCeiling>>);
+pub(super) struct Ceilings {
+    limit: AppLimit,
+    clock: TokioClock,
+    known: Mutex<HashMap<(CloudName, String), Arc<AppCeiling>>>,
+}
 
 impl Ceilings {
-    pub(super) fn new<'a>(tenants: impl IntoIterator<Item = &'a Tenant>, limit: AppLimit) -> Self {
-        let Some(limit) = limit.0 else { return Self(HashMap::new()) };
-        let clock = TokioClock::start();
-        let make = |_| Arc::new(AppCeiling(RateLimiter::direct_with_clock(quota(limit, SPAN), clock)));
-        Self(tenants.into_iter().map(|tenant| (app_of(tenant), make(tenant))).collect())
+    pub(super) fn new(limit: AppLimit) -> Self {
+        Self { limit, clock: TokioClock::start(), known: Mutex::default() }
     }
 
+    /// `None`: there is no limit.
     pub(super) fn of(&self, tenant: &Tenant) -> Option<Arc<AppCeiling>> {
-        self.0.get(&app_of(tenant)).cloned()
+        let limit = self.limit.0?;
+        let make = || Arc::new(AppCeiling(RateLimiter::direct_with_clock(quota(limit, SPAN), self.clock)));
+        Some(lock(&self.known).entry(app_of(tenant)).or_insert_with(make).clone())
     }
 }
 

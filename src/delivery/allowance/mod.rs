@@ -107,18 +107,13 @@ pub struct Exhausted {
 impl Allowances {
     /// `ledger` is the folder that the day's recipients are written down in; `None`: they are not. Reads files, so it
     /// is called where that may block.
-    pub fn new<'a>(
-        tenants: impl IntoIterator<Item = &'a Tenant>,
-        app: AppLimit,
-        metrics: Metrics,
-        ledger: Option<&Path>,
-    ) -> Result<Self, LedgerError> {
+    pub fn new(app: AppLimit, metrics: Metrics, ledger: Option<&Path>) -> Result<Self, LedgerError> {
         let opened = ledger.map(|folder| Ledger::open(folder, hour_of(clock::now()))).transpose()?;
         let (ledger, remembered) = opened.unzip();
         let now = Instant::now();
         Ok(Self(Arc::new(Shared {
             metrics,
-            ceilings: Ceilings::new(tenants, app),
+            ceilings: Ceilings::new(app),
             ledger,
             started: now,
             mailboxes: Mutex::new(Mailboxes {
@@ -153,7 +148,11 @@ impl Allowances {
                 large: Semaphore::new(1),
             })
         };
-        known.entry(key).or_insert_with(make).clone()
+        let allowance = known.entry(key).or_insert_with(make).clone();
+        drop(mailboxes);
+        // A reload may have changed the tenant's.
+        lock(&allowance.windows).follow(&tenant.limits);
+        allowance
     }
 }
 

@@ -20,7 +20,7 @@ fn recipients(limit: u32) -> Limits {
 fn made(limits: Limits, app: u32, ledger: Option<&TempDir>) -> (Allowances, Tenant) {
     let tenant = tenant("contoso", limits);
     let app = AppLimit(NonZeroU32::new(app));
-    let allowances = Allowances::new([&tenant], app, Metrics::new(), ledger.map(TempDir::path));
+    let allowances = Allowances::new(app, Metrics::new(), ledger.map(TempDir::path));
     (allowances.unwrap(), tenant)
 }
 
@@ -147,7 +147,7 @@ async fn tenants_of_one_application_share_its_ceiling() {
     let other = Tenant { client_id: "BBBB".into(), ..tenant("other", Limits::NONE) };
     let same = Tenant { client_id: "aaaa".into(), ..fabrikam };
     let app = AppLimit(NonZeroU32::new(100));
-    let allowances = Allowances::new([&contoso, &same, &other], app, Metrics::new(), None).unwrap();
+    let allowances = Allowances::new(app, Metrics::new(), None).unwrap();
     let mailboxes = [allowances.of(&contoso, &a()), allowances.of(&same, &a())];
     let (start, mut went) = (Instant::now(), Vec::new());
     while start.elapsed() < MINUTE {

@@ -23,6 +23,10 @@ impl Window {
         Self { limit, steps, taken: VecDeque::new(), sum: 0 }
     }
 
+    pub(super) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
     /// Whether there is room for `amount`; if not, from which step on. More than the whole limit has room in an empty
     /// window: it would wait for ever otherwise.
     pub(super) fn room(&mut self, amount: u64, now: Step) -> Result<(), Step> {

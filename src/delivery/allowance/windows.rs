@@ -23,6 +23,7 @@ const REQUEST_STEP: Duration = Duration::from_secs(20);
 const UPLOAD_STEP: Duration = Duration::from_secs(10);
 
 pub(super) struct Windows {
+    limits: Limits,
     /// By hour of the clock on the wall, which goes on over a restart.
     pub(super) recipients: Option<Window>,
     requests: Option<Window>,
@@ -47,12 +48,25 @@ impl Now {
 
 impl Windows {
     pub(super) fn new(limits: &Limits) -> Self {
-        let window = |limit: u64, steps| Window::new(limit, steps);
-        Self {
-            recipients: limits.recipients_per_day.map(|limit| window(limit.get().into(), DAY)),
-            requests: limits.requests_per_10_minutes.map(|limit| window(limit.get().into(), STEPS)),
-            upload: limits.upload_per_5_minutes.map(|limit| window(limit.0, STEPS)),
+        let mut windows = Self { limits: Limits::NONE, recipients: None, requests: None, upload: None };
+        windows.follow(limits);
+        windows
+    }
+
+    /// The limits are these from now on. What was counted counts on, but where nothing was counted for want of a limit.
+    pub(super) fn follow(&mut self, limits: &Limits) {
+        if self.limits == *limits {
+            return;
         }
+        self.limits = *limits;
+        let follow = |window: &mut Option<Window>, limit: Option<u64>, steps| match (window, limit) {
+            (window, None) => *window = None,
+            (Some(window), Some(limit)) => window.set_limit(limit),
+            (window, Some(limit)) => *window = Some(Window::new(limit, steps)),
+        };
+        follow(&mut self.recipients, limits.recipients_per_day.map(|limit| limit.get().into()), DAY);
+        follow(&mut self.requests, limits.requests_per_10_minutes.map(|limit| limit.get().into()), STEPS);
+        follow(&mut self.upload, limits.upload_per_5_minutes.map(|limit| limit.0), STEPS);
     }
 
     pub(super) fn take_recipients(&mut self, count: u64, now: Now) -> Result<(), Exhausted> {

@@ -213,7 +213,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    fn client(&self) -> Result<&reqwest::Client, CallError> {
+    fn client(&self) -> Result<reqwest::Client, CallError> {
         let cloud = &self.tenant.cloud;
         let client = match self.allowance.wants_new_connection() {
             true => self.means.clients.fresh(cloud),

@@ -50,6 +50,12 @@ impl Draft {
         Note::new(&postcard::to_stdvec(self).ok()?).ok()
     }
 
+    /// The draft that was made, if one was.
+    pub(super) fn created(answer: &Answer, mailbox: &MailboxAddress) -> Option<Self> {
+        let Created { id } = answer.json().filter(|_| answer.status == 201)?;
+        Some(Self { mailbox: mailbox.clone(), id })
+    }
+
     /// Makes a draft of `body` and stores its id. `Ok(None)`: the service did not make it, and said no error, as it has been seen
     /// to do with messages above its size limit.
     pub(super) async fn make(
@@ -59,8 +65,7 @@ impl Draft {
         lease: Lease,
     ) -> Result<Option<Self>, CallError> {
         let answer = conversation.call(Request::new(Method::POST, &["messages"], body)).await?;
-        let Some(Created { id }) = answer.json().filter(|_| answer.status == 201) else { return Ok(None) };
-        let draft = Self { mailbox: conversation.mailbox.clone(), id };
+        let Some(draft) = Self::created(&answer, conversation.mailbox) else { return Ok(None) };
         let stored = match draft.note() {
             Some(note) => spool.remember(lease, Some(note)).await.map_err(|e| e.to_string()),
             None => Err("the id of the draft is too long".to_owned()),

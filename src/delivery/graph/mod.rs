@@ -19,6 +19,7 @@ mod conversation;
 mod draft;
 mod errors;
 mod large;
+mod probe;
 mod resource;
 mod upload;
 
@@ -43,6 +44,7 @@ use confirm::{FIRST_LOOK, Finding, Refusals, next_look};
 pub use conversation::Means;
 use conversation::{Body, Conversation, Mime, Request, put_off};
 use draft::{Draft, NotSent};
+pub use probe::{Probed, Tried, probe};
 
 pub struct Graph {
     config: GraphConfig,

@@ -28,6 +28,7 @@ const RETRY: RetryConfig = RetryConfig {
 struct Bench {
     service: Service,
     worker: Worker,
+    tenant: Arc<Tenant>,
     spool: Spool,
     waiting: mpsc::UnboundedReceiver<Event>,
     metrics: Metrics,
@@ -51,7 +52,6 @@ impl Bench {
         let metrics = Metrics::new();
         let store = DiskStore::open(&dir.path().join("spool")).unwrap();
         let (spool, waiting) = Spool::start(store, metrics.clone()).unwrap();
-        let tenants = Arc::new(BTreeMap::from([(tenant.name.clone(), tenant.clone())]));
         let clients = Clients::new(&NetworkConfig::default(), [&tenant.cloud].into_iter()).unwrap();
         let identity =
             Arc::new(Identity::new(clients.clone(), metrics.clone(), dir.path().join("credentials")));
@@ -62,17 +62,13 @@ impl Bench {
             identity: identity.clone(),
             clients,
             network: NetworkConfig::default(),
-            allowances: Allowances::new([&*tenant], AppLimit::default(), metrics.clone(), None).unwrap(),
+            allowances: Allowances::new(AppLimit::default(), metrics.clone(), None).unwrap(),
         };
         let graph = Graph::new(config, settled, means, spool.clone(), metrics.clone());
-        let settings = WorkerSettings {
-            tenants,
-            hostname: "relay.example".into(),
-            retry: RETRY,
-            settle_after: SETTLE_AFTER,
-        };
+        let settings =
+            WorkerSettings { hostname: "relay.example".into(), retry: RETRY, settle_after: SETTLE_AFTER };
         let worker = Worker::new(settings, spool.clone(), identity, graph, metrics.clone());
-        Self { service, worker, spool, waiting, metrics, dir }
+        Self { service, worker, tenant, spool, waiting, metrics, dir }
     }
 
     async fn accept(&mut self, recipients: usize, body_len: usize) -> MessageId {
@@ -102,7 +98,7 @@ impl Bench {
     /// Has the message carried; answers the verdict, and after how long it is due again.
     async fn carry(&mut self, id: MessageId, early: &Early) -> (Verdict, Duration) {
         let mailbox: MailboxAddress = "a@contoso.example".parse().unwrap();
-        let tenant = "contoso".parse().unwrap();
+        let tenant = self.tenant.clone();
         let verdict = self.worker.carry(Job { id, tenant, mailbox, task: Task::Deliver }, early).await;
         let waiting = self.waiting.recv().await.unwrap().waiting().unwrap();
         assert_eq!(waiting.id, id);

@@ -13,13 +13,12 @@
 //!
 //! Called by the SMTP server at AUTH. Knows no SMTP.
 
-mod directory;
 mod known;
 mod lockout;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Semaphore,
@@ -30,10 +29,9 @@ use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{LockoutConfig, Tenant, TenantName, UserName},
+    config::{LiveRoster, LockoutConfig, Tenant, User, UserName},
     telemetry::{LoginResult, Metrics},
 };
-use directory::Directory;
 use known::KnownLogins;
 use lockout::{Client, Lockout};
 
@@ -71,7 +69,7 @@ pub enum Denied {
 pub struct Logins(Arc<Inner>);
 
 struct Inner {
-    directory: Directory,
+    roster: LiveRoster,
     known: KnownLogins,
     lockout: Lockout,
     turns: Arc<Semaphore>,
@@ -79,14 +77,10 @@ struct Inner {
 }
 
 impl Logins {
-    pub fn new(
-        tenants: &BTreeMap<TenantName, Arc<Tenant>>,
-        lockout: LockoutConfig,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(roster: LiveRoster, lockout: LockoutConfig, metrics: Metrics) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self(Arc::new(Inner {
-            directory: Directory::new(tenants),
+            roster,
             known: KnownLogins::new(),
             lockout: Lockout::new(lockout),
             turns: Arc::new(Semaphore::new((processors / 2).max(1))),
@@ -96,14 +90,15 @@ impl Logins {
 
     /// Whether there is anybody who could log in.
     pub fn exist(&self) -> bool {
-        !self.0.directory.is_empty()
+        self.0.roster.now().has_users()
     }
 
     /// Looks whether `credentials` are right, for a client at `address`.
     pub async fn log_in(&self, credentials: Credentials, address: IpAddr) -> Result<Login, Denied> {
         let Credentials { name, password } = credentials;
         let inner = &self.0;
-        let user = inner.directory.find(&name);
+        let roster = inner.roster.now();
+        let user = roster.user(&name);
         // Names of nobody are counted as names of users are, so that the answers do not tell them apart.
         let full_name = user.map_or_else(|| name.to_lowercase(), |user| user.full_name());
         let shown = shown(&name);
@@ -123,7 +118,7 @@ impl Logins {
             inner.lockout.succeeded(&client, Instant::now());
             inner.metrics.login(LoginResult::Cached);
             info!(user = %user.name, tenant = %user.tenant.name, "logged in");
-            return Ok(user.login());
+            return Ok(Login::of(user));
         }
 
         let turn = timeout(LONGEST_TURN, inner.turns.clone().acquire_owned());
@@ -133,7 +128,7 @@ impl Logins {
             return deny(LoginResult::Locked, Denied::Locked);
         }
         // Without any user there is no decoy, and nobody asks.
-        let hash = user.map(|user| user.hash.clone()).or_else(|| inner.directory.decoy());
+        let hash = user.map(|user| user.hash.clone()).or_else(|| roster.decoy());
         let checked = spawn_blocking(move || {
             let matches = hash.is_some_and(|hash| hash.matches(&password));
             // The turn is given back with the result: to the next one when this one is counted, and if nobody waits for
@@ -154,7 +149,7 @@ impl Logins {
                 inner.lockout.succeeded(&client, now);
                 inner.metrics.login(LoginResult::Ok);
                 info!(user = %user.name, tenant = %user.tenant.name, "logged in");
-                Ok(user.login())
+                Ok(Login::of(user))
             }
             None => {
                 let wait = self.failed(&client, at_home, &shown, now);
@@ -174,6 +169,12 @@ impl Logins {
             warn!(user = %name, "too many failed logins with this name, locked out for addresses that are not known");
         }
         failed.wait
+    }
+}
+
+impl Login {
+    fn of(user: &User) -> Self {
+        Self { tenant: user.tenant.clone(), user: user.name.clone() }
     }
 }
 

@@ -53,7 +53,7 @@ mod tests;
 mod watch;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
@@ -63,14 +63,17 @@ use std::{
 
 use tokio::{
     sync::Semaphore,
-    task::{JoinSet, spawn_blocking},
+    task::{JoinHandle, spawn_blocking},
     time::interval,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::Door;
-use crate::{config::TenantName, telemetry::Metrics};
+use crate::{
+    config::{LiveRoster, Roster, TenantName},
+    telemetry::Metrics,
+};
 use folder::Folder;
 use intake::Intake;
 pub use leftovers::settle_leftovers;
@@ -86,35 +89,88 @@ const MAX_LOOKS: usize = 4;
 /// All pickup folders.
 pub struct Pickup {
     path: PathBuf,
-    tenants: Vec<TenantName>,
+    roster: LiveRoster,
     intake: Intake,
+}
+
+/// The folders that are looked after.
+struct Folders {
+    path: PathBuf,
+    intake: Arc<Intake>,
+    watch: watch::Watch,
+    running: HashMap<TenantName, Running>,
+    shutdown: CancellationToken,
+}
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 impl Pickup {
     /// `path` holds a folder for each tenant. `hostname` is this relay's, for `Received`.
-    pub fn new(
-        path: PathBuf,
-        tenants: Vec<TenantName>,
-        door: Door,
-        hostname: String,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(path: PathBuf, roster: LiveRoster, door: Door, hostname: String, metrics: Metrics) -> Self {
         let (slots, looks) = (Semaphore::new(MAX_FILES).into(), Semaphore::new(MAX_LOOKS).into());
-        Self { path, tenants, intake: Intake { door, hostname, metrics, slots, looks } }
+        Self { path, roster, intake: Intake { door, hostname, metrics, slots, looks } }
     }
 
-    /// Takes files until `shutdown`, then finishes those that were begun, which takes 10 seconds at most.
+    /// Takes files until `shutdown`, then finishes those that were begun, which takes 10 seconds at most. So does a folder whose
+    /// tenant goes.
     ///
     /// Missing folders are made. One that cannot be made is an error in the log, and is tried again at each slow scan.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { path, tenants, intake } = self;
+        let Self { path, mut roster, intake } = self;
         // Events name absolute paths.
         let path = std::path::absolute(&path).unwrap_or(path);
-        let intake = Arc::new(intake);
-        let mut folders = JoinSet::new();
-        let paths: Vec<Arc<Path>> = tenants.iter().map(|tenant| path.join(tenant.as_str()).into()).collect();
-        let watched = blocking(move || {
-            let mut watch = watch::Watch::new();
+        let mut strangers = Strangers { path: path.clone(), reported: HashSet::new() };
+        let mut folders = Folders {
+            path,
+            intake: Arc::new(intake),
+            watch: watch::Watch::new(),
+            running: HashMap::new(),
+            shutdown: shutdown.clone(),
+        };
+        let mut now = roster.now();
+        folders = folders.follow(&now).await;
+        let mut slow_scan = interval(SLOW_SCAN);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                new = roster.next() => {
+                    now = new;
+                    folders = folders.follow(&now).await;
+                }
+                _ = slow_scan.tick() => strangers = strangers.report(&now).await,
+            }
+        }
+        for (tenant, folder) in folders.running {
+            if let Err(error) = folder.task.await {
+                error!(%tenant, %error, "a pickup folder failed");
+            }
+        }
+    }
+}
+
+impl Folders {
+    /// Begins with the folders of new tenants, ends with those of tenants that have gone.
+    async fn follow(mut self, roster: &Roster) -> Self {
+        for (name, folder) in &self.running {
+            if roster.tenant(name).is_none() {
+                folder.stop.cancel();
+            }
+        }
+        self.running.retain(|_, folder| !folder.task.is_finished());
+        let is_new =
+            |name: &&TenantName| self.running.get(*name).is_none_or(|folder| folder.stop.is_cancelled());
+        let new: Vec<TenantName> = roster.tenants().keys().filter(is_new).cloned().collect();
+        if new.is_empty() {
+            return self;
+        }
+        let Self { path, intake, mut watch, mut running, shutdown } = self;
+        let paths: Vec<Arc<Path>> = new.iter().map(|tenant| path.join(tenant.as_str()).into()).collect();
+        // Blocking work is cancelled only when the runtime ends.
+        let watched = spawn_blocking(move || {
             let watched: Vec<_> = paths
                 .into_iter()
                 .map(|folder| {
@@ -125,45 +181,49 @@ impl Pickup {
                     (folder, hints)
                 })
                 .collect();
-            Ok((watch, watched))
+            (watch, watched)
         });
-        let (_watch, watched) = match watched.await {
+        let (watch, watched) = match watched.await {
             Ok(watched) => watched,
-            Err(error) => return error!(%error, "pickup has broken off"),
-        };
-        for (tenant, (folder, hints)) in tenants.iter().zip(watched) {
-            folders.spawn(Folder::new(folder, tenant.clone(), intake.clone(), hints).run(shutdown.clone()));
-        }
-        let known = tenants.iter().map(|tenant| tenant.as_str().into()).collect();
-        let mut strangers = Strangers { path, known };
-        let mut slow_scan = interval(SLOW_SCAN);
-        while shutdown.run_until_cancelled(slow_scan.tick()).await.is_some() {
-            strangers = strangers.report().await;
-        }
-        while let Some(ended) = folders.join_next().await {
-            if let Err(error) = ended {
-                error!(%error, "a pickup folder failed");
+            Err(error) => {
+                error!(%error, "pickup has broken off");
+                (watch::Watch::new(), Vec::new())
             }
+        };
+        for (tenant, (folder, hints)) in new.into_iter().zip(watched) {
+            let stop = shutdown.child_token();
+            let folder = Folder::new(folder, tenant.clone(), intake.clone(), hints);
+            let before = running.remove(&tenant);
+            let stopped = stop.clone();
+            let task = tokio::spawn(async move {
+                // A tenant that comes back at once: its folder has one task at a time.
+                if let Some(before) = before {
+                    let _ = before.task.await;
+                }
+                folder.run(stopped).await;
+            });
+            running.insert(tenant, Running { stop, task });
         }
+        Self { path, intake, watch, running, shutdown }
     }
 }
 
 /// Names under the pickup path that belong to no tenant: most likely a misspelt one, whose mail would wait for ever.
 struct Strangers {
     path: PathBuf,
-    /// The tenants, and what was reported already.
-    known: HashSet<OsString>,
+    reported: HashSet<OsString>,
 }
 
 impl Strangers {
-    async fn report(mut self) -> Self {
+    async fn report(mut self, roster: &Roster) -> Self {
         let path = self.path.clone();
         let found = blocking(move || {
             let entries = fs::read_dir(path)?.filter_map(Result::ok);
             Ok(entries.map(|entry| entry.file_name()).collect::<Vec<_>>())
         });
         for name in found.await.unwrap_or_default() {
-            if !names::is_hidden(&name) && self.known.insert(name.clone()) {
+            let is_tenant = name.to_str().is_some_and(|name| roster.tenants().contains_key(name));
+            if !is_tenant && !names::is_hidden(&name) && self.reported.insert(name.clone()) {
                 let path = self.path.join(name);
                 warn!(path = %path.display(), "there is no tenant of that name: nothing is picked up here");
             }

@@ -139,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn admit(&self, sender: Option<&MailboxAddress>, size: Option<u64>) -> Result<Grant, Refusal> {
         let door = &self.service.door;
         match &self.login {
-            Some(login) => door.admit_user(&login.tenant, sender, size),
+            Some(login) => door.admit_user(login, sender, size),
             None if self.offers_auth() && !door.is_neighbour(self.peer.address) => {
                 Err(Refusal::new(530, "5.7.0", "Authentication required", Refused::NoLogin))
             }

@@ -8,6 +8,7 @@ mod limits;
 mod login;
 mod properties;
 mod send;
+mod smtp;
 mod steps;
 mod uploads;
 

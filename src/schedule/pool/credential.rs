@@ -35,7 +35,7 @@ impl Pool {
         self.credential = Credential::Good { until };
     }
 
-    fn show_blocked(&self, blocked: bool) {
+    pub(super) fn show_blocked(&self, blocked: bool) {
         if let Credential::Blocked { because, .. } = &self.credential {
             self.metrics.tenant_blocked(&self.tenant.name, because.reason, blocked);
             self.depth.set_blocked(blocked);

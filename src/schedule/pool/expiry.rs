@@ -25,7 +25,8 @@ impl Pool {
     /// be given up before it is settled.
     pub(in crate::schedule) fn expired(&self, expiry: &Expiry, most: usize) -> Vec<(MessageId, String)> {
         let now = clock::now();
-        if now < expiry.not_before {
+        // Nothing expires of a tenant that has gone: it may come back.
+        if now < expiry.not_before || self.is_retired {
             return Vec::new();
         }
         let old = self.messages.range(..MessageId::first_at(now - expiry.give_up_after));

@@ -20,6 +20,9 @@ impl Pool {
         let is_blocked = matches!(self.credential, Credential::Blocked { .. });
         let (state, waits) = match entry.stands {
             Stands::Leased => (MessageState::Leased, None),
+            _ if self.is_retired => {
+                (MessageState::Held, Some(waits("its tenant is not in the configuration", None)))
+            }
             Stands::Held => (MessageState::Held, Some(waits("an operator holds it", None))),
             Stands::Ready if is_blocked => (MessageState::Blocked, self.waits(entry, queue)),
             Stands::Ready => (MessageState::Ready, self.waits(entry, queue)),

@@ -59,7 +59,8 @@ async fn what_a_sleeping_mailbox_holds_expires_and_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn mail_that_is_given_up_leaves_places_for_other_tenants() {
-    let slow = |job: &Job| (if job.tenant.as_str() == "old" { SECOND * 3600 } else { SECOND }, Verdict::Done);
+    let slow =
+        |job: &Job| (if job.tenant.name.as_str() == "old" { SECOND * 3600 } else { SECOND }, Verdict::Done);
     let mut bench = Bench::new(&[tenant("old", UNLIMITED), tenant("quick", UNLIMITED)], 90, Box::new(slow));
     let because = Blocked { reason: "credential", why: "wrong secret".into(), retry_after: SECOND * 600 };
     bench.credential("old", Some(Err(because)));

@@ -1,9 +1,16 @@
 //! Once a group is durable: its callers are answered, the scheduler hears of it.
 
+use std::collections::HashSet;
+
 use super::{Committer, Context, Effect};
-use crate::spool::{
-    Accepted, Event, SpoolError,
-    operation::{Answer, Operation},
+use crate::{
+    config::TenantName,
+    message::MessageId,
+    spool::{
+        Accepted, Event, Phase, SpoolError, State, Waiting,
+        operation::{Answer, Operation},
+        store::guarded,
+    },
 };
 
 impl Committer {
@@ -27,6 +34,9 @@ impl Committer {
             (Operation::Unwind { accepted, answer, .. }, effect) => self.unwound(accepted, answer, effect),
             (Operation::Find { answer, .. }, Ok(Effect::Found(found))) => drop(answer.send(Ok(found))),
             (Operation::Find { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
+            (Operation::TellAgain { tenants, after, answer }, _) => {
+                let _ = answer.send(self.tell_again(&tenants, after));
+            }
             (Operation::Alter { id, answer, .. }, effect) => {
                 if effect.is_ok() {
                     // An operator has found it before its caller was done with it, and says what it is.
@@ -73,6 +83,28 @@ impl Committer {
             Err(error) => Err(error),
         };
         let _ = answer.send(unwound);
+    }
+
+    /// Of a part of the messages, so that no commit has to wait long.
+    fn tell_again(
+        &self,
+        tenants: &HashSet<TenantName>,
+        after: Option<MessageId>,
+    ) -> Result<Option<MessageId>, SpoolError> {
+        const AT_A_TIME: usize = 4096;
+        let mut found = |id, state: State| {
+            let Some(lane) = self.lanes.lane(state.lane).filter(|lane| tenants.contains(&lane.tenant)) else {
+                return;
+            };
+            let event = match state.phase {
+                Phase::Waiting { due } => Event::Waiting(Waiting { id, lane, due }),
+                Phase::Held => Event::Held { id, lane },
+                // Its worker says how it went.
+                Phase::Leased => return,
+            };
+            self.context.announcer.announce_found(id, event);
+        };
+        guarded(|| self.store.walk(after, AT_A_TIME, &mut found)).map_err(|error| self.latch(&error))
     }
 
     fn tell(&self, answer: Answer<()>, effect: Result<Effect, SpoolError>) {

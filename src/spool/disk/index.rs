@@ -15,6 +15,7 @@ mod census;
 use std::{
     fs::{self, File},
     io,
+    ops::Bound,
     path::Path,
     time::Duration,
 };
@@ -183,6 +184,32 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// See [`Store::walk`](super::super::Store::walk).
+    pub(super) fn walk(
+        &self,
+        after: Option<MessageId>,
+        most: usize,
+        found: &mut dyn FnMut(MessageId, State),
+    ) -> Result<Option<MessageId>, StoreError> {
+        let begin = match after {
+            Some(id) => Bound::Excluded(key(STATE, id).to_vec()),
+            None => Bound::Included(vec![STATE]),
+        };
+        let mut last = None;
+        for entry in self.tree.range((begin, Bound::Excluded(vec![STATE + 1]))).take(most) {
+            let (key, value) = entry?;
+            let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes) else {
+                continue;
+            };
+            last = Some(id);
+            // One that cannot be read is found when it is claimed.
+            if let Some(state) = State::decode(split(&value).0) {
+                found(id, state);
+            }
+        }
+        Ok(last)
     }
 
     /// Whether everything that was stored was seen, and nothing else.

@@ -244,6 +244,15 @@ impl Store for DiskStore {
         Ok(damaged)
     }
 
+    fn walk(
+        &self,
+        after: Option<MessageId>,
+        most: usize,
+        found: &mut dyn FnMut(MessageId, State),
+    ) -> Result<Option<MessageId>, StoreError> {
+        self.index()?.walk(after, most, found)
+    }
+
     fn rescue(&mut self, found: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError> {
         self.make_index_anew(found)
     }

@@ -100,6 +100,15 @@ impl Store for Panics {
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
         self.0.load(found)
     }
+    fn walk(
+        &self,
+        after: Option<MessageId>,
+        most: usize,
+        found: &mut dyn FnMut(MessageId, State),
+    ) -> Result<Option<MessageId>, StoreError> {
+        self.0.walk(after, most, found)
+    }
+
     fn rescue(&mut self, found: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError> {
         self.0.rescue(found)
     }

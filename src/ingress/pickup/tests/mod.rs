@@ -37,10 +37,9 @@ fn temp() -> (TempDir, PathBuf, PathBuf) {
 
 impl Running {
     async fn start(house: House, (dir, pickup, staging): (TempDir, PathBuf, PathBuf)) -> Self {
-        let tenants = vec![name("contoso"), name("fabrikam")];
         let hostname = "relay.example".into();
         let service =
-            Pickup::new(pickup.clone(), tenants, house.door.clone(), hostname, house.metrics.clone());
+            Pickup::new(pickup.clone(), house.roster(), house.door.clone(), hostname, house.metrics.clone());
         let shutdown = CancellationToken::new();
         let ended = tokio::spawn(service.run(shutdown.clone()));
         until(|| pickup.join("fabrikam").is_dir()).await;
@@ -283,7 +282,8 @@ async fn hundreds_at_once() {
 async fn a_stranger_is_reported_once() {
     let (_dir, path, _) = temp();
     fs::create_dir(path.join("contosso")).unwrap();
-    let strangers = Strangers { path, known: ["contoso".into()].into() };
-    let strangers = strangers.report().await;
-    assert!(strangers.known.contains(std::ffi::OsStr::new("contosso")));
+    let strangers = Strangers { path, reported: HashSet::new() };
+    let strangers = strangers.report(&House::new().roster().now()).await;
+    assert!(!strangers.reported.contains(std::ffi::OsStr::new("contoso")));
+    assert!(strangers.reported.contains(std::ffi::OsStr::new("contosso")));
 }

@@ -4,8 +4,12 @@
 //! then the listeners are bound, then mail is accepted. A start that fails leaves nothing behind. Stop: no new mail, sessions end, deliveries in flight are waited for (at most
 //! [`GRACE`]); what is still in flight then is found in doubt at the next start. Nothing is lost by a stop of any kind.
 //!
+//! A [reload] changes the tenants of a relay that runs.
+//!
 //! A part that ends before it is told to, as by a panic, stops the relay in the same way, with an error: half a relay would
 //! take mail and never deliver it. Whoever watches the process starts it again.
+
+mod reload;
 
 use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,15 +23,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    admin,
+    admin::{self, ReloadRequest, Reloads},
     background::Background,
-    config::Config,
+    config::{Config, Roster, RosterKeeper},
     delivery::{
         Worker, WorkerSettings,
         allowance::{Allowances, LedgerError},
         graph::{Graph, Means},
     },
-    identity::Identity,
+    identity::{Identity, credential_folder},
     ingress::{
         Door,
         login::Logins,
@@ -35,10 +39,11 @@ use crate::{
         smtp,
     },
     network::{Clients, NetworkError},
-    schedule::{Depths, Inbox, Inspector, Scheduler, Settings},
+    schedule::{Depths, Inbox, Inspector, Order, Scheduler, Settings},
     spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
     telemetry::Metrics,
 };
+use reload::Reloader;
 
 /// How long a stop waits for what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
@@ -53,6 +58,8 @@ pub struct Relay {
     smtp: smtp::Server,
     admin: admin::Server,
     scheduler: ScheduledParts,
+    clients: Clients,
+    reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
     /// What delivers runs here.
     background: Background,
 }
@@ -96,7 +103,11 @@ pub enum RunError {
 }
 
 impl Relay {
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    /// `reloads`: who asks for reloads, and where that is heard.
+    pub async fn start(
+        config: Config,
+        reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
+    ) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         let (path, settle_after) = (config.spool.path.clone(), config.delivery.settle_after);
         let to_spool = metrics.clone();
@@ -113,30 +124,27 @@ impl Relay {
         let free_space = FreeSpace::of(&config.spool)
             .map_err(|source| StartError::FreeSpace { path: path.clone(), source })?;
 
-        let tenants = Arc::new(config.tenants.clone());
-        let clients = Clients::new(&config.network, tenants.values().map(|tenant| &tenant.cloud))?;
-        let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), Identity::folder_in(path)));
-        let (names, app, to_allowances) = (tenants.clone(), config.app_limit, metrics.clone());
+        let roster = Arc::new(Roster::new(config.tenants.clone()));
+        let clients = Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud))?;
+        let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), credential_folder(path)));
+        let (app, to_allowances) = (config.app_limit, metrics.clone());
         let ledger = config.spool.path.join("limits/recipients");
-        let allowances = spawn_blocking(move || {
-            Allowances::new(names.values().map(|tenant| &**tenant), app, to_allowances, Some(&ledger))
-        });
+        let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some(&ledger)));
         let means = Means {
             identity: identity.clone(),
-            clients,
+            clients: clients.clone(),
             network: config.network.clone(),
             allowances: allowances.await??,
         };
         let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
         let worker = WorkerSettings {
-            tenants: tenants.clone(),
             hostname: config.smtp.hostname.clone(),
             retry: config.delivery.retry,
             settle_after,
         };
         let worker = Arc::new(Worker::new(worker, spool.clone(), identity, graph, metrics.clone()));
         let settings = Settings {
-            tenants,
+            roster,
             max_in_flight: config.delivery.max_in_flight,
             give_up_after: config.delivery.retry.give_up_after,
         };
@@ -145,7 +153,19 @@ impl Relay {
         let scheduler = ScheduledParts { settings, worker, events };
         let background = Background::start("delivery").map_err(StartError::Background)?;
         let depths = Depths::default();
-        Ok(Self { config, spool, free_space, metrics, depths, smtp, admin, scheduler, background })
+        Ok(Self {
+            config,
+            spool,
+            free_space,
+            metrics,
+            depths,
+            smtp,
+            admin,
+            scheduler,
+            clients,
+            reloads,
+            background,
+        })
     }
 
     pub fn smtp_addresses(&self) -> Vec<SocketAddr> {
@@ -158,43 +178,68 @@ impl Relay {
 
     /// Runs until `shutdown`, or until a part breaks down, then stops in good order.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let Self { config, spool, free_space, metrics, depths, smtp, admin, scheduler, background } = self;
+        let Self {
+            config,
+            spool,
+            free_space,
+            metrics,
+            depths,
+            smtp,
+            admin,
+            scheduler,
+            clients,
+            reloads,
+            background,
+        } = self;
         for address in smtp.addresses() {
             info!(%address, "listening for SMTP");
         }
         let address = admin.address().map_err(RunError::AdminAddress)?;
         info!(%address, "listening for metrics and health");
-        let tenants = scheduler.settings.tenants.clone();
-        let logins = Logins::new(&tenants, config.smtp.lockout, metrics.clone());
-        let door = Door::new(tenants.clone(), spool.clone(), free_space.clone(), config.smtp.max_message);
+        let (keeper, roster) = RosterKeeper::new(Roster::new(config.tenants.clone()));
+        let logins = Logins::new(roster.clone(), config.smtp.lockout, metrics.clone());
+        let door = Door::new(roster.clone(), spool.clone(), free_space.clone(), config.smtp.max_message);
 
         let stop = shutdown.child_token();
         let mut parts = Parts::default();
         let ScheduledParts { settings, worker, events } = scheduler;
         let (inspector, questions) = Inspector::new();
+        let (orders, obeyed) = mpsc::unbounded_channel::<Order>();
         let scheduler = Scheduler::run(
             settings,
             worker,
             spool.clone(),
             metrics.clone(),
             depths.clone(),
-            Inbox { events, questions },
+            Inbox { events, questions, orders: obeyed },
             stop.clone(),
         );
         parts.spawn_on(&background.handle(), "the scheduler", scheduler);
         parts.spawn("the SMTP server", smtp.serve(door.clone(), logins, metrics.clone(), stop.clone()));
-        if let Some(pickup) = config.pickup {
-            let names = tenants.keys().cloned().collect();
-            let pickup = Pickup::new(pickup.path, names, door, config.smtp.hostname, metrics.clone());
+        if let Some(pickup) = &config.pickup {
+            let (path, hostname) = (pickup.path.clone(), config.smtp.hostname.clone());
+            let pickup = Pickup::new(path, roster, door, hostname, metrics.clone());
             parts.spawn("pickup", pickup.run(stop.clone()));
         }
         let usage = Usage::of(&config.spool.path);
         parts.spawn("the watch over the disk", watch(free_space.clone(), usage.clone(), stop.clone()));
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
-        let shown = admin::Shown { metrics, spool, depths, inspector, free_space, usage };
+        let (reloads, requests) = reloads;
+        let tenants = config.tenants.len();
+        let reloader = Reloader {
+            file: config.file.clone(),
+            running: config,
+            keeper,
+            orders,
+            clients,
+            spool: spool.clone(),
+            metrics: metrics.clone(),
+        };
+        parts.spawn("what reloads the configuration", reloader.run(requests, stop.clone()));
+        let shown = admin::Shown { metrics, spool, depths, inspector, reloads, free_space, usage };
         let admin = tokio::spawn(admin.serve(shown, admin_stop.clone()));
-        info!(tenants = tenants.len(), version = env!("CARGO_PKG_VERSION"), "ready");
+        info!(tenants, version = env!("CARGO_PKG_VERSION"), "ready");
 
         let ran = parts.run_until(&shutdown).await;
         if let Err(error) = &ran {

@@ -1,0 +1,105 @@
+//! `m365-relay reload`: the relay that runs reads its configuration again.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+
+use super::{config_path::ConfigPath, daemon::Daemon};
+use crate::{
+    admin::Reloaded,
+    config::{Changes, Config},
+};
+
+/// Have the running relay read its configuration again: tenants, and what they consist of
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigPath,
+    /// Print the relay's JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// More names than this are a number.
+const NAMED: usize = 20;
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let path = args.config.path();
+    let config = match Config::load(&path) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            eprintln!("m365-relay: nothing has changed: mend the configuration first");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let daemon = Daemon::of(&config);
+    let (status, text) = daemon.post("/api/v1/reload")?;
+    if !matches!(status, 200 | 422) {
+        return Err(daemon.strange(status));
+    }
+    let reloaded: Reloaded = serde_json::from_str(&text).context("the relay's answer is not understood")?;
+    if args.json {
+        println!("{text}");
+    } else {
+        show(&reloaded, &mut io::stdout(), &mut io::stderr())?;
+    }
+    Ok(if reloaded.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show(reloaded: &Reloaded, out: &mut impl Write, err: &mut impl Write) -> io::Result<()> {
+    let Reloaded { ok, errors, warnings, changes } = reloaded;
+    for error in errors {
+        writeln!(err, "{error}")?;
+    }
+    for warning in warnings {
+        writeln!(err, "warning: {warning}")?;
+    }
+    if !ok {
+        return writeln!(
+            err,
+            "m365-relay: nothing has changed: the relay goes on with the configuration that it has"
+        );
+    }
+    let Changes { added, changed, removed, unchanged, at_restart } = changes;
+    for (what, names) in [("added", added), ("changed", changed), ("removed", removed)] {
+        match names.len() {
+            0 => {}
+            1..=NAMED => writeln!(out, "{what:<10} {}", names.join(", "))?,
+            many => writeln!(out, "{what:<10} {many} tenants")?,
+        }
+    }
+    writeln!(out, "unchanged  {unchanged} tenant{}", if *unchanged == 1 { "" } else { "s" })?;
+    for table in at_restart {
+        writeln!(err, "warning: {table} has changed too: that counts from the next start on")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(reloaded: &Reloaded) -> (String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        show(reloaded, &mut out, &mut err).unwrap();
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn for_people() {
+        let changes = Changes {
+            added: vec!["a".into(), "b".into()],
+            changed: (0..21).map(|n| format!("t{n}")).collect(),
+            removed: Vec::new(),
+            unchanged: 1,
+            at_restart: vec!["smtp".into()],
+        };
+        let (out, err) = shown(&Reloaded { ok: true, errors: Vec::new(), warnings: Vec::new(), changes });
+        assert_eq!(out, "added      a, b\nchanged    21 tenants\nunchanged  1 tenant\n");
+        assert_eq!(err, "warning: smtp has changed too: that counts from the next start on\n");
+    }
+}

@@ -1,0 +1,126 @@
+//! What Graph permits.
+
+use super::{Check, Claims, report::Report};
+use crate::{
+    config::{Confirm, Credential, RouteRule},
+    delivery::graph::{Probed, Tried, probe},
+    identity::Audience,
+    message::MailboxAddress,
+};
+
+/// The app registration's permissions, by what needs them.
+const SEND: &str = "Mail.Send";
+const DRAFTS: &str = "Mail.ReadWrite";
+const READ: &str = "Mail.ReadBasic.All";
+
+pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress>) {
+    let Some((_, claims)) = check.token(Audience::Graph).await else { return };
+    check.show_permissions("permissions", claims.as_ref());
+    match mailbox {
+        Some(mailbox) => {
+            let probed = probe(&check.means, check.tenant, mailbox).await;
+            judge(check, mailbox, &probed, claims.as_ref());
+        }
+        None if claims.is_some() && !Check::says(claims.as_ref(), SEND) => {
+            let mend = grant(check, SEND);
+            check.report.missing("send", format!("the token does not have {SEND}"), mend);
+        }
+        None => {}
+    }
+}
+
+fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claims: Option<&Claims>) {
+    let Probed { sends, drafts, reads } = probed;
+    match sends {
+        Tried::Works => check.report.good("send", format!("mailbox {mailbox} may be sent from")),
+        Tried::Denied(why) => {
+            let mend = how_to_permit(check, SEND, mailbox, claims);
+            check.report.missing("send", format!("from mailbox {mailbox}: {why}"), mend);
+        }
+        other => return not_tried(&mut check.report, mailbox, other),
+    }
+    let is_large = check.config.smtp.max_message > check.config.graph.max_mime;
+    let large = format!("mail above graph.max_mime ({})", check.config.graph.max_mime);
+    match drafts {
+        Tried::Works => {
+            check.report.good("drafts", format!("may be made and deleted: {large} goes, outcomes can be confirmed"));
+        }
+        Tried::Denied(why) if check.wants_drafts() => {
+            let mend = how_to_permit(check, DRAFTS, mailbox, claims);
+            check.report.missing("drafts", format!("confirm = \"draft\" needs them: {why}"), mend);
+        }
+        Tried::Denied(_) => {
+            let what = match (is_large, check.tenant.route) {
+                (false, _) => "outcomes are confirmed in another way, or not at all".to_owned(),
+                (true, RouteRule::Auto) => format!("{large} goes by SMTP"),
+                (true, _) => format!("{large} bounces"),
+            };
+            let mend = how_to_permit(check, DRAFTS, mailbox, claims);
+            check.report.warn("drafts", format!("the app may make none, so {what}"), mend);
+        }
+        other => not_tried(&mut check.report, mailbox, other),
+    }
+    let is_best = *drafts == Tried::Works;
+    match (check.tenant.confirm, reads) {
+        (Confirm::Off | Confirm::Draft, _) => {}
+        (_, Tried::Works) => check.report.good("sent items", "may be read: outcomes can be confirmed"),
+        (Confirm::Auto, Tried::Denied(_)) if is_best => {}
+        (Confirm::Auto, Tried::Denied(_)) => {
+            let mend = how_to_permit(check, READ, mailbox, claims);
+            let text = "may not be read: after a call that breaks off a message may be sent a second time";
+            check.report.warn("sent items", text, mend);
+        }
+        (Confirm::SentItems, Tried::Denied(why)) => {
+            let mend = how_to_permit(check, READ, mailbox, claims);
+            check.report.missing("sent items", format!("confirm = \"sent-items\" needs them: {why}"), mend);
+        }
+        (_, other) => not_tried(&mut check.report, mailbox, other),
+    }
+}
+
+fn not_tried(report: &mut Report, mailbox: &MailboxAddress, tried: &Tried) {
+    match tried {
+        Tried::NoMailbox(why) => report.missing(
+            "mailbox",
+            format!("{mailbox}: {why}"),
+            "a mailbox is needed, not an alias, a group or a contact: give it a licence, or name another with --mailbox.\n\
+             [tenants.NAME.mailboxes] says which mailbox an alias goes out of",
+        ),
+        Tried::Failed(why) | Tried::Denied(why) => {
+            report.missing("mailbox", format!("{mailbox}: {why}"), "try again; if it stays so, look at the service's health");
+        }
+        Tried::Works => {}
+    }
+}
+
+/// What is to be done so that this is permitted.
+fn how_to_permit(check: &Check<'_>, permission: &str, mailbox: &MailboxAddress, claims: Option<&Claims>) -> String {
+    if !Check::says(claims, permission) {
+        return grant(check, permission);
+    }
+    format!(
+        "The token has {permission}, so it is this mailbox that is left out. In Exchange Online PowerShell:\n\
+         Test-ServicePrincipalAuthorization -Identity {app} -Resource {mailbox}    (RBAC for Applications)\n\
+         Test-ApplicationAccessPolicy -AppId {app} -Identity {mailbox}    (application access policies)\n\
+         Changes there can take hours to count.",
+        app = check.tenant.client_id,
+    )
+}
+
+fn grant(check: &Check<'_>, permission: &str) -> String {
+    let (kind, consent) = match &check.tenant.credential {
+        Credential::User { .. } => ("delegated", "Then sign in again."),
+        Credential::ManagedIdentity(_) => {
+            return format!(
+                "Give the managed identity the Graph application role {permission} (New-MgServicePrincipalAppRoleAssignment).\n\
+                 A new token can take up to a day to have it."
+            );
+        }
+        Credential::App(_) => ("application", "Then grant admin consent there."),
+    };
+    format!(
+        "Entra ID, App registrations, app {}, API permissions: add Microsoft Graph, {kind} permission {permission}.\n\
+         {consent} For another organisation's directory: m365-relay tenant consent-url {}",
+        check.tenant.client_id, check.tenant.name
+    )
+}

@@ -1,0 +1,201 @@
+//! `m365-relay tenant check T`: can this tenant's mail go, and if not, what is to be mended?
+//!
+//! Gets the tokens that its route needs, shows what they permit, and tries it on a mailbox, without sending anything. Needs no
+//! relay that runs. `--send` sends a message by the tenant's route, in the way that the relay would.
+
+mod graph;
+mod message;
+mod report;
+mod smtp;
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use tokio::time::Instant;
+
+use crate::{
+    cli::config_path::ConfigPath,
+    config::{AppLimit, Config, Confirm, Credential, MailboxRule, RouteRule, SenderRule, Tenant},
+    delivery::{allowance::Allowances, graph::Means},
+    identity::{AccessToken, Audience, Claims, Identity, claims, credential_folder},
+    message::MailboxAddress,
+    network::Clients,
+    telemetry::Metrics,
+};
+use report::Report;
+
+/// Find out whether a tenant's mail can go, and say what is to be mended
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// As in [tenants.NAME]
+    #[arg(value_name = "TENANT")]
+    tenant: String,
+    #[command(flatten)]
+    config: ConfigPath,
+    /// The mailbox to try [default: one that the configuration names]
+    #[arg(long, value_name = "ADDRESS")]
+    mailbox: Option<MailboxAddress>,
+    /// Send a test message from that mailbox to this address
+    #[arg(long, value_name = "ADDRESS")]
+    send: Option<MailboxAddress>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the check works with.
+struct Check<'a> {
+    config: &'a Config,
+    tenant: &'a Arc<Tenant>,
+    means: Means,
+    report: Report,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config.path())?;
+    let tenant = super::find(&config, &args.tenant)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let report = runtime.block_on(check(&config, tenant, args))?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        report.show(&mut std::io::stdout())?;
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Result<Report> {
+    let metrics = Metrics::new();
+    let clients = Clients::new(&config.network, [&tenant.cloud].into_iter())?;
+    let identity = Identity::new(clients.clone(), metrics.clone(), credential_folder(&config.spool.path));
+    let means = Means {
+        identity: Arc::new(identity),
+        clients,
+        network: config.network.clone(),
+        allowances: Allowances::new(AppLimit(None), metrics, None)?,
+    };
+    let report = Report {
+        tenant: tenant.name.to_string(),
+        cloud: tenant.cloud.name.to_string(),
+        directory: tenant.directory.clone(),
+        client_id: tenant.client_id.clone(),
+        route: tenant.route.as_str(),
+        ok: true,
+        findings: Vec::new(),
+    };
+    let mut check = Check { config, tenant, means, report };
+    check.about_the_configuration();
+    let mailbox = args.mailbox.clone().or_else(|| a_mailbox(tenant));
+    if mailbox.is_none() {
+        check.report.warn(
+            "mailbox",
+            "the configuration names no mailbox that could be tried",
+            "name one: --mailbox ADDRESS",
+        );
+    }
+    if tenant.route != RouteRule::Smtp {
+        graph::check(&mut check, mailbox.as_ref()).await;
+    }
+    if tenant.route != RouteRule::Graph {
+        smtp::check(&mut check, mailbox.as_ref()).await;
+    }
+    if let Some(to) = &args.send {
+        match mailbox {
+            Some(from) => message::send(&mut check, &from, to).await?,
+            None => check.report.missing("message", "there is no mailbox to send it from", "name one: --mailbox ADDRESS"),
+        }
+    }
+    Ok(check.report)
+}
+
+/// A mailbox that the tenant's mail goes out of, as far as the configuration tells.
+fn a_mailbox(tenant: &Tenant) -> Option<MailboxAddress> {
+    let fixed = match &tenant.mailbox {
+        MailboxRule::Fixed(mailbox) => Some(mailbox),
+        MailboxRule::From => None,
+    };
+    let sender = tenant.senders.iter().find_map(|rule| match rule {
+        SenderRule::Address(address) => Some(tenant.mailbox_for(address)),
+        SenderRule::Any | SenderRule::Domain(_) => None,
+    });
+    let default = tenant.default_sender.as_ref().map(|sender| tenant.mailbox_for(sender));
+    fixed.or(tenant.bounces.mailbox.as_ref()).or(sender).or(default).or(tenant.mailboxes.values().next()).cloned()
+}
+
+impl Check<'_> {
+    fn about_the_configuration(&mut self) {
+        if self.tenant.suspended.is_some() {
+            self.report.missing(
+                "suspended",
+                "suspended = true: its mail is kept back",
+                "take that out of its table, and reload",
+            );
+        }
+        if matches!(&self.tenant.credential, Credential::User { .. }) {
+            self.report.warn(
+                "credential",
+                "somebody's own login: it ends with a changed password, a new MFA rule, or after 90 days without use",
+                "an app with a certificate or a secret of its own (client credentials) goes on for good",
+            );
+        }
+        if let Some(certificate) = self.tenant.credential.certificate() {
+            match certificate.read().map(|read| read.warning()) {
+                Ok(None) => self.report.good("certificate", "matches its key, and is good for more than 30 days"),
+                Ok(Some(warning)) => self.report.warn("certificate", warning, "make a new one and add it to the app"),
+                Err(error) => self.report.missing("certificate", error.to_string(), ""),
+            }
+        }
+    }
+
+    /// Gets a token, and says how that went.
+    async fn token(&mut self, audience: Audience) -> Option<(AccessToken, Option<Claims>)> {
+        let topic = match audience {
+            Audience::Graph => "Graph login",
+            Audience::Exchange => "SMTP login",
+        };
+        let began = Instant::now();
+        match self.means.identity.token(self.tenant, audience).await {
+            Ok(token) => {
+                let good_for = token.expires().saturating_duration_since(Instant::now()).as_secs();
+                let good_for = humantime::format_duration(std::time::Duration::from_secs(good_for));
+                let took = began.elapsed().as_millis();
+                self.report.good(topic, format!("a token after {took} ms, good for {good_for}"));
+                let claims = claims(&token);
+                Some((token, claims))
+            }
+            Err(error) => {
+                self.report.missing(topic, error.why, "");
+                None
+            }
+        }
+    }
+
+    /// What the token says that it permits. Nobody has to believe it: some permissions are not in it.
+    fn show_permissions(&mut self, topic: &'static str, claims: Option<&Claims>) {
+        match claims {
+            None => self.report.good(topic, "the token does not say"),
+            Some(claims) if claims.roles.is_empty() && claims.scopes.is_empty() => {
+                self.report.warn(
+                    topic,
+                    "the token says none",
+                    "that is right only if they are given in Exchange Online itself (RBAC for Applications)",
+                );
+            }
+            Some(claims) => {
+                let user = claims.user.as_ref().map(|user| format!(", as {user}")).unwrap_or_default();
+                let all = [claims.roles.as_slice(), &claims.scopes].concat();
+                self.report.good(topic, format!("{}{user}", all.join(", ")));
+            }
+        }
+    }
+
+    /// Whether the token says that it permits this.
+    fn says(claims: Option<&Claims>, permission: &str) -> bool {
+        let has = |names: &[String]| names.iter().any(|name| name == permission);
+        claims.is_some_and(|claims| has(&claims.roles) || has(&claims.scopes))
+    }
+
+    fn wants_drafts(&self) -> bool {
+        matches!(self.tenant.confirm, Confirm::Draft)
+    }
+}

@@ -1,0 +1,75 @@
+//! What was found out, for people and for programs.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) tenant: String,
+    pub(super) cloud: String,
+    pub(super) directory: String,
+    pub(super) client_id: String,
+    pub(super) route: &'static str,
+    /// Nothing is missing that the configuration asks for.
+    pub(super) ok: bool,
+    pub(super) findings: Vec<Finding>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) state: State,
+    /// One word or two.
+    pub(super) topic: &'static str,
+    pub(super) text: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mend: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    Ok,
+    /// It goes without, though not as well.
+    Warning,
+    /// Mail cannot go, or not as configured.
+    Missing,
+}
+
+impl Report {
+    pub(super) fn good(&mut self, topic: &'static str, text: impl Into<String>) {
+        self.findings.push(Finding { state: State::Ok, topic, text: text.into(), mend: None });
+    }
+
+    pub(super) fn warn(&mut self, topic: &'static str, text: impl Into<String>, mend: impl Into<String>) {
+        let mend = Some(mend.into());
+        self.findings.push(Finding { state: State::Warning, topic, text: text.into(), mend });
+    }
+
+    pub(super) fn missing(&mut self, topic: &'static str, text: impl Into<String>, mend: impl Into<String>) {
+        let mend = Some(mend.into()).filter(|mend| !mend.is_empty());
+        self.findings.push(Finding { state: State::Missing, topic, text: text.into(), mend });
+        self.ok = false;
+    }
+
+    pub(super) fn show(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { tenant, cloud, directory, client_id, route, ok, findings } = self;
+        let app = if client_id.is_empty() { "no app of its own".into() } else { format!("app {client_id}") };
+        writeln!(out, "tenant {tenant}: cloud {cloud}, directory {directory}, {app}, route {route}\n")?;
+        // What a service said may hold anything.
+        let plain = |text: &str| text.replace(char::is_control, " ");
+        for Finding { state, topic, text, mend } in findings {
+            let state = match state {
+                State::Ok => "ok",
+                State::Warning => "warning",
+                State::Missing => "MISSING",
+            };
+            writeln!(out, "  {state:<8} {topic:<12} {}", plain(text))?;
+            for line in mend.iter().flat_map(|mend| mend.lines()) {
+                writeln!(out, "  {:<8} {:<12} {}", "", "", plain(line))?;
+            }
+        }
+        writeln!(out, "\n{}", if *ok { "Its mail can go." } else { "Its mail cannot go as it is configured." })
+    }
+}

@@ -1,0 +1,45 @@
+//! `m365-relay tenant …`: whether a tenant is set up so that its mail can go, and what gets it so.
+
+mod check;
+mod consent_url;
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::bail;
+use clap::Subcommand;
+
+use crate::config::{Config, Tenant};
+
+/// Look whether a tenant is set up, and help to get it so
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+    ConsentUrl(consent_url::Args),
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Check(args) => check::run(args),
+        Command::ConsentUrl(args) => consent_url::run(args),
+    }
+}
+
+/// The tenant of that name.
+fn find<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Arc<Tenant>> {
+    if let Some(tenant) = config.tenants.get(name) {
+        return Ok(tenant);
+    }
+    const NAMED: usize = 10;
+    let known: Vec<&str> = config.tenants.keys().map(|name| name.as_str()).collect();
+    match known.len() {
+        0 => bail!("there is no tenant {name:?}: the configuration has none"),
+        1..=NAMED => bail!("there is no tenant {name:?}: there are {}", known.join(", ")),
+        many => bail!("there is no tenant {name:?} among the {many} that there are"),
+    }
+}

@@ -1,0 +1,146 @@
+//! All tenants of one configuration, found by what mail says of itself.
+//!
+//! A [`Roster`] never changes. A reload makes a new one and puts it in the place of the old, at once for all who hold a
+//! [`LiveRoster`]; what has begun with the old one keeps it until it ends.
+
+mod logins;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use super::{SenderRule, Tenant, TenantName};
+use crate::message::MailboxAddress;
+pub use logins::User;
+use logins::UserIndex;
+
+#[derive(Default)]
+pub struct Roster {
+    tenants: BTreeMap<TenantName, Arc<Tenant>>,
+    senders: SenderIndex,
+    /// Each network once, with the tenants that trust it.
+    networks: Vec<(IpNet, Vec<Arc<Tenant>>)>,
+    users: UserIndex,
+}
+
+/// Tenants by whom they may send as. A message's sender is looked up three times, however many tenants there are.
+#[derive(Default)]
+struct SenderIndex {
+    /// In lower case.
+    domains: HashMap<String, Vec<Arc<Tenant>>>,
+    addresses: HashMap<MailboxAddress, Vec<Arc<Tenant>>>,
+    /// They may send as anybody.
+    any: Vec<Arc<Tenant>>,
+}
+
+/// The roster of this moment. Cheap to clone; all clones see a new one at the same time.
+#[derive(Clone)]
+pub struct LiveRoster(watch::Receiver<Arc<Roster>>);
+
+/// Puts a new roster in the place of the old.
+pub struct RosterKeeper(watch::Sender<Arc<Roster>>);
+
+impl Roster {
+    pub fn new(tenants: BTreeMap<TenantName, Arc<Tenant>>) -> Self {
+        let mut networks = BTreeMap::<IpNet, Vec<Arc<Tenant>>>::new();
+        let mut senders = SenderIndex::default();
+        for tenant in tenants.values() {
+            senders.add(tenant);
+            for network in &tenant.networks {
+                let trusting = networks.entry(network.trunc()).or_default();
+                if trusting.last().is_none_or(|last| !Arc::ptr_eq(last, tenant)) {
+                    trusting.push(tenant.clone());
+                }
+            }
+        }
+        let users = UserIndex::new(tenants.values());
+        Self { tenants, senders, networks: networks.into_iter().collect(), users }
+    }
+
+    pub fn tenants(&self) -> &BTreeMap<TenantName, Arc<Tenant>> {
+        &self.tenants
+    }
+
+    pub fn tenant(&self, name: &TenantName) -> Option<&Arc<Tenant>> {
+        self.tenants.get(name)
+    }
+
+    /// Those whose `senders` allow `address`, each once.
+    pub fn senders_of(&self, address: &MailboxAddress) -> impl Iterator<Item = &Arc<Tenant>> {
+        let SenderIndex { domains, addresses, any } = &self.senders;
+        let by_domain = domains.get(&address.domain().to_ascii_lowercase()).into_iter().flatten();
+        by_domain.chain(addresses.get(address).into_iter().flatten()).chain(any)
+    }
+
+    /// Those whose `networks` have a client at `address`, each at least once.
+    pub fn neighbours_of(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Tenant>> {
+        // A dual-stack listener sees IPv4 clients as ::ffff:a.b.c.d.
+        let address = address.to_canonical();
+        self.networks
+            .iter()
+            .filter(move |(network, _)| network.contains(&address))
+            .flat_map(|(_, tenants)| tenants)
+    }
+}
+
+impl SenderIndex {
+    /// Under each of its rules that no other of them covers.
+    fn add(&mut self, tenant: &Arc<Tenant>) {
+        if tenant.senders.contains(&SenderRule::Any) {
+            return self.any.push(tenant.clone());
+        }
+        let put = |tenants: &mut Vec<Arc<Tenant>>| {
+            // Two rules of one tenant can be the same.
+            if tenants.last().is_none_or(|last| !Arc::ptr_eq(last, tenant)) {
+                tenants.push(tenant.clone());
+            }
+        };
+        for rule in &tenant.senders {
+            match rule {
+                SenderRule::Any => {}
+                SenderRule::Domain(domain) => {
+                    put(self.domains.entry(domain.to_ascii_lowercase()).or_default());
+                }
+                SenderRule::Address(address) => {
+                    let has =
+                        |rule: &SenderRule| matches!(rule, SenderRule::Domain(_)) && rule.allows(address);
+                    if !tenant.senders.iter().any(has) {
+                        put(self.addresses.entry(address.clone()).or_default());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl RosterKeeper {
+    pub fn new(roster: Roster) -> (Self, LiveRoster) {
+        let (keeper, live) = watch::channel(Arc::new(roster));
+        (Self(keeper), LiveRoster(live))
+    }
+
+    pub fn replace(&self, roster: Arc<Roster>) {
+        self.0.send_replace(roster);
+    }
+}
+
+impl LiveRoster {
+    pub fn now(&self) -> Arc<Roster> {
+        self.0.borrow().clone()
+    }
+
+    /// The next one, once there is one that this handle has not shown by this yet. Never, when its keeper has gone.
+    pub async fn next(&mut self) -> Arc<Roster> {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.0.borrow_and_update().clone()
+    }
+}

@@ -1,0 +1,94 @@
+//! SMTP submission as `smtp.office365.com:587` offers it: STARTTLS, XOAUTH2, and a message for the mailbox that logged in.
+//!
+//! As strict as the documents are, and where they say nothing, harder on the client ([`SubmissionRules`] has the choices). A
+//! message is among the delivered ones before its 250 is sent; once its last octet has arrived it is judged and delivered,
+//! whether the client is still there or not. What was said is kept ([`SmtpLine`]), without passwords, tokens and content.
+//!
+//! | file | what |
+//! |---|---|
+//! | `session` | one connection: commands in, replies out, faults |
+//! | `login` | AUTH |
+//! | `transaction` | MAIL and RCPT, and the judgement over a message |
+//! | `content` | DATA and BDAT |
+//! | `command`, `parameters` | one line, and the parameters of MAIL and RCPT |
+//! | `replies` | Microsoft's words |
+//! | `wire` | lines and octets of a connection |
+//! | `identity` | the certificate, and the one that signed it |
+//! | `standing` | how many sessions a mailbox has |
+//! | `rules`, `envelope`, `record` | options, what is recorded of a message, of the sessions |
+
+mod command;
+mod content;
+mod envelope;
+mod identity;
+mod login;
+mod parameters;
+mod record;
+mod replies;
+mod rules;
+mod session;
+mod standing;
+mod transaction;
+mod wire;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+pub use envelope::{SmtpEnvelope, SmtpRecipient};
+pub use record::{SmtpLine, SmtpSessions};
+pub use rules::{ConnectionsCountAt, SenderRefusal, SubmissionRules};
+pub(super) use standing::Standing;
+
+use self::{identity::Identity, record::Record, session::Session};
+use super::world::World;
+
+/// What `SIZE` says, whatever the mailbox may really send: 150 MiB.
+pub(super) const MAX_SIZE: u64 = 157_286_400;
+
+/// What all sessions share.
+pub(super) struct Smtp {
+    identity: OnceLock<Identity>,
+    pub(super) record: Record,
+}
+
+impl Smtp {
+    pub(super) fn new(keep_lines: usize) -> Self {
+        Self { identity: OnceLock::new(), record: Record::new(keep_lines) }
+    }
+
+    /// Made at first use: most services never see a connection.
+    pub(super) fn identity(&self) -> &Identity {
+        self.identity.get_or_init(Identity::new)
+    }
+}
+
+/// Takes connections until the service stops, each on a task of its own.
+pub(super) async fn serve(world: Arc<World>, listener: TcpListener, tasks: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = world.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, client)) => {
+                // Only speed is lost if this fails.
+                let _ = stream.set_nodelay(true);
+                let session = Session::new(world.clone(), stream, client.ip());
+                let stop = world.stop.clone();
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = session.run() => {}
+                        () = stop.cancelled() => {}
+                    }
+                });
+            }
+            // Out of descriptors, most likely: others must close first.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

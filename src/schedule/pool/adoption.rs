@@ -1,0 +1,88 @@
+//! The pool of a tenant whose configuration has changed, or that has gone from it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Credential, MailboxLimits, Pool, QueueId, Standing};
+use crate::{config::Tenant, telemetry::LimitKind};
+
+/// What follows from a changed configuration.
+#[derive(Default)]
+pub(in crate::schedule) struct Adopted {
+    /// Messages may go out of other mailboxes than before: the spool is to tell of all of them again.
+    pub(in crate::schedule) is_remapped: bool,
+    /// Queues that sleep no longer, to be woken then.
+    pub(in crate::schedule) woken: Vec<(Instant, QueueId)>,
+}
+
+impl Pool {
+    /// Takes the tenant as it is from now on. One that has not changed is not disturbed.
+    pub(in crate::schedule) fn adopt(&mut self, tenant: Arc<Tenant>) -> Adopted {
+        self.is_retired = false;
+        if Arc::ptr_eq(&self.tenant, &tenant) {
+            return Adopted::default();
+        }
+        let before = std::mem::replace(&mut self.tenant, tenant);
+        let (old, new) = (&*before, &*self.tenant);
+        let is_remapped = (&old.mailbox, &old.mailboxes, &old.bounces.mailbox)
+            != (&new.mailbox, &new.mailboxes, &new.bounces.mailbox);
+        if old.limits != new.limits {
+            for queue in self.queues.values_mut() {
+                queue.limits = MailboxLimits::new(&new.limits, self.clock);
+            }
+        }
+        self.ask_again();
+        let mut woken = Vec::new();
+        let now = Instant::now();
+        for (id, queue) in &mut self.queues {
+            match &mut queue.standing {
+                // What the service has said stands, whatever the configuration says.
+                Standing::Asleep { limit: LimitKind::Service, .. } => {}
+                Standing::Asleep { until, .. } => {
+                    *until = now;
+                    woken.push((now, *id));
+                }
+                Standing::Idle | Standing::InTurn | Standing::Full => {}
+            }
+        }
+        let full: Vec<_> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.standing == Standing::Full)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in full {
+            self.stand(id, Standing::Idle);
+            self.put_in_turn(id);
+        }
+        Adopted { is_remapped, woken }
+    }
+
+    /// The tenant has gone. Answers whether it was there until now, and has mail.
+    pub(in crate::schedule) fn retire(&mut self) -> bool {
+        self.ask_again();
+        !std::mem::replace(&mut self.is_retired, true) && !self.messages.is_empty()
+    }
+
+    /// It is retired, and nothing is left of it.
+    pub(in crate::schedule) fn is_over(&self) -> bool {
+        self.is_retired && self.messages.is_empty() && self.in_flight == 0
+    }
+
+    /// What blocks the tenant may have been mended.
+    pub(in crate::schedule) fn doubt_block(&mut self) {
+        if matches!(self.credential, Credential::Blocked { .. }) {
+            self.ask_again();
+        }
+    }
+
+    /// Its credential is asked for before the next job.
+    fn ask_again(&mut self) {
+        if matches!(self.credential, Credential::Blocked { .. }) {
+            self.ramp.begin();
+        }
+        self.show_blocked(false);
+        self.credential = Credential::Unknown;
+    }
+}

@@ -1,0 +1,90 @@
+//! What changes when tenants do.
+//!
+//! A tenant that the new roster does not have keeps its pool for as long as there is mail of it: that is held. Its jobs end as
+//! they began.
+
+use std::{cmp::Reverse, collections::HashSet, sync::Arc};
+
+use tracing::{info, warn};
+
+use super::{Courier, Order, Scheduler, Timer};
+use crate::{
+    config::{Roster, TenantName},
+    schedule::pool::Adopted,
+};
+
+impl<C: Courier> Scheduler<C> {
+    pub(super) fn obey(&mut self, order: Order) {
+        match order {
+            Order::Adopt(roster) => self.adopt(roster),
+            Order::LookAgain(name) => {
+                if let Some(pool) = self.pools.get_mut(&name) {
+                    pool.doubt_block();
+                }
+                self.changed(&name);
+            }
+        }
+    }
+
+    fn adopt(&mut self, roster: Arc<Roster>) {
+        let before = std::mem::replace(&mut self.settings.roster, roster.clone());
+        let mut told_again = HashSet::new();
+        for name in self.pools.keys().cloned().collect::<Vec<_>>() {
+            let Some(pool) = self.pools.get_mut(&name) else { continue };
+            match roster.tenant(&name) {
+                Some(tenant) => {
+                    let Adopted { is_remapped, woken } = pool.adopt(tenant.clone());
+                    let woken =
+                        woken.into_iter().map(|(at, queue)| Reverse((at, Timer::Wake(name.clone(), queue))));
+                    self.timers.extend(woken);
+                    if is_remapped {
+                        told_again.insert(name.clone());
+                    }
+                }
+                None => {
+                    if pool.retire() {
+                        warn!(tenant = %name, "the tenant is no longer in the configuration: what is left of its mail is held");
+                    }
+                }
+            }
+            self.changed(&name);
+            self.forget_if_retired(&name);
+        }
+        // What they left in the metrics, without a message.
+        for name in before.tenants().keys().filter(|name| roster.tenant(name).is_none()) {
+            if !self.pools.contains_key(name) {
+                self.forget(name);
+            }
+        }
+        let known: Vec<_> =
+            self.unknown.keys().filter(|name| roster.tenant(name).is_some()).cloned().collect();
+        for name in known {
+            info!(tenant = %name, "the configuration has the tenant again: its mail is no longer held");
+            self.unknown.remove(&name);
+            told_again.insert(name);
+        }
+        if told_again.is_empty() {
+            return;
+        }
+        let spool = self.spool.clone();
+        self.jobs.spawn(async move {
+            if let Err(error) = spool.tell_again(told_again).await {
+                // It tells of everything again once it has healed.
+                warn!(%error, "the spool cannot say now what mail the changed tenants have");
+            }
+        });
+    }
+
+    /// Forgets a tenant that is no longer there once nothing is left of it.
+    pub(super) fn forget_if_retired(&mut self, name: &TenantName) {
+        if self.pools.get(name).is_some_and(|pool| pool.is_over()) {
+            self.pools.remove(name);
+            self.forget(name);
+        }
+    }
+
+    pub(super) fn forget(&mut self, name: &TenantName) {
+        self.depths.forget(name);
+        self.metrics.forget_tenant(name);
+    }
+}

@@ -1,0 +1,187 @@
+//! A new roster of tenants.
+
+use super::*;
+use crate::{
+    config::MailboxRule,
+    message::{BodyKind, Envelope, MailboxAddress},
+    spool::{Message, NewMessage},
+    telemetry::Ingress,
+};
+
+impl Bench {
+    fn adopt(&self, tenants: &[Arc<Tenant>]) {
+        self.orders.send(Order::Adopt(roster_of(tenants))).unwrap();
+    }
+
+    /// What the spool says next, to the scheduler.
+    async fn pass_on(&mut self) {
+        let told = self.told.recv().await.unwrap();
+        self.messages.send(told).unwrap();
+    }
+
+    fn held(&self, tenant: &str) -> u64 {
+        let depths = self.depths.all();
+        let depth = depths.iter().find(|(name, _)| name.as_str() == tenant);
+        depth.map_or(0, |(_, depth)| depth.states().iter().find(|(state, _)| *state == "held").unwrap().1)
+    }
+
+    fn has_series(&self, tenant: &str) -> bool {
+        self.metrics.render().unwrap().contains(&format!("tenant=\"{tenant}\""))
+    }
+}
+
+fn because(reason: &'static str, wait: Duration) -> Blocked {
+    Blocked { reason, why: "wrong secret".into(), retry_after: wait }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_of_a_tenant_that_goes_is_held_and_goes_on_when_it_is_back() {
+    let (contoso, fabrikam) = (tenant("contoso", limited(0, 1)), tenant("fabrikam", UNLIMITED));
+    let both = [contoso.clone(), fabrikam.clone()];
+    let mut bench = Bench::new(&both, 10, takes(SECOND * 10));
+    let first = bench.add("contoso", "a@contoso.example", NOW);
+    let second = bench.add("contoso", "a@contoso.example", NOW);
+    let later = bench.add("contoso", "a@contoso.example", SECOND * 5);
+    assert_eq!(bench.job().await.1.id, first);
+
+    bench.adopt(&[fabrikam.clone()]);
+    // The job that has begun ends; nothing follows it, and nothing expires.
+    bench.no_job_for(GIVE_UP * 2).await;
+    assert_eq!(bench.held("contoso"), 2);
+    let standing = bench.inspector.inspect(second).await.unwrap();
+    assert_eq!(standing.state, MessageState::Held);
+    assert_eq!(standing.waits.unwrap().why, "its tenant is not in the configuration");
+    let other = bench.add("fabrikam", "a@fabrikam.example", NOW);
+    assert_eq!(bench.job().await.1.id, other);
+
+    // Back, and otherwise than it was.
+    bench.adopt(&[tenant("contoso", UNLIMITED), fabrikam]);
+    let ids = [bench.job().await.1.id, bench.job().await.1.id];
+    assert!(ids.contains(&second) && ids.contains(&later), "{ids:?}");
+    assert_eq!(bench.held("contoso"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_shown_of_a_tenant_that_has_gone_without_mail() {
+    let (contoso, fabrikam) = (tenant("contoso", UNLIMITED), tenant("fabrikam", UNLIMITED));
+    let mut bench = Bench::new(&[contoso, fabrikam.clone()], 10, takes(SECOND));
+    bench.add("contoso", "a@contoso.example", NOW);
+    bench.add("fabrikam", "a@fabrikam.example", NOW);
+    bench.settle_for(SECOND * 2).await;
+    assert!(bench.has_series("contoso"));
+    bench.adopt(&[fabrikam]);
+    bench.settle_for(SECOND).await;
+    assert!(!bench.has_series("contoso") && bench.has_series("fabrikam"));
+    assert!(bench.depths.all().iter().all(|(name, _)| name.as_str() == "fabrikam"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_tenant_is_asked_for_its_credential_at_once_and_others_are_not() {
+    let (contoso, fabrikam) = (tenant("contoso", UNLIMITED), tenant("fabrikam", UNLIMITED));
+    let mut bench = Bench::new(&[contoso, fabrikam.clone()], 10, takes(SECOND));
+    bench.credential("contoso", Some(Err(because("credential", SECOND * 600))));
+    bench.add("fabrikam", "a@fabrikam.example", NOW);
+    let waiting = bench.add("contoso", "a@contoso.example", NOW);
+    bench.settle_for(SECOND * 2).await;
+    assert_eq!(bench.fake.asked.load(Ordering::Relaxed), 2);
+
+    bench.credential("contoso", Some(Ok(SECOND * 3600)));
+    let began = Instant::now();
+    bench.adopt(&[tenant("contoso", UNLIMITED), fabrikam]);
+    let (at, job) = bench.job().await;
+    assert!(job.id == waiting && at < began + SECOND, "{:?}", at - began);
+    bench.add("fabrikam", "a@fabrikam.example", NOW);
+    bench.job().await;
+    assert_eq!(bench.fake.asked.load(Ordering::Relaxed), 3);
+}
+
+/// The old secret was refused while the new one was on its way.
+#[tokio::test(start_paused = true)]
+async fn what_an_old_configuration_led_to_does_not_block_the_new_one() {
+    let script = |job: &Job| match job.tenant.client_id.as_str() {
+        "old" => (SECOND * 5, Verdict::TenantBlocked(because("credential", SECOND * 600))),
+        _ => (SECOND, Verdict::Done),
+    };
+    let with = |app: &str| {
+        Arc::new(Tenant { client_id: app.into(), ..Tenant::clone(&tenant("contoso", UNLIMITED)) })
+    };
+    let mut bench = Bench::new(&[with("old")], 10, Box::new(script));
+    bench.add("contoso", "a@contoso.example", NOW);
+    bench.job().await;
+    bench.adopt(&[with("new")]);
+    bench.settle_for(SECOND * 6).await;
+    let (began, id) = (Instant::now(), bench.add("contoso", "a@contoso.example", NOW));
+    let (at, job) = bench.job().await;
+    assert!(job.id == id && at < began + SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_higher_limit_counts_at_once_and_the_services_word_stands() {
+    let script = |job: &Job| match job.mailbox.as_str() {
+        "slept@contoso.example" => (NOW, asleep_until(Instant::now() + SECOND * 900)),
+        _ => (NOW, Verdict::Done),
+    };
+    let mut bench = Bench::new(&[tenant("contoso", limited(1, 0))], 10, Box::new(script));
+    for _ in 0..2 {
+        bench.add("contoso", "a@contoso.example", NOW);
+        bench.add("contoso", "slept@contoso.example", NOW);
+    }
+    bench.settle_for(SECOND).await;
+    let began = Instant::now();
+    bench.adopt(&[tenant("contoso", UNLIMITED)]);
+    let (at, job) = bench.job().await;
+    assert!(job.mailbox.as_str() == "a@contoso.example" && at < began + SECOND, "{job:?}");
+    let (at, job) = bench.job().await;
+    assert_eq!(job.mailbox.as_str(), "slept@contoso.example");
+    assert!(at >= began + SECOND * 890, "{:?}", at - began);
+}
+
+/// The spool's own messages, since it is the one that tells of them again.
+#[tokio::test(start_paused = true)]
+async fn messages_follow_a_changed_mailbox_and_those_of_an_unknown_tenant_are_found() {
+    let mut bench = Bench::new(&[tenant("fabrikam", UNLIMITED)], 10, takes(SECOND));
+    let id = store(&bench.spool, "contoso").await;
+    bench.pass_on().await;
+    bench.no_job_for(SECOND).await;
+    assert_eq!(bench.held("contoso"), 1);
+
+    let fixed = |to: &str| {
+        let mailbox = MailboxRule::Fixed(to.parse().unwrap());
+        Arc::new(Tenant { mailbox, ..Tenant::clone(&tenant("contoso", UNLIMITED)) })
+    };
+    bench.credential("contoso", Some(Err(because("suspended", SECOND * 3600))));
+    bench.adopt(&[fixed("one@contoso.example")]);
+    bench.pass_on().await;
+    bench.no_job_for(SECOND).await;
+    assert_eq!(bench.inspector.inspect(id).await.unwrap().mailbox.unwrap().as_str(), "one@contoso.example");
+
+    bench.credential("contoso", Some(Ok(SECOND * 3600)));
+    bench.adopt(&[fixed("two@contoso.example")]);
+    bench.pass_on().await;
+    bench.settle_for(SECOND * 2).await;
+    bench.adopt(&[fixed("three@contoso.example")]);
+    assert!(bench.inspector.inspect(id).await.is_none(), "it was delivered");
+}
+
+/// Stores a message of that tenant.
+async fn store(spool: &Spool, tenant: &str) -> MessageId {
+    let (id, mut body) = spool.begin();
+    body.write(b"Subject: x\r\n\r\n").await.unwrap();
+    let author: MailboxAddress = format!("a@{tenant}.example").parse().unwrap();
+    let message = Message {
+        tenant: tenant.parse().unwrap(),
+        ingress: Ingress::Smtp,
+        envelope: Envelope::new(
+            Some(author.clone()),
+            ["b@example.net".parse().unwrap()],
+            BodyKind::EightBitMime,
+        )
+        .unwrap(),
+        author,
+        bounce_of: None,
+    };
+    let body = body.finish().await.unwrap();
+    let accepted = spool.accept(NewMessage { id, message, body }).await.unwrap();
+    accepted.announce();
+    id
+}

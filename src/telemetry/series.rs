@@ -1,0 +1,47 @@
+//! The families that have series of a tenant: these go when the tenant does.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+
+/// Cheap to use: a tenant goes seldom.
+#[derive(Default)]
+pub(super) struct TenantSeries(Mutex<Vec<Forget>>);
+
+/// Removes a family's series of the tenant with that name.
+type Forget = Box<dyn Fn(&str) + Send + Sync>;
+
+const LABEL: &str = "tenant";
+
+impl TenantSeries {
+    /// Remembers the family, if `labels` has a tenant.
+    pub(super) fn add<T: MetricVecBuilder + 'static>(&self, family: &MetricVec<T>, labels: &[&str]) {
+        if labels.contains(&LABEL) {
+            let family = family.clone();
+            let forget = Box::new(move |tenant: &str| forget(&family, tenant));
+            // Whole values only are put in, so a panic elsewhere leaves nothing half done.
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(forget);
+        }
+    }
+
+    pub(super) fn forget(&self, tenant: &str) {
+        let families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        families.iter().for_each(|forget| forget(tenant));
+    }
+}
+
+fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, tenant: &str) {
+    for shown in family.collect() {
+        for series in shown.get_metric() {
+            let labels: HashMap<&str, &str> =
+                series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if labels.get(LABEL) == Some(&tenant) {
+                // It is gone already if two ask at the same time.
+                let _ = family.remove(&labels);
+            }
+        }
+    }
+}
