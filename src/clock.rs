@@ -22,6 +22,11 @@ impl Timestamp {
         Self(millis)
     }
 
+    /// What lies before the epoch is the epoch.
+    pub fn from_unix_seconds(seconds: i64) -> Self {
+        Self(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
+    }
+
     pub const fn as_millis(self) -> u64 {
         self.0
     }
@@ -67,7 +72,10 @@ impl fmt::Debug for Timestamp {
 
 /// Now, by tokio's clock.
 pub fn now() -> Timestamp {
-    #[allow(clippy::disallowed_methods, reason = "the one place where the system clock is read")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "here and in `wall` the system clock is read, and nowhere else"
+    )]
     fn origin() -> (Instant, u64) {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         (Instant::now(), u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
@@ -75,6 +83,14 @@ pub fn now() -> Timestamp {
     static ORIGIN: OnceLock<(Instant, u64)> = OnceLock::new();
     let (instant, millis) = *ORIGIN.get_or_init(origin);
     Timestamp(millis) + instant.elapsed()
+}
+
+/// Now, by the system's clock, however it was set since the start: for what others compare with their own clocks. Paused time
+/// has no say in it.
+pub fn wall() -> Timestamp {
+    #[allow(clippy::disallowed_methods, reason = "what is compared elsewhere follows the system's clock")]
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The tokio instant at which `due` is reached: now, if it is past.

@@ -29,6 +29,16 @@ fn each_alternative_loads() {
     fs::write(folder.path().join("lab-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     fs::write(folder.path().join("contoso.secret"), "a secret\n").unwrap();
     fs::write(folder.path().join("proxy.password"), "a password\n").unwrap();
+    for name in ["contoso.token", "contoso.password", "azure-identity-token"] {
+        fs::write(folder.path().join(name), "a secret\n").unwrap();
+    }
+    fs::write(folder.path().join("contoso.pfx.password"), "pfx-password\n").unwrap();
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys");
+    for name in ["contoso.pem", "contoso.key", "contoso.pfx"] {
+        fs::copy(keys.join(name), folder.path().join(name)).unwrap();
+    }
+    let both = ["contoso.pem", "contoso.key"].map(|name| fs::read_to_string(keys.join(name)).unwrap());
+    fs::write(folder.path().join("contoso-both.pem"), both.concat()).unwrap();
     let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
     fs::write(folder.path().join("relay.pem"), made.cert.pem()).unwrap();
     fs::write(folder.path().join("relay.key"), made.signing_key.serialize_pem()).unwrap();
@@ -38,6 +48,8 @@ fn each_alternative_loads() {
     for (line, text) in alternatives {
         // A variable that is set wherever this test runs.
         let text = text.replace("CONTOSO_SECRET", "PATH").replace("PROXY_PASSWORD", "PATH");
+        // Only systemd has credentials; a test of the binary gives it one.
+        let text = text.replace("{ credential =", "{ file =");
         if let Err(errors) = Config::parse(&text, &folder.path().join("config.toml")) {
             panic!("{line}:\n{errors}");
         }
@@ -51,6 +63,12 @@ fn every_key_is_documented_and_every_documented_key_is_known() {
     for text in alternatives.chain([with_defaults()]) {
         collect_keys(&toml_span::parse(&text).unwrap(), "", &mut documented);
     }
+
+    // "Whatever is secret in this file can be written in these four ways."
+    let files: Vec<String> =
+        documented.iter().filter_map(|key| key.strip_suffix(".file").map(str::to_owned)).collect();
+    assert!(files.len() > 5, "{files:?}");
+    documented.extend(files.iter().flat_map(|key| [format!("{key}.env"), format!("{key}.credential")]));
 
     let known = known_keys(EXAMPLE, Path::new("config.toml"));
     assert_eq!(known.difference(&documented).collect::<Vec<_>>(), [""; 0], "known, but not in the example");
@@ -69,6 +87,13 @@ fn with_defaults() -> String {
     EXAMPLE.lines().map(|line| default_of(line).unwrap_or(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
+/// Alternatives under other keys, and those that they stand for: a tenant has one credential.
+const INSTEAD: [(&str, &[&str]); 3] = [
+    ("certificate", &["client_secret"]),
+    ("federated_token_file", &["client_secret"]),
+    ("managed_identity", &["client_id", "client_secret"]),
+];
+
 /// For each `# or:` line, the example with that line instead of the one it stands for. Lines with different keys right
 /// below each other belong together.
 fn with_alternatives() -> Vec<(&'static str, String)> {
@@ -86,8 +111,15 @@ fn with_alternatives() -> Vec<(&'static str, String)> {
         if let Some(first) = alternative(at) {
             // What they stand for is above, with nothing but comments between.
             let replaced = |i: &usize| key_of(lines[*i]).is_some_and(|key| together.contains(key));
-            let replaced: Vec<_> =
+            let mut replaced: Vec<_> =
                 (0..at).rev().take_while(|&i| !lines[i].is_empty()).filter(replaced).collect();
+            // A listener has a certificate, too.
+            let is_tenants = lines[..at].contains(&"[tenants.contoso]");
+            for (_, instead) in INSTEAD.iter().filter(|(key, _)| is_tenants && together.contains(key)) {
+                let lines = lines.iter().enumerate();
+                let is_of = |line: &str| key_of(line).is_some_and(|key| instead.contains(&key));
+                replaced.extend(lines.filter(|(_, line)| is_of(line)).map(|(i, _)| i));
+            }
             let kept = (0..lines.len()).filter(|i| !replaced.contains(i));
             let shown =
                 |i| if (at..end).contains(&i) { alternative(i).unwrap_or(lines[i]) } else { lines[i] };

@@ -7,13 +7,16 @@
 
 mod certificate;
 mod changes;
+mod client_certificate;
 mod cloud;
+mod credential;
 mod delivery;
 mod files;
 mod graph;
 mod limits;
 mod local_submission;
 mod lockout;
+mod managed_identity;
 mod network;
 mod password;
 mod problem;
@@ -42,12 +45,17 @@ use tracing_subscriber::EnvFilter;
 
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use changes::Changes;
+pub use client_certificate::{
+    AssertionAlgorithm, ClientCertificate, ClientCertificateError, EXPIRES_SOON, SigningCertificate,
+};
 pub use cloud::{Cloud, CloudName, InvalidCloudName, InvalidSmtpAddress, SmtpAddress};
+pub use credential::{ClientProof, Credential, UserGrant};
 pub use delivery::{DeliveryConfig, RetryConfig};
 pub use graph::GraphConfig;
 pub use limits::{AppLimit, Limits};
 pub use local_submission::LocalSubmission;
 pub use lockout::LockoutConfig;
+pub use managed_identity::{ManagedIdentity, TokenSource, UserAssigned};
 pub use network::{NetworkConfig, Proxy, ProxyLogin};
 pub use password::{InvalidHash, PasswordHash};
 pub use problem::{ConfigErrors, Problem};

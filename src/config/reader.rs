@@ -178,7 +178,8 @@ impl<'a> TableReader<'a> {
         None
     }
 
-    fn item(&mut self, key: &'static str) -> Option<Item<'a>> {
+    /// What stands at `key`, for a caller who reads several together.
+    pub(super) fn item(&mut self, key: &'static str) -> Option<Item<'a>> {
         self.asked.push(key);
         let path = self.path.key(key);
         self.source.findings.note_key(&path);
@@ -195,7 +196,14 @@ impl<'a> TableReader<'a> {
         for key in self.table.keys().filter(|key| !self.asked.contains(&&*key.name)) {
             let message = match nearest(&key.name, &self.asked) {
                 Some(known) => format!("unknown key; did you mean {known}?"),
-                None => format!("unknown key; the keys here are {}", self.asked.join(", ")),
+                None => {
+                    // Some are asked for more than once.
+                    let keys: BTreeSet<_> = self.asked.iter().copied().collect();
+                    format!(
+                        "unknown key; the keys here are {}",
+                        keys.into_iter().collect::<Vec<_>>().join(", ")
+                    )
+                }
             };
             let problem = self.source.problem(Some(key.span), self.path.key(&key.name).shown, message);
             self.source.findings.errors.borrow_mut().push(problem);

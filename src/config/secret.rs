@@ -1,6 +1,14 @@
-//! Secrets: `"text"`, `{ file = "…" }` or `{ env = "…" }`. Never printed, wiped from memory when dropped.
+//! Secrets: `"text"`, `{ file = "…" }`, `{ env = "…" }` or `{ credential = "…" }`, which is one of systemd's. Never printed,
+//! wiped from memory when dropped.
 
-use std::{fmt, fs::File, io::Read, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    borrow::Cow,
+    fmt,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use toml_span::value::ValueInner;
 use zeroize::Zeroizing;
@@ -8,12 +16,22 @@ use zeroize::Zeroizing;
 use super::reader::{Item, TableReader};
 
 /// Where a secret is. What a [`super::Config`] holds could be read when the configuration was loaded.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
     Text(Secret),
     /// Read at each use, so that a rotation needs no restart. A trailing newline is not part of the secret.
     File(PathBuf),
     Env(String),
+    /// A file of that name in the folder that systemd names in `$CREDENTIALS_DIRECTORY` (systemd.exec(5), "Credentials").
+    /// Read as a file.
+    Credential(String),
+}
+
+/// What a source comes down to.
+enum Place<'a> {
+    Here(&'a Secret),
+    File(Cow<'a, Path>),
+    Env(&'a str),
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -23,71 +41,126 @@ pub struct Secret(Zeroizing<String>);
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error("secret file {} cannot be read: {error}", path.display())]
-    File { path: PathBuf, error: std::io::Error },
+    File { path: PathBuf, error: io::Error },
     #[error("secret file {} is not UTF-8 text", path.display())]
     FileNotText { path: PathBuf },
-    #[error("secret file {} is over {MAX_FILE} bytes long: it cannot be a secret", path.display())]
-    FileTooLong { path: PathBuf },
+    #[error("secret file {} is over {limit} bytes long: it cannot be what is wanted", path.display())]
+    FileTooLong { path: PathBuf, limit: usize },
     #[error("environment variable {0} is not set, or not UTF-8 text")]
     Env(String),
+    #[error(
+        "systemd gives the relay no credentials, so there is no {0}: write LoadCredential={0}:PATH into the unit"
+    )]
+    NoCredentials(String),
     #[error("{0} is empty")]
     Empty(String),
 }
 
-const MAX_FILE: usize = 16 * 1024;
+/// In bytes. A federated token has two or three kilobytes.
+const LONGEST_SECRET: usize = 16 * 1024;
+/// In bytes. A certificate with its key and those above it has some ten kilobytes.
+const LONGEST_CERTIFICATE: usize = 1024 * 1024;
+
+const WANTED: &str = r#""text", { file = "path" }, { env = "VARIABLE" } or { credential = "NAME" }"#;
 
 impl SecretSource {
     /// The secret as it is now. Blocks while a file is read.
     pub fn read(&self) -> Result<Secret, SecretError> {
-        let secret = match self {
-            Self::Text(secret) => secret.clone(),
-            Self::File(path) => read_file(path)?,
-            Self::Env(name) => Secret::new(std::env::var(name).map_err(|_| SecretError::Env(name.clone()))?),
+        let secret = match self.place()? {
+            Place::Here(secret) => secret.clone(),
+            Place::File(path) => read_text(&path)?,
+            Place::Env(name) => from_environment(name)?,
         };
-        if secret.expose().is_empty() { Err(SecretError::Empty(format!("{self:?}"))) } else { Ok(secret) }
+        if secret.expose().is_empty() { Err(self.empty()) } else { Ok(secret) }
+    }
+
+    /// The octets as they are now, for what need not be text. Blocks while a file is read.
+    pub fn read_octets(&self) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let octets = |secret: &Secret| Zeroizing::new(secret.expose().as_bytes().to_owned());
+        let octets = match self.place()? {
+            Place::Here(secret) => octets(secret),
+            Place::File(path) => read_file(&path, LONGEST_CERTIFICATE)?,
+            Place::Env(name) => octets(&from_environment(name)?),
+        };
+        if octets.is_empty() { Err(self.empty()) } else { Ok(octets) }
+    }
+
+    /// The file that holds the secret, if one does.
+    pub fn path(&self) -> Option<Cow<'_, Path>> {
+        match self.place() {
+            Ok(Place::File(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    fn place(&self) -> Result<Place<'_>, SecretError> {
+        match self {
+            Self::Text(secret) => Ok(Place::Here(secret)),
+            Self::File(path) => Ok(Place::File(path.into())),
+            Self::Env(name) => Ok(Place::Env(name)),
+            Self::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(folder) => Ok(Place::File(Path::new(&folder).join(name).into())),
+                None => Err(SecretError::NoCredentials(name.clone())),
+            },
+        }
+    }
+
+    fn empty(&self) -> SecretError {
+        SecretError::Empty(format!("{self:?}"))
     }
 
     /// The secret at `key`, if there is one.
     pub(super) fn read_optional(table: &mut TableReader<'_>, key: &'static str) -> Option<Self> {
-        table.note_keys(key, &["file", "env"]);
+        table.note_keys(key, &PLACES);
         table.optional(key, Self::read_item)
     }
 
     pub(super) fn read_item(item: &Item<'_>) -> Option<Self> {
-        const WANTED: &str = r#""text", { file = "path" } or { env = "VARIABLE" }"#;
-        item.note_keys(&["file", "env"]);
-        let source = match item.value.as_ref() {
-            ValueInner::String(text) => {
-                if item.source.world_readable {
-                    item.warn(
-                        "every user of this machine can read this file and the secret in it: chmod o-r",
-                    );
-                }
-                Self::Text(Secret::new(text.clone().into_owned()))
-            }
-            ValueInner::Table(_) => item.table(|table| {
-                let file = table.optional("file", Item::path);
-                let env = table.optional("env", read_variable);
-                match (file, env, table.has("file"), table.has("env")) {
-                    (Some(path), _, _, false) => Some(Self::File(path)),
-                    (_, Some(name), false, _) => Some(Self::Env(name.to_owned())),
-                    (_, _, true, false) | (_, _, false, true) => None,
-                    _ => item.fail(format!("names not exactly one place: write {WANTED}")),
-                }
-            })?,
-            _ => return item.wrong_type(WANTED),
-        };
+        let source = Self::read_place(item)?;
         if let Err(error) = source.read() {
             return item.fail(error.to_string());
         }
-        if let Self::File(path) = &source
-            && path.metadata().is_ok_and(|m| m.permissions().mode() & 0o004 != 0)
-        {
-            item.warn(format!("every user of this machine can read {}: chmod o-r", path.display()));
-        }
+        source.warn_if_exposed(item);
         Some(source)
     }
+
+    /// Where it is said to be; whether anything is there is not looked at.
+    pub(super) fn read_place(item: &Item<'_>) -> Option<Self> {
+        item.note_keys(&PLACES);
+        match item.value.as_ref() {
+            ValueInner::String(text) => Some(Self::Text(Secret::new(text.clone().into_owned()))),
+            ValueInner::Table(_) => item.table(|table| {
+                let given = PLACES.iter().filter(|key| table.has(key)).count();
+                let file = table.optional("file", Item::path).map(Self::File);
+                let env = table.optional("env", read_variable).map(|name| Self::Env(name.to_owned()));
+                let credential = table.optional("credential", read_credential_name);
+                let credential = credential.map(|name| Self::Credential(name.to_owned()));
+                match given {
+                    1 => file.or(env).or(credential),
+                    _ => item.fail(format!("names not exactly one place: write {WANTED}")),
+                }
+            }),
+            _ => item.wrong_type(WANTED),
+        }
+    }
+
+    /// Warns if every user of the machine can read the secret.
+    pub(super) fn warn_if_exposed(&self, item: &Item<'_>) {
+        match self {
+            Self::Text(_) if item.source.world_readable => {
+                item.warn("every user of this machine can read this file and the secret in it: chmod o-r");
+            }
+            Self::File(path) if path.metadata().is_ok_and(|m| m.permissions().mode() & 0o004 != 0) => {
+                item.warn(format!("every user of this machine can read {}: chmod o-r", path.display()));
+            }
+            // What systemd makes readable is systemd's to decide.
+            _ => {}
+        }
+    }
 }
+
+/// Keys of a table that says where a secret is.
+pub(super) const PLACES: [&str; 3] = ["file", "env", "credential"];
 
 /// Does not show what it refuses: it may be the secret itself, in the wrong place.
 fn read_variable<'a>(item: &Item<'a>) -> Option<&'a str> {
@@ -100,18 +173,41 @@ fn read_variable<'a>(item: &Item<'a>) -> Option<&'a str> {
     Some(name)
 }
 
-fn read_file(path: &PathBuf) -> Result<Secret, SecretError> {
-    let failed = |error| SecretError::File { path: path.clone(), error };
-    // Room for the longest, so that growing leaves no copy behind in freed memory.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
-    let limit = u64::try_from(bytes.capacity()).unwrap_or(u64::MAX);
-    File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > MAX_FILE {
-        return Err(SecretError::FileTooLong { path: path.clone() });
+/// Does not show what it refuses, either. What systemd takes as a credential's name is a file name.
+fn read_credential_name<'a>(item: &Item<'a>) -> Option<&'a str> {
+    const EXAMPLE: &str = r#""contoso.secret""#;
+    let name = item.text(EXAMPLE)?;
+    let allowed = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':');
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(allowed) {
+        return item.fail(format!("is not the name of a systemd credential: write one such as {EXAMPLE}"));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::FileNotText { path: path.clone() })?;
+    Some(name)
+}
+
+fn from_environment(name: &str) -> Result<Secret, SecretError> {
+    std::env::var(name).map(Secret::new).map_err(|_| SecretError::Env(name.to_owned()))
+}
+
+fn read_text(path: &Path) -> Result<Secret, SecretError> {
+    let bytes = read_file(path, LONGEST_SECRET)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::FileNotText { path: path.to_owned() })?;
     let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(Secret::new(line.to_owned()))
+}
+
+/// Wiped when it is dropped.
+fn read_file(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let failed = |error| SecretError::File { path: path.to_owned(), error };
+    let file = File::open(path).map_err(failed)?;
+    // Room for all of it, so that growing leaves no copy behind in freed memory. What is no file has no size.
+    let size = file.metadata().map_err(failed)?.len();
+    let room = usize::try_from(size).unwrap_or(limit).clamp(LONGEST_SECRET, limit);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room + 1));
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > limit {
+        return Err(SecretError::FileTooLong { path: path.to_owned(), limit });
+    }
+    Ok(bytes)
 }
 
 impl Secret {
@@ -137,6 +233,7 @@ impl fmt::Debug for SecretSource {
             Self::Text(secret) => secret.fmt(f),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),
+            Self::Credential(name) => write!(f, "systemd credential {name}"),
         }
     }
 }
@@ -172,6 +269,8 @@ mod tests {
         assert!(message.contains("over 16384 bytes") && !message.contains("s3cret"), "{message}");
         std::fs::write(&path, "\n").unwrap();
         assert!(error(&SecretSource::File(path)).contains("is empty"));
+        let message = error(&SecretSource::Credential("contoso".into()));
+        assert!(message.contains("LoadCredential=contoso:PATH"), "{message}");
         let message = error(&SecretSource::Env("M365_RELAY_NO_SUCH".into()));
         assert_eq!(message, "environment variable M365_RELAY_NO_SUCH is not set, or not UTF-8 text");
         assert!(error(&SecretSource::Text(Secret::new(String::new()))).contains("is empty"));

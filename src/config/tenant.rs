@@ -5,7 +5,7 @@ use std::{borrow::Borrow, collections::HashMap, fmt, net::IpAddr, str::FromStr, 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Cloud, Limits, SecretSource, Users};
+use super::{Cloud, Credential, Limits, Users};
 use crate::message::MailboxAddress;
 
 /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit: it is a folder name, a metric label and a table name.
@@ -16,14 +16,15 @@ pub struct TenantName(Arc<str>);
 #[error("a tenant's name is 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
 pub struct InvalidTenantName;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
     pub name: TenantName,
     pub cloud: Cloud,
     /// Tenant GUID or one of its domains, as in the login URL.
     pub directory: String,
+    /// Of the application; that of a managed identity is the user-assigned one, or empty.
     pub client_id: String,
-    pub client_secret: SecretSource,
+    pub credential: Credential,
     /// Who may send as this tenant. Never empty.
     pub senders: Vec<SenderRule>,
     /// Clients that need no login.
@@ -220,7 +221,7 @@ impl Tenant {
             cloud,
             directory: format!("{name}.example"),
             client_id: "app".into(),
-            client_secret: SecretSource::Text(super::Secret::new("secret".into())),
+            credential: Credential::of_secret("secret"),
             senders: vec![SenderRule::Any],
             networks: Vec::new(),
             default_sender: None,

@@ -9,8 +9,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    BounceTo, BouncesConfig, Cloud, Confirm, EnvelopeMismatch, InvalidTenantName, Limits, MailboxRule,
-    RouteRule, SecretSource, SenderRule, Tenant, TenantName, WhileSuspended,
+    BounceTo, BouncesConfig, Cloud, Confirm, Credential, EnvelopeMismatch, InvalidTenantName, Limits,
+    MailboxRule, RouteRule, SenderRule, Tenant, TenantName, WhileSuspended,
     cloud::Clouds,
     reader::{Item, TableReader, nearest},
     users::read_users,
@@ -75,12 +75,7 @@ impl Tenant {
             |_| around.clouds.get("global").cloned().flatten(),
         );
         let directory = table.required("directory", r#""contoso.onmicrosoft.com""#, read_directory);
-        let client_id = table.required("client_id", CLIENT_ID, |item| item.word(CLIENT_ID));
-        let client_secret = table.required(
-            "client_secret",
-            r#"{ file = "/etc/m365-relay/contoso.secret" }"#,
-            SecretSource::read_item,
-        );
+        let credential = Credential::read(table);
         let senders = SenderRule::read_required(table);
         let networks = table.or_default("networks", Vec::new(), |item| {
             read_networks(item, senders.as_deref().unwrap_or_default(), around)
@@ -139,12 +134,13 @@ impl Tenant {
                 "has no networks and no users, and there is no [pickup]: nobody can hand in mail for this tenant",
             );
         }
+        let (client_id, credential) = credential?;
         Some(Self {
             name: name?,
             cloud: cloud?,
             directory: directory?,
-            client_id: client_id?.to_owned(),
-            client_secret: client_secret?,
+            client_id,
+            credential,
             senders: senders?,
             networks,
             default_sender,
@@ -162,7 +158,6 @@ impl Tenant {
     }
 }
 
-const CLIENT_ID: &str = r#""11111111-2222-3333-4444-555555555555""#;
 const SENDERS: &str = r#"["@contoso.com"]"#;
 const NETWORK: &str = r#""10.1.0.0/16" or "10.1.2.3""#;
 

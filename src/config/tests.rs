@@ -1,5 +1,6 @@
 //! Whole configurations: what is answered for a good one, and what is said about a bad one.
 
+mod credentials;
 mod network;
 mod ways_in;
 

@@ -82,20 +82,12 @@ pub struct Reason {
 }
 
 /// The reason of a tenant block for which somebody has to mend the credential.
-pub(super) const NO_CREDENTIAL: &str = "credential";
+pub(super) const NO_CREDENTIAL: &str = TokenErrorKind::Blocked.reason();
 
 impl Disposition {
     pub(super) fn no_token(error: TokenError) -> Self {
-        let reason = token_reason(error.kind);
+        let reason = error.kind.reason();
         Self::TenantBlocked { reason, why: error.why, retry_after: error.retry_after }
-    }
-}
-
-/// For the metric.
-pub(super) fn token_reason(kind: TokenErrorKind) -> &'static str {
-    match kind {
-        TokenErrorKind::Transient => "login",
-        TokenErrorKind::Blocked => NO_CREDENTIAL,
     }
 }
 

@@ -25,6 +25,6 @@ mod split;
 mod worker;
 
 pub use disposition::{Attempted, Disposition, Division, Reason, Receipt};
-use disposition::{NO_CREDENTIAL, put_off, token_reason};
+use disposition::{NO_CREDENTIAL, put_off};
 pub use route::Routes;
 pub use worker::{Worker, WorkerSettings};

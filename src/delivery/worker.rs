@@ -36,7 +36,6 @@ use super::{
     Attempted, Disposition, Division, Reason, Receipt, Routes,
     notice::{News, Whom, notification_for},
     route::Carried,
-    token_reason,
 };
 use crate::{
     bounce::{EnhancedStatus, Kind, Service},
@@ -98,11 +97,9 @@ impl Courier for Worker {
         };
         match self.identity.token(tenant, audience).await {
             Ok(token) => Ok(token.expires()),
-            Err(error) => Err(Blocked {
-                reason: token_reason(error.kind),
-                why: error.why,
-                retry_after: error.retry_after,
-            }),
+            Err(error) => {
+                Err(Blocked { reason: error.kind.reason(), why: error.why, retry_after: error.retry_after })
+            }
         }
     }
 

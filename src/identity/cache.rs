@@ -11,26 +11,27 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use rand::RngExt;
-use tokio::time::Instant;
+use tokio::{task::spawn_blocking, time::Instant};
 use tracing::{info, warn};
 
-use super::{AccessToken, Audience, TokenError, TokenErrorKind, request};
+use super::{AccessToken, Audience, Means, TokenError, TokenErrorKind, grant, watch::Looks};
 use crate::{
     clock,
-    config::Tenant,
-    telemetry::{Metrics, TokenResult},
+    config::{Credential, Tenant, TenantName, UserGrant},
+    telemetry::TokenResult,
 };
 
 /// How long before its usable time ends a token is renewed, plus jitter of the same size so that tenants do not renew together.
 const AHEAD: Duration = Duration::from_secs(300);
-/// The longest that a failure is remembered.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// After a token was rejected and replaced, its successor is not replaced for so long: the service refuses whatever it gets.
+const NO_MORE_REJECTED: Duration = Duration::from_secs(60);
+/// A failure is forgotten so long after its pause.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
 
 pub(super) struct TokenCache {
     tenant: Arc<Tenant>,
     audience: Audience,
-    client: reqwest::Client,
-    metrics: Metrics,
+    means: Arc<Means>,
     state: Mutex<State>,
 }
 
@@ -42,24 +43,61 @@ struct State {
     renew_at: Option<Instant>,
     /// The request under way.
     fetch: Option<Fetch>,
-    /// The last failure, until when it stands, and how many there were in a row.
-    failure: Option<(TokenError, Instant)>,
+    failure: Option<Failure>,
+    /// In a row.
     failures: u32,
+    /// When a token was rejected last.
+    rejected: Option<Instant>,
+}
+
+/// The last one, and until when it stands.
+#[derive(Clone)]
+struct Failure {
+    error: TokenError,
+    until: Instant,
+    /// What the credential's files looked like before they were read.
+    files: Looks,
 }
 
 impl TokenCache {
-    pub(super) fn new(
-        tenant: Arc<Tenant>,
-        audience: Audience,
-        client: reqwest::Client,
-        metrics: Metrics,
-    ) -> Arc<Self> {
-        Arc::new(Self { tenant, audience, client, metrics, state: Mutex::default() })
+    pub(super) fn new(tenant: Arc<Tenant>, audience: Audience, means: Arc<Means>) -> Arc<Self> {
+        Arc::new(Self { tenant, audience, means, state: Mutex::default() })
+    }
+
+    pub(super) fn tenant(&self) -> &TenantName {
+        &self.tenant.name
     }
 
     /// Whether it logs in as `tenant` is to.
     pub(super) fn is_of(&self, tenant: &Arc<Tenant>) -> bool {
-        Arc::ptr_eq(&self.tenant, tenant)
+        let own = &self.tenant;
+        Arc::ptr_eq(own, tenant)
+            || own.cloud == tenant.cloud
+                && own.directory == tenant.directory
+                && own.client_id == tenant.client_id
+                && own.credential == tenant.credential
+    }
+
+    /// Whether nothing would be lost with it: its token has ended, or there never was one.
+    pub(super) fn is_spent(&self) -> bool {
+        let (state, now) = (self.state(), Instant::now());
+        state.fetch.is_none()
+            && state.token.as_ref().is_none_or(|token| token.usable_until <= now)
+            && state.failure.as_ref().is_none_or(|failure| failure.until + FORGOTTEN <= now)
+            && state.rejected.is_none_or(|at| at + NO_MORE_REJECTED <= now)
+    }
+
+    /// The files that a failure which still stands may be about.
+    pub(super) fn blamed_files(&self) -> Option<Looks> {
+        let state = self.state();
+        let failure = state.failure.as_ref().filter(|failure| failure.until > Instant::now())?;
+        (!failure.files.is_empty()).then(|| failure.files.clone())
+    }
+
+    /// The failure no longer stands.
+    pub(super) fn forgive(&self) {
+        let mut state = self.state();
+        (state.failure, state.failures) = (None, 0);
     }
 
     pub(super) async fn token(self: &Arc<Self>) -> Result<AccessToken, TokenError> {
@@ -67,7 +105,7 @@ impl TokenCache {
             let mut state = self.state();
             let now = Instant::now();
             let good = state.token.clone().filter(|token| token.usable_until > now);
-            let paused = state.failure.clone().filter(|(_, until)| *until > now);
+            let paused = state.failure.clone().filter(|failure| failure.until > now);
             match (good, paused) {
                 (Some(token), paused) => {
                     if state.renew_at.is_none_or(|at| at <= now) && paused.is_none() {
@@ -76,7 +114,9 @@ impl TokenCache {
                     }
                     return Ok(token);
                 }
-                (None, Some((error, until))) => return Err(TokenError { retry_after: until - now, ..error }),
+                (None, Some(Failure { error, until, .. })) => {
+                    return Err(TokenError { retry_after: until - now, ..error });
+                }
                 (None, None) => self.fetch(&mut state),
             }
         };
@@ -84,9 +124,10 @@ impl TokenCache {
     }
 
     pub(super) fn reject(&self, token: &AccessToken) {
-        let mut state = self.state();
-        if state.token.as_ref().is_some_and(|current| current.is(token)) {
-            state.token = None;
+        let (mut state, now) = (self.state(), Instant::now());
+        let is_current = state.token.as_ref().is_some_and(|current| current.is(token));
+        if is_current && state.rejected.is_none_or(|at| at + NO_MORE_REJECTED <= now) {
+            (state.token, state.rejected) = (None, Some(now));
         }
     }
 
@@ -109,19 +150,25 @@ impl TokenCache {
         fetch: impl Future<Output = Result<AccessToken, TokenError>>,
     ) -> Result<AccessToken, TokenError> {
         // What it changes is behind the lock, see `state`.
-        AssertUnwindSafe(fetch).catch_unwind().await.unwrap_or_else(|_| Err(self.failed(broken_off())))
+        AssertUnwindSafe(fetch)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Err(self.failed(broken_off(), Looks::default())))
     }
 
     async fn fetch_now(&self) -> Result<AccessToken, TokenError> {
         let (name, started) = (&self.tenant.name, Instant::now());
-        let result = request::token(&self.tenant, self.audience, self.client.clone()).await;
-        let label = match &result {
+        let files = self.look().await;
+        let request = grant::token(&self.means, &self.tenant, self.audience);
+        let result = self.means.places.within(self.place(), request).await;
+        let label = match result.as_ref().map_err(|error| error.kind) {
             Ok(_) => TokenResult::Ok,
-            Err(TokenError { kind: TokenErrorKind::Transient, .. }) => TokenResult::Transient,
-            Err(TokenError { kind: TokenErrorKind::Blocked, .. }) => TokenResult::Blocked,
+            Err(TokenErrorKind::Transient) => TokenResult::Transient,
+            Err(TokenErrorKind::Blocked) => TokenResult::Blocked,
+            Err(TokenErrorKind::Fault) => TokenResult::Defect,
         };
-        self.metrics.token_refresh(name, self.audience.as_str(), label, started.elapsed());
-        let token = result.map_err(|error| self.failed(error))?;
+        self.means.metrics.token_refresh(name, self.audience.as_str(), label, started.elapsed());
+        let token = result.map_err(|error| self.failed(error, files))?;
 
         let now = Instant::now();
         let lifetime = token.ends.saturating_duration_since(now);
@@ -129,24 +176,47 @@ impl TokenCache {
         // A token with a short life is renewed at half of it.
         let ahead = AHEAD.mul_f64(rand::rng().random_range(1.0..2.0)).min(usable / 2);
         let mut state = self.state();
-        *state =
-            State { token: Some(token.clone()), renew_at: Some(now + (usable - ahead)), ..State::default() };
-        self.metrics.token_expires(
-            name,
-            self.audience.as_str(),
-            (clock::now() + lifetime).as_millis() / 1000,
-        );
+        let rejected = state.rejected;
+        let renew_at = Some(now + (usable - ahead));
+        *state = State { token: Some(token.clone()), renew_at, rejected, ..State::default() };
+        drop(state);
+        let ends = (clock::now() + lifetime).as_millis() / 1000;
+        self.means.metrics.token_expires(name, self.audience.as_str(), ends);
         info!(tenant = %name, audience = self.audience.as_str(), ?lifetime, took = ?started.elapsed(), "got an access token");
         Ok(token)
     }
 
+    /// How the files of the credential look now.
+    async fn look(&self) -> Looks {
+        let credential = &self.tenant.credential;
+        let mut files: Vec<_> = credential.files().into_iter().map(|path| path.into_owned()).collect();
+        if let Credential::User { grant: UserGrant::RefreshToken { .. }, .. } = credential {
+            files.push(self.means.store.file(&self.tenant.name));
+        }
+        if files.is_empty() {
+            return Looks::default();
+        }
+        // Without it a change would only be seen later.
+        spawn_blocking(move || Looks::at(files)).await.unwrap_or_default()
+    }
+
+    /// Whose login service is asked.
+    fn place(&self) -> &str {
+        match &self.tenant.credential {
+            Credential::ManagedIdentity(_) => "managed identities",
+            _ => &self.tenant.cloud.login,
+        }
+    }
+
     /// Remembers the failure with its pause, and lets the next request begin after it.
-    fn failed(&self, mut error: TokenError) -> TokenError {
+    fn failed(&self, error: TokenError, files: Looks) -> TokenError {
         let mut state = self.state();
         state.fetch = None;
-        error.retry_after = pause(&error, state.failures);
+        let error = error.after(state.failures);
         state.failures = state.failures.saturating_add(1);
-        state.failure = Some((error.clone(), Instant::now() + error.retry_after));
+        state.failure =
+            Some(Failure { error: error.clone(), until: Instant::now() + error.retry_after, files });
+        drop(state);
         let tenant = &self.tenant.name;
         warn!(%tenant, error = error.why, retry_after = ?error.retry_after, "got no access token");
         error
@@ -158,22 +228,9 @@ impl TokenCache {
     }
 }
 
-/// What the service asked for is kept to; beyond that, pauses grow with each failure in a row.
-fn pause(error: &TokenError, failures: u32) -> Duration {
-    let grown = match error.kind {
-        TokenErrorKind::Transient => Duration::from_secs(1),
-        // Microsoft's own client library remembers a refusal for a minute.
-        TokenErrorKind::Blocked => Duration::from_secs(60),
-    } * 2u32.pow(failures.min(10));
-    grown.min(LONGEST_PAUSE).max(error.retry_after)
-}
-
 fn broken_off() -> TokenError {
-    TokenError {
-        kind: TokenErrorKind::Transient,
-        why: "the token request broke off: this is a defect of the relay".into(),
-        retry_after: Duration::from_secs(5),
-    }
+    let error = TokenError::transient("the token request broke off: this is a defect of the relay");
+    TokenError { retry_after: Duration::from_secs(5), ..error }
 }
 
 #[cfg(test)]
@@ -181,7 +238,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{config::Config, network::Clients};
+    use crate::{config::Config, network::Clients, telemetry::Metrics};
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_panics_is_a_failure_and_is_not_joined_again() {
@@ -189,12 +246,12 @@ mod tests {
                     client_id = 'app'\nclient_secret = 'secret'\nsenders = ['*']\n";
         let config = Config::parse(text, Path::new("config.toml")).unwrap();
         let tenant = config.tenants.values().next().unwrap().clone();
-        let client = Clients::new(&config.network, std::iter::once(&tenant.cloud))
-            .unwrap()
-            .of(&tenant.cloud)
-            .unwrap()
-            .clone();
-        let cache = TokenCache::new(tenant, Audience::Graph, client, Metrics::new());
+        let means = Means::new(
+            Clients::new(&config.network, std::iter::once(&tenant.cloud)).unwrap(),
+            Metrics::new(),
+            "no-such-folder".into(),
+        );
+        let cache = TokenCache::new(tenant, Audience::Graph, Arc::new(means));
         let under_way = async { Err(broken_off()) }.boxed().shared();
         cache.state().fetch = Some(under_way);
 

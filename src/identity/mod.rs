@@ -12,33 +12,70 @@
 //! Called by the scheduler, through the worker, before it hands a tenant's mail out; and by the routes for each call.
 
 mod aadsts;
+mod assertion;
 mod cache;
-mod request;
+mod claims;
+mod device;
+mod endpoint;
+mod grant;
+mod managed;
+mod places;
+mod proof;
+mod store;
+mod token_error;
+mod user;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::{sync::OnceCell, task::spawn_blocking, time::Instant};
 use zeroize::Zeroizing;
 
 use crate::{
     config::{Cloud, Tenant, TenantName},
-    network::Clients,
+    network::{self, Clients},
     telemetry::Metrics,
 };
 use cache::TokenCache;
+use places::Places;
+use store::Store;
+use token_error::Pause;
+use user::Rotations;
+
+pub use claims::{Claims, claims};
+pub use device::{DeviceCode, log_in};
+pub use store::StoreError;
+pub use token_error::{TokenError, TokenErrorKind};
 
 /// All tenants' tokens. A tenant that delivers nothing has none, and costs nothing.
 pub struct Identity {
+    means: Arc<Means>,
+    caches: Mutex<Caches>,
+    /// Tenants whose credential is a certificate.
+    certified: Mutex<Vec<Arc<Tenant>>>,
+}
+
+type Caches = HashMap<(TenantName, Audience), Arc<TokenCache>>;
+
+/// What logins are made with.
+struct Means {
     clients: Clients,
     metrics: Metrics,
-    caches: Mutex<HashMap<(TenantName, Audience), Arc<TokenCache>>>,
+    store: Store,
+    /// For managed identities: without a proxy. Made at the first use.
+    local: OnceCell<reqwest::Client>,
+    places: Places,
+    rotations: Rotations,
 }
 
 /// The service that a token opens.
@@ -47,6 +84,11 @@ pub enum Audience {
     Graph,
     /// SMTP submission. Graph refuses its tokens, and it Graph's.
     Exchange,
+}
+
+/// Where refresh tokens are stored, beside the mail.
+pub fn credential_folder(spool: &Path) -> PathBuf {
+    spool.join("credentials")
 }
 
 /// A token that one service takes. Cheap to clone.
@@ -64,61 +106,67 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// costs nothing.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Why there is no token.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub struct TokenError {
-    pub kind: TokenErrorKind,
-    /// For the administrator: what happened, and what to mend.
-    pub why: String,
-    /// When to ask again.
-    pub retry_after: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenErrorKind {
-    /// The login service is unreachable, overloaded or at fault.
-    Transient,
-    /// An administrator has to mend something.
-    Blocked,
-}
-
 impl Identity {
-    pub fn new(clients: Clients, metrics: Metrics) -> Self {
-        Self { clients, metrics, caches: Mutex::default() }
+    /// `folder` is where refresh tokens are stored, see [`credential_folder`]; it need not be there.
+    pub fn new(clients: Clients, metrics: Metrics, folder: PathBuf) -> Self {
+        let means = Arc::new(Means::new(clients, metrics, folder));
+        Self { means, caches: Mutex::default(), certified: Mutex::default() }
     }
 
     /// A token that is good now.
     pub async fn token(&self, tenant: &Arc<Tenant>, audience: Audience) -> Result<AccessToken, TokenError> {
-        match self.cache(tenant, audience) {
-            Some(cache) => cache.token().await,
-            None => Err(TokenError {
-                kind: TokenErrorKind::Blocked,
-                why: format!("there is no way to the cloud {}", tenant.cloud.name),
-                retry_after: Duration::from_secs(600),
-            }),
-        }
+        self.cache(tenant, audience).token().await
     }
 
-    /// The service refused `token`: it is not handed out again.
+    /// The service refused `token`: it is not handed out again. If its successor is refused as well, another one would not
+    /// help, and for a while none is asked for.
     pub fn reject(&self, tenant: &Arc<Tenant>, audience: Audience, token: &AccessToken) {
-        if let Some(cache) = self.cache(tenant, audience) {
-            cache.reject(token);
-        }
+        self.cache(tenant, audience).reject(token);
     }
 
-    /// A tenant whose configuration has changed begins anew.
-    fn cache(&self, tenant: &Arc<Tenant>, audience: Audience) -> Option<Arc<TokenCache>> {
-        // Whole values only are put in, so a panic elsewhere leaves nothing half done.
-        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A tenant whose login is configured in another way begins anew.
+    fn cache(&self, tenant: &Arc<Tenant>, audience: Audience) -> Arc<TokenCache> {
+        let mut caches = self.caches();
         let key = (tenant.name.clone(), audience);
         if let Some(cache) = caches.get(&key).filter(|cache| cache.is_of(tenant)) {
-            return Some(cache.clone());
+            return cache.clone();
         }
-        let client = self.clients.of(&tenant.cloud)?;
-        let cache = TokenCache::new(tenant.clone(), audience, client, self.metrics.clone());
+        let cache = TokenCache::new(tenant.clone(), audience, self.means.clone());
         caches.insert(key, cache.clone());
-        Some(cache)
+        cache
+    }
+
+    fn caches(&self) -> MutexGuard<'_, Caches> {
+        // Whole values only are put in, so a panic elsewhere leaves nothing half done.
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Means {
+    fn new(clients: Clients, metrics: Metrics, folder: PathBuf) -> Self {
+        Self {
+            clients,
+            metrics,
+            store: Store::in_folder(folder),
+            local: OnceCell::new(),
+            places: Places::default(),
+            rotations: Rotations::default(),
+        }
+    }
+
+    /// For the tenant's login service.
+    fn client_of(&self, tenant: &Tenant) -> Result<reqwest::Client, TokenError> {
+        let client = self.clients.of(&tenant.cloud);
+        client
+            .ok_or_else(|| TokenError::defect(format!("there is no way to the cloud {}", tenant.cloud.name)))
+    }
+
+    async fn local_client(&self) -> Result<reqwest::Client, TokenError> {
+        let made = self.local.get_or_try_init(|| async {
+            let made = spawn_blocking(network::local_client).await;
+            made.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+        });
+        made.await.cloned().map_err(TokenError::transient)
     }
 }
 
@@ -150,9 +198,21 @@ impl AccessToken {
         Self { secret: Arc::new(Zeroizing::new(secret)), ends, usable_until }
     }
 
-    /// The token itself, for the Authorization header.
+    /// The token itself. For HTTP there is [`bearer`](Self::bearer).
     pub fn expose(&self) -> &str {
         &self.secret
+    }
+
+    /// `Bearer TOKEN`, which no log shows, and which is wiped when the call is over.
+    pub fn bearer(&self) -> HeaderValue {
+        let mut text = Zeroizing::new(Vec::with_capacity("Bearer ".len() + self.secret.len()));
+        text.extend_from_slice(b"Bearer ");
+        text.extend_from_slice(self.secret.as_bytes());
+        // A token with other octets is refused when it comes.
+        let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
+        let mut value = value.unwrap_or(HeaderValue::from_static("Bearer"));
+        value.set_sensitive(true);
+        value
     }
 
     /// Until when it is handed out: a little before its end.

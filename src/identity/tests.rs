@@ -44,7 +44,7 @@ impl Bench {
         let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
         let clients =
             Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud)).unwrap();
-        (Arc::new(Identity::new(clients, metrics.clone())), config)
+        (Arc::new(Identity::new(clients, metrics.clone(), "no-such-folder".into())), config)
     }
 
     async fn token(&self, tenant: &str) -> Result<AccessToken, TokenError> {

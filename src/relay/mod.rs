@@ -32,7 +32,7 @@ use crate::{
         graph::{Graph, Means},
         smtp::{self as submission, DialError, Smtp},
     },
-    identity::Identity,
+    identity::{Identity, credential_folder},
     ingress::{
         Door,
         login::Logins,
@@ -129,7 +129,7 @@ impl Relay {
 
         let roster = Arc::new(Roster::new(config.tenants.clone()));
         let clients = Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud))?;
-        let identity = Arc::new(Identity::new(clients.clone(), metrics.clone()));
+        let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), credential_folder(path)));
         let (app, to_allowances) = (config.app_limit, metrics.clone());
         let ledger = config.spool.path.join("limits/recipients");
         let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some(&ledger)));

@@ -114,6 +114,8 @@ pub enum TokenResult {
     Ok,
     Transient,
     Blocked,
+    /// The relay's request was wrong.
+    Defect,
 }
 
 macro_rules! label {
@@ -150,5 +152,5 @@ label! {
     LoginResult {
         Ok => "ok", Cached => "cached", Wrong => "wrong", Unknown => "unknown", Locked => "locked", Busy => "busy",
     }
-    TokenResult { Ok => "ok", Transient => "transient", Blocked => "blocked" }
+    TokenResult { Ok => "ok", Transient => "transient", Blocked => "blocked", Defect => "defect" }
 }

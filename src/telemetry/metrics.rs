@@ -32,6 +32,7 @@ struct Families {
     token_refreshes: IntCounterVec,
     token_refresh_seconds: Histogram,
     token_expiry: IntGaugeVec,
+    credential_expiry: IntGaugeVec,
     bounces: IntCounterVec,
     tenant_blocked: IntGaugeVec,
     commit_seconds: Histogram,
@@ -104,6 +105,11 @@ impl Metrics {
                 "token_expiry_timestamp_seconds",
                 "When the access token in use ends, in Unix time.",
                 &["tenant", "audience"],
+            ),
+            credential_expiry: build.gauges(
+                "credential_expiry_timestamp_seconds",
+                "When the certificate ends that the tenant logs in with, in Unix time.",
+                &["tenant"],
             ),
             bounces: build.counters(
                 "bounces_total",
@@ -207,6 +213,16 @@ impl Metrics {
     pub fn token_expires(&self, tenant: &TenantName, audience: &str, at_unix_seconds: u64) {
         let at = i64::try_from(at_unix_seconds).unwrap_or(i64::MAX);
         self.0.token_expiry.with_label_values(&[tenant.as_str(), audience]).set(at);
+    }
+
+    pub fn credential_expires(&self, tenant: &TenantName, at_unix_seconds: i64) {
+        self.0.credential_expiry.with_label_values(&[tenant.as_str()]).set(at_unix_seconds);
+    }
+
+    /// The tenant has no certificate any more.
+    pub fn credential_gone(&self, tenant: &TenantName) {
+        // There may never have been one that could be read.
+        let _ = self.0.credential_expiry.remove_label_values(&[tenant.as_str()]);
     }
 
     pub fn bounce(&self, tenant: &TenantName, kind: &'static str) {

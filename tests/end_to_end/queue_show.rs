@@ -74,7 +74,8 @@ fn a_throttled_mailbox() {
 
 #[test]
 fn a_blocked_tenant() {
-    let lab = Lab::with(|setup| setup.tenant("contoso").client_secret = "'an old secret'".into());
+    let lab =
+        Lab::with(|setup| setup.tenant("contoso").credential = "client_secret = 'an old secret'".into());
     let id = send(&lab, "waits");
     wait_until("the block", || json(&lab, &id)["state"] == "blocked");
     let page = json(&lab, &id);

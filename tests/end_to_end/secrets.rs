@@ -62,7 +62,7 @@ fn neither_client_secret_nor_token_shows_anywhere() {
     let mut lab = Lab::without_relay(|setup| {
         setup.log_filter = "trace".into();
         setup.login = Some(format!("http://{}", wiretap.address));
-        setup.tenant("fabrikam").client_secret = "'Wrong.Secret~Not~To~Be~Shown'".into();
+        setup.tenant("fabrikam").credential = "client_secret = 'Wrong.Secret~Not~To~Be~Shown'".into();
     });
     *target.lock().unwrap() = Some(lab.service.address());
     lab.restart();

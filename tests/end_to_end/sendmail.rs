@@ -242,7 +242,7 @@ fn the_tenant_is_the_one_that_may_send_unless_it_is_named() {
 fn neither_secrets_nor_a_configuration_are_needed() {
     let lab = relay_is_down(|setup| {
         for tenant in &mut setup.tenants {
-            tenant.client_secret = "{ file = '/nowhere/secret' }".into();
+            tenant.credential = "client_secret = { file = '/nowhere/secret' }".into();
         }
     });
     let output = lab.run(&["check-config", "--config", lab.config_file().to_str().unwrap()]);

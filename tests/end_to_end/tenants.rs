@@ -48,7 +48,7 @@ fn a_login_service_that_is_down_costs_no_attempt() {
 #[test]
 fn a_wrong_secret_blocks_its_tenant_alone_and_mail_flows_when_it_is_mended() {
     let mut lab = Lab::without_relay(|setup| {
-        setup.tenant("contoso").client_secret = "{ file = 'contoso.secret' }".into();
+        setup.tenant("contoso").credential = "client_secret = { file = 'contoso.secret' }".into();
     });
     let file = lab.folder().join("contoso.secret");
     fs::write(&file, "an old secret\n").unwrap();

@@ -36,8 +36,8 @@ pub struct TenantSetup {
     pub name: String,
     pub senders: String,
     pub networks: String,
-    /// As a TOML value.
-    pub client_secret: String,
+    /// Lines that say how it logs in; with the secret that the service knows, if nothing else is wanted.
+    pub credential: String,
     /// How unknown outcomes are confirmed.
     pub confirm: String,
     /// What its application may do.
@@ -77,7 +77,7 @@ impl TenantSetup {
             name: name.into(),
             senders: format!("['@{name}.example']"),
             networks: "['127.0.0.0/8']".into(),
-            client_secret: format!("'{}'", Self::secret(name)),
+            credential: format!("client_secret = '{}'", Self::secret(name)),
             confirm: "off".into(),
             roles: vec!["Mail.Send".into(), "Mail.ReadWrite".into()],
             more: String::new(),
@@ -172,7 +172,7 @@ graph = "{graph}"
 {cloud}
 "#
         );
-        for TenantSetup { name, senders, networks, client_secret, confirm, more, .. } in tenants {
+        for TenantSetup { name, senders, networks, credential, confirm, more, .. } in tenants {
             write!(
                 text,
                 r#"
@@ -180,7 +180,7 @@ graph = "{graph}"
 cloud = "lab"
 directory = "{name}.example"
 client_id = "{name}-app"
-client_secret = {client_secret}
+{credential}
 senders = {senders}
 networks = {networks}
 confirm = "{confirm}"

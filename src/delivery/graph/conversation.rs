@@ -122,7 +122,7 @@ impl<'a> Conversation<'a> {
         let call = self
             .client()?
             .request(request.method.clone(), url)
-            .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
+            .header(AUTHORIZATION, token.bearer())
             .header("client-request-id", &client_request_id)
             // Ids that stay when a draft becomes a sent message (Microsoft, "Obtain immutable identifiers for Outlook resources").
             .header("Prefer", "IdType=\"ImmutableId\"")

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    config::{AppLimit, Cloud, GraphConfig, NetworkConfig, SecretSource},
+    config::{AppLimit, ClientProof, Cloud, Credential, GraphConfig, NetworkConfig, SecretSource},
     delivery::{
         allowance::Allowances,
         graph::{Graph, Means},
@@ -50,14 +50,15 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("secret"), "s3cret").unwrap();
         let tenant = Arc::new(Tenant {
-            client_secret: SecretSource::File(dir.path().join("secret")),
+            credential: Credential::App(ClientProof::Secret(SecretSource::File(dir.path().join("secret")))),
             ..Tenant::sample("contoso", Cloud::loopback(&service.url()))
         });
         let metrics = Metrics::new();
         let store = DiskStore::open(&dir.path().join("spool")).unwrap();
         let (spool, waiting) = Spool::start(store, metrics.clone()).unwrap();
         let clients = Clients::new(&NetworkConfig::default(), [&tenant.cloud].into_iter()).unwrap();
-        let identity = Arc::new(Identity::new(clients.clone(), metrics.clone()));
+        let identity =
+            Arc::new(Identity::new(clients.clone(), metrics.clone(), dir.path().join("credentials")));
         let config = GraphConfig { max_recipients: 10_000, ..GraphConfig::default() };
         // A message that is carried again at once stands for one that has waited.
         let settled = Duration::ZERO;

@@ -1,0 +1,156 @@
+//! Signing in with a code (RFC 8628): somebody types it into a browser anywhere, and the relay gets a refresh token.
+
+use std::{path::Path, time::Duration};
+
+use serde::Deserialize;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Audience, Claims, Means, TokenError, TokenErrorKind, claims,
+    endpoint::{self, Answer, ErrorAnswer, Form, Granted},
+    grant::{prove_if_there, scope},
+    store::{Stored, fingerprint},
+};
+use crate::{
+    config::{ClientProof, Credential, RouteRule, SecretSource, Tenant, UserGrant},
+    network::Clients,
+    telemetry::Metrics,
+};
+
+/// To be shown to whoever is to sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceCode {
+    pub user_code: String,
+    pub verification_uri: String,
+    /// The service's own words, which hold both.
+    pub message: String,
+    /// How long the code is good.
+    pub expires_in: Duration,
+}
+
+#[derive(Deserialize)]
+struct CodeAnswer {
+    device_code: String,
+    user_code: String,
+    verification_uri: String,
+    #[serde(default)]
+    message: String,
+    expires_in: u64,
+    #[serde(default)]
+    interval: Option<u64>,
+}
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// RFC 8628 section 3.2, and what "slow_down" adds by section 3.5.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// No code is waited for longer. Entra ID's are good for 15 minutes.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Lets somebody sign in for `tenant`, whose grant is `refresh_token`: `show` is called once with the code. Returns when the
+/// refresh token is stored in `folder`, where a relay that runs finds it; with what the token says about who signed in.
+pub async fn log_in(
+    tenant: &Tenant,
+    clients: Clients,
+    folder: &Path,
+    show: impl FnOnce(&DeviceCode),
+) -> Result<Option<Claims>, TokenError> {
+    let Credential::User { grant: UserGrant::RefreshToken { first }, proof } = &tenant.credential else {
+        return Err(TokenError::blocked(
+            "nobody has to sign in for this tenant: that is for grant = \"refresh_token\"",
+        ));
+    };
+    let means = Means::new(clients, Metrics::new(), folder.to_owned());
+    let audience = match tenant.route {
+        RouteRule::Smtp => Audience::Exchange,
+        RouteRule::Graph | RouteRule::Auto => Audience::Graph,
+    };
+    let form = Form::empty()
+        .field("client_id", &tenant.client_id)
+        .field("scope", &format!("{} offline_access", scope(tenant, audience)));
+    let answer = endpoint::post(&means.client_of(tenant)?, tenant, "devicecode", form).await?;
+    if answer.status >= 300 {
+        return Err(answer.refused(&tenant.cloud.login));
+    }
+    let Some(code) = answer.json::<CodeAnswer>() else {
+        return Err(TokenError::transient("the login service answered with something that is no code"));
+    };
+    let expires_in = Duration::from_secs(code.expires_in).min(LONGEST);
+    show(&DeviceCode {
+        user_code: code.user_code,
+        verification_uri: code.verification_uri,
+        message: code.message,
+        expires_in,
+    });
+    let interval = code.interval.map_or(INTERVAL, Duration::from_secs);
+    let granted = poll(&means, tenant, proof.as_ref(), &code.device_code, interval, expires_in).await?;
+    let Some(refresh_token) = granted.refresh_token else {
+        return Err(TokenError::blocked(
+            "the login service gave no refresh token: let the app have the permission offline_access",
+        ));
+    };
+    let (store, first, owned) = (means.store.clone(), first.clone(), tenant.clone());
+    let stored = spawn_blocking(move || {
+        let origin = first.as_ref().map(SecretSource::read).transpose();
+        let origin = origin.map_err(|e| TokenError::blocked(format!("refresh_token: {e}")))?;
+        let stored = Stored::of(&owned, refresh_token, origin.as_ref().map(fingerprint));
+        store.put(&owned.name, &stored).map_err(|e| TokenError::blocked(format!("it cannot be stored: {e}")))
+    });
+    stored.await.map_err(|e| TokenError::defect(format!("the sign-in broke off: {e}")))??;
+    Ok(claims(&granted.token))
+}
+
+/// Asks until somebody has signed in, or the code is no longer good.
+async fn poll(
+    means: &Means,
+    tenant: &Tenant,
+    proof: Option<&ClientProof>,
+    device_code: &str,
+    mut interval: Duration,
+    expires_in: Duration,
+) -> Result<Granted, TokenError> {
+    let end = Instant::now() + expires_in;
+    loop {
+        sleep(interval).await;
+        let proved = prove_if_there(means, tenant, proof).await?;
+        let form = Form::of_grant(GRANT).of_client(tenant, proved.as_ref()).field("device_code", device_code);
+        let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await;
+        let waits = match answer.and_then(|answer| Said::of(answer, tenant)) {
+            Ok(Said::Granted(granted)) => return Ok(granted),
+            Ok(Said::Pending) => Duration::ZERO,
+            Ok(Said::SlowDown) => INTERVAL,
+            // The network may come back while somebody is still typing.
+            Err(error) if error.kind == TokenErrorKind::Transient => error.retry_after,
+            Err(error) => return Err(error),
+        };
+        interval += if waits == INTERVAL { INTERVAL } else { Duration::ZERO };
+        if Instant::now() + interval >= end {
+            return Err(TokenError::blocked("nobody has signed in while the code was good: begin again"));
+        }
+    }
+}
+
+enum Said {
+    Granted(Granted),
+    Pending,
+    SlowDown,
+}
+
+impl Said {
+    fn of(answer: Answer, tenant: &Tenant) -> Result<Self, TokenError> {
+        let error = answer.json::<ErrorAnswer>().map(|answer| answer.error).unwrap_or_default();
+        match &*error {
+            "authorization_pending" => Ok(Self::Pending),
+            "slow_down" => Ok(Self::SlowDown),
+            "authorization_declined" | "access_denied" => {
+                Err(TokenError::blocked("the sign-in was declined in the browser"))
+            }
+            "expired_token" | "code_expired" => {
+                Err(TokenError::blocked("nobody has signed in while the code was good: begin again"))
+            }
+            _ => answer.granted(tenant).map(Self::Granted),
+        }
+    }
+}

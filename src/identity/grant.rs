@@ -1,0 +1,57 @@
+//! The grants, by what the tenant's credential is.
+
+use super::{
+    AccessToken, Audience, Means, TokenError,
+    endpoint::{self, Form},
+    managed,
+    proof::{self, Proved},
+    user,
+};
+use crate::config::{ClientProof, Credential, Tenant, UserGrant};
+
+/// Asks for a token.
+pub(super) async fn token(
+    means: &Means,
+    tenant: &Tenant,
+    audience: Audience,
+) -> Result<AccessToken, TokenError> {
+    match &tenant.credential {
+        Credential::App(proof) => {
+            let proved = proof::prove(means, tenant, proof).await?;
+            // Graph and login are configured by base URL, and the resource's name is Graph's.
+            let form = Form::of_grant("client_credentials")
+                .of_client(tenant, Some(&proved))
+                .field("scope", &scope(tenant, audience));
+            let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await?;
+            Ok(answer.granted(tenant)?.token)
+        }
+        Credential::User { grant: UserGrant::Password { username, password }, proof } => {
+            let proved = prove_if_there(means, tenant, proof.as_ref()).await?;
+            user::by_password(means, tenant, audience, (username, password), proved).await
+        }
+        Credential::User { grant: UserGrant::RefreshToken { first }, proof } => {
+            let proved = prove_if_there(means, tenant, proof.as_ref()).await?;
+            user::by_refresh_token(means, tenant, audience, first.as_ref(), proved).await
+        }
+        Credential::ManagedIdentity(identity) => {
+            let resource = audience.resource(&tenant.cloud);
+            managed::token(&means.local_client().await?, identity, resource).await
+        }
+    }
+}
+
+/// All that the application was given for that resource.
+pub(super) fn scope(tenant: &Tenant, audience: Audience) -> String {
+    format!("{}/.default", audience.resource(&tenant.cloud))
+}
+
+pub(super) async fn prove_if_there(
+    means: &Means,
+    tenant: &Tenant,
+    proof: Option<&ClientProof>,
+) -> Result<Option<Proved>, TokenError> {
+    match proof {
+        Some(proof) => proof::prove(means, tenant, proof).await.map(Some),
+        None => Ok(None),
+    }
+}

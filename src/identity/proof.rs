@@ -1,0 +1,71 @@
+//! How an application proves in a request that it is itself.
+
+use zeroize::Zeroizing;
+
+use super::{
+    Means, TokenError, assertion,
+    endpoint::{self, Form},
+};
+use crate::config::{ClientProof, Secret, SecretSource, Tenant};
+
+/// Ready to be put into a form.
+pub(super) enum Proved {
+    Secret(Secret),
+    Assertion(Zeroizing<String>),
+}
+
+/// Of RFC 7523.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+impl Form {
+    /// With the application's id and, if there is one, its proof.
+    pub(super) fn of_client(self, tenant: &Tenant, proof: Option<&Proved>) -> Self {
+        let form = self.field("client_id", &tenant.client_id);
+        match proof {
+            None => form,
+            Some(Proved::Secret(secret)) => form.field("client_secret", secret.expose()),
+            Some(Proved::Assertion(assertion)) => {
+                form.field("client_assertion_type", ASSERTION_TYPE).field("client_assertion", assertion)
+            }
+        }
+    }
+}
+
+/// Reads what the proof is made of, as it is now: secrets, certificates and tokens of other providers are replaced while the
+/// relay runs.
+pub(super) async fn prove(means: &Means, tenant: &Tenant, proof: &ClientProof) -> Result<Proved, TokenError> {
+    let (proof, client_id) = (proof.clone(), tenant.client_id.clone());
+    let audience = endpoint::url(tenant, "token");
+    // Files are read here, and a file may be on a slow disk; to sign takes a millisecond.
+    let proved = tokio::task::spawn_blocking(move || prove_now(&proof, &client_id, &audience)).await;
+    let (proved, not_after) =
+        proved.map_err(|e| TokenError::defect(format!("the proof broke off: {e}")))??;
+    if let Some(not_after) = not_after {
+        means.metrics.credential_expires(&tenant.name, not_after);
+    }
+    Ok(proved)
+}
+
+/// With the end of the certificate, in Unix time.
+fn prove_now(
+    proof: &ClientProof,
+    client_id: &str,
+    audience: &str,
+) -> Result<(Proved, Option<i64>), TokenError> {
+    match proof {
+        ClientProof::Secret(source) => match source.read() {
+            Ok(secret) => Ok((Proved::Secret(secret), None)),
+            Err(error) => Err(TokenError::blocked(format!("client_secret: {error}"))),
+        },
+        ClientProof::Certificate(certificate) => {
+            let read = certificate.read().map_err(|e| TokenError::blocked(format!("certificate: {e}")))?;
+            let assertion = assertion::sign(&read, certificate.algorithm, client_id, audience)
+                .map_err(|e| TokenError::blocked(format!("certificate: {e}")))?;
+            Ok((Proved::Assertion(assertion), Some(read.not_after)))
+        }
+        ClientProof::Federated(path) => match SecretSource::File(path.clone()).read() {
+            Ok(token) => Ok((Proved::Assertion(Zeroizing::new(token.expose().trim().to_owned())), None)),
+            Err(error) => Err(TokenError::blocked(format!("federated_token_file: {error}"))),
+        },
+    }
+}

@@ -1,0 +1,142 @@
+//! Tokens on behalf of a user: by password, or by a refresh token that each answer replaces.
+//!
+//! Both audiences of a tenant live on one refresh token, so its refreshes go one after the other. The successor is stored
+//! before the access token is handed out: whoever sees that token knows that the next refresh is possible, whatever happens
+//! to the process.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
+use tracing::{debug, error};
+
+use super::{
+    AccessToken, Audience, Means, TokenError,
+    endpoint::{self, Form},
+    grant::scope,
+    proof::Proved,
+    store::{Stored, Successor, fingerprint},
+};
+use crate::config::{Secret, SecretSource, Tenant, TenantName};
+
+/// One lock for each tenant with a refresh token; inside is what could not be stored.
+#[derive(Default)]
+pub(super) struct Rotations(Mutex<HashMap<TenantName, Rotation>>);
+
+type Rotation = Arc<AsyncMutex<Option<Successor>>>;
+
+impl Rotations {
+    fn of(&self, tenant: &TenantName) -> Rotation {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(tenant.clone()).or_default().clone()
+    }
+}
+
+pub(super) async fn by_password(
+    means: &Means,
+    tenant: &Tenant,
+    audience: Audience,
+    (username, password): (&str, &SecretSource),
+    proved: Option<Proved>,
+) -> Result<AccessToken, TokenError> {
+    let source = password.clone();
+    let password = spawn_blocking(move || source.read()).await.map_err(|e| broken_off(&e))?;
+    let password = password.map_err(|e| TokenError::blocked(format!("password: {e}")))?;
+    // Without offline_access: there is no use for a refresh token where the password is.
+    let form = Form::of_grant("password")
+        .of_client(tenant, proved.as_ref())
+        .field("username", username)
+        .field("password", password.expose())
+        .field("scope", &scope(tenant, audience));
+    let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await?;
+    Ok(answer.granted(tenant)?.token)
+}
+
+pub(super) async fn by_refresh_token(
+    means: &Means,
+    tenant: &Tenant,
+    audience: Audience,
+    first: Option<&SecretSource>,
+    proved: Option<Proved>,
+) -> Result<AccessToken, TokenError> {
+    let rotation = means.rotations.of(&tenant.name);
+    let mut unstored = rotation.lock().await;
+    if let Some(successor) = &*unstored {
+        store(means, tenant, successor.clone()).await?;
+        *unstored = None;
+    }
+    let current = current(means, tenant, first).await?;
+    let form = Form::of_grant("refresh_token")
+        .of_client(tenant, proved.as_ref())
+        .field("refresh_token", current.token.expose())
+        .field("scope", &format!("{} offline_access", scope(tenant, audience)));
+    let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await?;
+    let granted = answer.granted(tenant)?;
+    if let Some(token) = granted.refresh_token.filter(|token| *token != current.token) {
+        let successor = Successor {
+            stored: Stored::of(tenant, token, current.descends_from.clone()),
+            replaces: current.stored,
+        };
+        if let Err(error) = store(means, tenant, successor.clone()).await {
+            // It may be the only one that is still good.
+            *unstored = Some(successor);
+            return Err(error);
+        }
+        debug!(tenant = %tenant.name, "the new refresh token is stored");
+    }
+    Ok(granted.token)
+}
+
+/// The refresh token to be used now.
+struct Current {
+    token: Secret,
+    descends_from: Option<String>,
+    /// What the store held when it was read.
+    stored: Option<Secret>,
+}
+
+/// The stored one, unless another one was configured since.
+async fn current(
+    means: &Means,
+    tenant: &Tenant,
+    first: Option<&SecretSource>,
+) -> Result<Current, TokenError> {
+    let (folder, first, tenant) = (means.store.clone(), first.cloned(), tenant.clone());
+    let read = spawn_blocking(move || {
+        let first = first.map(|source| source.read()).transpose();
+        let first = first.map_err(|e| TokenError::blocked(format!("refresh_token: {e}")))?;
+        let origin = first.as_ref().map(fingerprint);
+        let stored = folder.read(&tenant).map_err(|e| TokenError::blocked(e.to_string()))?;
+        let held = stored.as_ref().map(|stored| stored.refresh_token());
+        let descends = |stored: &Stored| origin.is_none() || stored.descends_from == origin;
+        match (stored.filter(|stored| stored.is_of(&tenant) && descends(stored)), first) {
+            (Some(stored), _) => Ok(Current {
+                token: stored.refresh_token(),
+                descends_from: stored.descends_from.clone(),
+                stored: held,
+            }),
+            (None, Some(token)) => Ok(Current { token, descends_from: origin, stored: held }),
+            (None, None) => Err(TokenError::blocked(format!(
+                "nobody has signed in yet: run m365-relay tenant login {}",
+                tenant.name
+            ))),
+        }
+    });
+    read.await.map_err(|e| broken_off(&e))?
+}
+
+async fn store(means: &Means, tenant: &Tenant, successor: Successor) -> Result<(), TokenError> {
+    let (folder, name) = (means.store.clone(), tenant.name.clone());
+    let stored =
+        spawn_blocking(move || folder.replace(&name, &successor)).await.map_err(|e| broken_off(&e))?;
+    stored.map_err(|e| {
+        error!(tenant = %tenant.name, error = %e, "the new refresh token cannot be stored");
+        TokenError::transient(format!("the new refresh token cannot be stored: {e}"))
+    })
+}
+
+fn broken_off(error: &tokio::task::JoinError) -> TokenError {
+    TokenError::defect(format!("the token request broke off: {error}"))
+}

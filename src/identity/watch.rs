@@ -1,0 +1,165 @@
+//! The watch over credentials: a failure that a file is to blame for ends when the file changes, tokens that nobody uses are
+//! forgotten, and certificates that end are spoken of.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Identity, cache::TokenCache};
+use crate::config::{Tenant, TenantName};
+
+/// How often the files of blocked tenants are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often spent tokens are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// How often certificates are read, so that their end is known of tenants without mail, too.
+const READ_EVERY: Duration = Duration::from_secs(3600);
+/// How often somebody is told of one that ends.
+const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// What tells one content of some files from another, through symbolic links.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Looks(Vec<(PathBuf, Option<Look>)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Looks {
+    /// Blocks.
+    pub(super) fn at(paths: Vec<PathBuf>) -> Self {
+        Self(paths.into_iter().map(|path| (look(&path), path)).map(|(look, path)| (path, look)).collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Blocks.
+    pub(super) fn have_changed(&self) -> bool {
+        self.0.iter().any(|(path, before)| look(path) != *before)
+    }
+}
+
+fn look(path: &Path) -> Option<Look> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(Look {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+    })
+}
+
+impl Identity {
+    /// To be told all tenants at the start, and again when the configuration has changed: those that are gone are forgotten,
+    /// with their tokens, and the ends of certificates are shown in the metrics. Nothing is logged, since the configuration
+    /// has its own warnings.
+    pub async fn note_tenants(&self, tenants: &BTreeMap<TenantName, Arc<Tenant>>) {
+        self.caches().retain(|(name, _), _| tenants.contains_key(name));
+        let certified: Vec<_> =
+            tenants.values().filter(|tenant| tenant.credential.certificate().is_some()).cloned().collect();
+        let before = std::mem::replace(&mut *self.certified(), certified.clone());
+        for gone in before.iter().filter(|old| !certified.iter().any(|new| new.name == old.name)) {
+            self.means.metrics.credential_gone(&gone.name);
+        }
+        self.read_certificates(false).await;
+    }
+
+    /// Runs until `shutdown`. `again` is told of tenants that could not log in, and may try now: a file that their credential
+    /// is read from has changed.
+    pub async fn watch(&self, again: impl Fn(TenantName) + Sync, shutdown: CancellationToken) {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let started = Instant::now();
+        let (mut forgotten, mut read, mut told) = (started, started, started);
+        while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+            self.look_at_files(&again).await;
+            let now = Instant::now();
+            if now - forgotten >= FORGET_EVERY {
+                forgotten = now;
+                self.caches().retain(|_, cache| !cache.is_spent());
+            }
+            if now - read >= READ_EVERY {
+                read = now;
+                let tell = now - told >= TELL_EVERY;
+                if tell {
+                    told = now;
+                }
+                self.read_certificates(tell).await;
+            }
+        }
+    }
+
+    async fn look_at_files(&self, again: &(impl Fn(TenantName) + Sync)) {
+        let failed: Vec<(Arc<TokenCache>, Looks)> =
+            self.caches().values().filter_map(|cache| Some((cache.clone(), cache.blamed_files()?))).collect();
+        if failed.is_empty() {
+            return;
+        }
+        let changed = spawn_blocking(move || {
+            failed
+                .into_iter()
+                .filter(|(_, looks)| looks.have_changed())
+                .map(|(cache, _)| cache)
+                .collect::<Vec<_>>()
+        });
+        match changed.await {
+            Err(error) => error!(%error, "cannot look at the files of credentials"),
+            Ok(changed) => {
+                for cache in changed {
+                    let tenant = cache.tenant();
+                    info!(%tenant, "a file of the credential has changed, the login is tried again");
+                    cache.forgive();
+                    again(tenant.clone());
+                }
+            }
+        }
+    }
+
+    /// Shows the ends of certificates, and with `tell` logs those that are near.
+    async fn read_certificates(&self, tell: bool) {
+        let (certified, metrics) = (self.certified().clone(), self.means.metrics.clone());
+        if certified.is_empty() {
+            return;
+        }
+        let read = spawn_blocking(move || {
+            for tenant in certified {
+                let name = &tenant.name;
+                match tenant.credential.certificate().map(|certificate| certificate.read()) {
+                    None => {}
+                    Some(Ok(certificate)) => {
+                        metrics.credential_expires(name, certificate.not_after);
+                        if let Some(warning) = certificate.warning().filter(|_| tell) {
+                            warn!(tenant = %name, "{warning}");
+                        }
+                    }
+                    Some(Err(error)) => warn!(tenant = %name, %error, "the certificate cannot be read"),
+                }
+            }
+        });
+        if let Err(error) = read.await {
+            error!(%error, "cannot read the certificates of credentials");
+        }
+    }
+
+    fn certified(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Tenant>>> {
+        self.certified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
