@@ -131,6 +131,17 @@ pub enum BounceTo {
     None,
 }
 
+impl RouteRule {
+    /// As in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Graph => "graph",
+            Self::Smtp => "smtp",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 impl TenantName {
     pub fn as_str(&self) -> &str {
         &self.0

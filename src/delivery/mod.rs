@@ -9,6 +9,7 @@
 //! | `letter`     | a claimed message, opened                                                              |
 //! | `split`      | one message becomes several                                                            |
 //! | `notice`     | what the sender is told                                                                |
+//! | `tried`      | what a try answers that sends nothing                                                  |
 //! | `allowance`  | what a mailbox may still send                                                          |
 //!
 //! The one seam between "how it went" and "what next" is [`Disposition`]: decided by the route, where the knowledge is,
@@ -22,9 +23,11 @@ mod notice;
 mod route;
 pub mod smtp;
 mod split;
+mod tried;
 mod worker;
 
 pub use disposition::{Attempted, Disposition, Division, Reason, Receipt};
 use disposition::{NO_CREDENTIAL, put_off};
 pub use route::Routes;
+pub use tried::Tried;
 pub use worker::{Worker, WorkerSettings};

@@ -87,6 +87,16 @@ impl Routes {
         Ok(Carried { route, attempted })
     }
 
+    /// One try, after which nothing is settled or queued: for `tenant check`.
+    pub async fn try_once(
+        &self,
+        tenant: &Arc<Tenant>,
+        mailbox: &MailboxAddress,
+        claim: &Claim,
+    ) -> Result<Disposition, DamagedBody> {
+        self.deliver(tenant, mailbox, claim).await.map(|carried| carried.attempted.disposition)
+    }
+
     /// The message is given up: tries to delete what was kept for its next attempt.
     pub(super) async fn discard(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, claim: &Claim) {
         self.graph.discard(tenant, mailbox, claim).await;

@@ -47,7 +47,7 @@ use confirm::{FIRST_LOOK, Finding, Refusals, next_look};
 pub use conversation::Means;
 use conversation::{Body, Conversation, Request};
 use draft::{Draft, NotSent};
-pub use probe::{Probed, Tried, probe};
+pub use probe::{Probed, probe};
 
 pub struct Graph {
     config: GraphConfig,

@@ -20,6 +20,7 @@ mod connection;
 mod dial;
 mod parameters;
 mod pool;
+mod probe;
 mod reply;
 #[cfg(test)]
 mod tests;

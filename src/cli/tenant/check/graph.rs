@@ -1,10 +1,13 @@
 //! What Graph permits.
 
-use super::{Check, Claims, report::Report};
+use super::{Check, report::Report};
 use crate::{
     config::{Confirm, Credential, RouteRule},
-    delivery::graph::{Probed, Tried, probe},
-    identity::Audience,
+    delivery::{
+        Tried,
+        graph::{Probed, probe},
+    },
+    identity::{Audience, Claims},
     message::MailboxAddress,
 };
 
@@ -18,7 +21,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
     check.show_permissions("permissions", claims.as_ref());
     match mailbox {
         Some(mailbox) => {
-            let probed = probe(&check.means, check.tenant, mailbox).await;
+            let probed = probe(&check.graph_means(), check.tenant, mailbox).await;
             judge(check, mailbox, &probed, claims.as_ref());
         }
         None if claims.is_some() && !Check::says(claims.as_ref(), SEND) => {

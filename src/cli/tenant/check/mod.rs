@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::{
     cli::config_path::ConfigPath,
     config::{AppLimit, Config, Confirm, Credential, MailboxRule, RouteRule, SenderRule, Tenant},
-    delivery::{allowance::Allowances, graph::Means},
+    delivery::{allowance::Allowances, graph as graph_route, smtp as smtp_route},
     identity::{AccessToken, Audience, Claims, Identity, claims, credential_folder},
     message::MailboxAddress,
     network::Clients,
@@ -47,7 +47,9 @@ pub(super) struct Args {
 struct Check<'a> {
     config: &'a Config,
     tenant: &'a Arc<Tenant>,
-    means: Means,
+    identity: Arc<Identity>,
+    clients: Clients,
+    allowances: Allowances,
     report: Report,
 }
 
@@ -68,12 +70,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
     let metrics = Metrics::new();
     let clients = Clients::new(&config.network, [&tenant.cloud].into_iter())?;
     let identity = Identity::new(clients.clone(), metrics.clone(), credential_folder(&config.spool.path));
-    let means = Means {
-        identity: Arc::new(identity),
-        clients,
-        network: config.network.clone(),
-        allowances: Allowances::new(AppLimit(None), metrics, None)?,
-    };
+    let allowances = Allowances::new(AppLimit(None), metrics, None)?;
     let report = Report {
         tenant: tenant.name.to_string(),
         cloud: tenant.cloud.name.to_string(),
@@ -83,7 +80,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
         ok: true,
         findings: Vec::new(),
     };
-    let mut check = Check { config, tenant, means, report };
+    let mut check = Check { config, tenant, identity: Arc::new(identity), clients, allowances, report };
     check.about_the_configuration();
     let mailbox = args.mailbox.clone().or_else(|| a_mailbox(tenant));
     if mailbox.is_none() {
@@ -123,6 +120,26 @@ fn a_mailbox(tenant: &Tenant) -> Option<MailboxAddress> {
 }
 
 impl Check<'_> {
+    fn graph_means(&self) -> graph_route::Means {
+        graph_route::Means {
+            identity: self.identity.clone(),
+            clients: self.clients.clone(),
+            network: self.config.network.clone(),
+            allowances: self.allowances.clone(),
+        }
+    }
+
+    fn submission(&self) -> smtp_route::Means {
+        smtp_route::Means {
+            identity: self.identity.clone(),
+            network: self.config.network.clone(),
+            allowances: self.allowances.clone(),
+            hostname: self.config.smtp.hostname.clone(),
+            max_recipients: self.config.graph.max_recipients,
+            metrics: Metrics::new(),
+        }
+    }
+
     fn about_the_configuration(&mut self) {
         if self.tenant.suspended.is_some() {
             self.report.missing(
@@ -154,7 +171,7 @@ impl Check<'_> {
             Audience::Exchange => "SMTP login",
         };
         let began = Instant::now();
-        match self.means.identity.token(self.tenant, audience).await {
+        match self.identity.token(self.tenant, audience).await {
             Ok(token) => {
                 let good_for = token.expires().saturating_duration_since(Instant::now()).as_secs();
                 let good_for = humantime::format_duration(std::time::Duration::from_secs(good_for));
