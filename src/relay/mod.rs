@@ -30,7 +30,7 @@ use crate::{
         Routes, Worker, WorkerSettings,
         allowance::{Allowances, LedgerError},
         graph::{Graph, Means},
-        smtp::{self as submission, DialError, Smtp},
+        smtp::{self as submission, DialError, Dialer, Smtp},
     },
     identity::{Identity, credential_folder},
     ingress::{
@@ -44,7 +44,7 @@ use crate::{
     spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
     telemetry::Metrics,
 };
-use reload::Reloader;
+use reload::{Reloader, Ways};
 
 /// How long a stop waits for what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
@@ -59,7 +59,8 @@ pub struct Relay {
     smtp: smtp::Server,
     admin: admin::Server,
     scheduler: ScheduledParts,
-    clients: Clients,
+    identity: Arc<Identity>,
+    ways: Ways,
     reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
     /// What delivers runs here.
     background: Background,
@@ -142,7 +143,8 @@ impl Relay {
             max_recipients: config.graph.max_recipients,
             metrics: metrics.clone(),
         };
-        let submission = Smtp::new(submission, config.tenants.values().map(|tenant| &**tenant))?;
+        let dialer = Dialer::new(&config.network, config.tenants.values().map(|tenant| &**tenant))?;
+        let submission = Smtp::new(submission, dialer.clone());
         let network = config.network.clone();
         let means = Means { identity: identity.clone(), clients: clients.clone(), network, allowances };
         let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
@@ -152,7 +154,7 @@ impl Relay {
             settle_after,
         };
         let routes = Routes::new(graph, submission);
-        let worker = Arc::new(Worker::new(worker, spool.clone(), identity, routes, metrics.clone()));
+        let worker = Arc::new(Worker::new(worker, spool.clone(), identity.clone(), routes, metrics.clone()));
         let settings = Settings {
             roster,
             max_in_flight: config.delivery.max_in_flight,
@@ -163,6 +165,7 @@ impl Relay {
         let scheduler = ScheduledParts { settings, worker, events };
         let background = Background::start("delivery").map_err(StartError::Background)?;
         let depths = Depths::default();
+        let ways = Ways { clients, dialer };
         Ok(Self {
             config,
             spool,
@@ -172,7 +175,8 @@ impl Relay {
             smtp,
             admin,
             scheduler,
-            clients,
+            identity,
+            ways,
             reloads,
             background,
         })
@@ -197,7 +201,8 @@ impl Relay {
             smtp,
             admin,
             scheduler,
-            clients,
+            identity,
+            ways,
             reloads,
             background,
         } = self;
@@ -237,12 +242,20 @@ impl Relay {
         let admin_stop = CancellationToken::new();
         let (reloads, requests) = reloads;
         let tenants = config.tenants.len();
+        let (watched, to_scheduler) = (identity.clone(), orders.clone());
+        let (noted, watching) = (config.tenants.clone(), stop.clone());
+        parts.spawn("the watch over credentials", async move {
+            watched.note_tenants(&noted).await;
+            // The scheduler listens as long as this runs, or nothing follows.
+            watched.watch(|tenant| drop(to_scheduler.send(Order::LookAgain(tenant))), watching).await;
+        });
         let reloader = Reloader {
             file: config.file.clone(),
             running: config,
             keeper,
             orders,
-            clients,
+            identity,
+            ways,
             spool: spool.clone(),
             metrics: metrics.clone(),
         };

@@ -3,7 +3,13 @@
 //! Certificates are checked as for HTTPS: against those of the system and the cloud's `ca_file`. The host that the configuration
 //! names must be in the certificate; with a proxy it is the proxy that looks the host up.
 
-use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Url;
@@ -37,6 +43,8 @@ const LONGEST_ANSWER: usize = 16 * 1024;
 pub enum DialError {
     #[error("ca_file {path}: not PEM certificates: {source}")]
     CaFile { path: String, source: rustls::pki_types::pem::Error },
+    #[error("ca_file {path}: {source}")]
+    CaUnreadable { path: String, source: io::Error },
     #[error("cannot prepare TLS for SMTP: {0}")]
     Tls(#[from] rustls::Error),
     #[error("network.proxy_password: {0}")]
@@ -45,10 +53,22 @@ pub enum DialError {
     Proxy(String),
 }
 
-pub(super) struct Dialer {
+/// Cheap to clone; all clones see the same.
+#[derive(Clone)]
+pub struct Dialer(Arc<Shared>);
+
+struct Shared {
     connect_timeout: Duration,
     proxy: Option<ByProxy>,
-    tls: HashMap<CloudName, TlsConnector>,
+    clouds: RwLock<HashMap<CloudName, Trusting>>,
+}
+
+/// TLS with what a cloud's servers are checked against.
+#[derive(Clone)]
+struct Trusting {
+    /// What `ca_file` held.
+    ca: Option<Vec<u8>>,
+    tls: TlsConnector,
 }
 
 struct ByProxy {
@@ -60,27 +80,49 @@ struct ByProxy {
 }
 
 impl Dialer {
-    /// Blocks while files are read: certificates, and the password of the proxy. They are not read if all mail goes by Graph.
-    pub(super) fn new<'a>(
+    /// Blocks while files are read: certificates, and the password of the proxy.
+    pub fn new<'a>(
         network: &NetworkConfig,
         tenants: impl Iterator<Item = &'a Tenant>,
     ) -> Result<Self, DialError> {
-        let mut tls = HashMap::new();
+        let proxy = network.proxy.as_ref().map(ByProxy::new).transpose()?;
+        let (connect_timeout, clouds) = (network.connect_timeout, RwLock::default());
+        let dialer = Self(Arc::new(Shared { connect_timeout, proxy, clouds }));
+        dialer.follow(tenants)?;
+        Ok(dialer)
+    }
+
+    /// Gets ready for clouds that are new, or trust other certificates than before, where a tenant uses SMTP. On an error nothing
+    /// changes. Blocks as [`new`](Self::new) does.
+    pub fn follow<'a>(&self, tenants: impl Iterator<Item = &'a Tenant>) -> Result<(), DialError> {
+        let mut clouds = self.clouds().clone();
+        let mut seen = HashSet::new();
         for Tenant { cloud: Cloud { name, ca_file, .. }, .. } in
-            tenants.filter(|tenant| tenant.route != RouteRule::Graph)
+            tenants.filter(|tenant| tenant.route != RouteRule::Graph && seen.insert(&tenant.cloud.name))
         {
-            if !tls.contains_key(name) {
-                tls.insert(name.clone(), connector(ca_file.as_deref())?);
+            let ca = ca_file.as_deref().map(read_ca).transpose()?;
+            if clouds.get(name).is_none_or(|known| known.ca != ca) {
+                let tls = connector(ca_file.as_deref().zip(ca.as_deref()))?;
+                clouds.insert(name.clone(), Trusting { ca, tls });
             }
         }
-        let proxy = network.proxy.as_ref().filter(|_| !tls.is_empty()).map(ByProxy::new).transpose()?;
-        Ok(Self { connect_timeout: network.connect_timeout, proxy, tls })
+        *self.0.clouds.write().unwrap_or_else(PoisonError::into_inner) = clouds;
+        Ok(())
+    }
+
+    fn clouds(&self) -> RwLockReadGuard<'_, HashMap<CloudName, Trusting>> {
+        // It is replaced as a whole, so a panic elsewhere leaves nothing half done.
+        self.0.clouds.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tls(&self, cloud: &CloudName) -> Option<TlsConnector> {
+        self.clouds().get(cloud).map(|known| known.tls.clone())
     }
 
     /// A connection to the service in clear.
     pub(super) async fn connect(&self, address: &SmtpAddress, cloud: &CloudName) -> Result<Duplex, Broken> {
-        let deadline = Instant::now() + self.connect_timeout;
-        let Some(proxy) = &self.proxy else {
+        let deadline = Instant::now() + self.0.connect_timeout;
+        let Some(proxy) = &self.0.proxy else {
             let stream = within(deadline, tcp(address)).await;
             return Ok(Box::new(
                 stream.map_err(|e| Broken::new(format!("cannot connect to {address}"), &e))?,
@@ -89,7 +131,7 @@ impl Dialer {
         let named =
             |e: io::Error| Broken::new(format!("cannot connect to {address} by the proxy {}", proxy.url), &e);
         let stream = within(deadline, tcp(&proxy.address)).await.map_err(named)?;
-        let stream: Duplex = match (proxy.is_tls, self.tls.get(cloud)) {
+        let stream: Duplex = match (proxy.is_tls, self.tls(cloud)) {
             (true, Some(tls)) => {
                 let host = server_name(&proxy.address).map_err(named)?;
                 Box::new(within(deadline, tls.connect(host, stream)).await.map_err(named)?)
@@ -107,10 +149,9 @@ impl Dialer {
         cloud: &CloudName,
     ) -> Result<Duplex, Broken> {
         let named = |e: io::Error| Broken::new(format!("no TLS with {address}"), &e);
-        let tls =
-            self.tls.get(cloud).ok_or_else(|| named(io::Error::other("the cloud has no certificates")))?;
+        let tls = self.tls(cloud).ok_or_else(|| named(io::Error::other("the cloud has no certificates")))?;
         let host = server_name(address).map_err(named)?;
-        let deadline = Instant::now() + self.connect_timeout;
+        let deadline = Instant::now() + self.0.connect_timeout;
         Ok(Box::new(within(deadline, tls.connect(host, stream)).await.map_err(named)?))
     }
 }
@@ -157,12 +198,17 @@ impl ByProxy {
     }
 }
 
-fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, DialError> {
+fn read_ca(path: &Path) -> Result<Vec<u8>, DialError> {
+    std::fs::read(path).map_err(|source| DialError::CaUnreadable { path: path.display().to_string(), source })
+}
+
+/// `ca`: a file and what it holds.
+fn connector(ca: Option<(&Path, &[u8])>) -> Result<TlsConnector, DialError> {
     let provider = Arc::new(ring::default_provider());
-    let more = match ca_file {
+    let more = match ca {
         None => Vec::new(),
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        Some((path, pem)) => CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|source| DialError::CaFile { path: path.display().to_string(), source })?,
     };
     let verifier = Verifier::new_with_extra_roots(more, provider.clone())?;

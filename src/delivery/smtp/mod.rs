@@ -44,8 +44,7 @@ use crate::{
     telemetry::{LimitKind, Metrics},
 };
 use connection::{Connection, NotOpen, Open, Place};
-pub use dial::DialError;
-use dial::Dialer;
+pub use dial::{DialError, Dialer};
 use parameters::{Lines, Needs};
 use pool::{Berth, Pool};
 use reply::{Class, Reply, Step};
@@ -108,10 +107,8 @@ struct Passage<'a> {
 }
 
 impl Smtp {
-    /// Blocks while files are read: certificates, and the password of the proxy.
-    pub fn new<'a>(means: Means, tenants: impl Iterator<Item = &'a Tenant>) -> Result<Self, DialError> {
-        let dialer = Dialer::new(&means.network, tenants)?;
-        Ok(Self { means, dialer, pool: Pool::default() })
+    pub fn new(means: Means, dialer: Dialer) -> Self {
+        Self { means, dialer, pool: Pool::default() }
     }
 
     /// Sends the message from `mailbox`. No earlier attempt of it was sent.

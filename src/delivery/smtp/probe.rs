@@ -8,12 +8,7 @@ use super::{
     Smtp, advice_on_login,
     connection::{Connection, NotOpen, Open, Place},
 };
-use crate::{
-    config::Tenant,
-    delivery::Tried,
-    identity::AccessToken,
-    message::MailboxAddress,
-};
+use crate::{config::Tenant, delivery::Tried, identity::AccessToken, message::MailboxAddress};
 
 impl Smtp {
     pub async fn probe(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, token: &AccessToken) -> Tried {

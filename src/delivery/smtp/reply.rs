@@ -91,6 +91,7 @@ impl Reply {
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
         let status = first.parse::<EnhancedStatus>().ok();
         let text = if status.is_some() { rest } else { line };
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c.is_control());
         self.status = self.status.or(status);
         let room = KEPT.saturating_sub(self.text.chars().count());
         if !self.text.is_empty() {

@@ -71,7 +71,8 @@ impl Bench {
             max_recipients: 10_000,
             metrics: metrics.clone(),
         };
-        let submission = Smtp::new(submission, [&*tenant].into_iter()).unwrap();
+        let dialer = smtp::Dialer::new(&submission.network, [&*tenant].into_iter()).unwrap();
+        let submission = Smtp::new(submission, dialer);
         let network = NetworkConfig::default();
         let means = Means { identity: identity.clone(), clients, network, allowances };
         let graph = Graph::new(config, settled, means, spool.clone(), metrics.clone());

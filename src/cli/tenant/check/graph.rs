@@ -46,7 +46,9 @@ fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claim
     let large = format!("mail above graph.max_mime ({})", check.config.graph.max_mime);
     match drafts {
         Tried::Works => {
-            check.report.good("drafts", format!("may be made and deleted: {large} goes, outcomes can be confirmed"));
+            check
+                .report
+                .good("drafts", format!("may be made and deleted: {large} goes, outcomes can be confirmed"));
         }
         Tried::Denied(why) if check.wants_drafts() => {
             let mend = how_to_permit(check, DRAFTS, mailbox, claims);
@@ -97,7 +99,12 @@ fn not_tried(report: &mut Report, mailbox: &MailboxAddress, tried: &Tried) {
 }
 
 /// What is to be done so that this is permitted.
-fn how_to_permit(check: &Check<'_>, permission: &str, mailbox: &MailboxAddress, claims: Option<&Claims>) -> String {
+fn how_to_permit(
+    check: &Check<'_>,
+    permission: &str,
+    mailbox: &MailboxAddress,
+    claims: Option<&Claims>,
+) -> String {
     if !Check::says(claims, permission) {
         return grant(check, permission);
     }

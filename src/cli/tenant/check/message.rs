@@ -5,17 +5,22 @@ use mail_builder::MessageBuilder;
 
 use super::Check;
 use crate::{
-    delivery::{Disposition, Reason, Receipt, Routes, graph::Graph, smtp::Smtp},
+    delivery::{Disposition, Reason, Receipt, Routes, graph::Graph},
     message::{BodyKind, Envelope, MailboxAddress},
     spool::{MemoryStore, Message, NewMessage, Spool},
     telemetry::{Ingress, Metrics},
 };
 
-pub(super) async fn send(check: &mut Check<'_>, from: &MailboxAddress, to: &MailboxAddress) -> anyhow::Result<()> {
+pub(super) async fn send(
+    check: &mut Check<'_>,
+    from: &MailboxAddress,
+    to: &MailboxAddress,
+) -> anyhow::Result<()> {
     let tenant = check.tenant;
     let metrics = Metrics::new();
     // It is in no queue: one try, and no other.
-    let (spool, _events) = Spool::start(MemoryStore::default(), metrics.clone()).context("no place for the message")?;
+    let (spool, _events) =
+        Spool::start(MemoryStore::default(), metrics.clone()).context("no place for the message")?;
     let (id, mut body) = spool.begin();
     let text = format!(
         "This is a test message.\r\n\r\nm365-relay {} sent it, since somebody ran\r\n\r\n    m365-relay tenant check {} --send {to}\r\n",
@@ -42,7 +47,7 @@ pub(super) async fn send(check: &mut Check<'_>, from: &MailboxAddress, to: &Mail
     let id = accepted.id();
     accepted.announce();
     let claim = spool.claim(id).await?;
-    let smtp = Smtp::new(check.submission(), [&**tenant].into_iter())?;
+    let smtp = check.smtp()?;
     let graph = Graph::new(
         check.config.graph,
         check.config.delivery.settle_after,
@@ -52,13 +57,16 @@ pub(super) async fn send(check: &mut Check<'_>, from: &MailboxAddress, to: &Mail
     );
     match Routes::new(graph, smtp).try_once(tenant, tenant.mailbox_for(from), &claim).await? {
         Disposition::Delivered(Receipt { status, request_id, .. }) => {
-            let text = format!("to {to}: Microsoft 365 has taken it ({status}, {request_id}). Has it arrived?");
+            let text =
+                format!("to {to}: Microsoft 365 has taken it ({status}, {request_id}). Has it arrived?");
             check.report.good("message", text);
         }
         Disposition::Failed(Reason { diagnostic: why, .. })
         | Disposition::Retry { why, .. }
         | Disposition::MailboxBlocked { why, .. }
-        | Disposition::TenantBlocked { why, .. } => check.report.missing("message", format!("to {to}: {why}"), ""),
+        | Disposition::TenantBlocked { why, .. } => {
+            check.report.missing("message", format!("to {to}: {why}"), "")
+        }
         Disposition::Unknown { why, .. } | Disposition::Unsettled { why, .. } => {
             check.report.missing("message", format!("to {to}: nobody knows whether it was sent: {why}"), "");
         }

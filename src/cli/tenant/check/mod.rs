@@ -16,7 +16,11 @@ use tokio::time::Instant;
 use crate::{
     cli::config_path::ConfigPath,
     config::{AppLimit, Config, Confirm, Credential, MailboxRule, RouteRule, SenderRule, Tenant},
-    delivery::{allowance::Allowances, graph as graph_route, smtp as smtp_route},
+    delivery::{
+        allowance::Allowances,
+        graph::Means,
+        smtp::{self as submission, DialError, Dialer, Smtp},
+    },
     identity::{AccessToken, Audience, Claims, Identity, claims, credential_folder},
     message::MailboxAddress,
     network::Clients,
@@ -99,7 +103,11 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
     if let Some(to) = &args.send {
         match mailbox {
             Some(from) => message::send(&mut check, &from, to).await?,
-            None => check.report.missing("message", "there is no mailbox to send it from", "name one: --mailbox ADDRESS"),
+            None => check.report.missing(
+                "message",
+                "there is no mailbox to send it from",
+                "name one: --mailbox ADDRESS",
+            ),
         }
     }
     Ok(check.report)
@@ -116,12 +124,17 @@ fn a_mailbox(tenant: &Tenant) -> Option<MailboxAddress> {
         SenderRule::Any | SenderRule::Domain(_) => None,
     });
     let default = tenant.default_sender.as_ref().map(|sender| tenant.mailbox_for(sender));
-    fixed.or(tenant.bounces.mailbox.as_ref()).or(sender).or(default).or(tenant.mailboxes.values().next()).cloned()
+    fixed
+        .or(tenant.bounces.mailbox.as_ref())
+        .or(sender)
+        .or(default)
+        .or(tenant.mailboxes.values().next())
+        .cloned()
 }
 
 impl Check<'_> {
-    fn graph_means(&self) -> graph_route::Means {
-        graph_route::Means {
+    fn graph_means(&self) -> Means {
+        Means {
             identity: self.identity.clone(),
             clients: self.clients.clone(),
             network: self.config.network.clone(),
@@ -129,15 +142,18 @@ impl Check<'_> {
         }
     }
 
-    fn submission(&self) -> smtp_route::Means {
-        smtp_route::Means {
+    fn smtp(&self) -> Result<Smtp, DialError> {
+        let network = self.config.network.clone();
+        let dialer = Dialer::new(&network, [&**self.tenant].into_iter())?;
+        let means = submission::Means {
             identity: self.identity.clone(),
-            network: self.config.network.clone(),
+            network,
             allowances: self.allowances.clone(),
             hostname: self.config.smtp.hostname.clone(),
             max_recipients: self.config.graph.max_recipients,
             metrics: Metrics::new(),
-        }
+        };
+        Ok(Smtp::new(means, dialer))
     }
 
     fn about_the_configuration(&mut self) {
@@ -157,8 +173,12 @@ impl Check<'_> {
         }
         if let Some(certificate) = self.tenant.credential.certificate() {
             match certificate.read().map(|read| read.warning()) {
-                Ok(None) => self.report.good("certificate", "matches its key, and is good for more than 30 days"),
-                Ok(Some(warning)) => self.report.warn("certificate", warning, "make a new one and add it to the app"),
+                Ok(None) => {
+                    self.report.good("certificate", "matches its key, and is good for more than 30 days")
+                }
+                Ok(Some(warning)) => {
+                    self.report.warn("certificate", warning, "make a new one and add it to the app")
+                }
                 Err(error) => self.report.missing("certificate", error.to_string(), ""),
             }
         }

@@ -3,7 +3,7 @@
 use super::Check;
 use crate::{
     config::RouteRule,
-    delivery::{Tried, smtp::Smtp},
+    delivery::Tried,
     identity::{Audience, Claims},
     message::MailboxAddress,
 };
@@ -14,7 +14,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
     let Some((token, claims)) = check.token(Audience::Exchange).await else { return };
     check.show_permissions("permissions", claims.as_ref());
     let Some(mailbox) = mailbox else { return };
-    let smtp = match Smtp::new(check.submission(), [&**check.tenant].into_iter()) {
+    let smtp = match check.smtp() {
         Ok(smtp) => smtp,
         Err(error) => return check.report.missing("submission", error.to_string(), ""),
     };
@@ -32,7 +32,9 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
 /// With `auto`, what goes by Graph goes all the same.
 fn fail(check: &mut Check<'_>, why: String, mend: String) {
     match check.tenant.route {
-        RouteRule::Auto => check.report.warn("submission", format!("what only SMTP carries cannot go: {why}"), mend),
+        RouteRule::Auto => {
+            check.report.warn("submission", format!("what only SMTP carries cannot go: {why}"), mend)
+        }
         RouteRule::Smtp | RouteRule::Graph => check.report.missing("submission", why, mend),
     }
 }
