@@ -58,6 +58,7 @@ pub struct Relay {
     smtp: smtp::Server,
     admin: admin::Server,
     scheduler: ScheduledParts,
+    identity: Arc<Identity>,
     clients: Clients,
     reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
     /// What delivers runs here.
@@ -127,6 +128,7 @@ impl Relay {
         let roster = Arc::new(Roster::new(config.tenants.clone()));
         let clients = Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud))?;
         let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), credential_folder(path)));
+        identity.note_tenants(&config.tenants).await;
         let (app, to_allowances) = (config.app_limit, metrics.clone());
         let ledger = config.spool.path.join("limits/recipients");
         let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some(&ledger)));
@@ -142,7 +144,7 @@ impl Relay {
             retry: config.delivery.retry,
             settle_after,
         };
-        let worker = Arc::new(Worker::new(worker, spool.clone(), identity, graph, metrics.clone()));
+        let worker = Arc::new(Worker::new(worker, spool.clone(), identity.clone(), graph, metrics.clone()));
         let settings = Settings {
             roster,
             max_in_flight: config.delivery.max_in_flight,
@@ -162,6 +164,7 @@ impl Relay {
             smtp,
             admin,
             scheduler,
+            identity,
             clients,
             reloads,
             background,
@@ -187,6 +190,7 @@ impl Relay {
             smtp,
             admin,
             scheduler,
+            identity,
             clients,
             reloads,
             background,
@@ -221,6 +225,12 @@ impl Relay {
             let pickup = Pickup::new(path, roster, door, hostname, metrics.clone());
             parts.spawn("pickup", pickup.run(stop.clone()));
         }
+        let (watcher, to_scheduler, until) = (identity.clone(), orders.clone(), stop.clone());
+        parts.spawn("the watch over credentials", async move {
+            // Whoever obeys has stopped, then.
+            let again = |tenant| drop(to_scheduler.send(Order::LookAgain(tenant)));
+            watcher.watch(again, until).await;
+        });
         let usage = Usage::of(&config.spool.path);
         parts.spawn("the watch over the disk", watch(free_space.clone(), usage.clone(), stop.clone()));
         // Health is answered until everything else has ended.
@@ -232,6 +242,7 @@ impl Relay {
             running: config,
             keeper,
             orders,
+            identity,
             clients,
             spool: spool.clone(),
             metrics: metrics.clone(),

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{ReloadRequest, Reloaded},
     config::{Changes, Config, Problem, Roster, RosterKeeper},
+    identity::Identity,
     ingress::pickup::settle_leftovers,
     network::Clients,
     schedule::Order,
@@ -29,6 +30,7 @@ pub(super) struct Reloader {
     pub(super) running: Config,
     pub(super) keeper: RosterKeeper,
     pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(super) identity: Arc<Identity>,
     pub(super) clients: Clients,
     pub(super) spool: Spool,
     pub(super) metrics: Metrics,
@@ -95,6 +97,7 @@ impl Reloader {
         // First who delivers, then who accepts. It listens as long as the relay runs.
         let _ = self.orders.send(Order::Adopt(roster.clone()));
         self.keeper.replace(roster);
+        self.identity.note_tenants(&new.tenants).await;
         let warnings = std::mem::take(&mut new.warnings);
         // Tables that wait for a restart are compared with what runs, each time.
         self.running.tenants = new.tenants;
