@@ -36,6 +36,10 @@ impl EnhancedStatus {
     pub fn subject(self) -> u16 {
         self.subject
     }
+
+    pub fn detail(self) -> u16 {
+        self.detail
+    }
 }
 
 impl FromStr for EnhancedStatus {

@@ -12,6 +12,7 @@ mod sendmail;
 mod serve;
 mod spool;
 mod stop;
+mod tenant;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ enum Command {
     CheckConfig(check_config::Args),
     Reload(reload::Args),
     Queue(queue::Args),
+    Tenant(tenant::Args),
     Spool(spool::Args),
     HashPassword(hash_password::Args),
     Sendmail(sendmail::Args),
@@ -61,6 +63,7 @@ impl Cli {
             Command::CheckConfig(args) => check_config::run(args),
             Command::Reload(args) => reload::run(&args),
             Command::Queue(args) => queue::run(&args),
+            Command::Tenant(args) => tenant::run(&args),
             Command::Spool(args) => spool::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),
             Command::Sendmail(args) => Ok(sendmail::run(args)),

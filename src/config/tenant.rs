@@ -103,11 +103,14 @@ pub enum Confirm {
 /// `envelope_mismatch`: what becomes of a message whose header names other recipients than its envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EnvelopeMismatch {
-    /// What is best for the recipients, of what this version can do: [`Rewrite`](Self::Rewrite).
+    /// What is best for the recipients: as [`Smtp`](Self::Smtp) where the tenant's [`RouteRule`] lets it go that way, else as
+    /// [`Rewrite`](Self::Rewrite).
     #[default]
     Auto,
     /// The header is made to name the envelope's recipients.
     Rewrite,
+    /// It goes by SMTP, where the envelope counts and the header stays.
+    Smtp,
     /// It is not sent, and bounces.
     Refuse,
 }
@@ -126,6 +129,17 @@ pub enum BounceTo {
     Mailbox,
     /// Nobody.
     None,
+}
+
+impl RouteRule {
+    /// As in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Graph => "graph",
+            Self::Smtp => "smtp",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 impl TenantName {

@@ -118,8 +118,9 @@ impl Tenant {
                 ("draft", Confirm::Draft),
             ])
         });
-        let envelope_mismatch =
-            table.or_default("envelope_mismatch", EnvelopeMismatch::Auto, EnvelopeMismatch::read);
+        let envelope_mismatch = table.or_default("envelope_mismatch", EnvelopeMismatch::Auto, |item| {
+            EnvelopeMismatch::read(item, route)
+        });
         let max_queued = table.or_default("max_queued", 100_000, |item| item.integer(1..=1_000_000_000));
         let limits = table.table("limits", |limits| Some(Limits::read(limits, &around.limits)));
         let bounces = table.table("bounces", |bounces| Some(BouncesConfig::read(bounces)));
@@ -303,14 +304,24 @@ fn read_aliases(
 }
 
 impl EnvelopeMismatch {
-    fn read(item: &Item<'_>) -> Option<Self> {
-        if item.value.as_str() == Some("smtp") {
-            return item.fail(
-                "this version sends by Graph alone and has no SMTP route yet: write \"rewrite\", or \"refuse\" if the \
-                 header must stay as it is",
-            );
+    fn read(item: &Item<'_>, route: RouteRule) -> Option<Self> {
+        let choice = item.choice(&[
+            ("auto", Self::Auto),
+            ("rewrite", Self::Rewrite),
+            ("smtp", Self::Smtp),
+            ("refuse", Self::Refuse),
+        ])?;
+        match (choice, route) {
+            (Self::Smtp, RouteRule::Graph) => item.fail(
+                "all mail of this tenant goes by Graph, which has no envelope: write route = \"auto\" or \"smtp\" too, or \
+                 \"rewrite\" here, or \"refuse\" if the header must stay as it is",
+            ),
+            (Self::Rewrite, RouteRule::Smtp) => {
+                item.warn("changes nothing: by SMTP the envelope counts, and the header stays as it is");
+                Some(choice)
+            }
+            _ => Some(choice),
         }
-        item.choice(&[("auto", Self::Auto), ("rewrite", Self::Rewrite), ("refuse", Self::Refuse)])
     }
 }
 

@@ -222,7 +222,7 @@ fn single_values() {
         (
             "envelope_mismatch = \"smtp\"",
             "tenants.contoso.envelope_mismatch",
-            "no SMTP route yet: write \"rewrite\"",
+            "all mail of this tenant goes by Graph",
         ),
         ("envelope_mismatch = \"refus\"", "tenants.contoso.envelope_mismatch", "did you mean \"refuse\"?"),
         ("mailboxes = \"from\"", "tenants.contoso.mailboxes", "is text: write a table"),

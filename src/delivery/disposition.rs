@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{bounce::EnhancedStatus, clock::Timestamp, telemetry::LimitKind};
+use super::allowance::Exhausted;
+use crate::{
+    bounce::EnhancedStatus,
+    clock::Timestamp,
+    identity::{TokenError, TokenErrorKind},
+    message::MailboxAddress,
+    telemetry::LimitKind,
+};
 
 /// What a route answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +21,8 @@ pub struct Attempted {
     pub doubt: Option<Timestamp>,
     /// A call timed out, and the service may be at work on it still.
     pub timed_out: bool,
+    /// It failed because this route does not carry such a message, and another one may.
+    pub is_unsuited: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,22 +40,37 @@ pub enum Disposition {
     Unsettled { look_after: Duration, why: String },
     /// The service takes so many recipients at most: the message is to go in parts.
     Split { most: usize },
+    /// Not all recipients fare alike, and nothing was sent so far: the message is to go in parts.
+    Divided(Division),
     /// No message of this tenant can be delivered until an administrator mends something.
     TenantBlocked { reason: &'static str, why: String, retry_after: Duration },
     /// The mailbox takes no message before `until`, and this one costs no attempt.
     MailboxBlocked { until: Instant, limit: LimitKind, why: String },
 }
 
+/// How the recipients of one message fare. None is in two lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Division {
+    /// The service takes these.
+    pub taken: Vec<MailboxAddress>,
+    /// It may take these later.
+    pub later: Vec<MailboxAddress>,
+    /// It will never take these.
+    pub failed: Vec<(MailboxAddress, Reason)>,
+}
+
 /// What the service said when it took the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     pub status: u16,
-    /// Graph's `request-id`: what Microsoft's support asks for.
+    /// Graph's `request-id`, or what the SMTP server said with its 250: what Microsoft's support asks for.
     pub request_id: String,
-    /// What the call was named by this relay.
+    /// What the call was named by this relay. Empty for SMTP, which has no such thing.
     pub client_request_id: String,
     /// It was an earlier attempt that had arrived.
     pub is_earlier: bool,
+    /// The service tells the sender of success where that is wished for: it was given NOTIFY (RFC 3461 section 5.2.2).
+    pub reports_success: bool,
 }
 
 /// Why a message can never be delivered.
@@ -55,4 +79,26 @@ pub struct Reason {
     pub status: EnhancedStatus,
     /// For the sender, in the service's words where it said something.
     pub diagnostic: String,
+}
+
+/// The reason of a tenant block for which somebody has to mend the credential.
+pub(super) const NO_CREDENTIAL: &str = TokenErrorKind::Blocked.reason();
+
+impl Disposition {
+    pub(super) fn no_token(error: TokenError) -> Self {
+        let reason = error.kind.reason();
+        Self::TenantBlocked { reason, why: error.why, retry_after: error.retry_after }
+    }
+}
+
+/// A limit of the mailbox is reached: its mail waits, and that costs no attempt.
+pub(super) fn put_off(exhausted: Exhausted, mailbox: &MailboxAddress) -> Disposition {
+    let Exhausted { limit, until } = exhausted;
+    let why = match limit {
+        LimitKind::RecipientsPerDay => format!("mailbox {mailbox} has had its recipients of the day"),
+        LimitKind::UploadPer5Minutes => format!("mailbox {mailbox} has sent its octets of five minutes"),
+        LimitKind::AppRequests => "the application has made its calls of ten seconds".to_owned(),
+        _ => format!("mailbox {mailbox} has had its calls of ten minutes"),
+    };
+    Disposition::MailboxBlocked { until, limit, why }
 }

@@ -1,5 +1,6 @@
 //! Notifications, from a message that is given up or handed over to one that can be queued.
 
+use super::{Reason, letter::read_header};
 use crate::{
     bounce::{self, EnhancedStatus, Kind, MAX_RETURNED_BODY, Notification, Outcome, Service},
     clock,
@@ -12,8 +13,37 @@ use crate::{
 /// What became of a message, for its sender.
 pub(super) struct News<'a> {
     pub(super) kind: Kind,
-    pub(super) status: EnhancedStatus,
-    pub(super) diagnostic: &'a str,
+    pub(super) whom: Whom<'a>,
+    /// Who said so.
+    pub(super) service: Service,
+    /// Its host name, if it was reached and has one.
+    pub(super) remote: Option<&'a str>,
+}
+
+/// Of which recipients there is news, and what it is.
+pub(super) enum Whom<'a> {
+    All { status: EnhancedStatus, diagnostic: &'a str },
+    Each(&'a [(MailboxAddress, Reason)]),
+}
+
+impl<'a> Whom<'a> {
+    fn news_of(&self, recipient: &MailboxAddress) -> Option<(EnhancedStatus, &'a str)> {
+        match self {
+            Self::All { status, diagnostic } => Some((*status, diagnostic)),
+            Self::Each(each) => {
+                let (_, reason) = each.iter().find(|(address, _)| address == recipient)?;
+                Some((reason.status, &reason.diagnostic))
+            }
+        }
+    }
+
+    /// What was said first.
+    pub(super) fn diagnostic(&self) -> &'a str {
+        match self {
+            Self::All { diagnostic, .. } => diagnostic,
+            Self::Each(each) => each.first().map_or("", |(_, reason)| &reason.diagnostic),
+        }
+    }
 }
 
 /// The notification that tells the sender of `claim`, or `None` if nobody is to be told.
@@ -28,17 +58,13 @@ pub(super) async fn notification_for(
     news: News<'_>,
 ) -> Result<Option<Box<NewMessage>>, SpoolError> {
     let message = &claim.message;
-    let News { kind, status, diagnostic } = news;
-    let outcome = |(address, wish): (_, RecipientWish)| Outcome {
-        address,
-        original: wish.original,
-        status,
-        service: Service::Graph,
-        diagnostic,
-        remote: None,
+    let News { kind, whom, service, remote } = news;
+    let outcome = |(address, wish): (_, RecipientWish)| {
+        let (status, diagnostic) = whom.news_of(address)?;
+        Some(Outcome { address, original: wish.original, status, service, diagnostic, remote })
     };
     let told_of = message.envelope.wishes().filter(|(_, wish)| kind.is_wished(wish));
-    let recipients: Vec<_> = told_of.map(outcome).collect();
+    let recipients: Vec<_> = told_of.filter_map(outcome).collect();
     let Some(to) = message.envelope.sender().filter(|_| !recipients.is_empty()) else { return Ok(None) };
     let is_full = kind != Kind::Relayed && message.envelope.ret() == Some(Return::Full);
     // A damaged body has no header to quote, and its sender is to know all the same.
@@ -74,7 +100,7 @@ pub(super) async fn notification_for(
 
 /// The header, and the rest if it is wanted and small.
 async fn quoted(body: &BodyReader, is_full: bool) -> Result<(HeaderBlock, Option<Vec<u8>>), DamagedBody> {
-    let (split, mut rest) = super::graph::read_header(body).await?;
+    let (split, mut rest) = read_header(body).await?;
     let len = split.body.len() as u64 + rest.remaining();
     if !is_full || len > MAX_RETURNED_BODY as u64 {
         return Ok((split.header, None));

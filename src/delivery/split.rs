@@ -1,18 +1,62 @@
-//! A message with more recipients than the service takes becomes several, each with a part of them.
+//! A message with more recipients than the service takes, or whose recipients do not fare alike, becomes several, each with a
+//! part of them.
 //!
-//! They are messages of their own from then on: each is sent once, and tried again apart from the others.
+//! They are messages of their own from then on: each is sent once, and tried again apart from the others. Its time begins
+//! anew, too, since a message's id says when it was accepted; no part can be divided without end, as it has fewer recipients.
+//!
+//! By SMTP all parts have one header, so that a copy of one in Sent Items looks like one of another: a [mark](part_mark) says
+//! that a part is one.
 
+use std::collections::HashSet;
+
+use super::letter::part_mark;
 use crate::{
-    message::{Envelope, MailParameters, Recipient},
+    message::{Envelope, MailParameters, MailboxAddress, Recipient},
     spool::{Claim, Message, NewMessage, Spool, SpoolError},
 };
 
+/// Whether the parts need a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Header {
+    /// Each names the recipients of its part when it is sent.
+    OfItsOwn,
+    Shared,
+}
+
 /// The parts of `claim`, with at most `most` recipients each.
-pub(super) async fn parts(spool: &Spool, claim: &Claim, most: usize) -> Result<Vec<NewMessage>, SpoolError> {
+pub(super) async fn parts(
+    spool: &Spool,
+    claim: &Claim,
+    most: usize,
+    header: Header,
+) -> Result<Vec<NewMessage>, SpoolError> {
+    write_parts(spool, claim, divide(&claim.message.envelope, most), header).await
+}
+
+/// The parts of `claim` for these of its recipients. Empty ones are left out.
+pub(super) async fn parts_for(
+    spool: &Spool,
+    claim: &Claim,
+    recipients: [&[MailboxAddress]; 2],
+) -> Result<Vec<NewMessage>, SpoolError> {
+    let envelope = &claim.message.envelope;
+    let parts = recipients.into_iter().filter_map(|part| part_of(envelope, part));
+    write_parts(spool, claim, parts, Header::Shared).await
+}
+
+async fn write_parts(
+    spool: &Spool,
+    claim: &Claim,
+    envelopes: impl Iterator<Item = Envelope>,
+    header: Header,
+) -> Result<Vec<NewMessage>, SpoolError> {
     let whole = &claim.message;
     let mut parts = Vec::new();
-    for envelope in divide(&whole.envelope, most) {
+    for envelope in envelopes {
         let (id, mut body) = spool.begin();
+        if header == Header::Shared {
+            body.write(part_mark(claim.lease.id).as_bytes()).await?;
+        }
         let mut rest = claim.body.open().await.map_err(unreadable)?;
         while let Some(piece) = rest.next().await.map_err(|e| unreadable(claim.body.damaged(e)))? {
             body.write(&piece).await?;
@@ -31,22 +75,33 @@ fn divide(envelope: &Envelope, most: usize) -> impl Iterator<Item = Envelope> {
     let recipients: Vec<Recipient> =
         envelope.wishes().map(|(address, wish)| Recipient { address: address.clone(), wish }).collect();
     let parts: Vec<_> = recipients.chunks(most.max(1)).map(<[_]>::to_vec).collect();
-    parts.into_iter().filter_map(move |part| {
-        let parameters = MailParameters {
-            body: envelope.body(),
-            utf8: envelope.utf8(),
-            ret: envelope.ret(),
-            envid: envelope.envid().cloned(),
-        };
-        // No part is empty, and that is all that can be wrong.
-        Envelope::with_parameters(envelope.sender().cloned(), parameters, part).ok()
-    })
+    parts.into_iter().filter_map(move |part| with_recipients(envelope, part))
+}
+
+fn part_of(envelope: &Envelope, recipients: &[MailboxAddress]) -> Option<Envelope> {
+    let recipients: HashSet<&MailboxAddress> = recipients.iter().collect();
+    let part = envelope.wishes().filter(|(address, _)| recipients.contains(address));
+    with_recipients(
+        envelope,
+        part.map(|(address, wish)| Recipient { address: address.clone(), wish }).collect(),
+    )
+}
+
+/// `None` without recipients.
+fn with_recipients(envelope: &Envelope, recipients: Vec<Recipient>) -> Option<Envelope> {
+    let parameters = MailParameters {
+        body: envelope.body(),
+        utf8: envelope.utf8(),
+        ret: envelope.ret(),
+        envid: envelope.envid().cloned(),
+    };
+    Envelope::with_parameters(envelope.sender().cloned(), parameters, recipients).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{MailboxAddress, RecipientWish};
+    use crate::message::RecipientWish;
 
     #[test]
     fn everybody_is_in_one_part() {

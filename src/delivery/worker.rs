@@ -10,6 +10,7 @@
 //! | `Unknown`        | waits until the service can be asked, or as for `Retry` and for `settle_after` at least | yes | |
 //! | `Unsettled`      | waits until the service is asked again                | no     |                          |
 //! | `Split`          | leaves, its parts enter                              | no     |                          |
+//! | `Divided`        | leaves; its parts enter, and a bounce for those who failed | no |                        |
 //! | `MailboxBlocked` | waits as long as the mailbox sleeps                  | no     | the mailbox sleeps       |
 //! | `TenantBlocked`  | waits for its turn                                   | no     | the tenant sleeps        |
 //!
@@ -20,6 +21,10 @@
 //! If the process dies between the claim and the settlement, the next start finds a lease, and the message is treated as
 //! `Unknown`.
 
+mod parting;
+#[cfg(test)]
+mod tests;
+
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
@@ -28,15 +33,14 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
-    Attempted, Disposition, Reason, Receipt,
-    graph::Graph,
-    notice::{News, notification_for},
-    split,
+    Attempted, Disposition, Division, Reason, Receipt, Routes,
+    notice::{News, Whom, notification_for},
+    route::Carried,
 };
 use crate::{
-    bounce::{EnhancedStatus, Kind},
+    bounce::{EnhancedStatus, Kind, Service},
     clock::{self, Timestamp},
-    config::{RetryConfig, Tenant},
+    config::{RetryConfig, RouteRule, Tenant},
     identity::{Audience, Identity},
     message::MailboxAddress,
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
@@ -65,7 +69,7 @@ pub struct Worker {
     settings: WorkerSettings,
     spool: Spool,
     identity: Arc<Identity>,
-    graph: Graph,
+    routes: Routes,
     metrics: Metrics,
 }
 
@@ -74,10 +78,10 @@ impl Worker {
         settings: WorkerSettings,
         spool: Spool,
         identity: Arc<Identity>,
-        graph: Graph,
+        routes: Routes,
         metrics: Metrics,
     ) -> Self {
-        Self { settings, spool, identity, graph, metrics }
+        Self { settings, spool, identity, routes, metrics }
     }
 }
 
@@ -87,7 +91,11 @@ impl Courier for Worker {
             let why = "suspended in the configuration".into();
             return Err(Blocked { reason: "suspended", why, retry_after: SUSPENDED });
         }
-        match self.identity.token(tenant, Audience::Graph).await {
+        let audience = match tenant.route {
+            RouteRule::Smtp => Audience::Exchange,
+            RouteRule::Graph | RouteRule::Auto => Audience::Graph,
+        };
+        match self.identity.token(tenant, audience).await {
             Ok(token) => Ok(token.expires()),
             Err(error) => {
                 Err(Blocked { reason: error.kind.reason(), why: error.why, retry_after: error.retry_after })
@@ -105,7 +113,9 @@ impl Courier for Worker {
         };
         let is_call = job.task == Task::Deliver;
         let broken = Broken { lease: claim.lease, attempts: claim.attempts, doubt: claim.doubt, is_call };
-        let attempt = Attempt { worker: self, tenant: &job.tenant, mailbox: &job.mailbox, claim, early };
+        let tenant = &job.tenant;
+        let route = Routes::usual(tenant);
+        let attempt = Attempt { worker: self, tenant, mailbox: &job.mailbox, claim, early, route };
         let carried = async {
             match job.task {
                 Task::Deliver => attempt.deliver().await,
@@ -202,23 +212,27 @@ struct Attempt<'a> {
     mailbox: &'a MailboxAddress,
     claim: Claim,
     early: &'a Early,
+    /// The one that the message has taken, or would.
+    route: Route,
 }
 
 impl Attempt<'_> {
-    async fn deliver(self) -> Verdict {
+    async fn deliver(mut self) -> Verdict {
         let (metrics, tenant) = (&self.worker.metrics, &self.tenant.name);
         let started = Instant::now();
-        let result = self.worker.graph.deliver(self.tenant, self.mailbox, &self.claim).await;
+        let result = self.worker.routes.deliver(self.tenant, self.mailbox, &self.claim).await;
         let took = started.elapsed();
-        let Attempted { disposition, doubt, timed_out } = match result {
-            Ok(attempted) => attempted,
+        let Carried { route, attempted } = match result {
+            Ok(carried) => carried,
             Err(damaged) => return self.cannot_read(damaged).await,
         };
+        let Attempted { disposition, doubt, timed_out, .. } = attempted;
+        self.route = route;
         if timed_out {
             self.early.keep_slot(TIMED_OUT_CALL);
         }
         if let Some(outcome) = outcome(&disposition) {
-            metrics.attempt(tenant, Route::Graph, outcome, took);
+            metrics.attempt(tenant, route, outcome, took);
         }
         self.log(&disposition, took);
         self.act(disposition, doubt).await
@@ -229,10 +243,10 @@ impl Attempt<'_> {
         let now = clock::now();
         self.claim.doubt = doubt;
         match disposition {
-            Disposition::Delivered(_) => {
+            Disposition::Delivered(receipt) => {
                 let waited = now.since(self.claim.lease.id.accepted());
                 let (metrics, tenant) = (&self.worker.metrics, &self.tenant.name);
-                let bounce = self.tell_delivered().await;
+                let bounce = if receipt.reports_success { None } else { self.tell_delivered().await };
                 let verdict = self.settle(Settlement::End { bounce }, Verdict::Done).await;
                 if verdict == Verdict::Done {
                     metrics.delivered_after(tenant, waited);
@@ -240,7 +254,7 @@ impl Attempt<'_> {
                 verdict
             }
             Disposition::Failed(Reason { status, diagnostic }) => {
-                self.give_up(News { kind: Kind::Failed, status, diagnostic: &diagnostic }).await
+                self.give_up(Kind::Failed, Whom::All { status, diagnostic: &diagnostic }).await
             }
             Disposition::Retry { after, why } => {
                 let wait = self.worker.retry_wait(self.claim.attempts).max(after.unwrap_or_default());
@@ -267,6 +281,7 @@ impl Attempt<'_> {
                 self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
             }
             Disposition::Split { most } => self.split(most).await,
+            Disposition::Divided(division) => self.divide(division).await,
             Disposition::MailboxBlocked { until, limit, why } => {
                 let wakes = now + until.saturating_duration_since(Instant::now());
                 // When its time is up it has to be due, to be found behind a mailbox that sleeps on.
@@ -321,40 +336,20 @@ impl Attempt<'_> {
         self.settle(Settlement::Wait { due, counted: false, doubt }, verdict).await
     }
 
-    async fn split(self, most: usize) -> Verdict {
-        let (id, tenant) = (self.claim.lease.id, &self.tenant.name);
-        let recipients = self.claim.message.envelope.recipients().len();
-        match split::parts(&self.worker.spool, &self.claim, most).await {
-            Ok(parts) => {
-                let into: Vec<_> = parts.iter().map(|part| part.id.to_string()).collect();
-                info!(%id, %tenant, recipients, most, ?into, "split: the service takes fewer recipients a message");
-                self.settle(Settlement::Split { parts }, Verdict::Done).await
-            }
-            Err(error) => {
-                warn!(%id, %tenant, %error, "the message cannot be split now");
-                self.wait_for_machine().await
-            }
-        }
-    }
-
     async fn expire(self, why: &str) -> Verdict {
-        self.give_up(News { kind: Kind::Expired, status: EnhancedStatus::EXPIRED, diagnostic: why }).await
+        self.give_up(Kind::Expired, Whom::All { status: EnhancedStatus::EXPIRED, diagnostic: why }).await
     }
 
-    async fn give_up(self, given_up: News<'_>) -> Verdict {
+    async fn give_up(self, kind: Kind, whom: Whom<'_>) -> Verdict {
         let metrics = &self.worker.metrics;
-        let label = match given_up.kind {
-            Kind::Failed => "failed",
-            Kind::Expired => "expired",
-            Kind::Relayed => "relayed",
-        };
+        let label = label(kind);
         warn!(
-            id = %self.claim.lease.id, tenant = %self.tenant.name, why = given_up.diagnostic,
+            id = %self.claim.lease.id, tenant = %self.tenant.name, why = whom.diagnostic(),
             "{label}: the message is given up"
         );
-        match self.notification(given_up).await {
+        match self.notification(self.news(kind, whom)).await {
             Ok(bounce) => {
-                self.worker.graph.discard(self.tenant, self.mailbox, &self.claim).await;
+                self.worker.routes.discard(self.tenant, self.mailbox, &self.claim).await;
                 if bounce.is_some() {
                     metrics.bounce(&self.tenant.name, label);
                 }
@@ -365,6 +360,14 @@ impl Attempt<'_> {
                 self.wait_for_machine().await
             }
         }
+    }
+
+    fn news<'n>(&'n self, kind: Kind, whom: Whom<'n>) -> News<'n> {
+        let (service, remote) = match self.route {
+            Route::Graph => (Service::Graph, None),
+            Route::Smtp => (Service::Smtp, self.tenant.cloud.smtp.as_ref().map(|smtp| smtp.host.as_str())),
+        };
+        News { kind, whom, service, remote }
     }
 
     /// What tells the sender, if that is wanted.
@@ -384,11 +387,12 @@ impl Attempt<'_> {
         if !wanted {
             return None;
         }
-        let news = News { kind: Kind::Relayed, status: EnhancedStatus::RELAYED, diagnostic: "" };
+        let whom = Whom::All { status: EnhancedStatus::RELAYED, diagnostic: "" };
+        let news = self.news(Kind::Relayed, whom);
         match self.notification(news).await {
             Ok(told) => {
                 if told.is_some() {
-                    self.worker.metrics.bounce(&self.tenant.name, "relayed");
+                    self.worker.metrics.bounce(&self.tenant.name, label(Kind::Relayed));
                 }
                 told
             }
@@ -408,8 +412,9 @@ impl Attempt<'_> {
         let attempt = self.claim.attempts + 1;
         match disposition {
             Disposition::Delivered(receipt) => {
-                let Receipt { status, request_id, client_request_id, is_earlier } = receipt;
-                info!(%id, %tenant, %mailbox, attempt, status, request_id, client_request_id, is_earlier, ?took, "delivered");
+                let Receipt { status, request_id, client_request_id, is_earlier, .. } = receipt;
+                let route = self.route.as_str();
+                info!(%id, %tenant, %mailbox, attempt, route, status, request_id, client_request_id, is_earlier, ?took, "delivered");
             }
             Disposition::Retry { why, .. } => {
                 info!(%id, %tenant, %mailbox, attempt, why, ?took, "to be tried again")
@@ -424,7 +429,10 @@ impl Attempt<'_> {
                 info!(%id, %tenant, %mailbox, why, ?took, "the mailbox has to wait")
             }
             // The scheduler says this once for the tenant, the worker for the message says it when it is given up.
-            Disposition::TenantBlocked { .. } | Disposition::Failed(_) | Disposition::Split { .. } => {}
+            Disposition::TenantBlocked { .. }
+            | Disposition::Failed(_)
+            | Disposition::Split { .. }
+            | Disposition::Divided(_) => {}
         }
     }
 }
@@ -438,9 +446,15 @@ fn outcome(disposition: &Disposition) -> Option<Outcome> {
         Disposition::Unknown { .. } => Outcome::Unknown,
         Disposition::TenantBlocked { .. } => Outcome::TenantBlocked,
         Disposition::MailboxBlocked { .. } => Outcome::MailboxBlocked,
-        Disposition::Unsettled { .. } | Disposition::Split { .. } => return None,
+        Disposition::Divided(Division { failed, .. }) if !failed.is_empty() => Outcome::Failed,
+        Disposition::Unsettled { .. } | Disposition::Split { .. } | Disposition::Divided(_) => return None,
     })
 }
 
-#[cfg(test)]
-mod tests;
+fn label(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Failed => "failed",
+        Kind::Expired => "expired",
+        Kind::Relayed => "relayed",
+    }
+}

@@ -94,10 +94,11 @@ impl TokenCache {
         (!failure.files.is_empty()).then(|| failure.files.clone())
     }
 
-    /// The failure no longer stands.
-    pub(super) fn forgive(&self) {
+    /// The failure no longer stands. Answers whether there was one.
+    pub(super) fn forgive(&self) -> bool {
         let mut state = self.state();
-        (state.failure, state.failures) = (None, 0);
+        state.failures = 0;
+        state.failure.take().is_some()
     }
 
     pub(super) async fn token(self: &Arc<Self>) -> Result<AccessToken, TokenError> {

@@ -82,7 +82,7 @@ impl TokenError {
 
 impl TokenErrorKind {
     /// The label `reason` of the metric `tenant_blocked`.
-    pub fn reason(self) -> &'static str {
+    pub const fn reason(self) -> &'static str {
         match self {
             Self::Transient => "login",
             Self::Blocked => "credential",

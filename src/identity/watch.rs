@@ -2,7 +2,7 @@
 //! forgotten, and certificates that end are spoken of.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -76,10 +76,18 @@ impl Identity {
         let certified: Vec<_> =
             tenants.values().filter(|tenant| tenant.credential.certificate().is_some()).cloned().collect();
         let before = std::mem::replace(&mut *self.certified(), certified.clone());
-        for gone in before.iter().filter(|old| !certified.iter().any(|new| new.name == old.name)) {
+        let names: HashSet<&TenantName> = certified.iter().map(|tenant| &tenant.name).collect();
+        for gone in before.iter().filter(|old| !names.contains(&old.name)) {
             self.means.metrics.credential_gone(&gone.name);
         }
         self.read_certificates(false).await;
+    }
+
+    /// Failed logins are forgotten. Answers whose: they may try again.
+    pub fn forgive(&self) -> BTreeSet<TenantName> {
+        let caches = self.caches();
+        let failed = caches.values().filter(|cache| cache.forgive());
+        failed.map(|cache| cache.tenant().clone()).collect()
     }
 
     /// Runs until `shutdown`. `again` is told of tenants that could not log in, and may try now: a file that their credential

@@ -194,7 +194,7 @@ impl HeaderBlock {
     }
 
     /// The block built from raw fields of this or of another block.
-    pub(super) fn from_fields<'a>(fields: impl Iterator<Item = Field<'a>>) -> Self {
+    pub(crate) fn from_fields<'a>(fields: impl Iterator<Item = Field<'a>>) -> Self {
         Self { bytes: fields.flat_map(|field| field.raw).copied().collect() }
     }
 

@@ -27,9 +27,10 @@ use crate::{
     background::Background,
     config::{Config, Roster, RosterKeeper},
     delivery::{
-        Worker, WorkerSettings,
+        Routes, Worker, WorkerSettings,
         allowance::{Allowances, LedgerError},
         graph::{Graph, Means},
+        smtp::{self as submission, DialError, Dialer, Smtp},
     },
     identity::{Identity, credential_folder},
     ingress::{
@@ -43,7 +44,7 @@ use crate::{
     spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
     telemetry::Metrics,
 };
-use reload::Reloader;
+use reload::{Reloader, Ways};
 
 /// How long a stop waits for what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
@@ -59,7 +60,7 @@ pub struct Relay {
     admin: admin::Server,
     scheduler: ScheduledParts,
     identity: Arc<Identity>,
-    clients: Clients,
+    ways: Ways,
     reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
     /// What delivers runs here.
     background: Background,
@@ -84,6 +85,8 @@ pub enum StartError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Submission(#[from] DialError),
     #[error("smtp.listener: {0}")]
     Smtp(#[from] smtp::BindError),
     #[error(transparent)]
@@ -128,23 +131,30 @@ impl Relay {
         let roster = Arc::new(Roster::new(config.tenants.clone()));
         let clients = Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud))?;
         let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), credential_folder(path)));
-        identity.note_tenants(&config.tenants).await;
         let (app, to_allowances) = (config.app_limit, metrics.clone());
         let ledger = config.spool.path.join("limits/recipients");
         let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some(&ledger)));
-        let means = Means {
+        let allowances = allowances.await??;
+        let submission = submission::Means {
             identity: identity.clone(),
-            clients: clients.clone(),
             network: config.network.clone(),
-            allowances: allowances.await??,
+            allowances: allowances.clone(),
+            hostname: config.smtp.hostname.clone(),
+            max_recipients: config.graph.max_recipients,
+            metrics: metrics.clone(),
         };
+        let dialer = Dialer::new(&config.network, config.tenants.values().map(|tenant| &**tenant))?;
+        let submission = Smtp::new(submission, dialer.clone());
+        let network = config.network.clone();
+        let means = Means { identity: identity.clone(), clients: clients.clone(), network, allowances };
         let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
         let worker = WorkerSettings {
             hostname: config.smtp.hostname.clone(),
             retry: config.delivery.retry,
             settle_after,
         };
-        let worker = Arc::new(Worker::new(worker, spool.clone(), identity.clone(), graph, metrics.clone()));
+        let routes = Routes::new(graph, submission);
+        let worker = Arc::new(Worker::new(worker, spool.clone(), identity.clone(), routes, metrics.clone()));
         let settings = Settings {
             roster,
             max_in_flight: config.delivery.max_in_flight,
@@ -155,6 +165,7 @@ impl Relay {
         let scheduler = ScheduledParts { settings, worker, events };
         let background = Background::start("delivery").map_err(StartError::Background)?;
         let depths = Depths::default();
+        let ways = Ways { clients, dialer };
         Ok(Self {
             config,
             spool,
@@ -165,7 +176,7 @@ impl Relay {
             admin,
             scheduler,
             identity,
-            clients,
+            ways,
             reloads,
             background,
         })
@@ -191,7 +202,7 @@ impl Relay {
             admin,
             scheduler,
             identity,
-            clients,
+            ways,
             reloads,
             background,
         } = self;
@@ -225,25 +236,26 @@ impl Relay {
             let pickup = Pickup::new(path, roster, door, hostname, metrics.clone());
             parts.spawn("pickup", pickup.run(stop.clone()));
         }
-        let (watcher, to_scheduler, until) = (identity.clone(), orders.clone(), stop.clone());
-        parts.spawn("the watch over credentials", async move {
-            // Whoever obeys has stopped, then.
-            let again = |tenant| drop(to_scheduler.send(Order::LookAgain(tenant)));
-            watcher.watch(again, until).await;
-        });
         let usage = Usage::of(&config.spool.path);
         parts.spawn("the watch over the disk", watch(free_space.clone(), usage.clone(), stop.clone()));
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
         let (reloads, requests) = reloads;
         let tenants = config.tenants.len();
+        let (watched, to_scheduler) = (identity.clone(), orders.clone());
+        let (noted, watching) = (config.tenants.clone(), stop.clone());
+        parts.spawn("the watch over credentials", async move {
+            watched.note_tenants(&noted).await;
+            // The scheduler listens as long as this runs, or nothing follows.
+            watched.watch(|tenant| drop(to_scheduler.send(Order::LookAgain(tenant))), watching).await;
+        });
         let reloader = Reloader {
             file: config.file.clone(),
             running: config,
             keeper,
             orders,
             identity,
-            clients,
+            ways,
             spool: spool.clone(),
             metrics: metrics.clone(),
         };

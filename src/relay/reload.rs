@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{ReloadRequest, Reloaded},
     config::{Changes, Config, Problem, Roster, RosterKeeper},
+    delivery::smtp::Dialer,
     identity::Identity,
     ingress::pickup::settle_leftovers,
     network::Clients,
@@ -31,9 +32,26 @@ pub(super) struct Reloader {
     pub(super) keeper: RosterKeeper,
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) identity: Arc<Identity>,
-    pub(super) clients: Clients,
+    pub(super) ways: Ways,
     pub(super) spool: Spool,
     pub(super) metrics: Metrics,
+}
+
+/// The ways to the clouds, which are made ready before a tenant uses them.
+#[derive(Clone)]
+pub(super) struct Ways {
+    pub(super) clients: Clients,
+    pub(super) dialer: Dialer,
+}
+
+impl Ways {
+    /// Blocks while files are read.
+    fn follow(&self, config: &Config) -> Result<(), String> {
+        let clouds = config.tenants.values().map(|tenant| &tenant.cloud);
+        self.clients.follow(clouds).map_err(|error| error.to_string())?;
+        let tenants = config.tenants.values().map(|tenant| &**tenant);
+        self.dialer.follow(tenants).map_err(|error| error.to_string())
+    }
 }
 
 impl Reloader {
@@ -53,12 +71,10 @@ impl Reloader {
 
     async fn reload(&mut self) -> Reloaded {
         let began = Instant::now();
-        let (file, clients) = (self.file.clone(), self.clients.clone());
+        let (file, ways) = (self.file.clone(), self.ways.clone());
         let read = move || {
             let config = Config::load(&file).map_err(|errors| errors.problems().to_vec())?;
-            clients
-                .follow(config.tenants.values().map(|tenant| &tenant.cloud))
-                .map_err(|error| vec![Problem::of_file(&file, error.to_string())])?;
+            ways.follow(&config).map_err(|error| vec![Problem::of_file(&file, error)])?;
             Ok::<_, Vec<Problem>>(config)
         };
         let read = spawn_blocking(read).await;
@@ -98,6 +114,10 @@ impl Reloader {
         let _ = self.orders.send(Order::Adopt(roster.clone()));
         self.keeper.replace(roster);
         self.identity.note_tenants(&new.tenants).await;
+        // Whoever reloads may have mended what the configuration only names.
+        for tenant in self.identity.forgive() {
+            let _ = self.orders.send(Order::LookAgain(tenant));
+        }
         let warnings = std::mem::take(&mut new.warnings);
         // Tables that wait for a restart are compared with what runs, each time.
         self.running.tenants = new.tenants;

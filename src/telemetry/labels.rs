@@ -62,6 +62,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     Graph,
+    /// SMTP submission.
+    Smtp,
 }
 
 /// Which limit a mailbox waits for or was throttled by.
@@ -139,7 +141,7 @@ label! {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",
         TenantBlocked => "tenant_blocked", MailboxBlocked => "mailbox_blocked",
     }
-    Route { Graph => "graph" }
+    Route { Graph => "graph", Smtp => "smtp" }
     LimitKind {
         MessagesPerMinute => "messages_per_minute", ConcurrentRequests => "concurrent_requests",
         RecipientsPerDay => "recipients_per_day", RequestsPer10Minutes => "requests_per_10_minutes",

@@ -39,6 +39,7 @@ struct Families {
     commit_messages: Histogram,
     quarantined: IntGauge,
     smtp_connections: IntGauge,
+    submission_connections: IntGauge,
     smtp_commands: IntCounterVec,
     logins: IntCounterVec,
     certificate_expiry: IntGaugeVec,
@@ -133,6 +134,8 @@ impl Metrics {
             // A gauge, since Prometheus wants a counter's name to end in _total.
             quarantined: build.gauge("spool_quarantined", "Damaged entries put aside since the start."),
             smtp_connections: build.gauge("smtp_connections", "SMTP connections open."),
+            submission_connections: build
+                .gauge("smtp_submission_connections", "Connections to Microsoft 365 for SMTP submission."),
             smtp_commands: build.counters(
                 "smtp_commands_total",
                 "SMTP commands by reply.",
@@ -246,6 +249,11 @@ impl Metrics {
 
     pub fn login(&self, result: LoginResult) {
         self.0.logins.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// Those of this relay to the service.
+    pub fn submission_connections(&self) -> &IntGauge {
+        &self.0.submission_connections
     }
 
     /// `listener` is the address that it is bound to.

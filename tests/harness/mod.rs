@@ -235,7 +235,9 @@ impl Lab {
 
     /// Writes the setup down, for the next start.
     pub fn write_config(&self) {
-        fs::write(self.config_file(), self.setup.config(&self.service.url())).unwrap();
+        let ca_file = self.folder().join("service.pem");
+        fs::write(&ca_file, self.service.ca_pem()).unwrap();
+        fs::write(self.config_file(), self.setup.config(&self.service, &ca_file)).unwrap();
     }
 
     fn process(&self) -> &Process {
@@ -252,6 +254,7 @@ impl Drop for Lab {
             for Call { received_at_ms, path, status, body_len, .. } in self.service.calls() {
                 eprintln!("{received_at_ms} {path} {status:?} {body_len}");
             }
+            self.service.smtp_log().iter().for_each(|line| eprintln!("{line}"));
         }
     }
 }

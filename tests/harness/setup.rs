@@ -1,8 +1,8 @@
 //! What a test wants to differ, as a configuration file and as options of the simulated service.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path, time::Duration};
 
-use m365_relay::sandbox::{Directory, Limits, Options};
+use m365_relay::sandbox::{Directory, Limits, Options, Service, SubmissionRules};
 
 /// Fields named after a table hold lines of it.
 pub struct Setup {
@@ -28,6 +28,12 @@ pub struct Setup {
     pub network: String,
     pub tenants: Vec<TenantSetup>,
     pub service_limits: Limits,
+    /// Of access tokens, if not as Microsoft's.
+    pub token_lifetime: Option<Duration>,
+    /// How the service takes mail by SMTP.
+    pub submission: SubmissionRules,
+    /// Where SMTP submission is, if not at the service itself.
+    pub submission_at: Option<String>,
 }
 
 /// A tenant whose directory in Microsoft 365 is `NAME.example`, and has every mailbox there.
@@ -38,10 +44,14 @@ pub struct TenantSetup {
     pub networks: String,
     /// Lines that say how it logs in; with the secret that the service knows, if nothing else is wanted.
     pub credential: String,
+    /// `graph`, `smtp` or `auto`.
+    pub route: String,
     /// How unknown outcomes are confirmed.
     pub confirm: String,
     /// What its application may do.
     pub roles: Vec<String>,
+    /// Pairs (mailbox, From address) that may be sent although they differ.
+    pub send_as: Vec<(String, String)>,
     /// Further lines of its table, and tables of its own.
     pub more: String,
 }
@@ -67,6 +77,9 @@ impl Default for Setup {
             network: String::new(),
             tenants: vec![TenantSetup::new("contoso"), TenantSetup::new("fabrikam")],
             service_limits: Limits::unthrottled(),
+            token_lifetime: None,
+            submission: SubmissionRules::default(),
+            submission_at: None,
         }
     }
 }
@@ -78,8 +91,10 @@ impl TenantSetup {
             senders: format!("['@{name}.example']"),
             networks: "['127.0.0.0/8']".into(),
             credential: format!("client_secret = '{}'", Self::secret(name)),
+            route: "graph".into(),
             confirm: "off".into(),
-            roles: vec!["Mail.Send".into(), "Mail.ReadWrite".into()],
+            roles: vec!["Mail.Send".into(), "Mail.ReadWrite".into(), "SMTP.SendAsApp".into()],
+            send_as: Vec::new(),
             more: String::new(),
         }
     }
@@ -96,20 +111,25 @@ impl Setup {
     }
 
     pub(super) fn service(&self) -> Options {
-        let directory = |TenantSetup { name, roles, .. }: &TenantSetup| Directory {
+        let directory = |TenantSetup { name, roles, send_as, .. }: &TenantSetup| Directory {
             roles: roles.clone(),
+            send_as: send_as.clone(),
             ..Directory::new(format!("{name}.example"), format!("{name}-app"), TenantSetup::secret(name))
         };
+        let usual = Options::default();
         Options {
+            token_lifetime: self.token_lifetime.unwrap_or(usual.token_lifetime),
             directories: self.tenants.iter().map(directory).collect(),
             limits: self.service_limits.clone(),
             keep_messages: 100_000,
-            ..Options::default()
+            submission: self.submission.clone(),
+            ..usual
         }
     }
 
-    /// The configuration file for a service at `url`.
-    pub(super) fn config(&self, url: &str) -> String {
+    /// The configuration file for `service`, whose certificate is in `ca_file`.
+    pub(super) fn config(&self, service: &Service, ca_file: &Path) -> String {
+        let url = &service.url();
         let Self {
             spool,
             smtp,
@@ -127,6 +147,12 @@ impl Setup {
             tenants,
             ..
         } = self;
+        let submission = match (&self.submission_at, service.smtp_address()) {
+            _ if self.tenants.iter().all(|tenant| tenant.route == "graph") => String::new(),
+            (Some(address), _) => format!("smtp = \"{address}\"\nca_file = {ca_file:?}"),
+            (None, Some(address)) => format!("smtp = \"{address}\"\nca_file = {ca_file:?}"),
+            (None, None) => String::new(),
+        };
         let login = login.as_deref().unwrap_or(url);
         let graph = graph.as_deref().unwrap_or(url);
         let mut text = format!(
@@ -169,10 +195,11 @@ filter = "{log_filter}"
 [clouds.lab]
 login = "{login}"
 graph = "{graph}"
+{submission}
 {cloud}
 "#
         );
-        for TenantSetup { name, senders, networks, credential, confirm, more, .. } in tenants {
+        for TenantSetup { name, senders, networks, credential, route, confirm, more, .. } in tenants {
             write!(
                 text,
                 r#"
@@ -183,6 +210,7 @@ client_id = "{name}-app"
 {credential}
 senders = {senders}
 networks = {networks}
+route = "{route}"
 confirm = "{confirm}"
 {more}
 "#

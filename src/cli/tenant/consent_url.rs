@@ -40,9 +40,11 @@ struct Consent {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config.path())?;
     let tenant = super::find(&config, &args.tenant)?;
-    let client_id = super::client_id(tenant)?;
+    if tenant.client_id.is_empty() {
+        anyhow::bail!("{} logs in as a managed identity, which nobody consents to", tenant.name);
+    }
     let state = uuid::Uuid::new_v4().simple().to_string();
-    let consents = consents(tenant, client_id, args.redirect_uri.as_ref(), &state)?;
+    let consents = consents(tenant, &tenant.client_id, args.redirect_uri.as_ref(), &state)?;
     if args.json {
         println!("{}", serde_json::to_string(&consents)?);
         return Ok(ExitCode::SUCCESS);

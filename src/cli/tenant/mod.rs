@@ -2,6 +2,7 @@
 
 mod check;
 mod consent_url;
+mod login;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -21,12 +22,14 @@ pub(super) struct Args {
 enum Command {
     Check(check::Args),
     ConsentUrl(consent_url::Args),
+    Login(login::Args),
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Check(args) => check::run(args),
         Command::ConsentUrl(args) => consent_url::run(args),
+        Command::Login(args) => login::run(args),
     }
 }
 

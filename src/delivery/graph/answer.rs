@@ -9,7 +9,7 @@ use super::errors::{Class, Fault, GraphError};
 use crate::{
     bounce::EnhancedStatus,
     clock,
-    delivery::{Disposition, Reason, Receipt},
+    delivery::{Disposition, NO_CREDENTIAL, Reason, Receipt},
     message::MailboxAddress,
     network,
     telemetry::LimitKind,
@@ -87,7 +87,8 @@ impl Answer {
 
     pub(super) fn receipt(&self, is_earlier: bool) -> Receipt {
         let (status, request_id) = (self.status, self.request_id.clone());
-        Receipt { status, request_id, client_request_id: self.client_request_id.clone(), is_earlier }
+        let client_request_id = self.client_request_id.clone();
+        Receipt { status, request_id, client_request_id, is_earlier, reports_success: false }
     }
 
     /// The error, if it is one. `Ok` for 2xx.
@@ -130,6 +131,15 @@ impl CallError {
     /// Whether the app may not do this.
     pub(super) fn is_denied(&self) -> bool {
         matches!(self, Self::Refused(error, answer) if answer.status == 403 && error.code == "ErrorAccessDenied")
+    }
+
+    /// Whether nothing can be asked of this mailbox until somebody mends something.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Refused(error, _) => matches!(error.class, Class::Mailbox | Class::Tenant | Class::Token),
+            Self::Stopped(Disposition::TenantBlocked { reason, .. }) => *reason == NO_CREDENTIAL,
+            Self::Stopped(_) | Self::Broken { .. } => false,
+        }
     }
 
     /// Whether the request was too large for Graph.

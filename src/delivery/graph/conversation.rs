@@ -22,13 +22,14 @@ use crate::{
     config::{NetworkConfig, Tenant},
     delivery::{
         Disposition,
-        allowance::{Allowance, Allowances, Exhausted},
+        allowance::{Allowance, Allowances},
+        letter::Mime,
+        put_off,
     },
-    identity::{AccessToken, Audience, Identity, TokenError},
+    identity::{AccessToken, Audience, Identity},
     message::MailboxAddress,
     network::{self, Clients},
-    spool::{OpenBody, SMALL_BODY},
-    telemetry::LimitKind,
+    spool::SMALL_BODY,
 };
 
 /// What is asked of Graph.
@@ -49,21 +50,6 @@ pub(super) enum Body {
     Json(Bytes),
     /// A message as MIME in base64.
     Mime(Mime),
-}
-
-/// A message ready to be sent, as often as is needed.
-#[derive(Debug, Clone)]
-pub(super) struct Mime {
-    pub(super) header: Bytes,
-    /// Octets of body that came with the header.
-    pub(super) begun: Bytes,
-    pub(super) rest: OpenBody,
-}
-
-impl Mime {
-    pub(super) fn len(&self) -> u64 {
-        self.header.len() as u64 + self.begun.len() as u64 + self.rest.remaining()
-    }
 }
 
 impl Body {
@@ -227,7 +213,7 @@ impl<'a> Conversation<'a> {
             return Ok(token.clone());
         }
         let token = self.means.identity.token(self.tenant, Audience::Graph).await;
-        let token = token.map_err(|error| CallError::Stopped(no_token(error)))?;
+        let token = token.map_err(|error| CallError::Stopped(Disposition::no_token(error)))?;
         self.token = Some(token.clone());
         Ok(token)
     }
@@ -253,22 +239,6 @@ async fn with_mime(call: reqwest::RequestBuilder, mime: Mime) -> Result<reqwest:
         Ok::<_, io::Error>(content.next().await?.map(|piece| (piece, content)))
     });
     Ok(call.header(CONTENT_LENGTH, content::encoded_len(len)).body(reqwest::Body::wrap_stream(pieces)))
-}
-
-/// A limit of the mailbox is reached: its mail waits, and that costs no attempt.
-pub(super) fn put_off(exhausted: Exhausted, mailbox: &MailboxAddress) -> Disposition {
-    let Exhausted { limit, until } = exhausted;
-    let why = match limit {
-        LimitKind::RecipientsPerDay => format!("mailbox {mailbox} has had its recipients of the day"),
-        LimitKind::UploadPer5Minutes => format!("mailbox {mailbox} has sent its octets of five minutes"),
-        LimitKind::AppRequests => "the application has made its calls of ten seconds".to_owned(),
-        _ => format!("mailbox {mailbox} has had its calls of ten minutes"),
-    };
-    Disposition::MailboxBlocked { until, limit, why }
-}
-
-fn no_token(error: TokenError) -> Disposition {
-    Disposition::TenantBlocked { reason: error.kind.reason(), why: error.why, retry_after: error.retry_after }
 }
 
 /// No answer came. Without a connection nothing was sent; afterwards nobody knows.

@@ -16,13 +16,13 @@ use tracing::{info, warn};
 use super::{
     Passage,
     answer::{CallError, Effect, status},
-    conversation::{Mime, Request},
+    conversation::Request,
     draft::{Draft, json_body},
     resource::{FILE_ATTACHMENT, FileAttachment, ItemBody, Listed, Message},
     upload,
 };
 use crate::{
-    delivery::{Disposition, Reason},
+    delivery::{Disposition, Reason, letter::Mime},
     message::{
         Attachment, BodyText, Decoder, HeaderScanner, Outline, Properties, StructureScanner,
         TransferEncoding, decode_text, outline,
@@ -70,7 +70,15 @@ impl Passage<'_> {
 
     /// What the message consists of. `Err`: Graph cannot carry it so.
     async fn take_apart(&mut self) -> Result<(Properties, Outline), Disposition> {
-        let refused = |why: String| {
+        let mut is_unsuited = false;
+        let apart = self.look_through(&mut is_unsuited).await;
+        self.is_unsuited |= is_unsuited;
+        apart
+    }
+
+    async fn look_through(&self, is_unsuited: &mut bool) -> Result<(Properties, Outline), Disposition> {
+        let mut refused = |why: String| {
+            *is_unsuited = true;
             let octets = self.mime.len();
             let diagnostic = format!(
                 "the message has {octets} bytes; above {} bytes Graph takes a message in parts only, and that is not possible: {why}",
@@ -127,6 +135,7 @@ impl Passage<'_> {
             }
             // Held back, it would stop the mailbox's small mail, too.
             Err(error) if error.is_denied() => {
+                self.is_unsuited = true;
                 let why = format!(
                     "the message has {} bytes; for more than {} the app needs the permission Mail.ReadWrite, and it has not; {}",
                     self.mime.len(),

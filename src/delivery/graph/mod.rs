@@ -2,7 +2,8 @@
 //!
 //! Graph has no envelope, so the header is made to name exactly the envelope's recipients first. Then:
 //!
-//! 1. A message in doubt is looked for; if it was sent, that is all. It is sent again only when `settle_after` has passed.
+//! 1. A message in doubt, by whatever route, is looked for; if it was sent, that is all. It is sent again only when
+//!    `settle_after` has passed.
 //! 2. One with more recipients than a message may have is split.
 //! 3. Up to `graph.max_mime` it goes as MIME, octet for octet: as a draft that is then sent where outcomes are
 //!    [confirmed](confirm) so, else by `sendMail`.
@@ -23,28 +24,30 @@ mod probe;
 mod resource;
 mod upload;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::{Attempted, Disposition, Reason};
+use super::{
+    Attempted, Disposition, Reason,
+    letter::{Letter, Mime},
+    put_off,
+};
 use crate::{
     clock::{self, Timestamp},
-    config::{Confirm, EnvelopeMismatch, GraphConfig, Tenant},
-    message::{
-        HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage, Visible, address_to,
-    },
-    spool::{BodyReader, Claim, DamagedBody, OpenBody, Spool},
-    telemetry::{Metrics, Resolved},
+    config::{ByteSize, Confirm, GraphConfig, Tenant},
+    message::MailboxAddress,
+    spool::{Claim, Spool},
+    telemetry::{Metrics, Resolved, Route},
 };
 use answer::{CallError, Effect};
 use confirm::{FIRST_LOOK, Finding, Refusals, next_look};
 pub use conversation::Means;
-use conversation::{Body, Conversation, Mime, Request, put_off};
+use conversation::{Body, Conversation, Request};
 use draft::{Draft, NotSent};
-pub use probe::{Probed, Tried, probe};
+pub use probe::{Probed, probe};
 
 pub struct Graph {
     config: GraphConfig,
@@ -57,14 +60,6 @@ pub struct Graph {
     large: Semaphore,
 }
 
-/// A message made ready for a service without an envelope.
-struct Prepared {
-    mime: Mime,
-    /// With its angle brackets.
-    message_id: Option<String>,
-    visible: Visible,
-}
-
 /// How an attempt goes on.
 enum Course {
     End(Disposition),
@@ -75,13 +70,24 @@ enum Course {
 }
 
 /// One message on its way.
-struct Passage<'a> {
+pub(super) struct Passage<'a> {
     graph: &'a Graph,
     claim: &'a Claim,
+    letter: &'a Letter,
     talk: Conversation<'a>,
     draft: Option<Draft>,
+    /// With a header that names the envelope's recipients.
     mime: Mime,
-    message_id: Option<String>,
+    is_unsuited: bool,
+}
+
+/// What a copy of a message in Sent Items says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// Its header names all to whom it went.
+    Copy,
+    /// It may have gone to others than its header names, so that copies of two messages look the same.
+    None,
 }
 
 impl Graph {
@@ -96,32 +102,17 @@ impl Graph {
         Self { config, settle_after, means, spool, metrics, refusals, large }
     }
 
-    /// Sends the message from `mailbox`. `Err`: its body is damaged or cannot be read now, and nothing was sent.
-    pub async fn deliver(
-        &self,
-        tenant: &Arc<Tenant>,
-        mailbox: &MailboxAddress,
-        claim: &Claim,
-    ) -> Result<Attempted, DamagedBody> {
-        let Prepared { mime, message_id, visible } = prepare(claim).await?;
-        if visible == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
-            // Accepted before that was configured.
-            let diagnostic = "To or Cc names somebody who is not among the recipients".into();
-            let disposition = Disposition::Failed(Reason { status: answer::status(5, 7, 1), diagnostic });
-            return Ok(Attempted { disposition, doubt: claim.doubt, timed_out: false });
-        }
+    /// A message that is to be sent from `mailbox`, or looked for.
+    pub(super) fn passage<'a>(
+        &'a self,
+        tenant: &'a Arc<Tenant>,
+        mailbox: &'a MailboxAddress,
+        claim: &'a Claim,
+        letter: &'a Letter,
+    ) -> Passage<'a> {
         let talk = Conversation::new(&self.means, tenant, mailbox);
         let draft = Draft::read(claim.note.as_ref(), mailbox);
-        let mut passage = Passage { graph: self, claim, talk, draft, mime, message_id };
-        if let Err(disposition) = passage.settle_doubt().await {
-            return Ok(passage.attempted(disposition, claim.doubt));
-        }
-        let disposition = if claim.message.envelope.recipients().len() > self.config.max_recipients as usize {
-            Disposition::Split { most: self.config.max_recipients as usize }
-        } else {
-            passage.send_within_the_day().await
-        };
-        Ok(passage.attempted(disposition, None))
+        Passage { graph: self, claim, letter, talk, draft, mime: letter.addressed(), is_unsuited: false }
     }
 
     /// The message is given up: tries to delete the draft that was kept for its next attempt. One that may have been sent stays,
@@ -132,15 +123,42 @@ impl Graph {
         }
     }
 
-    /// When the service can be asked what became of a call of this tenant that broke off.
-    fn look_after(&self, tenant: &Tenant) -> Option<Duration> {
+    /// What is larger cannot go as MIME.
+    pub(super) fn max_mime(&self) -> ByteSize {
+        self.config.max_mime
+    }
+
+    /// When the service can be asked what became of an attempt of this tenant that broke off.
+    pub(super) fn look_after(&self, tenant: &Tenant) -> Option<Duration> {
         self.refusals.can_ask(tenant).then_some(FIRST_LOOK)
     }
 }
 
 impl Passage<'_> {
-    fn attempted(&self, disposition: Disposition, doubt: Option<Timestamp>) -> Attempted {
-        Attempted { disposition, doubt, timed_out: self.talk.timed_out }
+    /// Sends the message by Graph.
+    pub(super) async fn deliver(&mut self) -> Attempted {
+        let most = self.graph.config.max_recipients as usize;
+        let disposition = if self.claim.message.envelope.recipients().len() > most {
+            Disposition::Split { most }
+        } else {
+            self.send_within_the_day().await
+        };
+        self.attempted(disposition, None)
+    }
+
+    /// `doubt`: what is open of earlier attempts.
+    pub(super) fn attempted(&self, disposition: Disposition, doubt: Option<Timestamp>) -> Attempted {
+        let Self { talk: Conversation { timed_out, .. }, is_unsuited, .. } = *self;
+        Attempted { disposition, doubt, timed_out, is_unsuited }
+    }
+
+    /// Deletes the draft that an earlier attempt has left, and forgets it: the message goes another way.
+    pub(super) async fn forget_draft(&mut self) -> Result<(), Disposition> {
+        let Some(draft) = self.draft.take() else { return Ok(()) };
+        draft.delete(&mut self.talk).await;
+        // Remembered still, it would be what a later doubt is settled by.
+        let forgotten = self.graph.spool.remember(self.claim.lease, None).await;
+        forgotten.map_err(|error| Disposition::Retry { after: None, why: error.to_string() })
     }
 
     /// Sends it if the day has recipients left. Those of a message that was not sent are given back.
@@ -157,18 +175,15 @@ impl Passage<'_> {
         disposition
     }
 
-    /// `Ok`: no earlier attempt of this message was sent, as far as anybody can know.
-    async fn settle_doubt(&mut self) -> Result<(), Disposition> {
+    /// `Ok`: no earlier attempt of this message was sent, by whatever route, as far as anybody can know.
+    pub(super) async fn settle_doubt(&mut self, route: Route, evidence: Evidence) -> Result<(), Disposition> {
         let Some(since) = self.claim.doubt else { return Ok(()) };
         let (tenant, id) = (self.talk.tenant, self.claim.lease.id);
         let (age, settle_after) = (clock::now().since(since), self.graph.settle_after);
-        let (draft, envelope) = (self.draft.as_ref(), &self.claim.message.envelope);
-        let looked =
-            self.graph.refusals.look(&mut self.talk, draft, self.message_id.as_deref(), envelope).await;
         let next_look = next_look(age, settle_after);
         let is_settled = age >= settle_after;
         let open = |look_after, why: &str| Err(Disposition::Unsettled { look_after, why: why.to_owned() });
-        let resolved = match looked {
+        let resolved = match self.look(route, evidence).await {
             Err(error) => return Err(still_open(error, self.talk.mailbox, next_look)),
             Ok(Finding::Sent(answer)) => {
                 info!(%id, tenant = %tenant.name, "an earlier attempt had arrived");
@@ -200,6 +215,19 @@ impl Passage<'_> {
         info!(%id, tenant = %tenant.name, resolved = resolved.as_str(), "the earlier attempt is concluded");
         self.graph.metrics.unknown_outcome(&tenant.name, resolved);
         Ok(())
+    }
+
+    async fn look(&mut self, route: Route, evidence: Evidence) -> Result<Finding, CallError> {
+        if evidence == Evidence::None && self.draft.is_none() {
+            return Ok(Finding::CannotAsk);
+        }
+        let (draft, envelope) = (self.draft.as_ref(), &self.claim.message.envelope);
+        let message_id = self.letter.message_id().filter(|_| evidence == Evidence::Copy);
+        match self.graph.refusals.look(&mut self.talk, draft, message_id, envelope).await {
+            // Mail that goes by SMTP does not wait for what only Graph wants mended.
+            Err(error) if route == Route::Smtp && error.is_closed() => Ok(Finding::CannotAsk),
+            looked => looked,
+        }
     }
 
     async fn send(&mut self) -> Disposition {
@@ -300,38 +328,4 @@ fn still_open(error: CallError, mailbox: &MailboxAddress, look_after: Duration) 
         Disposition::Failed(Reason { diagnostic: why, .. }) => Disposition::Unsettled { look_after, why },
         other => other,
     }
-}
-
-/// Opens the body, takes the header off and makes it name the envelope's recipients.
-async fn prepare(claim: &Claim) -> Result<Prepared, DamagedBody> {
-    let (SplitMessage { header, body }, rest) = read_header(&claim.body).await?;
-    let message_id = message_id(&header);
-    let addressed = address_to(&header, &claim.message.envelope);
-    let mut header = addressed.header.into_bytes();
-    header.extend_from_slice(b"\r\n");
-    let mime = Mime { header: header.into(), begun: body.into(), rest };
-    Ok(Prepared { mime, message_id, visible: addressed.visible })
-}
-
-/// With its angle brackets.
-fn message_id(header: &HeaderBlock) -> Option<String> {
-    let field = header.named("Message-ID").next()?;
-    let value = field.value();
-    let text = std::str::from_utf8(&value).ok()?;
-    let (start, end) = (text.find('<')?, text.find('>')?);
-    text.get(start..=end).map(str::to_owned)
-}
-
-/// The header of a stored message, the octets of body that came with it, and the rest.
-pub(super) async fn read_header(body: &BodyReader) -> Result<(SplitMessage, OpenBody), DamagedBody> {
-    let mut open = body.open().await?;
-    let mut scanner = HeaderScanner::with_limit(MAX_STORED_HEADER);
-    let unreadable = |e: String| body.damaged(io::Error::new(io::ErrorKind::InvalidData, e));
-    while let Some(part) = open.next().await.map_err(|e| body.damaged(e))? {
-        if let Some(split) = scanner.push(&part).map_err(|e| unreadable(e.to_string()))? {
-            return Ok((split, open));
-        }
-    }
-    let split = scanner.finish().map_err(|e| unreadable(e.to_string()))?;
-    Ok((split, open))
 }

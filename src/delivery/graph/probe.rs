@@ -9,27 +9,15 @@ use http::Method;
 
 use super::{
     answer::{CallError, Effect},
-    conversation::{Body, Conversation, Means, Mime, Request},
+    conversation::{Body, Conversation, Means, Request},
     draft::Draft,
 };
 use crate::{
     config::Tenant,
-    delivery::{Disposition, Reason},
+    delivery::{Disposition, Reason, Tried, letter::Mime},
     message::MailboxAddress,
     spool::OpenBody,
 };
-
-/// How a try ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tried {
-    Works,
-    /// The app may not do this with this mailbox. In the service's words.
-    Denied(String),
-    /// There is no such mailbox. In the service's words.
-    NoMailbox(String),
-    /// Nobody can tell.
-    Failed(String),
-}
 
 /// What was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,11 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     config::{AppLimit, ClientProof, Cloud, Credential, GraphConfig, NetworkConfig, SecretSource},
-    delivery::{allowance::Allowances, graph::Means},
+    delivery::{
+        allowance::Allowances,
+        graph::{Graph, Means},
+        smtp::{self, Smtp},
+    },
     message::{BodyKind, Envelope, MessageId},
     network::Clients,
     sandbox::{self, Action, Directory, Fault, On, Options, Service, StatusFault},
@@ -58,16 +62,24 @@ impl Bench {
         let config = GraphConfig { max_recipients: 10_000, ..GraphConfig::default() };
         // A message that is carried again at once stands for one that has waited.
         let settled = Duration::ZERO;
-        let means = Means {
+        let allowances = Allowances::new(AppLimit::default(), metrics.clone(), None).unwrap();
+        let submission = smtp::Means {
             identity: identity.clone(),
-            clients,
             network: NetworkConfig::default(),
-            allowances: Allowances::new(AppLimit::default(), metrics.clone(), None).unwrap(),
+            allowances: allowances.clone(),
+            hostname: "relay.example".into(),
+            max_recipients: 10_000,
+            metrics: metrics.clone(),
         };
+        let dialer = smtp::Dialer::new(&submission.network, [&*tenant].into_iter()).unwrap();
+        let submission = Smtp::new(submission, dialer);
+        let network = NetworkConfig::default();
+        let means = Means { identity: identity.clone(), clients, network, allowances };
         let graph = Graph::new(config, settled, means, spool.clone(), metrics.clone());
         let settings =
             WorkerSettings { hostname: "relay.example".into(), retry: RETRY, settle_after: SETTLE_AFTER };
-        let worker = Worker::new(settings, spool.clone(), identity, graph, metrics.clone());
+        let worker =
+            Worker::new(settings, spool.clone(), identity, Routes::new(graph, submission), metrics.clone());
         Self { service, worker, tenant, spool, waiting, metrics, dir }
     }
 

@@ -1,10 +1,13 @@
 //! What Graph permits.
 
-use super::{Check, Claims, report::Report};
+use super::{Check, report::Report};
 use crate::{
     config::{Confirm, Credential, RouteRule},
-    delivery::graph::{Probed, Tried, probe},
-    identity::Audience,
+    delivery::{
+        Tried,
+        graph::{Probed, probe},
+    },
+    identity::{Audience, Claims},
     message::MailboxAddress,
 };
 
@@ -18,7 +21,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
     check.show_permissions("permissions", claims.as_ref());
     match mailbox {
         Some(mailbox) => {
-            let probed = probe(&check.means, check.tenant, mailbox).await;
+            let probed = probe(&check.graph_means(), check.tenant, mailbox).await;
             judge(check, mailbox, &probed, claims.as_ref());
         }
         None if claims.is_some() && !Check::says(claims.as_ref(), SEND) => {
@@ -43,7 +46,9 @@ fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claim
     let large = format!("mail above graph.max_mime ({})", check.config.graph.max_mime);
     match drafts {
         Tried::Works => {
-            check.report.good("drafts", format!("may be made and deleted: {large} goes, outcomes can be confirmed"));
+            check
+                .report
+                .good("drafts", format!("may be made and deleted: {large} goes, outcomes can be confirmed"));
         }
         Tried::Denied(why) if check.wants_drafts() => {
             let mend = how_to_permit(check, DRAFTS, mailbox, claims);
@@ -94,7 +99,12 @@ fn not_tried(report: &mut Report, mailbox: &MailboxAddress, tried: &Tried) {
 }
 
 /// What is to be done so that this is permitted.
-fn how_to_permit(check: &Check<'_>, permission: &str, mailbox: &MailboxAddress, claims: Option<&Claims>) -> String {
+fn how_to_permit(
+    check: &Check<'_>,
+    permission: &str,
+    mailbox: &MailboxAddress,
+    claims: Option<&Claims>,
+) -> String {
     if !Check::says(claims, permission) {
         return grant(check, permission);
     }

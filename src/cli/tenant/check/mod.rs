@@ -16,7 +16,11 @@ use tokio::time::Instant;
 use crate::{
     cli::config_path::ConfigPath,
     config::{AppLimit, Config, Confirm, Credential, MailboxRule, RouteRule, SenderRule, Tenant},
-    delivery::{allowance::Allowances, graph::Means},
+    delivery::{
+        allowance::Allowances,
+        graph::Means,
+        smtp::{self as submission, DialError, Dialer, Smtp},
+    },
     identity::{AccessToken, Audience, Claims, Identity, claims, credential_folder},
     message::MailboxAddress,
     network::Clients,
@@ -47,7 +51,9 @@ pub(super) struct Args {
 struct Check<'a> {
     config: &'a Config,
     tenant: &'a Arc<Tenant>,
-    means: Means,
+    identity: Arc<Identity>,
+    clients: Clients,
+    allowances: Allowances,
     report: Report,
 }
 
@@ -68,12 +74,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
     let metrics = Metrics::new();
     let clients = Clients::new(&config.network, [&tenant.cloud].into_iter())?;
     let identity = Identity::new(clients.clone(), metrics.clone(), credential_folder(&config.spool.path));
-    let means = Means {
-        identity: Arc::new(identity),
-        clients,
-        network: config.network.clone(),
-        allowances: Allowances::new(AppLimit(None), metrics, None)?,
-    };
+    let allowances = Allowances::new(AppLimit(None), metrics, None)?;
     let report = Report {
         tenant: tenant.name.to_string(),
         cloud: tenant.cloud.name.to_string(),
@@ -83,7 +84,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
         ok: true,
         findings: Vec::new(),
     };
-    let mut check = Check { config, tenant, means, report };
+    let mut check = Check { config, tenant, identity: Arc::new(identity), clients, allowances, report };
     check.about_the_configuration();
     let mailbox = args.mailbox.clone().or_else(|| a_mailbox(tenant));
     if mailbox.is_none() {
@@ -102,7 +103,11 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
     if let Some(to) = &args.send {
         match mailbox {
             Some(from) => message::send(&mut check, &from, to).await?,
-            None => check.report.missing("message", "there is no mailbox to send it from", "name one: --mailbox ADDRESS"),
+            None => check.report.missing(
+                "message",
+                "there is no mailbox to send it from",
+                "name one: --mailbox ADDRESS",
+            ),
         }
     }
     Ok(check.report)
@@ -119,10 +124,38 @@ fn a_mailbox(tenant: &Tenant) -> Option<MailboxAddress> {
         SenderRule::Any | SenderRule::Domain(_) => None,
     });
     let default = tenant.default_sender.as_ref().map(|sender| tenant.mailbox_for(sender));
-    fixed.or(tenant.bounces.mailbox.as_ref()).or(sender).or(default).or(tenant.mailboxes.values().next()).cloned()
+    fixed
+        .or(tenant.bounces.mailbox.as_ref())
+        .or(sender)
+        .or(default)
+        .or(tenant.mailboxes.values().next())
+        .cloned()
 }
 
 impl Check<'_> {
+    fn graph_means(&self) -> Means {
+        Means {
+            identity: self.identity.clone(),
+            clients: self.clients.clone(),
+            network: self.config.network.clone(),
+            allowances: self.allowances.clone(),
+        }
+    }
+
+    fn smtp(&self) -> Result<Smtp, DialError> {
+        let network = self.config.network.clone();
+        let dialer = Dialer::new(&network, [&**self.tenant].into_iter())?;
+        let means = submission::Means {
+            identity: self.identity.clone(),
+            network,
+            allowances: self.allowances.clone(),
+            hostname: self.config.smtp.hostname.clone(),
+            max_recipients: self.config.graph.max_recipients,
+            metrics: Metrics::new(),
+        };
+        Ok(Smtp::new(means, dialer))
+    }
+
     fn about_the_configuration(&mut self) {
         if self.tenant.suspended.is_some() {
             self.report.missing(
@@ -140,8 +173,12 @@ impl Check<'_> {
         }
         if let Some(certificate) = self.tenant.credential.certificate() {
             match certificate.read().map(|read| read.warning()) {
-                Ok(None) => self.report.good("certificate", "matches its key, and is good for more than 30 days"),
-                Ok(Some(warning)) => self.report.warn("certificate", warning, "make a new one and add it to the app"),
+                Ok(None) => {
+                    self.report.good("certificate", "matches its key, and is good for more than 30 days")
+                }
+                Ok(Some(warning)) => {
+                    self.report.warn("certificate", warning, "make a new one and add it to the app")
+                }
                 Err(error) => self.report.missing("certificate", error.to_string(), ""),
             }
         }
@@ -154,7 +191,7 @@ impl Check<'_> {
             Audience::Exchange => "SMTP login",
         };
         let began = Instant::now();
-        match self.means.identity.token(self.tenant, audience).await {
+        match self.identity.token(self.tenant, audience).await {
             Ok(token) => {
                 let good_for = token.expires().saturating_duration_since(Instant::now()).as_secs();
                 let good_for = humantime::format_duration(std::time::Duration::from_secs(good_for));

@@ -70,6 +70,10 @@ impl Report {
                 writeln!(out, "  {:<8} {:<12} {}", "", "", plain(line))?;
             }
         }
-        writeln!(out, "\n{}", if *ok { "Its mail can go." } else { "Its mail cannot go as it is configured." })
+        writeln!(
+            out,
+            "\n{}",
+            if *ok { "Its mail can go." } else { "Its mail cannot go as it is configured." }
+        )
     }
 }

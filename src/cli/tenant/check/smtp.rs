@@ -1,0 +1,57 @@
+//! What SMTP submission permits.
+
+use super::Check;
+use crate::{
+    config::RouteRule,
+    delivery::Tried,
+    identity::{Audience, Claims},
+    message::MailboxAddress,
+};
+
+const SEND: &str = "SMTP.SendAsApp";
+
+pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress>) {
+    let Some((token, claims)) = check.token(Audience::Exchange).await else { return };
+    check.show_permissions("permissions", claims.as_ref());
+    let Some(mailbox) = mailbox else { return };
+    let smtp = match check.smtp() {
+        Ok(smtp) => smtp,
+        Err(error) => return check.report.missing("submission", error.to_string(), ""),
+    };
+    let host = check.tenant.cloud.smtp.as_ref().map(ToString::to_string).unwrap_or_default();
+    match smtp.probe(check.tenant, mailbox, &token).await {
+        Tried::Works => check.report.good("submission", format!("{host} lets the app in as {mailbox}")),
+        Tried::Denied(why) | Tried::NoMailbox(why) => {
+            let mend = mend(check, claims.as_ref());
+            fail(check, format!("{host}: {why}"), mend);
+        }
+        Tried::Failed(why) => fail(check, format!("{host}: {why}"), "is port 587 open from here?".into()),
+    }
+}
+
+/// With `auto`, what goes by Graph goes all the same.
+fn fail(check: &mut Check<'_>, why: String, mend: String) {
+    match check.tenant.route {
+        RouteRule::Auto => {
+            check.report.warn("submission", format!("what only SMTP carries cannot go: {why}"), mend)
+        }
+        RouteRule::Smtp | RouteRule::Graph => check.report.missing("submission", why, mend),
+    }
+}
+
+fn mend(check: &Check<'_>, claims: Option<&Claims>) -> String {
+    let missing = !Check::says(claims, SEND) && claims.is_some_and(|claims| claims.user.is_none());
+    let permission = format!(
+        "The token does not have {SEND}: App registrations, API permissions, Office 365 Exchange Online, application permission \
+         {SEND}, then admin consent: m365-relay tenant consent-url {}\n",
+        check.tenant.name
+    );
+    format!(
+        "{}In Exchange Online PowerShell, with the object id of the enterprise application (not that of the app registration):\n\
+         New-ServicePrincipal -AppId {app} -ObjectId OBJECT-ID\n\
+         Add-MailboxPermission -Identity MAILBOX -User OBJECT-ID -AccessRights FullAccess\n\
+         Set-CASMailbox -Identity MAILBOX -SmtpClientAuthenticationDisabled $false",
+        if missing { &*permission } else { "" },
+        app = check.tenant.client_id,
+    )
+}

@@ -1,0 +1,115 @@
+//! A claimed message, opened: what every route has to know of it.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::{
+    message::{
+        Addressed, HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MessageId, SplitMessage, Visible,
+        address_to,
+    },
+    spool::{BodyReader, Claim, DamagedBody, OpenBody},
+};
+
+pub(super) struct Letter {
+    header: HeaderBlock,
+    addressed: Addressed,
+    begun: Bytes,
+    rest: OpenBody,
+    message_id: Option<String>,
+    is_part: bool,
+}
+
+/// A message ready to be sent, as often as is needed.
+#[derive(Debug, Clone)]
+pub(super) struct Mime {
+    /// With the empty line.
+    pub(super) header: Bytes,
+    /// Octets of body that came with the header.
+    pub(super) begun: Bytes,
+    pub(super) rest: OpenBody,
+}
+
+impl Mime {
+    pub(super) fn len(&self) -> u64 {
+        self.header.len() as u64 + self.begun.len() as u64 + self.rest.remaining()
+    }
+}
+
+/// The field that tells one part of a divided message from another: all of them have its Message-ID. It stays here.
+const PART_OF: &str = "X-M365-Relay-Part-Of";
+
+/// What stands on top of a part of the message `id`.
+pub(super) fn part_mark(id: MessageId) -> String {
+    format!("{PART_OF}: {id}\r\n")
+}
+
+impl Letter {
+    /// `Err`: the body is damaged or cannot be read now.
+    pub(super) async fn open(claim: &Claim) -> Result<Self, DamagedBody> {
+        let (SplitMessage { header, body }, rest) = read_header(&claim.body).await?;
+        let is_part = header.named(PART_OF).next().is_some();
+        let header = if is_part {
+            HeaderBlock::from_fields(header.fields().filter(|field| !field.is(PART_OF)))
+        } else {
+            header
+        };
+        let addressed = address_to(&header, &claim.message.envelope);
+        let message_id = message_id(&header);
+        Ok(Self { header, addressed, begun: body.into(), rest, message_id, is_part })
+    }
+
+    /// With its angle brackets.
+    pub(super) fn message_id(&self) -> Option<&str> {
+        self.message_id.as_deref()
+    }
+
+    /// Whether To and Cc name nobody outside the envelope.
+    pub(super) fn visible(&self) -> Visible {
+        self.addressed.visible
+    }
+
+    /// Whether it is one of several that a message was divided into for SMTP.
+    pub(super) fn is_part(&self) -> bool {
+        self.is_part
+    }
+
+    /// With its header as it came.
+    pub(super) fn as_it_is(&self) -> Mime {
+        self.with(self.header.clone())
+    }
+
+    /// With To, Cc and Bcc as the envelope says.
+    pub(super) fn addressed(&self) -> Mime {
+        self.with(self.addressed.header.clone())
+    }
+
+    fn with(&self, header: HeaderBlock) -> Mime {
+        let mut header = header.into_bytes();
+        header.extend_from_slice(b"\r\n");
+        Mime { header: header.into(), begun: self.begun.clone(), rest: self.rest.clone() }
+    }
+}
+
+fn message_id(header: &HeaderBlock) -> Option<String> {
+    let field = header.named("Message-ID").next()?;
+    let value = field.value();
+    let text = std::str::from_utf8(&value).ok()?;
+    let (start, end) = (text.find('<')?, text.find('>')?);
+    text.get(start..=end).map(str::to_owned)
+}
+
+/// The header of a stored message, the octets of body that came with it, and the rest.
+pub(super) async fn read_header(body: &BodyReader) -> Result<(SplitMessage, OpenBody), DamagedBody> {
+    let mut open = body.open().await?;
+    let mut scanner = HeaderScanner::with_limit(MAX_STORED_HEADER);
+    let unreadable = |e: String| body.damaged(io::Error::new(io::ErrorKind::InvalidData, e));
+    while let Some(part) = open.next().await.map_err(|e| body.damaged(e))? {
+        if let Some(split) = scanner.push(&part).map_err(|e| unreadable(e.to_string()))? {
+            return Ok((split, open));
+        }
+    }
+    let split = scanner.finish().map_err(|e| unreadable(e.to_string()))?;
+    Ok((split, open))
+}

@@ -1,0 +1,157 @@
+//! Which route a message takes. Before it takes any, what an earlier attempt has left open is settled here, whichever route
+//! that was by: a message in doubt is looked for before it is sent again.
+//!
+//! | `route` | Graph                                                      | SMTP                                                     |
+//! |---------|------------------------------------------------------------|----------------------------------------------------------|
+//! | `graph` | everything                                                 |                                                          |
+//! | `smtp`  |                                                            | everything                                               |
+//! | `auto`  | what it delivers to the right people and as it came        | mail whose To or Cc names somebody outside the envelope (if `envelope_mismatch` lets it); mail above `graph.max_mime` that Graph would have to change, or for which the app may make no draft |
+//!
+//! A copy in Sent Items proves that a message was sent by SMTP only if nothing else can have left it there: mail whose header
+//! names others than its envelope, and parts of a divided message, are sent again after `settle_after` instead.
+
+use std::sync::Arc;
+
+use super::{
+    Attempted, Disposition, Reason,
+    graph::{Evidence, Graph},
+    letter::Letter,
+    smtp::Smtp,
+};
+use crate::{
+    bounce::EnhancedStatus,
+    config::{ByteSize, EnvelopeMismatch, RouteRule, Tenant},
+    message::{MailboxAddress, Visible},
+    spool::{Claim, DamagedBody},
+    telemetry::Route,
+};
+
+/// The routes.
+pub struct Routes {
+    graph: Graph,
+    smtp: Smtp,
+}
+
+/// How it went, and by which route.
+pub(super) struct Carried {
+    pub(super) route: Route,
+    pub(super) attempted: Attempted,
+}
+
+impl Routes {
+    pub fn new(graph: Graph, smtp: Smtp) -> Self {
+        Self { graph, smtp }
+    }
+
+    /// The route of the tenant's ordinary mail.
+    pub(super) fn usual(tenant: &Tenant) -> Route {
+        match tenant.route {
+            RouteRule::Smtp => Route::Smtp,
+            RouteRule::Graph | RouteRule::Auto => Route::Graph,
+        }
+    }
+
+    /// Sends the message from `mailbox`. `Err`: its body is damaged or cannot be read now, and nothing was sent.
+    pub(super) async fn deliver(
+        &self,
+        tenant: &Arc<Tenant>,
+        mailbox: &MailboxAddress,
+        claim: &Claim,
+    ) -> Result<Carried, DamagedBody> {
+        let letter = Letter::open(claim).await?;
+        let route = choose(tenant, letter.visible());
+        let mut passage = self.graph.passage(tenant, mailbox, claim, &letter);
+        if letter.visible() == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
+            // Accepted before that was configured.
+            let diagnostic = "To or Cc names somebody who is not among the recipients".into();
+            let status = EnhancedStatus::new(5, 7, 1).unwrap_or(EnhancedStatus::UNDEFINED);
+            let disposition = Disposition::Failed(Reason { status, diagnostic });
+            return Ok(Carried { route, attempted: passage.attempted(disposition, claim.doubt) });
+        }
+        let evidence = evidence(tenant, &letter, self.graph.max_mime());
+        if let Err(disposition) = passage.settle_doubt(route, evidence).await {
+            return Ok(Carried { route, attempted: passage.attempted(disposition, claim.doubt) });
+        }
+        if route == Route::Graph {
+            let attempted = passage.deliver().await;
+            if tenant.route != RouteRule::Auto || !attempted.is_unsuited {
+                return Ok(Carried { route, attempted });
+            }
+        }
+        let route = Route::Smtp;
+        if let Err(disposition) = passage.forget_draft().await {
+            return Ok(Carried { route, attempted: passage.attempted(disposition, None) });
+        }
+        let look_after = self.graph.look_after(tenant).filter(|_| evidence == Evidence::Copy);
+        let attempted = self.smtp.deliver(tenant, mailbox, claim, &letter, look_after).await;
+        Ok(Carried { route, attempted })
+    }
+
+    /// One try, after which nothing is settled or queued: for `tenant check`.
+    pub async fn try_once(
+        &self,
+        tenant: &Arc<Tenant>,
+        mailbox: &MailboxAddress,
+        claim: &Claim,
+    ) -> Result<Disposition, DamagedBody> {
+        self.deliver(tenant, mailbox, claim).await.map(|carried| carried.attempted.disposition)
+    }
+
+    /// The message is given up: tries to delete what was kept for its next attempt.
+    pub(super) async fn discard(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, claim: &Claim) {
+        self.graph.discard(tenant, mailbox, claim).await;
+    }
+}
+
+/// The route that is tried first.
+fn choose(tenant: &Tenant, visible: Visible) -> Route {
+    match tenant.route {
+        RouteRule::Graph => Route::Graph,
+        RouteRule::Smtp => Route::Smtp,
+        RouteRule::Auto if visible == Visible::Reduced && goes_unchanged(tenant.envelope_mismatch) => {
+            Route::Smtp
+        }
+        RouteRule::Auto => Route::Graph,
+    }
+}
+
+/// Whether mail whose header names others than its envelope is to go as it is.
+fn goes_unchanged(mismatch: EnvelopeMismatch) -> bool {
+    match mismatch {
+        EnvelopeMismatch::Auto | EnvelopeMismatch::Smtp => true,
+        EnvelopeMismatch::Rewrite | EnvelopeMismatch::Refuse => false,
+    }
+}
+
+fn evidence(tenant: &Tenant, letter: &Letter, max_mime: ByteSize) -> Evidence {
+    let may_have_gone_by_smtp = match choose(tenant, letter.visible()) {
+        Route::Smtp => true,
+        Route::Graph => tenant.route == RouteRule::Auto && letter.addressed().len() > max_mime.0,
+    };
+    let is_like_another = letter.visible() == Visible::Reduced || letter.is_part();
+    if may_have_gone_by_smtp && is_like_another { Evidence::None } else { Evidence::Copy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Cloud;
+
+    #[test]
+    fn the_route_of_each_message() {
+        use EnvelopeMismatch::{Auto, Refuse, Rewrite, Smtp};
+        let chosen = |route, envelope_mismatch, visible| {
+            let tenant = Tenant::sample("contoso", Cloud::loopback("http://127.0.0.1:1"));
+            choose(&Tenant { route, envelope_mismatch, ..tenant }, visible)
+        };
+        for mismatch in [Auto, Rewrite, Smtp, Refuse] {
+            for visible in [Visible::Kept, Visible::Mended, Visible::Reduced] {
+                assert_eq!(chosen(RouteRule::Graph, mismatch, visible), Route::Graph);
+                assert_eq!(chosen(RouteRule::Smtp, mismatch, visible), Route::Smtp);
+                let by_smtp = visible == Visible::Reduced && matches!(mismatch, Auto | Smtp);
+                let expected = if by_smtp { Route::Smtp } else { Route::Graph };
+                assert_eq!(chosen(RouteRule::Auto, mismatch, visible), expected, "{mismatch:?} {visible:?}");
+            }
+        }
+    }
+}

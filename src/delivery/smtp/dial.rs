@@ -1,0 +1,236 @@
+//! Ways to the service: TCP, straight or by the proxy, and TLS.
+//!
+//! Certificates are checked as for HTTPS: against those of the system and the cloud's `ca_file`. The host that the configuration
+//! names must be in the certificate; with a proxy it is the proxy that looks the host up.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::Url;
+use rustls::{
+    ClientConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use rustls_platform_verifier::Verifier;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use super::Broken;
+use crate::config::{Cloud, CloudName, NetworkConfig, Proxy, RouteRule, SecretError, SmtpAddress, Tenant};
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+pub(super) type Duplex = Box<dyn Stream>;
+
+/// The longest answer of a proxy to CONNECT.
+const LONGEST_ANSWER: usize = 16 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("ca_file {path}: not PEM certificates: {source}")]
+    CaFile { path: String, source: rustls::pki_types::pem::Error },
+    #[error("ca_file {path}: {source}")]
+    CaUnreadable { path: String, source: io::Error },
+    #[error("cannot prepare TLS for SMTP: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("network.proxy_password: {0}")]
+    ProxyPassword(SecretError),
+    #[error("network.proxy {0}: it has no host and port")]
+    Proxy(String),
+}
+
+/// Cheap to clone; all clones see the same.
+#[derive(Clone)]
+pub struct Dialer(Arc<Shared>);
+
+struct Shared {
+    connect_timeout: Duration,
+    proxy: Option<ByProxy>,
+    clouds: RwLock<HashMap<CloudName, Trusting>>,
+}
+
+/// TLS with what a cloud's servers are checked against.
+#[derive(Clone)]
+struct Trusting {
+    /// What `ca_file` held.
+    ca: Option<Vec<u8>>,
+    tls: TlsConnector,
+}
+
+struct ByProxy {
+    url: String,
+    address: SmtpAddress,
+    is_tls: bool,
+    /// A line of the request.
+    login: Option<Zeroizing<String>>,
+}
+
+impl Dialer {
+    /// Blocks while files are read: certificates, and the password of the proxy.
+    pub fn new<'a>(
+        network: &NetworkConfig,
+        tenants: impl Iterator<Item = &'a Tenant>,
+    ) -> Result<Self, DialError> {
+        let proxy = network.proxy.as_ref().map(ByProxy::new).transpose()?;
+        let (connect_timeout, clouds) = (network.connect_timeout, RwLock::default());
+        let dialer = Self(Arc::new(Shared { connect_timeout, proxy, clouds }));
+        dialer.follow(tenants)?;
+        Ok(dialer)
+    }
+
+    /// Gets ready for clouds that are new, or trust other certificates than before, where a tenant uses SMTP. On an error nothing
+    /// changes. Blocks as [`new`](Self::new) does.
+    pub fn follow<'a>(&self, tenants: impl Iterator<Item = &'a Tenant>) -> Result<(), DialError> {
+        let mut clouds = self.clouds().clone();
+        let mut seen = HashSet::new();
+        for Tenant { cloud: Cloud { name, ca_file, .. }, .. } in
+            tenants.filter(|tenant| tenant.route != RouteRule::Graph && seen.insert(&tenant.cloud.name))
+        {
+            let ca = ca_file.as_deref().map(read_ca).transpose()?;
+            if clouds.get(name).is_none_or(|known| known.ca != ca) {
+                let tls = connector(ca_file.as_deref().zip(ca.as_deref()))?;
+                clouds.insert(name.clone(), Trusting { ca, tls });
+            }
+        }
+        *self.0.clouds.write().unwrap_or_else(PoisonError::into_inner) = clouds;
+        Ok(())
+    }
+
+    fn clouds(&self) -> RwLockReadGuard<'_, HashMap<CloudName, Trusting>> {
+        // It is replaced as a whole, so a panic elsewhere leaves nothing half done.
+        self.0.clouds.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tls(&self, cloud: &CloudName) -> Option<TlsConnector> {
+        self.clouds().get(cloud).map(|known| known.tls.clone())
+    }
+
+    /// A connection to the service in clear.
+    pub(super) async fn connect(&self, address: &SmtpAddress, cloud: &CloudName) -> Result<Duplex, Broken> {
+        let deadline = Instant::now() + self.0.connect_timeout;
+        let Some(proxy) = &self.0.proxy else {
+            let stream = within(deadline, tcp(address)).await;
+            return Ok(Box::new(
+                stream.map_err(|e| Broken::new(format!("cannot connect to {address}"), &e))?,
+            ));
+        };
+        let named =
+            |e: io::Error| Broken::new(format!("cannot connect to {address} by the proxy {}", proxy.url), &e);
+        let stream = within(deadline, tcp(&proxy.address)).await.map_err(named)?;
+        let stream: Duplex = match (proxy.is_tls, self.tls(cloud)) {
+            (true, Some(tls)) => {
+                let host = server_name(&proxy.address).map_err(named)?;
+                Box::new(within(deadline, tls.connect(host, stream)).await.map_err(named)?)
+            }
+            _ => Box::new(stream),
+        };
+        within(deadline, proxy.tunnel(stream, address)).await.map_err(named)
+    }
+
+    /// TLS on a connection, after STARTTLS.
+    pub(super) async fn encrypt(
+        &self,
+        stream: Duplex,
+        address: &SmtpAddress,
+        cloud: &CloudName,
+    ) -> Result<Duplex, Broken> {
+        let named = |e: io::Error| Broken::new(format!("no TLS with {address}"), &e);
+        let tls = self.tls(cloud).ok_or_else(|| named(io::Error::other("the cloud has no certificates")))?;
+        let host = server_name(address).map_err(named)?;
+        let deadline = Instant::now() + self.0.connect_timeout;
+        Ok(Box::new(within(deadline, tls.connect(host, stream)).await.map_err(named)?))
+    }
+}
+
+impl ByProxy {
+    fn new(proxy: &Proxy) -> Result<Self, DialError> {
+        let none = || DialError::Proxy(proxy.url.clone());
+        let url = Url::parse(&proxy.url).map_err(|_| none())?;
+        let (host, port) = url.host_str().zip(url.port_or_known_default()).ok_or_else(none)?;
+        let address = SmtpAddress { host: host.trim_matches(['[', ']']).to_owned(), port };
+        let login = match &proxy.login {
+            None => None,
+            Some(login) => {
+                let password = login.password.read().map_err(DialError::ProxyPassword)?;
+                let pair = Zeroizing::new(format!("{}:{}", login.user, password.expose()));
+                let pair = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+                Some(Zeroizing::new(format!("Proxy-Authorization: Basic {}\r\n", *pair)))
+            }
+        };
+        Ok(Self { url: proxy.url.clone(), address, is_tls: url.scheme() == "https", login })
+    }
+
+    /// RFC 9110 section 9.3.6.
+    async fn tunnel(&self, mut stream: Duplex, to: &SmtpAddress) -> io::Result<Duplex> {
+        let login = self.login.as_ref().map_or("", |login| login.as_str());
+        let request = Zeroizing::new(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{login}\r\n"));
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
+        let mut answer = Vec::new();
+        // Octet by octet: what comes behind the answer is the service's.
+        while !answer.ends_with(b"\r\n\r\n") {
+            if answer.len() >= LONGEST_ANSWER {
+                return Err(io::Error::other("its answer does not end"));
+            }
+            answer.push(stream.read_u8().await?);
+        }
+        let line = answer.split(|octet| *octet == b'\r').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line).into_owned();
+        match line.split(' ').nth(1) {
+            Some(code) if code.len() == 3 && code.starts_with('2') => Ok(stream),
+            Some("407") => Err(io::Error::other("it wants another login: 407")),
+            _ => Err(io::Error::other(format!("it answered {line:?}"))),
+        }
+    }
+}
+
+fn read_ca(path: &Path) -> Result<Vec<u8>, DialError> {
+    std::fs::read(path).map_err(|source| DialError::CaUnreadable { path: path.display().to_string(), source })
+}
+
+/// `ca`: a file and what it holds.
+fn connector(ca: Option<(&Path, &[u8])>) -> Result<TlsConnector, DialError> {
+    let provider = Arc::new(ring::default_provider());
+    let more = match ca {
+        None => Vec::new(),
+        Some((path, pem)) => CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| DialError::CaFile { path: path.display().to_string(), source })?,
+    };
+    let verifier = Verifier::new_with_extra_roots(more, provider.clone())?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        // It is the system's own, and the one that HTTPS has: nothing is left unchecked.
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+async fn tcp(address: &SmtpAddress) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn server_name(address: &SmtpAddress) -> io::Result<ServerName<'static>> {
+    ServerName::try_from(address.host.clone()).map_err(io::Error::other)
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout_at(deadline, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

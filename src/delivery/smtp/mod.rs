@@ -1,0 +1,338 @@
+//! The SMTP route: submission to Exchange with a login by token (XOAUTH2).
+//!
+//! # Contract
+//!
+//! * The envelope is the message's own, and the header goes as it came.
+//! * No token and no mail goes over a connection without TLS, or to a server whose certificate is not good.
+//! * A message has one transaction an attempt. The content is sent only if all its recipients were taken; if they do not fare
+//!   alike, the message is [divided](Disposition::Divided) first, and nothing was sent.
+//! * What a reply means is decided in [`reply`]. A connection that breaks before the end of the content was given away has sent
+//!   nothing; afterwards the outcome is unknown.
+//! * A login that is refused is tried once more with a new token. If that is refused, too, it is the mailbox that is closed to
+//!   the app: the same token works for others.
+//! * With `route = "auto"` nothing that is wrong with SMTP stops a mailbox or a tenant, whose other mail goes by Graph: the
+//!   message waits and is tried again.
+//! * Of the mailbox's allowance the day's recipients are charged. Calls and their octets are limits of Graph.
+//!
+//! On a crash: nothing is remembered here. The message is in doubt, and [`route`](super::route) has it looked for.
+
+mod connection;
+mod dial;
+mod parameters;
+mod pool;
+mod probe;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{
+    Attempted, Disposition, Division, Reason, Receipt, allowance::Allowances, letter::Letter, letter::Mime,
+    put_off,
+};
+use crate::{
+    bounce::EnhancedStatus,
+    config::{NetworkConfig, RouteRule, Tenant},
+    identity::{Audience, Identity},
+    message::MailboxAddress,
+    spool::Claim,
+    telemetry::{LimitKind, Metrics},
+};
+use connection::{Connection, NotOpen, Open, Place};
+pub use dial::{DialError, Dialer};
+use parameters::{Lines, Needs};
+use pool::{Berth, Pool};
+use reply::{Class, Reply, Step};
+use transaction::{Ended, Outcome, Stage};
+
+/// How often to look whether a mailbox was mended.
+const MAILBOX_PROBE: Duration = Duration::from_secs(300);
+/// A recipient limit counts over a day: some hours make room again.
+const QUOTA_PROBE: Duration = Duration::from_secs(3600);
+const TENANT_PROBE: Duration = Duration::from_secs(300);
+
+/// What mail is submitted with.
+pub struct Means {
+    pub identity: Arc<Identity>,
+    pub network: NetworkConfig,
+    pub allowances: Allowances,
+    /// This relay's name, for EHLO.
+    pub hostname: String,
+    /// Recipients of one message.
+    pub max_recipients: u32,
+    pub metrics: Metrics,
+}
+
+pub struct Smtp {
+    means: Means,
+    dialer: Dialer,
+    pool: Pool,
+}
+
+/// A connection that is none any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Broken {
+    why: String,
+    timed_out: bool,
+}
+
+impl Broken {
+    fn new(what: impl std::fmt::Display, error: &io::Error) -> Self {
+        let timed_out = error.kind() == io::ErrorKind::TimedOut;
+        Self {
+            why: if timed_out { format!("{what}: timed out") } else { format!("{what}: {error}") },
+            timed_out,
+        }
+    }
+
+    fn because(why: String) -> Self {
+        Self { why, timed_out: false }
+    }
+}
+
+/// One message on its way.
+struct Passage<'a> {
+    smtp: &'a Smtp,
+    tenant: &'a Arc<Tenant>,
+    mailbox: &'a MailboxAddress,
+    claim: &'a Claim,
+    /// When the service can be asked what became of an attempt that broke off.
+    look_after: Option<Duration>,
+    timed_out: bool,
+}
+
+impl Smtp {
+    pub fn new(means: Means, dialer: Dialer) -> Self {
+        Self { means, dialer, pool: Pool::default() }
+    }
+
+    /// Sends the message from `mailbox`. No earlier attempt of it was sent.
+    pub(super) async fn deliver(
+        &self,
+        tenant: &Arc<Tenant>,
+        mailbox: &MailboxAddress,
+        claim: &Claim,
+        letter: &Letter,
+        look_after: Option<Duration>,
+    ) -> Attempted {
+        let mut passage = Passage { smtp: self, tenant, mailbox, claim, look_after, timed_out: false };
+        let most = self.means.max_recipients as usize;
+        let disposition = if claim.message.envelope.recipients().len() > most {
+            Disposition::Split { most }
+        } else {
+            passage.send_within_the_day(letter.as_it_is()).await
+        };
+        Attempted { disposition, doubt: None, timed_out: passage.timed_out, is_unsuited: false }
+    }
+}
+
+impl Passage<'_> {
+    /// Sends it if the day has recipients left. Those of a message that was not sent are given back.
+    async fn send_within_the_day(&mut self, mime: Mime) -> Disposition {
+        let allowance = self.smtp.means.allowances.of(self.tenant, self.mailbox);
+        let count = self.claim.message.envelope.recipients().len();
+        let taken = match allowance.take_recipients(u32::try_from(count).unwrap_or(u32::MAX)) {
+            Ok(taken) => taken,
+            Err(exhausted) => return put_off(exhausted, self.mailbox),
+        };
+        let disposition = self.send(mime).await.unwrap_or_else(|disposition| disposition);
+        if !matches!(disposition, Disposition::Delivered(_) | Disposition::Unknown { .. }) {
+            taken.give_back();
+        }
+        disposition
+    }
+
+    async fn send(&mut self, mime: Mime) -> Result<Disposition, Disposition> {
+        let needs = Needs::of(&mime).await.map_err(|e| again(format!("cannot read the message: {e}")))?;
+        let cloud = &self.tenant.cloud.name;
+        let place = Place::of(self.tenant).ok_or_else(|| again(format!("the cloud {cloud} has no smtp")))?;
+        let berth = self.smtp.pool.berth(&self.tenant.name, self.mailbox).await;
+        let mut kept = berth.take(&place);
+        loop {
+            let is_kept = kept.is_some();
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => self.connect(&place, &berth).await?,
+            };
+            let lines =
+                match Lines::new(&self.claim.message.envelope, self.mailbox, needs, &connection.extensions) {
+                    Ok(lines) => lines,
+                    Err(reason) => {
+                        berth.keep(connection);
+                        return Ok(Disposition::Failed(reason));
+                    }
+                };
+            let Ended { outcome, is_reusable } = match transaction::run(
+                &mut connection,
+                &lines,
+                &mime,
+                &self.smtp.means.network,
+            )
+            .await
+            {
+                ended if is_kept && ended.is_stale() => {
+                    debug!(mailbox = %self.mailbox, outcome = ?ended.outcome, "a kept connection was closed, another is made");
+                    berth.clear();
+                    continue;
+                }
+                ended => ended,
+            };
+            let disposition = self.disposition(outcome, &lines, &berth);
+            if is_reusable {
+                berth.keep(connection);
+            }
+            return Ok(disposition);
+        }
+    }
+
+    /// A new connection, logged in.
+    async fn connect(&mut self, place: &Place, berth: &Berth) -> Result<Connection, Disposition> {
+        let Means { identity, network, hostname, metrics, .. } = &self.smtp.means;
+        let (tenant, mailbox) = (self.tenant, self.mailbox);
+        let mut is_second = false;
+        loop {
+            let token = identity.token(tenant, Audience::Exchange).await;
+            let token = token.map_err(|error| self.softened(Disposition::no_token(error)))?;
+            let open = Open::new(metrics.submission_connections());
+            let opened = Connection::open(
+                &self.smtp.dialer,
+                place,
+                hostname,
+                (mailbox, &token),
+                network.answer_timeout,
+                open,
+            );
+            match opened.await {
+                Ok(connection) => return Ok(connection),
+                Err(NotOpen::Broken(broken)) => return Err(again(broken.why)),
+                Err(NotOpen::Refused(reply)) => return Err(self.refused(Step::Hello, &reply, berth)),
+                Err(NotOpen::Login(reply)) if reply.class(Step::Auth) == Class::Login && !is_second => {
+                    info!(tenant = %tenant.name, %mailbox, %reply, "the login was refused, a new token is asked for");
+                    identity.reject(tenant, Audience::Exchange, &token);
+                    self.smtp.pool.forget(&tenant.name, &token);
+                    is_second = true;
+                }
+                Err(NotOpen::Login(reply)) => return Err(self.refused(Step::Auth, &reply, berth)),
+            }
+        }
+    }
+
+    fn disposition(&mut self, outcome: Outcome, lines: &Lines, berth: &Berth) -> Disposition {
+        match outcome {
+            Outcome::Taken(reply) => {
+                berth.went_well();
+                Disposition::Delivered(Receipt {
+                    status: reply.code,
+                    request_id: reply.text,
+                    client_request_id: String::new(),
+                    is_earlier: false,
+                    reports_success: lines.reports_success,
+                })
+            }
+            Outcome::Refused(step, reply) => self.refused(step, &reply, berth),
+            Outcome::Recipients(replies) => self.divided(replies),
+            Outcome::Broken(Broken { why, timed_out }, Stage::After) => {
+                self.timed_out |= timed_out;
+                Disposition::Unknown { look_after: self.look_after, after: None, why }
+            }
+            Outcome::Broken(Broken { why, .. }, Stage::First | Stage::Before) => again(why),
+        }
+    }
+
+    /// Not all recipients were taken.
+    fn divided(&self, replies: Vec<Reply>) -> Disposition {
+        let mut division = Division::default();
+        let mut why = None;
+        for (recipient, reply) in self.claim.message.envelope.recipients().iter().zip(replies) {
+            let recipient = recipient.clone();
+            if reply.is_good() {
+                division.taken.push(recipient);
+            } else if reply.class(Step::Rcpt) == Class::Again {
+                why.get_or_insert_with(|| format!("{recipient}: {reply}"));
+                division.later.push(recipient);
+            } else {
+                let reason = Reason { status: reply.report_status(), diagnostic: reply.to_string() };
+                division.failed.push((recipient, reason));
+            }
+        }
+        match why {
+            Some(why) if division.taken.is_empty() && division.failed.is_empty() => again(why),
+            _ => Disposition::Divided(division),
+        }
+    }
+
+    /// The service refused the whole message.
+    fn refused(&self, step: Step, reply: &Reply, berth: &Berth) -> Disposition {
+        let Self { mailbox, tenant, .. } = *self;
+        let asleep =
+            |long, limit, why| Disposition::MailboxBlocked { until: Instant::now() + long, limit, why };
+        let class = reply.class(step);
+        let disposition = match class {
+            Class::Again => again(reply.to_string()),
+            Class::Busy => asleep(berth.busy(), LimitKind::Service, format!("mailbox {mailbox}: {reply}")),
+            Class::Login => asleep(MAILBOX_PROBE, LimitKind::Mailbox, advice_on_login(mailbox, reply)),
+            Class::Mailbox => {
+                asleep(MAILBOX_PROBE, LimitKind::Mailbox, format!("mailbox {mailbox} cannot send: {reply}"))
+            }
+            Class::Quota => {
+                let why = format!("mailbox {mailbox} has sent its quota: {reply}");
+                return asleep(QUOTA_PROBE, LimitKind::Service, why);
+            }
+            Class::Tenant => Disposition::TenantBlocked {
+                reason: "permission",
+                why: format!("SMTP submission is closed to the tenant: {reply}"),
+                retry_after: TENANT_PROBE,
+            },
+            Class::SendAs => {
+                let usual = || EnhancedStatus::new(5, 7, 60).unwrap_or(EnhancedStatus::UNDEFINED);
+                let status = reply.status.filter(|status| status.subject() == 7).unwrap_or_else(usual);
+                let diagnostic = format!(
+                    "mailbox {mailbox} needs the Send As permission for the sender and the From address of this message; {reply}"
+                );
+                return Disposition::Failed(Reason { status, diagnostic });
+            }
+            Class::Refused => {
+                let reason = Reason { status: reply.report_status(), diagnostic: reply.to_string() };
+                return Disposition::Failed(reason);
+            }
+        };
+        debug!(tenant = %tenant.name, %mailbox, ?step, %reply, ?class, "refused");
+        self.softened(disposition)
+    }
+
+    /// Where other mail of the mailbox goes by Graph, only this message waits.
+    fn softened(&self, disposition: Disposition) -> Disposition {
+        if self.tenant.route != RouteRule::Auto {
+            return disposition;
+        }
+        match disposition {
+            Disposition::TenantBlocked { why, retry_after, .. } => {
+                Disposition::Retry { after: Some(retry_after), why }
+            }
+            Disposition::MailboxBlocked { until, why, .. } => {
+                let after = until.saturating_duration_since(Instant::now());
+                Disposition::Retry { after: Some(after), why }
+            }
+            other => other,
+        }
+    }
+}
+
+fn again(why: String) -> Disposition {
+    Disposition::Retry { after: None, why }
+}
+
+/// Exchange says the same to a login whatever is missing.
+fn advice_on_login(mailbox: &MailboxAddress, reply: &Reply) -> String {
+    format!(
+        "mailbox {mailbox} is closed to the app for SMTP, also with a new token: {reply}; the app needs SMTP.SendAsApp and a \
+         service principal in Exchange (New-ServicePrincipal with the object id of the enterprise application) that has \
+         FullAccess to the mailbox (Add-MailboxPermission), and SMTP AUTH has to be on for it (Set-CASMailbox \
+         -SmtpClientAuthenticationDisabled $false)"
+    )
+}

@@ -1,0 +1,182 @@
+//! Connections that are kept: for each mailbox of each tenant, those that are logged in as it.
+//!
+//! * At most [`MOST`] a mailbox, in use and idle together (Microsoft, "Exchange Online limits": SMTP AUTH connections).
+//! * The one that was used last is used next, so that those which are not needed grow old.
+//! * One that was idle for [`IDLE`] is closed, before the service does.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use super::connection::{Connection, Place};
+use crate::{config::TenantName, identity::AccessToken, message::MailboxAddress};
+
+const MOST: usize = 3;
+/// Far below the five minutes after which Exchange closes a connection that says nothing.
+const IDLE: Duration = Duration::from_secs(30);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const QUIT: Duration = Duration::from_secs(5);
+
+/// The first pause of a mailbox that has too much under way; it doubles.
+const PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// How long it is remembered that it had.
+const BUSY: Duration = Duration::from_secs(1800);
+
+type Key = (TenantName, MailboxAddress);
+
+#[derive(Default)]
+pub(super) struct Pool(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+    is_swept: AtomicBool,
+}
+
+/// One mailbox.
+struct Slot {
+    /// For connections in use. An idle one has none; a new one is made only when there is no idle one, so that there are never
+    /// more than the permits.
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last one is the youngest.
+    idle: Vec<(Connection, Instant)>,
+    /// How often in a row the mailbox had too much under way, and when it was last.
+    busy: Option<(u32, Instant)>,
+}
+
+/// The right to use one connection of a mailbox.
+pub(super) struct Berth {
+    slot: Arc<Slot>,
+    shared: Weak<Shared>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    /// Waits while the mailbox has as many connections in use as it may.
+    pub(super) async fn berth(&self, tenant: &TenantName, mailbox: &MailboxAddress) -> Berth {
+        let slot = self.0.slots().entry((tenant.clone(), mailbox.clone())).or_default().clone();
+        // It is never closed.
+        let permit = slot.permits.clone().acquire_owned().await.expect("the semaphore is open");
+        Berth { slot, shared: Arc::downgrade(&self.0), _permit: permit }
+    }
+
+    /// The token was refused: what is logged in with it is of no more use.
+    pub(super) fn forget(&self, tenant: &TenantName, token: &AccessToken) {
+        for (_, slot) in self.0.slots().iter().filter(|((name, _), _)| name == tenant) {
+            slot.state().idle.retain(|(connection, _)| !connection.has_token(token));
+        }
+    }
+}
+
+impl Berth {
+    /// The youngest of those that are fit. What is not is closed.
+    pub(super) fn take(&self, place: &Place) -> Option<Connection> {
+        let mut state = self.slot.state();
+        while let Some((mut connection, since)) = state.idle.pop() {
+            if since.elapsed() < IDLE && connection.is_fit(place) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// One that was kept turned out to be closed, and so are others.
+    pub(super) fn clear(&self) {
+        self.slot.state().idle.clear();
+    }
+
+    /// Keeps the connection for whoever comes next.
+    pub(super) fn keep(self, connection: Connection) {
+        self.slot.state().idle.push((connection, Instant::now()));
+        if let Some(shared) = self.shared.upgrade()
+            && !shared.is_swept.swap(true, Ordering::AcqRel)
+        {
+            tokio::spawn(sweep(Arc::downgrade(&shared)));
+        }
+    }
+
+    /// The mailbox has too much under way: for how long it is to be left alone.
+    pub(super) fn busy(&self) -> Duration {
+        let mut state = self.slot.state();
+        let before = state.busy.filter(|(_, at)| at.elapsed() < BUSY).map_or(0, |(times, _)| times);
+        state.busy = Some((before + 1, Instant::now()));
+        (PAUSE * 2u32.pow(before.min(10))).min(LONGEST_PAUSE)
+    }
+
+    pub(super) fn went_well(&self) {
+        self.slot.state().busy = None;
+    }
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self { permits: Arc::new(Semaphore::new(MOST)), state: Mutex::default() }
+    }
+}
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing is half done while it is locked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The oldest idle connection, if its time is over, and the permit to use it.
+    fn expired(&self) -> Option<(Connection, OwnedSemaphorePermit)> {
+        let permit = self.permits.clone().try_acquire_owned().ok()?;
+        let mut state = self.state();
+        if state.idle.first()?.1.elapsed() < IDLE {
+            return None;
+        }
+        Some((state.idle.remove(0).0, permit))
+    }
+
+    fn is_forgotten(&self) -> bool {
+        let state = self.state();
+        state.idle.is_empty() && state.busy.is_none_or(|(_, at)| at.elapsed() >= BUSY)
+    }
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, HashMap<Key, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes what is idle for too long. Ends when there is nothing left to watch.
+async fn sweep(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let mut slots = shared.slots();
+        for slot in slots.values() {
+            while let Some((connection, permit)) = slot.expired() {
+                tokio::spawn(async move {
+                    connection.quit(QUIT).await;
+                    drop(permit);
+                });
+            }
+        }
+        // Nobody can get at one while all are locked.
+        slots.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_forgotten());
+        if slots.is_empty() {
+            shared.is_swept.store(false, Ordering::Release);
+            return;
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Whether mail of a mailbox can be submitted, found out by logging in: nothing is sent.
+//!
+//! Called by `tenant check`.
+
+use std::sync::Arc;
+
+use super::{
+    Smtp, advice_on_login,
+    connection::{Connection, NotOpen, Open, Place},
+};
+use crate::{config::Tenant, delivery::Tried, identity::AccessToken, message::MailboxAddress};
+
+impl Smtp {
+    pub async fn probe(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, token: &AccessToken) -> Tried {
+        let Some(place) = Place::of(tenant) else {
+            return Tried::Failed(format!("the cloud {} has no smtp", tenant.cloud.name));
+        };
+        let patience = self.means.network.answer_timeout;
+        let open = Open::new(self.means.metrics.submission_connections());
+        let login = (mailbox, token);
+        match Connection::open(&self.dialer, &place, &self.means.hostname, login, patience, open).await {
+            Ok(connection) => {
+                connection.quit(patience).await;
+                Tried::Works
+            }
+            Err(NotOpen::Login(reply)) => Tried::Denied(advice_on_login(mailbox, &reply)),
+            Err(NotOpen::Refused(reply)) => Tried::Failed(reply.to_string()),
+            Err(NotOpen::Broken(broken)) => Tried::Failed(broken.why),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Messages that leave for several others to enter.
+
+use tracing::{error, info, warn};
+
+use super::{Attempt, label};
+use crate::{
+    bounce::Kind,
+    delivery::{Division, notice::Whom, split},
+    schedule::Verdict,
+    spool::Settlement,
+    telemetry::Route,
+};
+
+impl Attempt<'_> {
+    pub(super) async fn split(self, most: usize) -> Verdict {
+        let (id, tenant) = (self.claim.lease.id, &self.tenant.name);
+        let recipients = self.claim.message.envelope.recipients().len();
+        let header = match self.route {
+            Route::Graph => split::Header::OfItsOwn,
+            Route::Smtp => split::Header::Shared,
+        };
+        match split::parts(&self.worker.spool, &self.claim, most, header).await {
+            Ok(parts) => {
+                let into: Vec<_> = parts.iter().map(|part| part.id.to_string()).collect();
+                info!(%id, %tenant, recipients, most, ?into, "split: the service takes fewer recipients a message");
+                self.settle(Settlement::Split { parts }, Verdict::Done).await
+            }
+            Err(error) => {
+                warn!(%id, %tenant, %error, "the message cannot be split now");
+                self.wait_for_machine().await
+            }
+        }
+    }
+
+    /// Those who failed are told of at once, and the others no longer wait for each other.
+    pub(super) async fn divide(self, division: Division) -> Verdict {
+        let Division { taken, later, failed } = division;
+        if taken.is_empty() && later.is_empty() {
+            return self.give_up(Kind::Failed, Whom::Each(&failed)).await;
+        }
+        let (id, tenant) = (self.claim.lease.id, &self.tenant.name);
+        let mut entering = match split::parts_for(&self.worker.spool, &self.claim, [&taken, &later]).await {
+            Ok(parts) => parts,
+            Err(error) => {
+                warn!(%id, %tenant, %error, "the message cannot be divided now");
+                return self.wait_for_machine().await;
+            }
+        };
+        let into: Vec<_> = entering.iter().map(|part| part.id.to_string()).collect();
+        let (taken, later, refused) = (taken.len(), later.len(), failed.len());
+        let why = Whom::Each(&failed).diagnostic();
+        info!(%id, %tenant, taken, later, refused, why, ?into, "divided: not all recipients fare alike");
+        if !failed.is_empty() {
+            match self.notification(self.news(Kind::Failed, Whom::Each(&failed))).await {
+                Ok(bounce) => {
+                    if bounce.is_some() {
+                        self.worker.metrics.bounce(tenant, label(Kind::Failed));
+                    }
+                    entering.extend(bounce.map(|bounce| *bounce));
+                }
+                Err(e) => {
+                    error!(%id, error = %e, "cannot write the bounce");
+                    return self.wait_for_machine().await;
+                }
+            }
+        }
+        self.settle(Settlement::Split { parts: entering }, Verdict::Done).await
+    }
+}
