@@ -33,11 +33,11 @@ fn each_alternative_loads() {
         fs::write(folder.path().join(name), "a secret\n").unwrap();
     }
     fs::write(folder.path().join("contoso.pfx.password"), "pfx-password\n").unwrap();
-    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys");
-    for name in ["contoso.pem", "contoso.key", "contoso.pfx"] {
-        fs::copy(keys.join(name), folder.path().join(name)).unwrap();
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/made_up_keys");
+    for (name, copy) in [("app.pem", "contoso.pem"), ("app.key", "contoso.key"), ("app.pfx", "contoso.pfx")] {
+        fs::copy(keys.join(name), folder.path().join(copy)).unwrap();
     }
-    let both = ["contoso.pem", "contoso.key"].map(|name| fs::read_to_string(keys.join(name)).unwrap());
+    let both = ["app.pem", "app.key"].map(|name| fs::read_to_string(keys.join(name)).unwrap());
     fs::write(folder.path().join("contoso-both.pem"), both.concat()).unwrap();
     let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
     fs::write(folder.path().join("relay.pem"), made.cert.pem()).unwrap();

@@ -95,6 +95,8 @@ pub(super) fn explain(error: &str, description: &str, codes: &[u32]) -> TokenErr
     let class = match known {
         // Whatever the number is.
         _ if error == "temporarily_unavailable" => Transient,
+        // A refresh token that is none, and not a form that is none.
+        Some((Fault, _)) if error == "invalid_grant" => Blocked,
         Some((class, _)) => class,
         None => Blocked,
     };
@@ -107,6 +109,9 @@ pub(super) fn explain(error: &str, description: &str, codes: &[u32]) -> TokenErr
         Fault => (TokenErrorKind::Fault, Pause::Minute),
     };
     let why = match (code, known) {
+        (Some(code), Some((Fault, _))) if error == "invalid_grant" => {
+            format!("{SIGN_IN_AGAIN} (AADSTS{code})")
+        }
         (Some(code), Some((Fault, advice))) => {
             format!("{advice} (AADSTS{code}: {})", first_line(description))
         }
@@ -139,7 +144,7 @@ mod tests {
     use super::*;
 
     fn of_code(code: u32) -> TokenError {
-        explain("invalid_grant", &format!("AADSTS{code}: Something. Trace ID: x"), &[code])
+        explain("invalid_request", &format!("AADSTS{code}: Something. Trace ID: x"), &[code])
     }
 
     #[test]
@@ -155,6 +160,14 @@ mod tests {
         let error = explain("invalid_request", "AADSTS123: Something new.\r\nTrace ID: x", &[123]);
         assert_eq!(error.kind, TokenErrorKind::Blocked);
         assert_eq!(error.why, "the login service refuses: invalid_request: AADSTS123: Something new.");
+    }
+
+    #[test]
+    fn a_refresh_token_that_is_none_is_no_defect() {
+        let error =
+            explain("invalid_grant", "AADSTS9002313: Invalid request. Request is malformed or invalid.", &[]);
+        assert_eq!(error.kind, TokenErrorKind::Blocked);
+        assert!(error.why.contains("tenant login"), "{}", error.why);
     }
 
     #[test]

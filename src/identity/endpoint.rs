@@ -10,7 +10,7 @@ use http::{
     HeaderMap,
     header::{CONTENT_TYPE, DATE, LOCATION},
 };
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 use serde::{Deserialize, de::DeserializeOwned};
 use tracing::debug;
@@ -36,6 +36,9 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
 /// Clocks that differ by more are worth a word.
 const SKEW: Duration = Duration::from_secs(120);
 
+/// All but what RFC 3986 section 2.3 calls unreserved.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// `application/x-www-form-urlencoded`. Wiped when it was sent.
 pub(super) struct Form(Zeroizing<String>);
 
@@ -54,7 +57,7 @@ impl Form {
         let most = self.0.len() + 2 + name.len() + 3 * value.len();
         let mut text = Zeroizing::new(String::with_capacity(most));
         let separator = if self.0.is_empty() { "" } else { "&" };
-        let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+        let value = utf8_percent_encode(value, ESCAPED);
         // Writing to a string does not fail.
         let _ = write!(text, "{}{separator}{name}={value}", *self.0);
         Self(text)
@@ -359,7 +362,7 @@ mod tests {
         let body = form.into_body();
         assert_eq!(
             std::str::from_utf8(&body).unwrap(),
-            "grant_type=password&password=a%20b%26c%3D%C3%BC%2B&scope=https%3A%2F%2Fx%2F%2Edefault"
+            "grant_type=password&password=a%20b%26c%3D%C3%BC%2B&scope=https%3A%2F%2Fx%2F.default"
         );
     }
 }

@@ -1,7 +1,14 @@
 //! Tokens from the simulated login service.
 
+mod device;
+mod grants;
+mod managed;
+mod refresh;
+mod watch;
+
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -15,36 +22,47 @@ struct Bench {
     identity: Arc<Identity>,
     config: Config,
     metrics: Metrics,
+    folder: TempDir,
 }
+
+const NAMES: [&str; 2] = ["contoso", "fabrikam"];
 
 impl Bench {
     async fn new(secret: &str, token_lifetime: Duration) -> Self {
-        let directories =
-            ["contoso.example", "fabrikam.example"].map(|d| Directory::new(d, "app", "right-secret"));
-        let service =
-            Service::start(Options { directories: directories.into(), token_lifetime, ..Options::default() });
-        let service = service.await.unwrap();
-        let metrics = Metrics::new();
-        let (identity, config) = Self::identity(&service.url(), secret, &metrics);
-        Self { service, identity, config, metrics }
+        let directories = NAMES.map(|name| Directory::new(format!("{name}.example"), "app", "right-secret"));
+        let options = Options { directories: directories.into(), token_lifetime, ..Options::default() };
+        Self::of(options, &format!("client_id = 'app'\nclient_secret = '{secret}'")).await
     }
 
-    fn identity(url: &str, secret: &str, metrics: &Metrics) -> (Arc<Identity>, Config) {
-        let tenant = |name: &str| {
-            format!(
-                "[tenants.{name}]\ncloud = 'sandbox'\ndirectory = '{name}.example'\nclient_id = 'app'\n\
-                 client_secret = '{secret}'\nsenders = ['*']\n"
-            )
-        };
-        let text = format!(
-            "[spool]\npath = 's'\n[pickup]\npath = 'p'\n[clouds.sandbox]\nlogin = '{url}'\ngraph = '{url}'\n{}{}",
-            tenant("contoso"),
-            tenant("fabrikam")
+    /// Two tenants with these lines in their tables; `URL` stands for that of the service.
+    async fn of(options: Options, lines: &str) -> Self {
+        let service = Service::start(options).await.unwrap();
+        let (metrics, folder) = (Metrics::new(), tempfile::tempdir().unwrap());
+        let config = Self::config(&service.url(), &lines.replace("URL", &service.url()));
+        let identity = Self::identity(&config, &metrics, folder.path());
+        Self { service, identity, config, metrics, folder }
+    }
+
+    fn config(url: &str, lines: &str) -> Config {
+        let mut text = format!(
+            "[spool]\npath = 's'\n[pickup]\npath = 'p'\n[clouds.sandbox]\nlogin = '{url}'\ngraph = '{url}'\n"
         );
-        let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
-        let clients =
-            Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud)).unwrap();
-        (Arc::new(Identity::new(clients, metrics.clone(), "no-such-folder".into())), config)
+        for name in NAMES {
+            text += &format!(
+                "[tenants.{name}]\ncloud = 'sandbox'\ndirectory = '{name}.example'\nsenders = ['*']\n{lines}\n"
+            );
+        }
+        Config::parse(&text, Path::new("config.toml")).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+    }
+
+    fn identity(config: &Config, metrics: &Metrics, folder: &Path) -> Arc<Identity> {
+        let clients = Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud));
+        Arc::new(Identity::new(clients.unwrap(), metrics.clone(), folder.join("credentials")))
+    }
+
+    /// As after a restart of the relay.
+    fn restart(&mut self) {
+        self.identity = Self::identity(&self.config, &self.metrics, self.folder.path());
     }
 
     async fn token(&self, tenant: &str) -> Result<AccessToken, TokenError> {
@@ -61,6 +79,47 @@ impl Bench {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_token_that_is_refused_again_is_not_replaced_again() {
+    let bench = Bench::new("right-secret", HOUR).await;
+    for _ in 0..5 {
+        let token = bench.token("contoso").await.unwrap();
+        bench.identity.reject(bench.tenant("contoso"), Audience::Graph, &token);
+    }
+    assert_eq!(bench.requests(), 2);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    let token = bench.token("contoso").await.unwrap();
+    bench.identity.reject(bench.tenant("contoso"), Audience::Graph, &token);
+    assert!(!bench.token("contoso").await.unwrap().is(&token));
+    assert_eq!(bench.requests(), 3);
+}
+
+#[tokio::test]
+async fn a_header_with_a_token_is_not_shown() {
+    let bench = Bench::new("right-secret", HOUR).await;
+    let token = bench.token("contoso").await.unwrap();
+    let header = token.bearer();
+    assert_eq!(header.to_str().unwrap(), format!("Bearer {}", token.expose()));
+    assert!(header.is_sensitive() && !format!("{header:?}").contains(token.expose()));
+}
+
+#[tokio::test]
+async fn a_tenant_keeps_its_token_when_something_else_of_it_changes() {
+    let bench = Bench::new("right-secret", HOUR).await;
+    let first = bench.token("contoso").await.unwrap();
+    let changed = |change: &dyn Fn(&mut Tenant)| {
+        let mut tenant = Tenant::clone(bench.tenant("contoso"));
+        change(&mut tenant);
+        Arc::new(tenant)
+    };
+    let other = changed(&|tenant| tenant.max_queued = 7);
+    assert!(bench.identity.token(&other, Audience::Graph).await.unwrap().is(&first));
+    let other = changed(&|tenant| tenant.directory = "fabrikam.example".into());
+    assert!(!bench.identity.token(&other, Audience::Graph).await.unwrap().is(&first));
+}
 
 #[tokio::test]
 async fn a_hundred_that_ask_at_once_share_one_request() {
@@ -182,35 +241,64 @@ async fn a_token_that_has_ended_when_it_comes_is_a_failure_with_a_pause() {
 
 #[tokio::test]
 async fn a_life_that_no_clock_can_count_is_cut_to_a_day() {
-    let url = a_login_that_says(format!(
-        r#"{{"token_type":"Bearer","expires_in":{},"access_token":"a-token"}}"#,
-        u64::MAX
-    ))
-    .await;
-    let (identity, config) = Bench::identity(&url, "secret", &Metrics::new());
-    let token = identity.token(&config.tenants["contoso"], Audience::Graph).await.unwrap();
+    let token = answered(&[ok(u64::MAX)]).await.0.unwrap();
     let usable = token.expires() - Instant::now();
     assert!(usable <= 24 * HOUR && usable > 23 * HOUR, "{usable:?}");
 }
 
-/// For answers that the simulated service does not give. It takes one request.
-async fn a_login_that_says(body: String) -> String {
+#[tokio::test]
+async fn a_request_that_is_sent_elsewhere_goes_there_once_and_not_to_another_host() {
+    let redirect =
+        |to: &str| format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: {to}\r\nContent-Length: 0\r\n");
+    let (token, asked) = answered(&[redirect("/elsewhere?x"), ok(3600)]).await;
+    assert!(token.is_ok(), "{token:?}");
+    assert!(asked[1].starts_with("POST /elsewhere?x HTTP/1.1\r\n"), "{asked:?}");
+    let body = |request: &String| request.split_once("\r\n\r\n").unwrap().1.to_owned();
+    assert_eq!(body(&asked[0]), body(&asked[1]));
+
+    let (token, asked) = answered(&[redirect("http://127.0.0.1:1/token")]).await;
+    let error = token.unwrap_err();
+    assert_eq!((error.kind, asked.len()), (TokenErrorKind::Transient, 1));
+    assert!(error.why.contains("another host, 127.0.0.1"), "{error}");
+
+    let (token, asked) = answered(&[redirect("/1"), redirect("/2")]).await;
+    assert_eq!((token.unwrap_err().kind, asked.len()), (TokenErrorKind::Transient, 2));
+}
+
+/// A good answer, for a token that lives so many seconds.
+fn ok(lifetime: u64) -> String {
+    let body = format!(r#"{{"token_type":"Bearer","expires_in":{lifetime},"access_token":"a-token"}}"#);
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// What comes of a login service that gives these answers, which the simulated service does not; and what it was asked.
+async fn answered(answers: &[String]) -> (Result<AccessToken, TokenError>, Vec<String>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        // The whole request, or the close that follows could reset the connection before the answer is read.
-        let mut request = Vec::new();
-        let mut text = String::new();
-        while !["grant_type=", "scope=", "client_secret=secret"].iter().all(|part| text.contains(part)) {
-            assert!(stream.read_buf(&mut request).await.unwrap() > 0);
-            text = String::from_utf8_lossy(&request).into_owned();
+    let answers = answers.to_vec();
+    let service = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The whole request, or the close that follows could reset the connection before the answer is read.
+            let mut request = Vec::new();
+            let mut text = String::new();
+            while !text.ends_with("default") {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+                text = String::from_utf8_lossy(&request).into_owned();
+            }
+            asked.push(text);
+            let answer = answer.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+            let end = if answer.contains("\r\n\r\n") { "" } else { "\r\n" };
+            stream.write_all(format!("{answer}{end}").as_bytes()).await.unwrap();
         }
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        asked
     });
-    url
+    let config = Bench::config(&url, "client_id = 'app'\nclient_secret = 'secret'");
+    let identity = Bench::identity(&config, &Metrics::new(), Path::new("no-such-folder"));
+    let token = identity.token(&config.tenants["contoso"], Audience::Graph).await;
+    (token, service.await.unwrap())
 }

@@ -17,7 +17,7 @@ use super::{
     endpoint::{self, Form},
     grant::scope,
     proof::Proved,
-    store::{Stored, Successor, fingerprint},
+    store::{StoreError, Stored, Successor, fingerprint},
 };
 use crate::config::{Secret, SecretSource, Tenant, TenantName};
 
@@ -108,7 +108,12 @@ async fn current(
         let first = first.map(|source| source.read()).transpose();
         let first = first.map_err(|e| TokenError::blocked(format!("refresh_token: {e}")))?;
         let origin = first.as_ref().map(fingerprint);
-        let stored = folder.read(&tenant).map_err(|e| TokenError::blocked(e.to_string()))?;
+        let stored = folder.read(&tenant).map_err(|error| match error {
+            StoreError::Damaged { .. } => TokenError::blocked(error.to_string()),
+            StoreError::Io { .. } => {
+                TokenError::transient(format!("the refresh token cannot be read: {error}"))
+            }
+        })?;
         let held = stored.as_ref().map(|stored| stored.refresh_token());
         let descends = |stored: &Stored| origin.is_none() || stored.descends_from == origin;
         match (stored.filter(|stored| stored.is_of(&tenant) && descends(stored)), first) {

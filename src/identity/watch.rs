@@ -98,11 +98,11 @@ impl Identity {
         let started = Instant::now();
         let (mut forgotten, mut read, mut told) = (started, started, started);
         while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
-            self.look_at_files(&again).await;
+            self.watch_once(&again).await;
             let now = Instant::now();
             if now - forgotten >= FORGET_EVERY {
                 forgotten = now;
-                self.caches().retain(|_, cache| !cache.is_spent());
+                self.forget_spent();
             }
             if now - read >= READ_EVERY {
                 read = now;
@@ -115,7 +115,12 @@ impl Identity {
         }
     }
 
-    async fn look_at_files(&self, again: &(impl Fn(TenantName) + Sync)) {
+    pub(super) fn forget_spent(&self) {
+        self.caches().retain(|_, cache| !cache.is_spent());
+    }
+
+    /// One look at the files of those that could not log in.
+    pub(super) async fn watch_once(&self, again: &(impl Fn(TenantName) + Sync)) {
         let failed: Vec<(Arc<TokenCache>, Looks)> =
             self.caches().values().filter_map(|cache| Some((cache.clone(), cache.blamed_files()?))).collect();
         if failed.is_empty() {

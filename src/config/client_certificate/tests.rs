@@ -5,13 +5,13 @@ use std::{fs, time::Duration};
 use super::*;
 use crate::config::Secret;
 
-const CERTIFICATE: &str = include_str!("../../../tests/keys/contoso.pem");
-const KEY: &str = include_str!("../../../tests/keys/contoso.key");
-const OTHER_KEY: &str = include_str!("../../../tests/keys/fabrikam.key");
-const ENCRYPTED_KEY: &str = include_str!("../../../tests/keys/contoso-encrypted.key");
-const PFX: &[u8] = include_bytes!("../../../tests/keys/contoso.pfx");
+const CERTIFICATE: &str = include_str!("../../../tests/made_up_keys/app.pem");
+const KEY: &str = include_str!("../../../tests/made_up_keys/app.key");
+const OTHER_KEY: &str = include_str!("../../../tests/made_up_keys/other.key");
+const ENCRYPTED_KEY: &str = include_str!("../../../tests/made_up_keys/app-encrypted.key");
+const PFX: &[u8] = include_bytes!("../../../tests/made_up_keys/app.pfx");
 /// As Windows and old programs write it, with 3DES and RC2, and with an empty password.
-const LEGACY_PFX: &[u8] = include_bytes!("../../../tests/keys/contoso-legacy.pfx");
+const LEGACY_PFX: &[u8] = include_bytes!("../../../tests/made_up_keys/app-legacy.pfx");
 
 fn text(text: &str) -> SecretSource {
     SecretSource::Text(Secret::new(text.into()))
@@ -30,7 +30,7 @@ fn pfx(octets: &[u8], password: Option<&str>) -> ClientCertificate {
     ClientCertificate { password: password.map(text), ..pem(&BASE64_STANDARD.encode(octets), None) }
 }
 
-/// For the key in tests/keys, with the time until its end.
+/// For the same key, with the time until its end.
 fn ending_in(left: Duration) -> String {
     let key = rcgen::KeyPair::from_pem_and_sign_algo(KEY, &rcgen::PKCS_RSA_SHA256).unwrap();
     let mut params = rcgen::CertificateParams::default();
@@ -95,7 +95,7 @@ fn each_form_is_read() {
 
 #[test]
 fn errors_say_what_to_mend_and_nothing_of_the_key() {
-    let secret = KEY.lines().nth(1).unwrap();
+    let secret = KEY.lines().nth(2).unwrap();
     let elliptic = rcgen::generate_simple_self_signed(["relay".to_owned()]).unwrap();
     let (elliptic, elliptic_key) = (elliptic.cert.pem(), elliptic.signing_key.serialize_pem());
     let cut = format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n");

@@ -5,11 +5,11 @@ use crate::config::{
     AssertionAlgorithm, ClientProof, Credential, ManagedIdentity, TokenSource, UserAssigned, UserGrant,
 };
 
-const CERTIFICATE: &str = include_str!("../../../tests/keys/contoso.pem");
-const KEY: &str = include_str!("../../../tests/keys/contoso.key");
+const CERTIFICATE: &str = include_str!("../../../tests/made_up_keys/app.pem");
+const KEY: &str = include_str!("../../../tests/made_up_keys/app.key");
 
 /// Any file with text in it.
-const TOKEN_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/README.md");
+const TOKEN_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/made_up_keys/app.key");
 
 /// A tenant with these lines for its credential.
 fn tenant(lines: &str) -> Result<Config, ConfigErrors> {

@@ -1,0 +1,88 @@
+//! The watch over credentials.
+
+use std::{collections::BTreeMap, fs};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{grants, *};
+
+/// With a secret that is not the right one, in a file of this folder.
+async fn bench() -> (Bench, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("secret"), "wrong-secret").unwrap();
+    let place = folder.path().join("secret");
+    let lines = format!("client_id = 'app'\nclient_secret = {{ file = '{}' }}", place.display());
+    (Bench::of(grants::options(), &lines).await, folder)
+}
+
+/// Watches until the guard is dropped, and answers who may try again.
+fn watch(bench: &Bench) -> (mpsc::UnboundedReceiver<TenantName>, DropGuard) {
+    let (told, hears) = mpsc::unbounded_channel();
+    let (identity, stop) = (bench.identity.clone(), CancellationToken::new());
+    let until = stop.clone();
+    tokio::spawn(async move { identity.watch(move |tenant| told.send(tenant).unwrap(), until).await });
+    (hears, stop.drop_guard())
+}
+
+#[tokio::test]
+async fn a_file_that_changes_ends_the_failure_that_it_is_to_blame_for() {
+    let (bench, folder) = bench().await;
+    let (mut again, _guard) = watch(&bench);
+    let error = bench.token("contoso").await.unwrap_err();
+    assert!(error.retry_after > Duration::from_secs(50), "{error:?}");
+    // By renaming, as whoever replaces secrets should.
+    fs::write(folder.path().join("new"), "right-secret").unwrap();
+    fs::rename(folder.path().join("new"), folder.path().join("secret")).unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(20), again.recv()).await.unwrap().unwrap();
+    assert_eq!(told.as_str(), "contoso");
+    assert!(bench.token("contoso").await.is_ok());
+    // Nobody else had failed, and it is said once.
+    assert!(again.try_recv().is_err());
+    assert_eq!(bench.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_file_that_stays_ends_nothing() {
+    let (bench, _folder) = bench().await;
+    bench.token("contoso").await.unwrap_err();
+    bench.identity.watch_once(&|_| panic!("nothing has changed")).await;
+    assert!(bench.token("contoso").await.is_err());
+    assert_eq!(bench.requests(), 1);
+}
+
+#[tokio::test]
+async fn idle_tenants_cost_nothing_and_spent_tokens_are_forgotten() {
+    let bench = Bench::new("right-secret", Duration::from_secs(3)).await;
+    assert_eq!(bench.identity.caches().len(), 0);
+    bench.token("contoso").await.unwrap();
+    bench.token("fabrikam").await.unwrap();
+    bench.identity.forget_spent();
+    assert_eq!(bench.identity.caches().len(), 2);
+    let ended = async {
+        while !bench.identity.caches().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            bench.identity.forget_spent();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+    assert!(bench.token("contoso").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_tenant_that_goes_takes_its_token_and_its_certificate_along() {
+    let bench = Bench::of(grants::options(), &grants::certificate_lines()).await;
+    let shown = |tenant: &str| {
+        let series = format!("credential_expiry_timestamp_seconds{{tenant=\"{tenant}\"}} 4733510400");
+        bench.metrics.render().unwrap().contains(&series)
+    };
+    bench.identity.note_tenants(&bench.config.tenants).await;
+    // Without any login.
+    assert_eq!((shown("contoso"), shown("fabrikam"), bench.requests()), (true, true, 0));
+    bench.token("contoso").await.unwrap();
+    bench.token("fabrikam").await.unwrap();
+    let mut left: BTreeMap<_, _> = bench.config.tenants.clone();
+    left.remove("fabrikam");
+    bench.identity.note_tenants(&left).await;
+    assert_eq!((shown("contoso"), shown("fabrikam"), bench.identity.caches().len()), (true, false, 1));
+}
