@@ -1,24 +1,6 @@
-//! Credentials of many tenants.
+//! Credentials.
 
 use super::*;
-
-#[tokio::test(start_paused = true)]
-async fn logins_are_bounded_and_slow_ones_stop_the_others_for_a_moment_only() {
-    let names: Vec<_> = (0..200).map(|n| format!("t{n}")).collect();
-    let mut tenants: Vec<_> = names.iter().map(|name| tenant(name, UNLIMITED)).collect();
-    tenants.push(tenant("quick", UNLIMITED));
-    let mut bench = Bench::new(&tenants, 10, takes(SECOND));
-    for name in &names {
-        bench.credential(name, None);
-        bench.add(name, "a@slow.example", NOW);
-    }
-    let (start, quick) = (Instant::now(), bench.add("quick", "a@quick.example", NOW));
-    tokio::time::sleep(SECOND).await;
-    assert_eq!(bench.fake.asked.load(Ordering::Relaxed), 64);
-    let (at, job) = bench.job().await;
-    assert_eq!(job.id, quick);
-    assert!(at < start + SECOND * 10, "{:?}", at - start);
-}
 
 #[tokio::test(start_paused = true)]
 async fn the_block_of_a_tenant_without_mail_is_forgotten() {
