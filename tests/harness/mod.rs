@@ -6,6 +6,7 @@
 //!
 //! When a test fails, the relay's log is printed. However it ends, the relay is killed.
 
+mod keys;
 mod mail;
 mod metrics;
 mod process;
@@ -29,6 +30,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time::Instant};
 
+pub use keys::{APP, APP_KEY, OTHER, certificate_der, federated_token, federates};
 pub use mail::{Attached, Mail, base64_mail, fields, message, mixed_mail};
 pub use metrics::Metrics;
 pub use process::{Log, Process};
@@ -67,7 +69,7 @@ impl Lab {
         change(&mut setup);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let service = runtime.block_on(Service::start(setup.service())).unwrap();
+        let service = runtime.block_on(Service::start(setup.options())).unwrap();
         let lab = Self {
             service,
             setup,

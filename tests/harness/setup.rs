@@ -34,6 +34,8 @@ pub struct Setup {
     pub submission: SubmissionRules,
     /// Where SMTP submission is, if not at the service itself.
     pub submission_at: Option<String>,
+    /// What else is to be different at the service.
+    pub service: Box<dyn Fn(&mut Options) + Send + Sync>,
 }
 
 /// A tenant whose directory in Microsoft 365 is `NAME.example`, and has every mailbox there.
@@ -42,7 +44,8 @@ pub struct TenantSetup {
     pub name: String,
     pub senders: String,
     pub networks: String,
-    /// Lines that say how it logs in; with the secret that the service knows, if nothing else is wanted.
+    /// Lines that say how it logs in; with the secret that the service knows, if nothing else is wanted. `URL` stands for
+    /// that of the service.
     pub credential: String,
     /// `graph`, `smtp` or `auto`.
     pub route: String,
@@ -80,6 +83,7 @@ impl Default for Setup {
             token_lifetime: None,
             submission: SubmissionRules::default(),
             submission_at: None,
+            service: Box::new(|_| {}),
         }
     }
 }
@@ -110,21 +114,23 @@ impl Setup {
         self.tenants.iter_mut().find(|tenant| tenant.name == name).expect("a tenant of the setup")
     }
 
-    pub(super) fn service(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         let directory = |TenantSetup { name, roles, send_as, .. }: &TenantSetup| Directory {
             roles: roles.clone(),
             send_as: send_as.clone(),
             ..Directory::new(format!("{name}.example"), format!("{name}-app"), TenantSetup::secret(name))
         };
         let usual = Options::default();
-        Options {
+        let mut options = Options {
             token_lifetime: self.token_lifetime.unwrap_or(usual.token_lifetime),
             directories: self.tenants.iter().map(directory).collect(),
             limits: self.service_limits.clone(),
             keep_messages: 100_000,
             submission: self.submission.clone(),
             ..usual
-        }
+        };
+        (self.service)(&mut options);
+        options
     }
 
     /// The configuration file for `service`, whose certificate is in `ca_file`.
@@ -200,13 +206,18 @@ graph = "{graph}"
 "#
         );
         for TenantSetup { name, senders, networks, credential, route, confirm, more, .. } in tenants {
+            let credential = credential.replace("URL", url);
+            let client_id = match credential.contains("managed_identity") {
+                true => String::new(),
+                false => format!("client_id = \"{name}-app\""),
+            };
             write!(
                 text,
                 r#"
 [tenants.{name}]
 cloud = "lab"
 directory = "{name}.example"
-client_id = "{name}-app"
+{client_id}
 {credential}
 senders = {senders}
 networks = {networks}

@@ -1,0 +1,43 @@
+//! The made-up keys, and what an outside identity provider signs with one of them.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use m365_relay::{clock, sandbox::FederatedIdentity};
+use ring::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use serde_json::{Value, json};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+pub const APP: &str = include_str!("../made_up_keys/app.pem");
+pub const APP_KEY: &str = include_str!("../made_up_keys/app.key");
+/// The provider's.
+pub const OTHER: &str = include_str!("../made_up_keys/other.pem");
+const OTHER_KEY: &str = include_str!("../made_up_keys/other.key");
+
+const ISSUER: &str = "https://issuer.example";
+const SUBJECT: &str = "system:serviceaccount:mail:relay";
+
+pub fn certificate_der(pem: &str) -> Vec<u8> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
+}
+
+/// The provider's tokens stand for the application.
+pub fn federates() -> FederatedIdentity {
+    let der = certificate_der(OTHER);
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    FederatedIdentity::new(ISSUER, SUBJECT, certificate.public_key().raw.to_vec())
+}
+
+/// The provider's token, for an hour.
+pub fn federated_token() -> String {
+    let now = clock::wall().as_millis() / 1000;
+    let claims = json!({
+        "aud": ["api://AzureADTokenExchange"], "iss": ISSUER, "sub": SUBJECT, "iat": now, "exp": now + 3600,
+    });
+    let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(&json!({"alg": "RS256", "kid": "1"})), part(&claims));
+    let key = PrivatePkcs8KeyDer::from_pem_slice(OTHER_KEY.as_bytes()).unwrap();
+    let key = KeyPair::from_pkcs8(key.secret_pkcs8_der()).unwrap();
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}
