@@ -1,12 +1,6 @@
 //! How tenants log in: each grant delivers mail, and no trouble with a login costs a message or an attempt.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::TcpStream,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use m365_relay::sandbox::{
     Action, Directory, Fault, LoginRules, ManagedIdentity, On, Options, RegisteredCertificate, StatusFault,
@@ -17,7 +11,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::harness::{
-    APP, APP_KEY, Lab, Setup, TenantSetup, certificate_der, federated_token, federates, message,
+    APP, APP_KEY, Lab, Setup, TenantSetup, certificate_der, federated_token, federates, first_token, message,
 };
 
 const TO: &str = "b@example.net";
@@ -51,26 +45,6 @@ fn directory<'a>(options: &'a mut Options, tenant: &str) -> &'a mut Directory {
 fn public(options: &mut Options, tenant: &str) {
     let directory = directory(options, tenant);
     directory.public_client_id = Some(directory.client_id.clone());
-}
-
-/// A refresh token, as another program would have got it.
-fn first_token(lab: &Lab, tenant: &str) -> String {
-    let scope = "https%3A%2F%2Fgraph.microsoft.com%2F.default+offline_access";
-    let form = format!(
-        "grant_type=password&client_id={tenant}-app&username=relay@{tenant}.example&password=pass+word&scope={scope}"
-    );
-    let mut stream = TcpStream::connect(lab.service.address()).unwrap();
-    write!(
-        stream,
-        "POST /{tenant}.example/oauth2/v2.0/token HTTP/1.1\r\nHost: login\r\nConnection: close\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
-        form.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
-    body["refresh_token"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
 }
 
 fn tenants(setup: &mut Setup, credentials: &[(&str, String)]) {
@@ -133,7 +107,7 @@ fn each_credential_delivers_mail() {
     write("app.key", APP_KEY.as_bytes());
     write("app.pfx", PFX);
     write("token", federated_token().as_bytes());
-    write("first", first_token(&lab, "refresh-token").as_bytes());
+    write("first", first_token(&lab, "refresh-token", "relay", "pass word").as_bytes());
     lab.restart();
     for (tenant, _) in &credentials {
         send(&lab, tenant, tenant);
@@ -211,7 +185,7 @@ fn refresh_tokens_outlive_the_process() {
             public(options, "contoso");
         });
     });
-    fs::write(lab.folder().join("first"), first_token(&lab, "contoso")).unwrap();
+    fs::write(lab.folder().join("first"), first_token(&lab, "contoso", "relay", "pass word")).unwrap();
     for n in 1..=4 {
         lab.restart();
         send(&lab, "contoso", &format!("{n}"));
