@@ -282,6 +282,10 @@ fn choices_of_a_tenant() {
     ] {
         assert_eq!(tenant(&format!("envelope_mismatch = \"{word}\"")).envelope_mismatch, mismatch);
     }
+    for route in ["smtp", "auto"] {
+        let tenant = tenant(&format!("route = \"{route}\"\nenvelope_mismatch = \"smtp\""));
+        assert_eq!(tenant.envelope_mismatch, EnvelopeMismatch::Smtp, "{route}");
+    }
 }
 
 #[test]

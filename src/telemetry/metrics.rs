@@ -134,8 +134,7 @@ impl Metrics {
             // A gauge, since Prometheus wants a counter's name to end in _total.
             quarantined: build.gauge("spool_quarantined", "Damaged entries put aside since the start."),
             smtp_connections: build.gauge("smtp_connections", "SMTP connections open."),
-            submission_connections: build
-                .gauge("smtp_submission_connections", "Connections to Microsoft 365 for SMTP submission."),
+            submission_connections: build.gauge("smtp_submission_connections", "Connections for submission."),
             smtp_commands: build.counters(
                 "smtp_commands_total",
                 "SMTP commands by reply.",

@@ -39,6 +39,7 @@ mod smtp_faults;
 mod smtp_route;
 mod spool_commands;
 mod stop;
+mod tenant_check;
 mod tenants;
 mod throttling;
 mod tls;

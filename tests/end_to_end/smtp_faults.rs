@@ -1,8 +1,9 @@
 //! What goes wrong on the way by SMTP, at each step, and what becomes of the message.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use m365_relay::sandbox::{Action, Fault, On};
+use tokio::time::Instant;
 
 use super::smtp_route::{FROM, by_smtp};
 use crate::harness::{Lab, Mail, Setup, base64_mail, message};
@@ -63,6 +64,20 @@ fn a_connection_that_is_cut_after_the_end_of_the_content_leaves_it_unknown() {
             "{action:?}"
         );
     }
+}
+
+#[test]
+fn a_graph_that_cannot_be_asked_stops_no_mail_by_smtp() {
+    let lab = Lab::with(|setup| {
+        by_smtp(setup);
+        setup.tenant("contoso").confirm = "sent-items".into();
+    });
+    lab.inject(Fault::status(On::AnyGraph, 429, "TooManyRequests"));
+    lab.inject(Fault::new(On::SmtpContent, Action::CutAfter).times(1));
+    lab.send(FROM, &["b@example.net"], &message(FROM, "b@example.net", "doubt"));
+    lab.wait_for_log("it is still open whether it was sent");
+    lab.send(FROM, &["b@example.net"], &message(FROM, "b@example.net", "other"));
+    assert_eq!(lab.wait_for(2)[1].subject, "other");
 }
 
 #[test]

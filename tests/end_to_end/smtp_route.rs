@@ -43,6 +43,9 @@ fn the_envelope_is_the_true_one_and_the_header_stays() {
     assert!(envelope.chunking);
     let by_smtp = [("tenant", "contoso"), ("route", "smtp"), ("outcome", "delivered")];
     assert_eq!(lab.metric("m365_relay_deliveries_total", &by_smtp), 1.0);
+    // Nothing was asked of Graph, not even a token.
+    let tokens = |audience| lab.metric("m365_relay_token_refreshes_total", &[("audience", audience)]);
+    assert_eq!((tokens("exchange"), tokens("graph")), (1.0, 0.0));
     let logged = lab.wait_for_log("delivered");
     assert_eq!((&logged["route"], &logged["status"]), (&"smtp".into(), &250.into()));
     assert!(logged["request_id"].as_str().unwrap().contains("prod.outlook.com>"), "{logged}");

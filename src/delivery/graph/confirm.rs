@@ -197,7 +197,8 @@ impl Item {
     }
 }
 
-fn query(message_id: &str) -> String {
+/// Asks for the messages with this Message-ID, in any folder.
+pub(super) fn query(message_id: &str) -> String {
     // A quote inside is written twice (OData 4.01, "ABNF": SQUOTE-in-string).
     let filter = format!("internetMessageId eq '{}'", message_id.replace('\'', "''"));
     let filter = utf8_percent_encode(&filter, NON_ALPHANUMERIC);

@@ -27,7 +27,7 @@ mod upload;
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::{info, warn};
 
 use super::{
@@ -184,7 +184,7 @@ impl Passage<'_> {
         let is_settled = age >= settle_after;
         let open = |look_after, why: &str| Err(Disposition::Unsettled { look_after, why: why.to_owned() });
         let resolved = match self.look(route, evidence).await {
-            Err(error) => return Err(still_open(error, self.talk.mailbox, next_look)),
+            Err(error) => return Err(still_open(error, self.talk.mailbox, next_look, route)),
             Ok(Finding::Sent(answer)) => {
                 info!(%id, tenant = %tenant.name, "an earlier attempt had arrived");
                 self.graph.metrics.unknown_outcome(&tenant.name, Resolved::Arrived);
@@ -318,14 +318,17 @@ impl Passage<'_> {
     }
 }
 
-/// The service cannot be asked now. What stops the mailbox or the tenant is said; else the message is looked for later.
-fn still_open(error: CallError, mailbox: &MailboxAddress, look_after: Duration) -> Disposition {
-    match error.dispose(Effect::Harmless, mailbox, None) {
-        blocked @ (Disposition::TenantBlocked { .. } | Disposition::MailboxBlocked { .. }) => blocked,
-        Disposition::Retry { after, why } => {
-            Disposition::Unsettled { look_after: look_after.max(after.unwrap_or_default()), why }
+/// The service cannot be asked now. What stops the mailbox or the tenant is said, if their mail goes by Graph; else the message is
+/// looked for later.
+fn still_open(error: CallError, mailbox: &MailboxAddress, next_look: Duration, route: Route) -> Disposition {
+    let later = |after: Duration, why| Disposition::Unsettled { look_after: next_look.max(after), why };
+    match (error.dispose(Effect::Harmless, mailbox, None), route) {
+        (Disposition::Retry { after, why }, _) => later(after.unwrap_or_default(), why),
+        (Disposition::Failed(Reason { diagnostic: why, .. }), _) => later(Duration::ZERO, why),
+        (Disposition::TenantBlocked { why, retry_after, .. }, Route::Smtp) => later(retry_after, why),
+        (Disposition::MailboxBlocked { until, why, .. }, Route::Smtp) => {
+            later(until.saturating_duration_since(Instant::now()), why)
         }
-        Disposition::Failed(Reason { diagnostic: why, .. }) => Disposition::Unsettled { look_after, why },
-        other => other,
+        (other, _) => other,
     }
 }

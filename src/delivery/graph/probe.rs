@@ -9,6 +9,7 @@ use http::Method;
 
 use super::{
     answer::{CallError, Effect},
+    confirm,
     conversation::{Body, Conversation, Means, Request},
     draft::Draft,
 };
@@ -31,7 +32,8 @@ pub async fn probe(means: &Means, tenant: &Arc<Tenant>, mailbox: &MailboxAddress
     let mut talk = Conversation::new(means, tenant, mailbox);
     let sends = sends(&mut talk).await;
     let drafts = drafts(&mut talk).await;
-    let reads = match talk.call(Request::get(&["mailFolders", "sentitems"], "$select=id".into())).await {
+    let nothing = confirm::query(&format!("<{}@check.invalid>", uuid::Uuid::new_v4()));
+    let reads = match talk.call(Request::get(&["messages"], nothing)).await {
         Ok(_) => Tried::Works,
         Err(error) => tried(error, mailbox),
     };
