@@ -12,15 +12,11 @@ mod adoption;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::{Instant, timeout},
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -49,12 +45,6 @@ const ROUND: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(600);
 /// No slot is kept for longer: whatever a service is at work on so long is not in its books any more.
 const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
-/// Credentials asked for at a time: after a start every tenant with mail needs one.
-const LOGINS: usize = 64;
-/// How long one of them counts. A login that takes longer goes on without holding a place, or some dozens of tenants whose
-/// login does not answer would stop all the others'.
-const LOGIN_COUNTS: Duration = Duration::from_secs(2);
-
 pub struct Settings {
     pub roster: Arc<Roster>,
     pub max_in_flight: usize,
@@ -95,7 +85,8 @@ pub struct Scheduler<C> {
     /// Messages of tenants that the configuration does not have.
     unknown: BTreeMap<TenantName, BTreeSet<MessageId>>,
     started: Timestamp,
-    logins: Arc<Semaphore>,
+    /// Ends what asks for credentials.
+    stopping: CancellationToken,
     reports: mpsc::UnboundedSender<Report>,
     jobs: TaskTracker,
 }
@@ -138,7 +129,7 @@ impl<C: Courier> Scheduler<C> {
             last_lease: 0,
             unknown: BTreeMap::new(),
             started: clock::now(),
-            logins: Arc::new(Semaphore::new(LOGINS)),
+            stopping: shutdown.clone(),
             reports,
             jobs: TaskTracker::new(),
         };
@@ -174,7 +165,6 @@ impl<C: Courier> Scheduler<C> {
             }
             scheduler.hand_out();
         }
-        scheduler.logins.close();
         scheduler.jobs.close();
         scheduler.jobs.wait().await;
     }
@@ -483,9 +473,10 @@ impl<C: Courier> Scheduler<C> {
         let was_blocked = matches!(pool.credential, Credential::Blocked { .. });
         pool.is_preparing = true;
         let (courier, reports, tenant) = (self.courier.clone(), self.reports.clone(), pool.tenant.clone());
-        let logins = self.logins.clone();
+        let stopping = self.stopping.clone();
         self.jobs.spawn(async move {
-            let Some(result) = prepare(&*courier, &logins, &tenant).await else { return };
+            // How many logins there are at a time is for `identity` to say.
+            let Some(result) = stopping.run_until_cancelled(courier.prepare(&tenant)).await else { return };
             if was_blocked && result.is_ok() {
                 info!(tenant = %tenant.name, "the tenant can deliver again");
             }
@@ -500,19 +491,4 @@ impl<C: Courier> Scheduler<C> {
         self.last_lease += 1;
         self.last_lease
     }
-}
-
-/// Gets a tenant ready when a place among the logins is free; `None` if the scheduler has stopped before.
-async fn prepare<C: Courier>(
-    courier: &C,
-    logins: &Semaphore,
-    tenant: &Arc<Tenant>,
-) -> Option<Result<Instant, Blocked>> {
-    let place = logins.acquire().await.ok()?;
-    let mut prepared = pin!(courier.prepare(tenant));
-    if let Ok(result) = timeout(LOGIN_COUNTS, &mut prepared).await {
-        return Some(result);
-    }
-    drop(place);
-    Some(prepared.await)
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn logins_are_bounded_and_slow_ones_stop_the_others_for_a_moment_only() {
+async fn logins_without_an_answer_stop_nobody_else() {
     let names: Vec<_> = (0..200).map(|n| format!("t{n}")).collect();
     let mut tenants: Vec<_> = names.iter().map(|name| tenant(name, UNLIMITED)).collect();
     tenants.push(tenant("quick", UNLIMITED));
@@ -13,11 +13,8 @@ async fn logins_are_bounded_and_slow_ones_stop_the_others_for_a_moment_only() {
         bench.add(name, "a@slow.example", NOW);
     }
     let (start, quick) = (Instant::now(), bench.add("quick", "a@quick.example", NOW));
-    tokio::time::sleep(SECOND).await;
-    assert_eq!(bench.fake.asked.load(Ordering::Relaxed), 64);
     let (at, job) = bench.job().await;
-    assert_eq!(job.id, quick);
-    assert!(at < start + SECOND * 10, "{:?}", at - start);
+    assert_eq!((job.id, at), (quick, start));
 }
 
 #[tokio::test(start_paused = true)]
