@@ -42,7 +42,7 @@ const FEDERATED: &str = "no federated credential of the app fits the token in fe
                          and audience (api://AzureADTokenExchange) with the app registration";
 
 #[rustfmt::skip] // A line a meaning.
-const CODES: [(&[u32], Class, &str); 43] = [
+const CODES: [(&[u32], Class, &str); 44] = [
     (&[7000215], Blocked, "the client secret is wrong: put the secret's value, not its ID, into client_secret"),
     (&[7000222], Blocked, "the client secret has expired: make a new one in the app registration"),
     (&[70002, 50012], Blocked, "the app's credential is not accepted: check the client secret or certificate"),
@@ -61,7 +61,9 @@ const CODES: [(&[u32], Class, &str); 43] = [
     (&[65001, 90094, 90095], Blocked, CONSENT),
     (&[65005, 650056], Blocked, "the app registration lacks permissions: add Mail.Send for Microsoft Graph, and grant consent"),
     (&[1002012], Blocked, SCOPE),
-    (&[70011, 28002, 700022, 700023], Blocked, SCOPE),
+    (&[70011, 28002, 700022], Blocked, SCOPE),
+    // Microsoft's list has it as a scope without a resource; the service says it of an assertion for another address.
+    (&[700023], Blocked, "the scope, or the address in the assertion, is not the login service's: check login, graph and exchange of the cloud"),
     (&[70003, 900144, 9002313, 90014], Fault, MALFORMED),
     (&[9001023, 50194], Blocked, "the login is not possible without a directory of its own: check directory"),
     (&[53003, 530032, 530035, 53000, 53001, 53002, 53004, 50131], Blocked, CONDITIONAL_ACCESS),

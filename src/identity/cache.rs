@@ -223,6 +223,11 @@ impl TokenCache {
         error
     }
 
+    #[cfg(test)]
+    pub(super) fn put(&self, token: AccessToken) {
+        self.state().token = Some(token);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Only whole values are put in, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(|e| e.into_inner())

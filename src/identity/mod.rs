@@ -2,14 +2,19 @@
 //!
 //! # Contract
 //!
-//! * Each tenant has a cache of its own, and no lock is held over the network: a slow login of one tenant delays no other.
-//! * One request at a time for each tenant: whoever needs a token meanwhile waits for that one.
+//! * Each tenant has a cache of its own for each service, and no lock is held over the network that two tenants share: a slow
+//!   login of one tenant delays no other. A login service gets a bounded number of requests at a time ([`places`]).
+//! * One request at a time for each tenant and service: whoever needs a token meanwhile waits for that one. A refresh token is
+//!   good once, so the requests with one follow each other, and its successor is stored before the access token is handed out.
 //! * A token is renewed in the background a few minutes before it ends, while it is still good: nobody waits for that.
-//! * A failure is remembered for a while, so that a broken credential is not hammered on the login service. A request that
-//!   breaks off is a failure like any other.
-//! * Tokens are in memory only, wiped when dropped, and appear in no log, error or metric.
+//! * A token that a service refuses is replaced once; if its successor is refused as well, none is asked for during a minute.
+//! * A failure is remembered for a while, so that a broken credential is not hammered on the login service, unless a file that
+//!   the credential is read from changes ([`Identity::watch`]). A request that breaks off is a failure like any other.
+//! * Secrets are read anew for each request. Access tokens are in memory only, wiped when dropped, and neither they nor anything
+//!   that leads to one appears in a log, error or metric.
 //!
-//! Called by the scheduler, through the worker, before it hands a tenant's mail out; and by the routes for each call.
+//! Called by the scheduler, through the worker, before it hands a tenant's mail out; by the routes for each call; by the
+//! relay when tenants change; and by `tenant check` and `tenant login`.
 
 mod aadsts;
 mod assertion;

@@ -213,6 +213,32 @@ async fn no_token_is_ever_printed() {
     assert!(!format!("{token:?}").contains(token.expose()));
 }
 
+/// `cargo test --lib -- what_ten_thousand --nocapture` shows the figures.
+#[tokio::test]
+async fn what_ten_thousand_tenants_with_tokens_cost() {
+    let bench = Bench::new("right-secret", HOUR).await;
+    let resident = || -> usize {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let before = resident();
+    let length = bench.token("contoso").await.unwrap().expose().len();
+    for n in 0..10_000 {
+        let tenant =
+            Tenant { name: format!("t{n}").parse().unwrap(), ..Tenant::clone(bench.tenant("contoso")) };
+        let cache = bench.identity.cache(&Arc::new(tenant), Audience::Graph);
+        cache.put(AccessToken::new("x".repeat(length), HOUR));
+    }
+    let grown = resident().saturating_sub(before);
+    let own = size_of::<TokenCache>() + size_of::<(TenantName, Audience)>() + size_of::<Arc<TokenCache>>();
+    println!(
+        "a cache: {own} octets, a token: {length}; resident for 10,000, with their configuration, and whatever other tests \
+         did meanwhile: {grown}"
+    );
+    assert_eq!(bench.identity.caches().len(), 10_001);
+    assert!(own < 700, "{own}");
+}
+
 #[tokio::test]
 async fn a_short_token_is_used_for_half_of_its_life() {
     let bench = Bench::new("right-secret", Duration::from_secs(20)).await;

@@ -86,7 +86,8 @@ pub struct Scheduler<C> {
     /// Messages of tenants that the configuration does not have.
     unknown: BTreeMap<TenantName, BTreeSet<MessageId>>,
     started: Timestamp,
-    shutdown: CancellationToken,
+    /// Ends what asks for credentials.
+    stopping: CancellationToken,
     reports: mpsc::UnboundedSender<Report>,
     jobs: TaskTracker,
 }
@@ -129,7 +130,7 @@ impl<C: Courier> Scheduler<C> {
             last_lease: 0,
             unknown: BTreeMap::new(),
             started: clock::now(),
-            shutdown: shutdown.clone(),
+            stopping: shutdown.clone(),
             reports,
             jobs: TaskTracker::new(),
         };
@@ -473,10 +474,10 @@ impl<C: Courier> Scheduler<C> {
         let was_blocked = matches!(pool.credential, Credential::Blocked { .. });
         pool.is_preparing = true;
         let (courier, reports, tenant) = (self.courier.clone(), self.reports.clone(), pool.tenant.clone());
-        let shutdown = self.shutdown.clone();
+        let stopping = self.stopping.clone();
         self.jobs.spawn(async move {
-            let prepared = shutdown.run_until_cancelled(courier.prepare(&tenant));
-            let Some(result) = prepared.await else { return };
+            // How many logins there are at a time is for `identity` to say.
+            let Some(result) = stopping.run_until_cancelled(courier.prepare(&tenant)).await else { return };
             if was_blocked && result.is_ok() {
                 info!(tenant = %tenant.name, "the tenant can deliver again");
             }

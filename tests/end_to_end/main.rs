@@ -16,6 +16,7 @@ mod confirm;
 mod connection;
 mod content;
 mod crash;
+mod credentials;
 mod hostile;
 
 mod large;

@@ -1,4 +1,9 @@
-//! The made-up keys, and what an outside identity provider signs with one of them.
+//! The made-up keys, what an outside identity provider signs with one of them, and the login of another program.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use m365_relay::{clock, sandbox::FederatedIdentity};
@@ -6,6 +11,8 @@ use ring::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use super::Lab;
 
 pub const APP: &str = include_str!("../made_up_keys/app.pem");
 pub const APP_KEY: &str = include_str!("../made_up_keys/app.key");
@@ -40,4 +47,25 @@ pub fn federated_token() -> String {
     let mut signature = vec![0; key.public().modulus_len()];
     key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// A refresh token of `user` at that tenant, as another program would have got it. The tenant's application is a public one.
+pub fn first_token(lab: &Lab, tenant: &str, user: &str, password: &str) -> String {
+    let scope = "https%3A%2F%2Fgraph.microsoft.com%2F.default+offline_access";
+    let password = password.replace(' ', "+");
+    let form = format!(
+        "grant_type=password&client_id={tenant}-app&username={user}@{tenant}.example&password={password}&scope={scope}"
+    );
+    let mut stream = TcpStream::connect(lab.service.address()).unwrap();
+    write!(
+        stream,
+        "POST /{tenant}.example/oauth2/v2.0/token HTTP/1.1\r\nHost: login\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    body["refresh_token"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
 }

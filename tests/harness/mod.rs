@@ -30,7 +30,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time::Instant};
 
-pub use keys::{APP, APP_KEY, OTHER, certificate_der, federated_token, federates};
+pub use keys::{APP, APP_KEY, OTHER, certificate_der, federated_token, federates, first_token};
 pub use mail::{Attached, Mail, base64_mail, fields, message, mixed_mail};
 pub use metrics::Metrics;
 pub use process::{Log, Process};

@@ -3,6 +3,21 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
+async fn logins_without_an_answer_stop_nobody_else() {
+    let names: Vec<_> = (0..200).map(|n| format!("t{n}")).collect();
+    let mut tenants: Vec<_> = names.iter().map(|name| tenant(name, UNLIMITED)).collect();
+    tenants.push(tenant("quick", UNLIMITED));
+    let mut bench = Bench::new(&tenants, 10, takes(SECOND));
+    for name in &names {
+        bench.credential(name, None);
+        bench.add(name, "a@slow.example", NOW);
+    }
+    let (start, quick) = (Instant::now(), bench.add("quick", "a@quick.example", NOW));
+    let (at, job) = bench.job().await;
+    assert_eq!((job.id, at), (quick, start));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_block_of_a_tenant_without_mail_is_forgotten() {
     let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, takes(NOW));
     let because = Blocked { reason: "credential", why: "wrong secret".into(), retry_after: SECOND * 600 };
