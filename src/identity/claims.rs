@@ -88,7 +88,11 @@ mod tests {
     fn what_is_no_token_of_that_kind_has_none() {
         assert_eq!(of("not JSON"), None);
         for opaque in ["", "opaque", "a.b.c", "e30.e30", "e30.e30.a.b.c"] {
-            assert_eq!(claims(&AccessToken::new(opaque.into(), Duration::from_secs(60))), None, "{opaque}");
+            assert_eq!(
+                claims(&AccessToken::new(opaque.to_owned(), Duration::from_secs(60))),
+                None,
+                "{opaque}"
+            );
         }
     }
 }

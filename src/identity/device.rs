@@ -7,6 +7,7 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
 };
+use zeroize::Zeroizing;
 
 use super::{
     Audience, Claims, Means, TokenError, TokenErrorKind, claims,
@@ -33,7 +34,7 @@ pub struct DeviceCode {
 
 #[derive(Deserialize)]
 struct CodeAnswer {
-    device_code: String,
+    device_code: Zeroizing<String>,
     user_code: String,
     verification_uri: String,
     #[serde(default)]
@@ -112,24 +113,29 @@ async fn poll(
     expires_in: Duration,
 ) -> Result<Granted, TokenError> {
     let end = Instant::now() + expires_in;
-    loop {
-        sleep(interval).await;
+    let mut wait = interval;
+    while Instant::now() + wait < end {
+        sleep(wait).await;
         let proved = prove_if_there(means, tenant, proof).await?;
         let form = Form::of_grant(GRANT).of_client(tenant, proved.as_ref()).field("device_code", device_code);
         let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await;
-        let waits = match answer.and_then(|answer| Said::of(answer, tenant)) {
+        wait = match answer.and_then(|answer| Said::of(answer, tenant)) {
             Ok(Said::Granted(granted)) => return Ok(granted),
-            Ok(Said::Pending) => Duration::ZERO,
-            Ok(Said::SlowDown) => INTERVAL,
+            Ok(Said::Pending) => interval,
+            Ok(Said::SlowDown) => {
+                interval += INTERVAL;
+                interval
+            }
             // The network may come back while somebody is still typing.
-            Err(error) if error.kind == TokenErrorKind::Transient => error.retry_after,
+            Err(error) if error.kind == TokenErrorKind::Transient => interval.max(error.retry_after),
             Err(error) => return Err(error),
         };
-        interval += if waits == INTERVAL { INTERVAL } else { Duration::ZERO };
-        if Instant::now() + interval >= end {
-            return Err(TokenError::blocked("nobody has signed in while the code was good: begin again"));
-        }
     }
+    Err(too_late())
+}
+
+fn too_late() -> TokenError {
+    TokenError::blocked("nobody has signed in while the code was good: begin again")
 }
 
 enum Said {
@@ -147,9 +153,7 @@ impl Said {
             "authorization_declined" | "access_denied" => {
                 Err(TokenError::blocked("the sign-in was declined in the browser"))
             }
-            "expired_token" | "code_expired" => {
-                Err(TokenError::blocked("nobody has signed in while the code was good: begin again"))
-            }
+            "expired_token" | "code_expired" => Err(too_late()),
             _ => answer.granted(tenant).map(Self::Granted),
         }
     }

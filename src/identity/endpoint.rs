@@ -89,11 +89,11 @@ pub(super) struct ErrorAnswer {
 /// RFC 6749 section 5.1.
 #[derive(Deserialize)]
 pub(super) struct TokenAnswer {
-    access_token: String,
+    access_token: Zeroizing<String>,
     expires_in: Option<Seconds>,
     /// Instead of the above, from managed identities.
     expires_on: Option<Seconds>,
-    refresh_token: Option<String>,
+    refresh_token: Option<Zeroizing<String>>,
 }
 
 /// Managed identities write numbers as text.
@@ -178,7 +178,7 @@ impl Answer {
     pub(super) fn tokens(self, service: &str) -> Result<Granted, TokenError> {
         let Some(answer) = self.json::<TokenAnswer>() else { return Err(self.nonsense(service)) };
         let Some(lifetime) = answer.lifetime() else { return Err(self.nonsense(service)) };
-        let refresh_token = answer.refresh_token.map(Secret::new);
+        let refresh_token = answer.refresh_token.map(|mut token| Secret::new(std::mem::take(&mut *token)));
         let token = AccessToken::new(answer.access_token, lifetime);
         if lifetime < SHORTEST_LIFETIME {
             return Err(self.with_retry_after(TokenError::transient(format!(

@@ -208,6 +208,12 @@ fn warnings_of_credentials() {
     assert!(pair(&open)[0].contains("open.key: chmod o-r"), "{:?}", pair(&open));
     let both = warnings(&format!("certificate = {{ file = '{both}' }}"));
     assert!(both[0].contains("both.pem: chmod o-r"), "{both:?}");
+
+    let expired = include_str!("../../../tests/made_up_keys/app-expired.pem");
+    let expired = file("expired.pem", expired, 0o644);
+    let ended =
+        warnings(&format!("certificate = {{ file = '{expired}' }}\nprivate_key = {{ file = '{closed}' }}"));
+    assert!(ended[0].starts_with("tenants.contoso.certificate: the certificate has ended at "), "{ended:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{grants, *};
+use crate::clock;
 
 /// With a secret that is not the right one, in a file of this folder.
 async fn bench() -> (Bench, TempDir) {
@@ -85,4 +86,34 @@ async fn a_tenant_that_goes_takes_its_token_and_its_certificate_along() {
     left.remove("fabrikam");
     bench.identity.note_tenants(&left).await;
     assert_eq!((shown("contoso"), shown("fabrikam"), bench.identity.caches().len()), (true, false, 1));
+}
+
+#[tokio::test]
+async fn the_end_of_a_certificate_that_is_replaced_is_known_without_a_login() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("c.key"));
+    fs::write(&certificate, grants::CERTIFICATE).unwrap();
+    fs::write(&key, grants::KEY).unwrap();
+    let lines = format!(
+        "client_id = 'app'\ncertificate = {{ file = '{}' }}\nprivate_key = {{ file = '{}' }}",
+        certificate.display(),
+        key.display()
+    );
+    let bench = Bench::of(grants::options(), &lines).await;
+    bench.identity.note_tenants(&bench.config.tenants).await;
+    let ends = || {
+        let shown = bench.metrics.render().unwrap();
+        let series = "credential_expiry_timestamp_seconds{tenant=\"contoso\"} ";
+        shown.split(series).nth(1).unwrap().lines().next().unwrap().parse::<f64>().unwrap()
+    };
+    let before = ends();
+    fs::write(&certificate, include_str!("../../../tests/made_up_keys/app-expired.pem")).unwrap();
+    tokio::time::pause();
+    let (_again, _guard) = watch(&bench);
+    tokio::time::sleep(Duration::from_secs(3599)).await;
+    assert_eq!(ends(), before);
+    while ends() == before {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(ends() < clock::now().as_millis() as f64 / 1000.0);
 }
