@@ -148,7 +148,7 @@ impl Passage<'_> {
     }
 
     async fn send(&mut self, mime: Mime) -> Result<Disposition, Disposition> {
-        let needs = Needs::of(&mime).await.map_err(|e| again(format!("cannot read the message: {e}")))?;
+        let mut needs = Needs::of(&mime).await.map_err(|e| again(format!("cannot read the message: {e}")))?;
         let cloud = &self.tenant.cloud.name;
         let place = Place::of(self.tenant).ok_or_else(|| again(format!("the cloud {cloud} has no smtp")))?;
         let berth = self.smtp.pool.berth(&self.tenant.name, self.mailbox).await;
@@ -167,21 +167,18 @@ impl Passage<'_> {
                         return Ok(Disposition::Failed(reason));
                     }
                 };
-            let Ended { outcome, is_reusable } = match transaction::run(
-                &mut connection,
-                &lines,
-                &mime,
-                &self.smtp.means.network,
-            )
-            .await
-            {
-                ended if is_kept && ended.is_stale() => {
-                    debug!(mailbox = %self.mailbox, outcome = ?ended.outcome, "a kept connection was closed, another is made");
-                    berth.clear();
-                    continue;
-                }
-                ended => ended,
-            };
+            let ended = transaction::run(&mut connection, &lines, &mime, &self.smtp.means.network).await;
+            if is_kept && ended.is_stale() {
+                debug!(mailbox = %self.mailbox, outcome = ?ended.outcome, "a kept connection was closed, another is made");
+                berth.clear();
+                continue;
+            }
+            if lines.could_spare_utf8 && ended.is_parameter_unknown() {
+                needs = needs.without_utf8();
+                kept = ended.is_reusable.then_some(connection);
+                continue;
+            }
+            let Ended { outcome, is_reusable } = ended;
             let disposition = self.disposition(outcome, &lines, &berth);
             if is_reusable {
                 berth.keep(connection);
