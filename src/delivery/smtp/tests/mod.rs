@@ -80,12 +80,16 @@ impl Bench {
 
     /// The same, with `more` in its header.
     async fn deliver_with(&self, more: &str, recipients: usize, lines: &[&str]) -> Disposition {
+        self.deliver_from(FROM, more, recipients, lines).await
+    }
+
+    async fn deliver_from(&self, from: &str, more: &str, recipients: usize, lines: &[&str]) -> Disposition {
         let (id, mut body) = self.spool.begin();
         body.write(format!("From: a@contoso.example\r\n{more}\r\n").as_bytes()).await.unwrap();
         for line in lines {
             body.write(format!("{line}\r\n").as_bytes()).await.unwrap();
         }
-        let author: MailboxAddress = FROM.parse().unwrap();
+        let author: MailboxAddress = from.parse().unwrap();
         let recipients = (0..recipients).map(|n| format!("r{n}@example.net").parse().unwrap());
         let message = Message {
             tenant: self.tenant.name.clone(),
@@ -312,6 +316,23 @@ async fn a_refused_token_is_renewed_once() {
         bench.script.lines().iter().filter(|line| line.contains(" AUTH ")).cloned().collect();
     assert_eq!(tokens.len(), 2);
     assert_ne!(tokens[0][2..], tokens[1][2..]);
+    // A third is not to be had so soon, and the same again would only be refused again.
+    assert!(matches!(bench.deliver(1, &["a"]).await, Disposition::MailboxBlocked { .. }));
+    assert_eq!(bench.script.lines().iter().filter(|line| line.contains(" AUTH ")).count(), 3);
+}
+
+/// One mailbox that the app has no permission for says nothing about the others.
+#[tokio::test]
+async fn a_mailbox_that_lets_nobody_in_closes_no_connection_of_another() {
+    let rule: Rule = |connection, step| {
+        (connection > 1 && step == "AUTH").then_some(Act::Say("535 5.7.3 Authentication unsuccessful"))
+    };
+    let bench = Bench::new(EVERYTHING, rule).await;
+    assert!(matches!(bench.deliver(1, &["a"]).await, Disposition::Delivered(_)));
+    let other = bench.deliver_from("b@contoso.example", "", 1, &["a"]).await;
+    assert!(matches!(other, Disposition::MailboxBlocked { .. }), "{other:?}");
+    assert!(matches!(bench.deliver(1, &["a"]).await, Disposition::Delivered(_)));
+    assert_eq!(bench.script.said("1 MAIL").len(), 2);
 }
 
 #[tokio::test]
