@@ -1,10 +1,10 @@
 //! Asks the relay that runs, by its admin address.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{anyhow, bail};
 
-use crate::{config::Config, network};
+use crate::{config::AdminConfig, network};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -13,8 +13,9 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    pub(super) fn of(config: &Config) -> Self {
-        Self { address: config.admin.address }
+    /// The one that runs with this configuration file, in which other mistakes do not matter.
+    pub(super) fn of(config: &Path) -> anyhow::Result<Self> {
+        Ok(Self { address: AdminConfig::load(config)?.address })
     }
 
     /// Status and JSON.

@@ -4,7 +4,10 @@
 //! `serve` does, and the file is there to be read and changed.
 
 use std::{
+    fs::OpenOptions,
+    io::Write,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -92,7 +95,7 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot write {}", authority.display()))?;
     let file = dir.join("config.toml");
     let text = configuration(args, &service);
-    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    write_private(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
     let config = Config::load(&file)?;
     telemetry::start_logs(&config.log);
     descriptors::provide(&config);
@@ -106,6 +109,13 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Made-up secrets are in it, and the relay warns of those that everybody can read.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    file.write_all(text.as_bytes())
 }
 
 fn options(args: &Args) -> Options {

@@ -11,7 +11,7 @@ use toml_span::Value;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, ConfigErrors, LocalSubmission, Problem, SpoolConfig,
+    Config, ConfigErrors, LocalSubmission, Problem,
     reader::{Findings, Source, TableReader},
     tenant_table::Tenants,
 };
@@ -87,15 +87,20 @@ fn tenant_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Reads `[spool]` out of the main file. Mistakes elsewhere are let pass.
-pub(super) fn read_spool(file: &ConfigFile, findings: &Findings) -> Option<SpoolConfig> {
+/// Reads one table out of the main file, by its name. Mistakes elsewhere are let pass.
+pub(super) fn read_table<T>(
+    file: &ConfigFile,
+    findings: &Findings,
+    name: &'static str,
+    read: impl FnOnce(&mut TableReader<'_>) -> Option<T>,
+) -> Option<T> {
     let base = file.path.parent().unwrap_or(Path::new(""));
     let source = Source::new(&file.path, &file.text, base, file.world_readable, findings);
     let value = source.parse()?;
-    let spool = TableReader::root(&source, &value, |root| root.table("spool", SpoolConfig::read));
-    let concerns_spool = |key: &str| key.is_empty() || key == "spool" || key.starts_with("spool.");
-    findings.errors.borrow_mut().retain(|problem| concerns_spool(&problem.key));
-    spool
+    let table = TableReader::root(&source, &value, |root| root.table(name, read));
+    let is_in = |key: &str| key.is_empty() || key.split('.').next() == Some(name);
+    findings.errors.borrow_mut().retain(|problem| is_in(&problem.key));
+    table
 }
 
 /// Reads what [`LocalSubmission`] needs. Mistakes elsewhere are let pass.

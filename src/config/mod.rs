@@ -221,6 +221,15 @@ impl Default for AdminConfig {
 }
 
 impl AdminConfig {
+    /// Reads `[admin]` out of the main file, and lets mistakes elsewhere pass: it is to find a relay that runs.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = ConfigFile::read(path.to_owned()).map_err(|problem| ConfigErrors::new(vec![problem]))?;
+        let findings = Findings::default();
+        let admin = files::read_table(&file, &findings, "admin", |table| Some(Self::read(table)));
+        let errors = findings.errors.into_inner();
+        if errors.is_empty() { Ok(admin.unwrap_or_default()) } else { Err(ConfigErrors::new(errors)) }
+    }
+
     fn read(table: &mut TableReader<'_>) -> Self {
         const EXAMPLE: &str = r#""127.0.0.1:8025""#;
         let address = table.or_default("address", Self::default().address, |item| {

@@ -23,7 +23,7 @@ impl SpoolConfig {
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = ConfigFile::read(path.to_owned()).map_err(|problem| ConfigErrors::new(vec![problem]))?;
         let findings = Findings::default();
-        let spool = files::read_spool(&file, &findings);
+        let spool = files::read_table(&file, &findings, "spool", Self::read);
         let errors = findings.errors.into_inner();
         match spool {
             Some(spool) if errors.is_empty() => Ok(spool),

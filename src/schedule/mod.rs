@@ -44,6 +44,10 @@ pub use scheduler::{Inbox, Order, Scheduler, Settings};
 
 use crate::{config::Tenant, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
 
+/// After a start nothing expires for so long, or for `give_up_after` if that is shorter: what grew old while the relay was
+/// off is to be tried first. The same goes for a tenant that comes back.
+const GRACE: Duration = Duration::from_secs(600);
+
 /// Carries messages for the scheduler: claims, delivers, settles.
 pub trait Courier: Send + Sync + 'static {
     /// Gets the tenant ready to deliver: it has a credential. Answers until when that holds.

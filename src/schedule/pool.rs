@@ -44,8 +44,10 @@ pub(super) struct Pool {
     pub(super) is_runnable: bool,
     /// Whether the credential has been asked for.
     pub(super) is_preparing: bool,
-    /// The configuration does not have the tenant any more: all its mail is held.
-    is_retired: bool,
+    /// Since when the configuration does not have the tenant any more: all its mail is held.
+    retired: Option<Timestamp>,
+    /// Its mail was held until a moment ago: nothing expires before.
+    spared_until: Timestamp,
     messages: BTreeMap<MessageId, Entry>,
     leased: HashMap<MessageId, Leased>,
     queues: HashMap<QueueId, Queue>,
@@ -122,7 +124,8 @@ impl Pool {
             ramp: Ramp::default(),
             is_runnable: false,
             is_preparing: false,
-            is_retired: false,
+            retired: None,
+            spared_until: Timestamp::default(),
             messages: BTreeMap::new(),
             leased: HashMap::new(),
             queues: HashMap::new(),
@@ -347,12 +350,12 @@ impl Pool {
 
     pub(super) fn has_turn(&self) -> bool {
         // Queues whose mail has expired may still stand in the turn.
-        !self.turn.is_empty() && self.counts.ready > 0 && !self.is_retired
+        !self.turn.is_empty() && self.counts.ready > 0 && self.retired.is_none()
     }
 
     pub(super) fn publish(&self) {
         let Counts { ready, scheduled, leased, held } = self.counts;
-        let shown = match self.is_retired {
+        let shown = match self.retired.is_some() {
             true => Counts { leased, held: ready + scheduled + held, ..Counts::default() },
             false => self.counts,
         };

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use super::{
-    Blocked, Courier, Depths, Early, Job, Task, Verdict,
+    Blocked, Courier, Depths, Early, GRACE, Job, Task, Verdict,
     depth::Counts,
     inspector::{MessageState, Question, Questions, Standing, Waits},
     limits::TokioClock,
@@ -32,7 +32,7 @@ use crate::{
     clock::{self, Timestamp},
     config::{Roster, Tenant, TenantName},
     message::MessageId,
-    spool::{Event, Lane, Spool, Waiting},
+    spool::{Event, Spool, Waiting},
     telemetry::Metrics,
 };
 
@@ -40,9 +40,6 @@ use crate::{
 const SHARE: usize = 8;
 /// How often messages that have waited too long are looked for, and idle queues forgotten.
 const ROUND: Duration = Duration::from_secs(15);
-/// After a start nothing expires for so long, or for `give_up_after` if that is shorter: what grew old while the relay was
-/// off is to be tried first.
-const GRACE: Duration = Duration::from_secs(600);
 /// No slot is kept for longer: whatever a service is at work on so long is not in its books any more.
 const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
@@ -181,7 +178,7 @@ impl<C: Courier> Scheduler<C> {
             Event::Held { lane, .. } | Event::Left { lane, .. } => lane.clone(),
         };
         let name = &lane.tenant;
-        let Some(pool) = self.pool_for(&lane) else { return self.without_tenant(name.clone(), event) };
+        let Some(pool) = self.pool_for(name) else { return self.without_tenant(name.clone(), event) };
         match event {
             Event::Waiting(waiting) => {
                 if let Some((queue, at)) = pool.add(waiting) {
@@ -194,8 +191,7 @@ impl<C: Courier> Scheduler<C> {
         self.changed(name);
     }
 
-    fn pool_for(&mut self, lane: &Lane) -> Option<&mut Pool> {
-        let name = &lane.tenant;
+    fn pool_for(&mut self, name: &TenantName) -> Option<&mut Pool> {
         if !self.pools.contains_key(name) {
             let tenant = self.settings.roster.tenant(name)?;
             let depth = self.depths.tenant(name);

@@ -7,7 +7,6 @@ use anyhow::Context;
 use crate::{
     admin::{ErrorPage, MessagePage, WaitsPage},
     cli::{config_path::ConfigPath, daemon::Daemon},
-    config::Config,
     message::MessageId,
 };
 
@@ -25,7 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let daemon = Daemon::of(&Config::load(&args.config.path())?);
+    let daemon = Daemon::of(&args.config.path())?;
     let (status, text) = daemon.get(&format!("/api/v1/messages/{}", args.id))?;
     let is_there = match status {
         200 => true,

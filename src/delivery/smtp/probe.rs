@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::{
-    Smtp, advice_on_login,
+    Smtp,
     connection::{Connection, NotOpen, Open, Place},
 };
 use crate::{config::Tenant, delivery::Tried, identity::AccessToken, message::MailboxAddress};
@@ -23,7 +23,7 @@ impl Smtp {
                 connection.quit(patience).await;
                 Tried::Works
             }
-            Err(NotOpen::Login(reply)) => Tried::Denied(advice_on_login(mailbox, &reply)),
+            Err(NotOpen::Login(reply)) => Tried::Denied(reply.to_string()),
             Err(NotOpen::Refused(reply)) => Tried::Failed(reply.to_string()),
             Err(NotOpen::Broken(broken)) => Tried::Failed(broken.why),
         }

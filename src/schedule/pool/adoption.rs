@@ -1,11 +1,11 @@
 //! The pool of a tenant whose configuration has changed, or that has gone from it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{Credential, MailboxLimits, Pool, QueueId, Standing};
-use crate::{config::Tenant, telemetry::LimitKind};
+use crate::{clock, config::Tenant, schedule::GRACE, telemetry::LimitKind};
 
 /// What follows from a changed configuration.
 #[derive(Default)]
@@ -18,8 +18,11 @@ pub(in crate::schedule) struct Adopted {
 
 impl Pool {
     /// Takes the tenant as it is from now on. One that has not changed is not disturbed.
-    pub(in crate::schedule) fn adopt(&mut self, tenant: Arc<Tenant>) -> Adopted {
-        self.is_retired = false;
+    /// Of one that was gone nothing expires for as long as it was, `give_up_after` at most: a hold does not count.
+    pub(in crate::schedule) fn adopt(&mut self, tenant: Arc<Tenant>, give_up_after: Duration) -> Adopted {
+        if let Some(since) = self.retired.take() {
+            self.spare(clock::now().since(since).max(GRACE).min(give_up_after));
+        }
         if Arc::ptr_eq(&self.tenant, &tenant) {
             return Adopted::default();
         }
@@ -62,12 +65,19 @@ impl Pool {
     /// The tenant has gone. Answers whether it was there until now, and has mail.
     pub(in crate::schedule) fn retire(&mut self) -> bool {
         self.ask_again();
-        !std::mem::replace(&mut self.is_retired, true) && !self.messages.is_empty()
+        let was_there = self.retired.is_none();
+        self.retired.get_or_insert_with(clock::now);
+        was_there && !self.messages.is_empty()
+    }
+
+    /// Nothing of it expires for so long.
+    pub(in crate::schedule) fn spare(&mut self, long: Duration) {
+        self.spared_until = clock::now() + long;
     }
 
     /// It is retired, and nothing is left of it.
     pub(in crate::schedule) fn is_over(&self) -> bool {
-        self.is_retired && self.messages.is_empty() && self.in_flight == 0
+        self.retired.is_some() && self.messages.is_empty() && self.in_flight == 0
     }
 
     /// What blocks the tenant may have been mended.

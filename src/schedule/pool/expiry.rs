@@ -26,7 +26,7 @@ impl Pool {
     pub(in crate::schedule) fn expired(&self, expiry: &Expiry, most: usize) -> Vec<(MessageId, String)> {
         let now = clock::now();
         // Nothing expires of a tenant that has gone: it may come back.
-        if now < expiry.not_before || self.is_retired {
+        if now < expiry.not_before.max(self.spared_until) || self.retired.is_some() {
             return Vec::new();
         }
         let old = self.messages.range(..MessageId::first_at(now - expiry.give_up_after));

@@ -20,7 +20,7 @@ impl Pool {
         let is_blocked = matches!(self.credential, Credential::Blocked { .. });
         let (state, waits) = match entry.stands {
             Stands::Leased => (MessageState::Leased, None),
-            _ if self.is_retired => {
+            _ if self.retired.is_some() => {
                 (MessageState::Held, Some(waits("its tenant is not in the configuration", None)))
             }
             Stands::Held => (MessageState::Held, Some(waits("an operator holds it", None))),

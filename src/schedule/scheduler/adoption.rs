@@ -28,12 +28,13 @@ impl<C: Courier> Scheduler<C> {
 
     fn adopt(&mut self, roster: Arc<Roster>) {
         let before = std::mem::replace(&mut self.settings.roster, roster.clone());
+        let give_up_after = self.settings.give_up_after;
         let (mut told_again, mut gone) = (HashSet::new(), Vec::new());
         for name in self.pools.keys().cloned().collect::<Vec<_>>() {
             let Some(pool) = self.pools.get_mut(&name) else { continue };
             match roster.tenant(&name) {
                 Some(tenant) => {
-                    let Adopted { is_remapped, woken } = pool.adopt(tenant.clone());
+                    let Adopted { is_remapped, woken } = pool.adopt(tenant.clone(), give_up_after);
                     let woken =
                         woken.into_iter().map(|(at, queue)| Reverse((at, Timer::Wake(name.clone(), queue))));
                     self.timers.extend(woken);
@@ -61,6 +62,8 @@ impl<C: Courier> Scheduler<C> {
         for name in known {
             info!(tenant = %name, "the configuration has the tenant again: its mail is no longer held");
             self.unknown.remove(&name);
+            // Nobody knows how long it was held.
+            self.pool_for(&name).into_iter().for_each(|pool| pool.spare(give_up_after));
             told_again.insert(name);
         }
         if told_again.is_empty() {

@@ -61,6 +61,21 @@ async fn mail_of_a_tenant_that_goes_is_held_and_goes_on_when_it_is_back() {
     assert_eq!(bench.held("contoso"), 0);
 }
 
+/// A hold does not count: what grew old meanwhile is to be tried, however slowly that goes.
+#[tokio::test(start_paused = true)]
+async fn what_was_held_longer_than_mail_is_kept_is_delivered_and_does_not_expire() {
+    let mut bench = Bench::new(&[tenant("contoso", limited(1, 0))], 10, takes(NOW));
+    let ids: Vec<_> = (0..31).map(|_| bench.add("contoso", "a@contoso.example", NOW)).collect();
+    assert_eq!(bench.job().await.1.id, ids[0]);
+    bench.adopt(&[]);
+    bench.no_job_for(GIVE_UP * 2).await;
+    bench.adopt(&[tenant("contoso", limited(1, 0))]);
+    for id in &ids[1..] {
+        let (_, job) = bench.job().await;
+        assert_eq!((job.id, job.task), (*id, Task::Deliver));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_shown_of_a_tenant_that_has_gone_without_mail() {
     let (contoso, fabrikam) = (tenant("contoso", UNLIMITED), tenant("fabrikam", UNLIMITED));

@@ -18,7 +18,7 @@ const READ: &str = "Mail.ReadBasic.All";
 
 pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress>) {
     let Some((_, claims)) = check.token(Audience::Graph).await else { return };
-    check.show_permissions("permissions", claims.as_ref());
+    check.show_permissions("Graph grants", claims.as_ref());
     match mailbox {
         Some(mailbox) => {
             let probed = probe(&check.graph_means(), check.tenant, mailbox).await;
@@ -43,7 +43,7 @@ fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claim
         other => return not_tried(&mut check.report, mailbox, other),
     }
     let is_large = check.config.smtp.max_message > check.config.graph.max_mime;
-    let large = format!("mail above graph.max_mime ({})", check.config.graph.max_mime);
+    let large = format!("mail over {:.1} MiB", check.config.graph.max_mime.0 as f64 / f64::from(1 << 20));
     match drafts {
         Tried::Works => {
             check

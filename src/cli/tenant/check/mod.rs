@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::config_path::ConfigPath,
-    config::{AppLimit, Config, Confirm, Credential, MailboxRule, RouteRule, SenderRule, Tenant},
+    config::{AppLimit, Config, Confirm, Credential, MailboxRule, RouteRule, SenderRule, Tenant, UserGrant},
     delivery::{
         allowance::Allowances,
         graph::Means,
@@ -82,6 +82,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
         client_id: tenant.client_id.clone(),
         route: tenant.route.as_str(),
         ok: true,
+        tried: None,
         findings: Vec::new(),
     };
     let mut check = Check { config, tenant, identity: Arc::new(identity), clients, allowances, report };
@@ -94,6 +95,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
             "name one: --mailbox ADDRESS",
         );
     }
+    check.report.tried = mailbox.as_ref().map(ToString::to_string);
     if tenant.route != RouteRule::Smtp {
         graph::check(&mut check, mailbox.as_ref()).await;
     }
@@ -164,10 +166,18 @@ impl Check<'_> {
                 "take that out of its table, and reload",
             );
         }
-        if matches!(&self.tenant.credential, Credential::User { .. }) {
+        if let Credential::User { grant, .. } = &self.tenant.credential {
+            let ends = match grant {
+                UserGrant::Password { .. } => {
+                    "a user's password: it works until MFA or another password is demanded"
+                }
+                UserGrant::RefreshToken { .. } => {
+                    "a user's sign-in: it ends with a changed password, a new MFA rule, or after 90 days without use"
+                }
+            };
             self.report.warn(
                 "credential",
-                "somebody's own login: it ends with a changed password, a new MFA rule, or after 90 days without use",
+                ends,
                 "an app with a certificate or a secret of its own (client credentials) goes on for good",
             );
         }

@@ -13,6 +13,8 @@ pub(super) struct Report {
     pub(super) route: &'static str,
     /// Nothing is missing that the configuration asks for.
     pub(super) ok: bool,
+    /// The mailbox that was tried.
+    pub(super) tried: Option<String>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -54,7 +56,7 @@ impl Report {
     }
 
     pub(super) fn show(&self, out: &mut impl Write) -> io::Result<()> {
-        let Self { tenant, cloud, directory, client_id, route, ok, findings } = self;
+        let Self { tenant, cloud, directory, client_id, route, ok, tried, findings } = self;
         let app = if client_id.is_empty() { "no app of its own".into() } else { format!("app {client_id}") };
         writeln!(out, "tenant {tenant}: cloud {cloud}, directory {directory}, {app}, route {route}\n")?;
         // What a service said may hold anything.
@@ -70,10 +72,11 @@ impl Report {
                 writeln!(out, "  {:<8} {:<12} {}", "", "", plain(line))?;
             }
         }
-        writeln!(
-            out,
-            "\n{}",
-            if *ok { "Its mail can go." } else { "Its mail cannot go as it is configured." }
-        )
+        let end = match (ok, tried) {
+            (true, Some(_)) => "Its mail can go.",
+            (true, None) => "Its mail can go, as far as this shows without a mailbox.",
+            (false, _) => "Its mail cannot go as it is configured.",
+        };
+        writeln!(out, "\n{end}")
     }
 }

@@ -12,7 +12,7 @@ const SEND: &str = "SMTP.SendAsApp";
 
 pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress>) {
     let Some((token, claims)) = check.token(Audience::Exchange).await else { return };
-    check.show_permissions("permissions", claims.as_ref());
+    check.show_permissions("SMTP grants", claims.as_ref());
     let Some(mailbox) = mailbox else { return };
     let smtp = match check.smtp() {
         Ok(smtp) => smtp,
@@ -22,7 +22,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
     match smtp.probe(check.tenant, mailbox, &token).await {
         Tried::Works => check.report.good("submission", format!("{host} lets the app in as {mailbox}")),
         Tried::Denied(why) | Tried::NoMailbox(why) => {
-            let mend = mend(check, claims.as_ref());
+            let mend = mend(check, mailbox, claims.as_ref());
             fail(check, format!("{host}: {why}"), mend);
         }
         Tried::Failed(why) => fail(check, format!("{host}: {why}"), "is port 587 open from here?".into()),
@@ -39,7 +39,7 @@ fn fail(check: &mut Check<'_>, why: String, mend: String) {
     }
 }
 
-fn mend(check: &Check<'_>, claims: Option<&Claims>) -> String {
+fn mend(check: &Check<'_>, mailbox: &MailboxAddress, claims: Option<&Claims>) -> String {
     let missing = !Check::says(claims, SEND) && claims.is_some_and(|claims| claims.user.is_none());
     let permission = format!(
         "The token does not have {SEND}: App registrations, API permissions, Office 365 Exchange Online, application permission \
@@ -49,8 +49,8 @@ fn mend(check: &Check<'_>, claims: Option<&Claims>) -> String {
     format!(
         "{}In Exchange Online PowerShell, with the object id of the enterprise application (not that of the app registration):\n\
          New-ServicePrincipal -AppId {app} -ObjectId OBJECT-ID\n\
-         Add-MailboxPermission -Identity MAILBOX -User OBJECT-ID -AccessRights FullAccess\n\
-         Set-CASMailbox -Identity MAILBOX -SmtpClientAuthenticationDisabled $false",
+         Add-MailboxPermission -Identity {mailbox} -User OBJECT-ID -AccessRights FullAccess\n\
+         Set-CASMailbox -Identity {mailbox} -SmtpClientAuthenticationDisabled $false",
         if missing { &*permission } else { "" },
         app = check.tenant.client_id,
     )
