@@ -64,3 +64,7 @@ bench-pickup *ARGS:
 # How fast mail leaves, with a simulated Microsoft 365.
 bench-deliver *ARGS:
     cargo bench --bench deliver -- {{ARGS}}
+
+# What ten thousand tenants cost: to load, to look up, to log in
+bench-tenants *ARGS:
+    cargo bench --bench tenants -- {{ARGS}}

@@ -7,7 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use m365_relay::config::{Config, LogFormat};
+use clap::{Command, CommandFactory};
+use m365_relay::{
+    cli::Cli,
+    config::{Config, LogFormat},
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const README: &str = include_str!("../README.md");
@@ -63,6 +67,59 @@ fn every_dependency_is_explained() {
             assert!(has_row, "docs/dependencies.md does not explain {}", name.name);
         }
     }
+}
+
+#[test]
+fn the_readme_has_every_command() {
+    let table = README.split("## Commands\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let cli = Cli::command();
+    for command in cli.get_subcommands() {
+        let name = command.get_name();
+        let begin = format!("| `{name}");
+        let of_it: Vec<_> = rows.iter().filter(|row| row.starts_with(&begin)).collect();
+        assert!(!of_it.is_empty(), "the README has no {name}");
+        for part in command.get_subcommands().map(Command::get_name) {
+            let has_it = of_it
+                .iter()
+                .any(|row| row.contains(&format!("`{part}")) || row.contains(&format!(" {part}")));
+            assert!(has_it, "the README has no {name} {part}");
+        }
+    }
+    assert!(rows.iter().all(|row| is_command(&cli, &row[3..])), "{rows:?}");
+}
+
+#[test]
+fn commands_in_documents_exist() {
+    let cli = Cli::command();
+    let mut found = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for begin in ["`m365-relay ", "\n    m365-relay ", "$ m365-relay ", "=/usr/bin/m365-relay "] {
+            for rest in
+                text.split(begin).skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+            {
+                found += 1;
+                let line = rest.lines().next().unwrap();
+                assert!(is_command(&cli, rest), "{}: there is no m365-relay {line}", document.display());
+            }
+        }
+    }
+    assert!(found > 20, "the documents have lost their commands");
+}
+
+/// Whether the text begins with a command, as far as it is written out.
+fn is_command(cli: &Command, text: &str) -> bool {
+    let written = text.split(['`', '\n']).next().unwrap();
+    let mut at = cli;
+    for word in written.split(' ').take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())) {
+        match at.find_subcommand(word) {
+            Some(command) => at = command,
+            // What follows are arguments.
+            None => return !at.has_subcommands(),
+        }
+    }
+    true
 }
 
 fn documents() -> Vec<PathBuf> {

@@ -1,6 +1,7 @@
 //! How fast mail leaves: a spool full of messages, the relay's binary, and a simulated Microsoft 365 in this process.
 //!
 //!     cargo bench --bench deliver -- [--messages N] [--tenants N] [--mailboxes N] [--latency-ms N] [--confirm off|draft|sent-items|auto] [--size OCTETS]
+//!         [--route graph|smtp|auto]
 //!
 //! Prints messages a second from the first delivery to the last, the relay's processor time for each, its largest memory, and the
 //! most that were in flight.
@@ -29,6 +30,7 @@ struct Run {
     mailboxes: usize,
     latency: Duration,
     confirm: String,
+    route: String,
     size: usize,
 }
 
@@ -39,6 +41,7 @@ fn main() {
         mailboxes: 100,
         latency: Duration::ZERO,
         confirm: "off".into(),
+        route: "graph".into(),
         size: 10_000,
     };
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
@@ -50,6 +53,7 @@ fn main() {
             "--mailboxes" => run.mailboxes = value.parse().expect("a number"),
             "--latency-ms" => run.latency = Duration::from_millis(value.parse().expect("a number")),
             "--confirm" => run.confirm = value,
+            "--route" => run.route = value,
             "--size" => run.size = value.parse().expect("a number"),
             _ => panic!("there is no option {name}"),
         }
@@ -63,7 +67,11 @@ async fn deliver(run: &Run) {
     fill(&dir.path().join("spool"), run).await;
     let service = Service::start(Options {
         directories: (0..run.tenants)
-            .map(|n| Directory::new(format!("t{n}.example"), "app", "secret"))
+            .map(|n| {
+                let mut directory = Directory::new(format!("t{n}.example"), "app", "secret");
+                directory.roles.push("SMTP.SendAsApp".into());
+                directory
+            })
             .collect(),
         limits: Limits::unthrottled(),
         latency: run.latency,
@@ -74,7 +82,8 @@ async fn deliver(run: &Run) {
     .await
     .expect("the simulated service");
     let config = dir.path().join("config.toml");
-    std::fs::write(&config, configuration(&service.url(), run)).expect("a configuration");
+    std::fs::write(&config, configuration(&service, &dir.path().join("ca.pem"), run))
+        .expect("a configuration");
     let (mut relay, admin) = start(&config);
 
     let mut peak_in_flight = 0.0f64;
@@ -95,11 +104,12 @@ async fn deliver(run: &Run) {
     relay.kill().expect("the relay runs");
     relay.wait().expect("it ends");
     println!(
-        "{count} messages of {} octets from {} mailboxes of {} tenants, confirm {}, {} ms a call: {:.0}/s, {:.0} µs of processor time each, \
+        "{count} messages of {} octets from {} mailboxes of {} tenants, route {}, confirm {}, {} ms a call: {:.0}/s, {:.0} µs of processor time each, \
          {:.1} MB at most{}",
         run.size,
         run.mailboxes,
         run.tenants,
+        run.route,
         run.confirm,
         run.latency.as_millis(),
         count as f64 / took.as_secs_f64(),
@@ -145,18 +155,23 @@ async fn fill(spool: &Path, run: &Run) {
     }
 }
 
-fn configuration(url: &str, run: &Run) -> String {
+/// `ca` is where the certificate of the service is written to.
+fn configuration(service: &Service, ca: &Path, run: &Run) -> String {
+    let (url, smtp) = (service.url(), service.smtp_address().expect("it takes SMTP"));
+    std::fs::write(ca, service.ca_pem()).expect("a certificate");
     let mut text = format!(
         "[spool]\npath = 'spool'\nmin_free = 0\n[smtp]\nhostname = 'bench.example'\n[[smtp.listener]]\naddress = '127.0.0.1:0'\n\
          [admin]\naddress = '127.0.0.1:0'\n[log]\nformat = 'json'\nfilter = 'warn,m365_relay::relay=info'\n\
          [limits]\nmessages_per_minute = 0\nconcurrent_requests = 0\nrecipients_per_day = 0\nrequests_per_10_minutes = 0\n\
-         upload_per_5_minutes = 0\napp_requests_per_10_seconds = 0\n[clouds.bench]\nlogin = '{url}'\ngraph = '{url}'\n"
+         upload_per_5_minutes = 0\napp_requests_per_10_seconds = 0\n[clouds.bench]\nlogin = '{url}'\ngraph = '{url}'\nsmtp = '{smtp}'\n\
+         ca_file = '{}'\n",
+        ca.display()
     );
     for n in 0..run.tenants {
         text += &format!(
             "[tenants.t{n}]\ncloud = 'bench'\ndirectory = 't{n}.example'\nclient_id = 'app'\nclient_secret = 'secret'\n\
-             senders = ['*']\nnetworks = ['127.0.0.{n}']\nconfirm = '{}'\n",
-            run.confirm
+             senders = ['*']\nnetworks = ['127.0.0.{n}']\nconfirm = '{}'\nroute = '{}'\n",
+            run.confirm, run.route
         );
     }
     text

@@ -37,7 +37,8 @@ impl Mime {
     }
 }
 
-/// The field that tells one part of a divided message from another: all of them have its Message-ID. It stays here.
+/// The field on top that tells one part of a divided message from another: all of them have its Message-ID. It stays here. One
+/// further down is a client's own, and none of the relay's business: above what a client has written, there is a `Received`.
 const PART_OF: &str = "X-M365-Relay-Part-Of";
 
 /// What stands on top of a part of the message `id`.
@@ -45,16 +46,15 @@ pub(super) fn part_mark(id: MessageId) -> String {
     format!("{PART_OF}: {id}\r\n")
 }
 
+/// Whether a stored message that begins so is a part.
+pub(super) fn is_marked(begin: &[u8]) -> bool {
+    begin.strip_prefix(PART_OF.as_bytes()).is_some_and(|rest| rest.starts_with(b": "))
+}
+
 impl Letter {
     /// `Err`: the body is damaged or cannot be read now.
     pub(super) async fn open(claim: &Claim) -> Result<Self, DamagedBody> {
-        let (SplitMessage { header, body }, rest) = read_header(&claim.body).await?;
-        let is_part = header.named(PART_OF).next().is_some();
-        let header = if is_part {
-            HeaderBlock::from_fields(header.fields().filter(|field| !field.is(PART_OF)))
-        } else {
-            header
-        };
+        let (SplitMessage { header, body }, rest, is_part) = read(&claim.body).await?;
         let addressed = address_to(&header, &claim.message.envelope);
         let message_id = message_id(&header);
         Ok(Self { header, addressed, begun: body.into(), rest, message_id, is_part })
@@ -102,14 +102,25 @@ fn message_id(header: &HeaderBlock) -> Option<String> {
 
 /// The header of a stored message, the octets of body that came with it, and the rest.
 pub(super) async fn read_header(body: &BodyReader) -> Result<(SplitMessage, OpenBody), DamagedBody> {
+    read(body).await.map(|(split, rest, _)| (split, rest))
+}
+
+/// The same, and whether it is a part. The mark is taken off.
+async fn read(body: &BodyReader) -> Result<(SplitMessage, OpenBody, bool), DamagedBody> {
     let mut open = body.open().await?;
     let mut scanner = HeaderScanner::with_limit(MAX_STORED_HEADER);
     let unreadable = |e: String| body.damaged(io::Error::new(io::ErrorKind::InvalidData, e));
-    while let Some(part) = open.next().await.map_err(|e| body.damaged(e))? {
-        if let Some(split) = scanner.push(&part).map_err(|e| unreadable(e.to_string()))? {
-            return Ok((split, open));
-        }
+    let mut whole = None;
+    while whole.is_none()
+        && let Some(part) = open.next().await.map_err(|e| body.damaged(e))?
+    {
+        whole = scanner.push(&part).map_err(|e| unreadable(e.to_string()))?;
     }
-    let split = scanner.finish().map_err(|e| unreadable(e.to_string()))?;
-    Ok((split, open))
+    let SplitMessage { header, body } = match whole {
+        Some(split) => split,
+        None => scanner.finish().map_err(|e| unreadable(e.to_string()))?,
+    };
+    let is_part = header.fields().next().is_some_and(|field| field.is(PART_OF));
+    let header = if is_part { HeaderBlock::from_fields(header.fields().skip(1)) } else { header };
+    Ok((SplitMessage { header, body }, open, is_part))
 }

@@ -61,16 +61,17 @@ impl Routes {
         let letter = Letter::open(claim).await?;
         let route = choose(tenant, letter.visible());
         let mut passage = self.graph.passage(tenant, mailbox, claim, &letter);
-        if letter.visible() == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
-            // Accepted before that was configured.
-            let diagnostic = "To or Cc names somebody who is not among the recipients".into();
-            let status = EnhancedStatus::new(5, 7, 1).unwrap_or(EnhancedStatus::UNDEFINED);
-            let disposition = Disposition::Failed(Reason { status, diagnostic });
-            return Ok(Carried { route, attempted: passage.attempted(disposition, claim.doubt) });
-        }
         let evidence = evidence(tenant, &letter, self.graph.max_mime());
         if let Err(disposition) = passage.settle_doubt(route, evidence).await {
             return Ok(Carried { route, attempted: passage.attempted(disposition, claim.doubt) });
+        }
+        if letter.visible() == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
+            // Accepted before that was configured. Whether it has arrived meanwhile was looked at: its sender is not told
+            // otherwise.
+            let diagnostic = "To or Cc names somebody who is not among the recipients".into();
+            let status = EnhancedStatus::new(5, 7, 1).unwrap_or(EnhancedStatus::UNDEFINED);
+            let disposition = Disposition::Failed(Reason { status, diagnostic });
+            return Ok(Carried { route, attempted: passage.attempted(disposition, None) });
         }
         if route == Route::Graph {
             let attempted = passage.deliver().await;

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use super::letter::part_mark;
+use super::letter::{is_marked, part_mark};
 use crate::{
     message::{Envelope, MailParameters, MailboxAddress, Recipient},
     spool::{Claim, Message, NewMessage, Spool, SpoolError},
@@ -54,12 +54,15 @@ async fn write_parts(
     let mut parts = Vec::new();
     for envelope in envelopes {
         let (id, mut body) = spool.begin();
-        if header == Header::Shared {
+        let mut rest = claim.body.open().await.map_err(unreadable)?;
+        let mut next = rest.next().await.map_err(|e| unreadable(claim.body.damaged(e)))?;
+        // One mark is enough, however often a message is divided.
+        if header == Header::Shared && !next.as_ref().is_some_and(|begin| is_marked(begin)) {
             body.write(part_mark(claim.lease.id).as_bytes()).await?;
         }
-        let mut rest = claim.body.open().await.map_err(unreadable)?;
-        while let Some(piece) = rest.next().await.map_err(|e| unreadable(claim.body.damaged(e)))? {
+        while let Some(piece) = next {
             body.write(&piece).await?;
+            next = rest.next().await.map_err(|e| unreadable(claim.body.damaged(e)))?;
         }
         let message = Message { envelope, ..Message::clone(whole) };
         parts.push(NewMessage { id, message, body: body.finish().await? });
@@ -101,7 +104,42 @@ fn with_recipients(envelope: &Envelope, recipients: Vec<Recipient>) -> Option<En
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::RecipientWish;
+    use crate::{
+        delivery::letter::Letter,
+        message::{BodyKind, RecipientWish},
+        spool::MemoryStore,
+        telemetry::{Ingress, Metrics},
+    };
+
+    /// A header has room for a few marks, and a message may be divided hundreds of times.
+    #[tokio::test]
+    async fn a_part_of_a_part_has_one_mark_and_none_is_sent() {
+        let (spool, _waiting) = Spool::start(MemoryStore::default(), Metrics::new()).unwrap();
+        let to = ["b@x.se", "c@x.se"].map(|text| text.parse::<MailboxAddress>().unwrap());
+        let author: MailboxAddress = "a@x.se".parse().unwrap();
+        let (id, mut body) = spool.begin();
+        body.write(b"From: a@x.se\r\n\r\nhello\r\n").await.unwrap();
+        let message = Message {
+            tenant: "contoso".parse().unwrap(),
+            ingress: Ingress::Smtp,
+            envelope: Envelope::new(Some(author.clone()), to.clone(), BodyKind::SevenBit).unwrap(),
+            author,
+            bounce_of: None,
+        };
+        let mut new = NewMessage { id, message, body: body.finish().await.unwrap() };
+        for round in 0..3 {
+            let id = new.id;
+            spool.accept(new).await.unwrap().announce();
+            let claim = spool.claim(id).await.unwrap();
+            let stored = claim.body.open().await.unwrap().next().await.unwrap().unwrap();
+            let stored = String::from_utf8(stored.to_vec()).unwrap();
+            assert_eq!(stored.matches("X-M365-Relay-Part-Of: ").count(), round.min(1), "{stored}");
+            let letter = Letter::open(&claim).await.unwrap();
+            assert_eq!(letter.is_part(), round > 0);
+            assert_eq!(letter.as_it_is().header, "From: a@x.se\r\n\r\n");
+            new = parts_for(&spool, &claim, [&to, &[]]).await.unwrap().remove(0);
+        }
+    }
 
     #[test]
     fn everybody_is_in_one_part() {

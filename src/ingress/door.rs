@@ -95,14 +95,7 @@ impl Door {
         size: u64,
     ) -> Result<Grant, Refusal> {
         let roster = self.roster.now();
-        let Some(tenant) = roster.tenant(tenant) else {
-            return Err(Refusal::new(
-                550,
-                "5.7.1",
-                format!("There is no tenant {tenant}"),
-                Refused::NoTenant,
-            ));
-        };
+        let Some(tenant) = roster.tenant(tenant) else { return Err(gone(tenant)) };
         if let Some(sender) = sender.filter(|sender| !tenant.may_send_as(sender)) {
             return Err(not_a_sender(tenant, sender));
         }
@@ -137,7 +130,9 @@ impl Door {
 
     /// Whether there is room for a message of this tenant: asked before a file is claimed.
     pub fn is_open_to(&self, tenant: &TenantName) -> Result<(), Refusal> {
-        self.roster.now().tenant(tenant).map_or(Ok(()), |tenant| self.check_room(tenant, 0))
+        let roster = self.roster.now();
+        let tenant = roster.tenant(tenant).ok_or_else(|| gone(tenant))?;
+        self.check_room(tenant, 0)
     }
 
     /// So many octets of a message that was let in are about to be stored.
@@ -211,6 +206,11 @@ fn tenant_for<'a>(
         (None, _, Some(sender)) => Err(refuse(format!("No tenant sends from {} here", sender.domain()))),
         (None, _, None) => Err(refuse("No tenant is here".into())),
     }
+}
+
+/// A reload has taken the tenant away, and its folder is about to be told. The file is nothing to do with that: it stays.
+fn gone(tenant: &TenantName) -> Refusal {
+    Refusal::new(450, "4.7.1", format!("There is no tenant {tenant}"), Refused::NoTenant)
 }
 
 fn not_a_sender(tenant: &Tenant, sender: &MailboxAddress) -> Refusal {

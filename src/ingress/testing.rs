@@ -21,6 +21,7 @@ pub(super) struct House {
     pub(super) store: MemoryStore,
     pub(super) metrics: Metrics,
     roster: LiveRoster,
+    keeper: RosterKeeper,
     waiting: UnboundedReceiver<Event>,
 }
 
@@ -65,6 +66,13 @@ impl House {
         self.roster.clone()
     }
 
+    /// A reload takes the tenant away.
+    pub(super) fn take_away(&self, name: &str) {
+        let mut tenants = self.roster.now().tenants().clone();
+        tenants.remove(name);
+        self.keeper.replace(Arc::new(Roster::new(tenants)));
+    }
+
     pub(super) fn changed(change: Changed) -> Self {
         let mut contoso = tenant("contoso", 1_000_000);
         contoso.default_sender = change.default_sender.map(|text| text.parse().unwrap());
@@ -104,9 +112,9 @@ impl House {
         let metrics = Metrics::new();
         let (spool, waiting) = Spool::start(store.clone(), metrics.clone()).unwrap();
         let tenants: BTreeMap<_, _> = tenants.map(|tenant| (tenant.name.clone(), Arc::new(tenant))).into();
-        let (_, roster) = RosterKeeper::new(Roster::new(tenants));
+        let (keeper, roster) = RosterKeeper::new(Roster::new(tenants));
         let door = Door::new(roster.clone(), spool, free_space, ByteSize(max_message));
-        Self { door, store, metrics, roster, waiting }
+        Self { door, store, metrics, roster, keeper, waiting }
     }
 
     /// The next message that the spool took, in the order of acceptance.

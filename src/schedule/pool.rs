@@ -50,7 +50,7 @@ pub(super) struct Pool {
     leased: HashMap<MessageId, Leased>,
     queues: HashMap<QueueId, Queue>,
     by_mailbox: HashMap<MailboxAddress, QueueId>,
-    last_queue: QueueId,
+    pub(super) last_queue: QueueId,
     turn: VecDeque<QueueId>,
     counts: Counts,
     depth: Arc<Depth>,
@@ -58,10 +58,11 @@ pub(super) struct Pool {
     clock: TokioClock,
 }
 
+/// No two queues have the same, not even of two pools of one tenant: a timer may be left from a pool that is no more.
 pub(super) type QueueId = u32;
 
 /// No queue has this number.
-const NO_QUEUE: QueueId = 0;
+pub(super) const NO_QUEUE: QueueId = 0;
 
 /// All that is kept of a message that waits: sixteen octets, since a million may.
 struct Entry {
@@ -85,7 +86,7 @@ struct Leased {
     /// Tells one claim of a message from the next.
     lease: u64,
     /// The spool has said already that the message waits again, and the worker has not said yet how it went.
-    then_due: Option<Timestamp>,
+    then: Option<(Arc<Lane>, Timestamp)>,
 }
 
 const _: () = assert!(size_of::<Entry>() <= 16);
@@ -106,7 +107,14 @@ pub(super) enum Next {
 }
 
 impl Pool {
-    pub(super) fn new(tenant: Arc<Tenant>, depth: Arc<Depth>, metrics: Metrics, clock: TokioClock) -> Self {
+    /// `last_queue`: the highest number that a queue of the tenant has had.
+    pub(super) fn new(
+        tenant: Arc<Tenant>,
+        last_queue: QueueId,
+        depth: Arc<Depth>,
+        metrics: Metrics,
+        clock: TokioClock,
+    ) -> Self {
         Self {
             tenant,
             credential: Credential::Unknown,
@@ -119,7 +127,7 @@ impl Pool {
             leased: HashMap::new(),
             queues: HashMap::new(),
             by_mailbox: HashMap::new(),
-            last_queue: NO_QUEUE,
+            last_queue,
             turn: VecDeque::new(),
             counts: Counts::default(),
             depth,
@@ -136,7 +144,7 @@ impl Pool {
     pub(super) fn add(&mut self, waiting: Waiting) -> Option<(QueueId, Instant)> {
         let Waiting { id, lane, due } = waiting;
         if let Some(leased) = self.leased.get_mut(&id) {
-            leased.then_due = Some(due);
+            leased.then = Some((lane, due));
             return None;
         }
         let queue_id = self.queue_for(&lane);
@@ -266,10 +274,10 @@ impl Pool {
     pub(super) fn release(&mut self, ended: &Ended) -> Option<(QueueId, Instant)> {
         let (id, queue_id, lease) = (ended.turn.id, ended.turn.queue, ended.lease);
         let mut again = None;
-        if let Some(leased) = self.leased.get(&id)
+        if let Some(leased) = self.leased.get_mut(&id)
             && leased.lease == lease
         {
-            again = leased.then_due;
+            again = leased.then.take();
             self.forget(id);
         }
         if let Some(queue) = self.queues.get_mut(&queue_id) {
@@ -282,7 +290,10 @@ impl Pool {
             }
         }
         self.put_in_turn(queue_id);
-        self.put_in(id, queue_id, again?)
+        let (lane, due) = again?;
+        // Not always the one that it was in: the tenant's mailboxes may have changed meanwhile.
+        let queue_id = self.queue_for(&lane);
+        self.put_in(id, queue_id, due)
     }
 
     /// The service may still be at work on a call of this queue. Answers whether that is to [end](Pool::free_slot).
@@ -406,7 +417,7 @@ impl Pool {
             let before = std::mem::replace(&mut entry.stands, Stands::Leased);
             self.uncount(before);
             self.count(Stands::Leased);
-            self.leased.insert(id, Leased { lease, then_due: None });
+            self.leased.insert(id, Leased { lease, then: None });
         }
     }
 

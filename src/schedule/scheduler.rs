@@ -25,7 +25,7 @@ use super::{
     depth::Counts,
     inspector::{MessageState, Question, Questions, Standing, Waits},
     limits::TokioClock,
-    pool::{Credential, Expiry, Next, Pool, QueueId, Turn},
+    pool::{Credential, Expiry, NO_QUEUE, Next, Pool, QueueId, Turn},
     report::{Ended, OnDrop, Report},
 };
 use crate::{
@@ -45,6 +45,7 @@ const ROUND: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(600);
 /// No slot is kept for longer: whatever a service is at work on so long is not in its books any more.
 const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
 pub struct Settings {
     pub roster: Arc<Roster>,
     pub max_in_flight: usize,
@@ -82,6 +83,8 @@ pub struct Scheduler<C> {
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     in_flight: usize,
     last_lease: u64,
+    /// The highest number of a queue in any pool that is no more.
+    last_queue: QueueId,
     /// Messages of tenants that the configuration does not have.
     unknown: BTreeMap<TenantName, BTreeSet<MessageId>>,
     started: Timestamp,
@@ -127,6 +130,7 @@ impl<C: Courier> Scheduler<C> {
             timers: BinaryHeap::new(),
             in_flight: 0,
             last_lease: 0,
+            last_queue: NO_QUEUE,
             unknown: BTreeMap::new(),
             started: clock::now(),
             stopping: shutdown.clone(),
@@ -195,7 +199,7 @@ impl<C: Courier> Scheduler<C> {
         if !self.pools.contains_key(name) {
             let tenant = self.settings.roster.tenant(name)?;
             let depth = self.depths.tenant(name);
-            let pool = Pool::new(tenant.clone(), depth, self.metrics.clone(), self.clock);
+            let pool = Pool::new(tenant.clone(), self.last_queue, depth, self.metrics.clone(), self.clock);
             self.pools.insert(name.clone(), pool);
         }
         self.pools.get_mut(name)
@@ -213,7 +217,7 @@ impl<C: Courier> Scheduler<C> {
         };
         if ids.is_empty() {
             self.unknown.remove(&name);
-            return self.forget(&name);
+            return self.forget(&[name]);
         }
         let counts = Counts { held: ids.len() as u64, ..Counts::default() };
         self.depths.tenant(&name).publish(counts, ids.first().copied());
@@ -329,16 +333,17 @@ impl<C: Courier> Scheduler<C> {
 
     /// Expires what has waited too long behind a limit or a block; what is merely retried expires with its last attempt.
     fn round(&mut self) {
-        let names: Vec<_> = self.pools.keys().cloned().collect();
-        for name in names {
-            self.expire(&name);
-            if let Some(pool) = self.pools.get_mut(&name) {
+        let mut names: Vec<_> = self.pools.keys().cloned().collect();
+        for name in &names {
+            self.expire(name);
+            if let Some(pool) = self.pools.get_mut(name) {
                 pool.forget_block();
                 pool.forget_idle_queues();
                 pool.publish();
             }
-            self.forget_if_retired(&name);
         }
+        names.retain(|name| self.drop_if_over(name));
+        self.forget(&names);
     }
 
     fn expire(&mut self, name: &TenantName) {

@@ -166,9 +166,9 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.0.registry.gather())
     }
 
-    /// The tenant has gone, and nothing is left of it: so do its series.
-    pub fn forget_tenant(&self, tenant: &TenantName) {
-        self.0.of_tenants.forget(tenant.as_str());
+    /// These tenants have gone, and nothing is left of them: so do their series. Takes as long for many as for one.
+    pub fn forget_tenants<'a>(&self, tenants: impl IntoIterator<Item = &'a TenantName>) {
+        self.0.of_tenants.forget(&tenants.into_iter().map(TenantName::as_str).collect());
     }
 
     pub fn received(&self, tenant: &TenantName, ingress: Ingress) {

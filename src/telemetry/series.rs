@@ -1,7 +1,7 @@
 //! The families that have series of a tenant: these go when the tenant does.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
 };
 
@@ -11,8 +11,8 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 #[derive(Default)]
 pub(super) struct TenantSeries(Mutex<Vec<Forget>>);
 
-/// Removes a family's series of the tenant with that name.
-type Forget = Box<dyn Fn(&str) + Send + Sync>;
+/// Removes a family's series of the tenants with these names.
+type Forget = Box<dyn Fn(&BTreeSet<&str>) + Send + Sync>;
 
 const LABEL: &str = "tenant";
 
@@ -21,24 +21,25 @@ impl TenantSeries {
     pub(super) fn add<T: MetricVecBuilder + 'static>(&self, family: &MetricVec<T>, labels: &[&str]) {
         if labels.contains(&LABEL) {
             let family = family.clone();
-            let forget = Box::new(move |tenant: &str| forget(&family, tenant));
+            let forget = Box::new(move |tenants: &BTreeSet<&str>| forget(&family, tenants));
             // Whole values only are put in, so a panic elsewhere leaves nothing half done.
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(forget);
         }
     }
 
-    pub(super) fn forget(&self, tenant: &str) {
+    /// Looks once at every series that there is, however many tenants go.
+    pub(super) fn forget(&self, tenants: &BTreeSet<&str>) {
         let families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        families.iter().for_each(|forget| forget(tenant));
+        families.iter().for_each(|forget| forget(tenants));
     }
 }
 
-fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, tenant: &str) {
+fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, tenants: &BTreeSet<&str>) {
     for shown in family.collect() {
         for series in shown.get_metric() {
             let labels: HashMap<&str, &str> =
                 series.get_label().iter().map(|label| (label.name(), label.value())).collect();
-            if labels.get(LABEL) == Some(&tenant) {
+            if labels.get(LABEL).is_some_and(|tenant| tenants.contains(tenant)) {
                 // It is gone already if two ask at the same time.
                 let _ = family.remove(&labels);
             }

@@ -189,11 +189,12 @@ fn a_reload_under_load_disturbs_nothing() {
             lab.setup.tenant("contoso").more =
                 format!("mailboxes = {{ 'n@contoso.example' = 'm{n}@contoso.example' }}");
             hang_up(&lab);
+            let before = sent.load(Ordering::Relaxed);
+            wait_until("more mail", || sent.load(Ordering::Relaxed) >= before + 5);
         }
         done.store(true, Ordering::Relaxed);
     });
-    let delivered = lab.wait_for(sent.load(Ordering::Relaxed));
-    assert!(delivered.len() > RELOADS * 4, "only {} messages", delivered.len());
+    lab.wait_for(sent.load(Ordering::Relaxed));
     lab.wait_until_empty();
     let metrics = lab.metrics();
     assert_eq!(metrics.sum("m365_relay_refused_total", &[]), 0.0);

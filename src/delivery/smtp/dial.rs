@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    net::SocketAddr,
     path::Path,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
@@ -21,7 +22,7 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
@@ -123,14 +124,14 @@ impl Dialer {
     pub(super) async fn connect(&self, address: &SmtpAddress, cloud: &CloudName) -> Result<Duplex, Broken> {
         let deadline = Instant::now() + self.0.connect_timeout;
         let Some(proxy) = &self.0.proxy else {
-            let stream = within(deadline, tcp(address)).await;
+            let stream = within(deadline, tcp(address, deadline)).await;
             return Ok(Box::new(
                 stream.map_err(|e| Broken::new(format!("cannot connect to {address}"), &e))?,
             ));
         };
         let named =
             |e: io::Error| Broken::new(format!("cannot connect to {address} by the proxy {}", proxy.url), &e);
-        let stream = within(deadline, tcp(&proxy.address)).await.map_err(named)?;
+        let stream = within(deadline, tcp(&proxy.address, deadline)).await.map_err(named)?;
         let stream: Duplex = match (proxy.is_tls, self.tls(cloud)) {
             (true, Some(tls)) => {
                 let host = server_name(&proxy.address).map_err(named)?;
@@ -221,10 +222,24 @@ fn connector(ca: Option<(&Path, &[u8])>) -> Result<TlsConnector, DialError> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-async fn tcp(address: &SmtpAddress) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+async fn tcp(address: &SmtpAddress, deadline: Instant) -> io::Result<TcpStream> {
+    let found: Vec<_> = lookup_host((address.host.as_str(), address.port)).await?.collect();
+    let stream = first_of(&found, deadline).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// One after the other. None takes the time of those behind it: where IPv6 leads nowhere, its addresses come first all the same.
+async fn first_of(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+    let mut failed = io::Error::other("the host has no address");
+    for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        match within(Instant::now() + share, TcpStream::connect(address)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 fn server_name(address: &SmtpAddress) -> io::Result<ServerName<'static>> {
@@ -233,4 +248,30 @@ fn server_name(address: &SmtpAddress) -> io::Result<ServerName<'static>> {
 
 async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout_at(deadline, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_leaves_time_for_the_next() {
+        let silent = TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        // It answers until its queue is full.
+        let (full, mut waiting) = (silent.local_addr().unwrap(), Vec::new());
+        let soon = || Instant::now() + Duration::from_millis(200);
+        while let Ok(stream) = within(soon(), TcpStream::connect(full)).await {
+            waiting.push(stream);
+        }
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = [full, other.local_addr().unwrap()];
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let stream = first_of(&addresses, deadline).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+        let error = first_of(&[full], soon()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }

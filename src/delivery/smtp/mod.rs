@@ -38,7 +38,7 @@ use super::{
 use crate::{
     bounce::EnhancedStatus,
     config::{NetworkConfig, RouteRule, Tenant},
-    identity::{Audience, Identity},
+    identity::{AccessToken, Audience, Identity},
     message::MailboxAddress,
     spool::Claim,
     telemetry::{LimitKind, Metrics},
@@ -148,7 +148,7 @@ impl Passage<'_> {
     }
 
     async fn send(&mut self, mime: Mime) -> Result<Disposition, Disposition> {
-        let needs = Needs::of(&mime).await.map_err(|e| again(format!("cannot read the message: {e}")))?;
+        let mut needs = Needs::of(&mime).await.map_err(|e| again(format!("cannot read the message: {e}")))?;
         let cloud = &self.tenant.cloud.name;
         let place = Place::of(self.tenant).ok_or_else(|| again(format!("the cloud {cloud} has no smtp")))?;
         let berth = self.smtp.pool.berth(&self.tenant.name, self.mailbox).await;
@@ -167,21 +167,18 @@ impl Passage<'_> {
                         return Ok(Disposition::Failed(reason));
                     }
                 };
-            let Ended { outcome, is_reusable } = match transaction::run(
-                &mut connection,
-                &lines,
-                &mime,
-                &self.smtp.means.network,
-            )
-            .await
-            {
-                ended if is_kept && ended.is_stale() => {
-                    debug!(mailbox = %self.mailbox, outcome = ?ended.outcome, "a kept connection was closed, another is made");
-                    berth.clear();
-                    continue;
-                }
-                ended => ended,
-            };
+            let ended = transaction::run(&mut connection, &lines, &mime, &self.smtp.means.network).await;
+            if is_kept && ended.is_stale() {
+                debug!(mailbox = %self.mailbox, outcome = ?ended.outcome, "a kept connection was closed, another is made");
+                berth.clear();
+                continue;
+            }
+            if lines.could_spare_utf8 && ended.is_parameter_unknown() {
+                needs = needs.without_utf8();
+                kept = ended.is_reusable.then_some(connection);
+                continue;
+            }
+            let Ended { outcome, is_reusable } = ended;
             let disposition = self.disposition(outcome, &lines, &berth);
             if is_reusable {
                 berth.keep(connection);
@@ -194,10 +191,15 @@ impl Passage<'_> {
     async fn connect(&mut self, place: &Place, berth: &Berth) -> Result<Connection, Disposition> {
         let Means { identity, network, hostname, metrics, .. } = &self.smtp.means;
         let (tenant, mailbox) = (self.tenant, self.mailbox);
-        let mut is_second = false;
+        // A login, and what was said to it.
+        let mut refused: Option<(AccessToken, Reply)> = None;
         loop {
             let token = identity.token(tenant, Audience::Exchange).await;
             let token = token.map_err(|error| self.softened(Disposition::no_token(error)))?;
+            if let Some((_, reply)) = refused.as_ref().filter(|(same, _)| same.expose() == token.expose()) {
+                // There was a new one a moment ago.
+                return Err(self.refused(Step::Auth, reply, berth));
+            }
             let open = Open::new(metrics.submission_connections());
             let opened = Connection::open(
                 &self.smtp.dialer,
@@ -208,14 +210,21 @@ impl Passage<'_> {
                 open,
             );
             match opened.await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    // So it was the token. If not, others are logged in with it and may stay so.
+                    if let Some((refused, _)) = &refused {
+                        self.smtp.pool.forget(&tenant.name, refused);
+                    }
+                    return Ok(connection);
+                }
                 Err(NotOpen::Broken(broken)) => return Err(again(broken.why)),
                 Err(NotOpen::Refused(reply)) => return Err(self.refused(Step::Hello, &reply, berth)),
-                Err(NotOpen::Login(reply)) if reply.class(Step::Auth) == Class::Login && !is_second => {
+                Err(NotOpen::Login(reply))
+                    if reply.class(Step::Auth) == Class::Login && refused.is_none() =>
+                {
                     info!(tenant = %tenant.name, %mailbox, %reply, "the login was refused, a new token is asked for");
                     identity.reject(tenant, Audience::Exchange, &token);
-                    self.smtp.pool.forget(&tenant.name, &token);
-                    is_second = true;
+                    refused = Some((token, reply));
                 }
                 Err(NotOpen::Login(reply)) => return Err(self.refused(Step::Auth, &reply, berth)),
             }

@@ -4,7 +4,7 @@
 //! |------------------------|-------------------------------------------------------------------------------|
 //! | `SIZE`                 | always                                                                        |
 //! | `BODY=8BITMIME`        | an octet of the message has its eighth bit                                     |
-//! | `SMTPUTF8`             | an address or the header is not ASCII: Exchange's front end has refused it where it was not needed |
+//! | `SMTPUTF8`             | an address or the header is not ASCII: Exchange's front end has refused it, though it offers it; then the header goes without |
 //! | `RET`, `ENVID`, `NOTIFY`, `ORCPT` | as the client gave them                                             |
 //!
 //! A domain that is not ASCII goes in its ASCII form (RFC 5891), so that it alone needs no SMTPUTF8.
@@ -33,6 +33,8 @@ pub(super) struct Lines {
     pub(super) mail: String,
     /// In the order of the envelope.
     pub(super) rcpt: Vec<String>,
+    /// SMTPUTF8 is said for the header only, which goes without as well.
+    pub(super) could_spare_utf8: bool,
     /// The server will tell of success where that is wished for.
     pub(super) reports_success: bool,
 }
@@ -48,6 +50,11 @@ impl Needs {
             eight_bit = !part.is_ascii();
         }
         Ok(Self { size: mime.len(), eight_bit, utf8_header })
+    }
+
+    /// The header goes as if it were not in UTF-8.
+    pub(super) fn without_utf8(self) -> Self {
+        Self { utf8_header: false, ..self }
     }
 }
 
@@ -109,7 +116,12 @@ impl Lines {
                 .for_each(|text| push(&mut line, "ORCPT", text));
             line
         });
-        Ok(Self { mail, rcpt: rcpt.collect(), reports_success: offered.dsn })
+        Ok(Self {
+            mail,
+            rcpt: rcpt.collect(),
+            could_spare_utf8: utf8 && !utf8_address,
+            reports_success: offered.dsn,
+        })
     }
 }
 

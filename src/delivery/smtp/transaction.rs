@@ -72,6 +72,11 @@ impl Ended {
             _ => false,
         }
     }
+
+    /// Whether the server may not know what was said with MAIL (RFC 5321 section 4.1.1.11).
+    pub(super) fn is_parameter_unknown(&self) -> bool {
+        matches!(&self.outcome, Outcome::Refused(Step::Mail, reply) if matches!(reply.code, 501 | 502 | 504 | 555))
+    }
 }
 
 /// Sends the message.
@@ -89,11 +94,10 @@ pub(super) async fn run(
             let is_reusable = reset(talk).await;
             return Ended { outcome: Outcome::Recipients(replies), is_reusable };
         }
-        Err(Outcome::Refused(step, reply)) => {
-            let is_reusable = !reply.is_closing() && reset(talk).await;
-            return Ended { outcome: Outcome::Refused(step, reply), is_reusable };
+        Err(NotBegun { outcome, is_in_step }) => {
+            let is_reusable = is_in_step && reset(talk).await;
+            return Ended { outcome, is_reusable };
         }
-        Err(outcome) => return Ended { outcome, is_reusable: false },
     }
     let mut content = Content {
         end: network.answer_timeout.max(END),
@@ -125,8 +129,21 @@ async fn reset(talk: &mut Talk) -> bool {
     talk.command("RSET").await.is_ok_and(|reply| reply.is_good())
 }
 
-/// The replies to RCPT. `Err`: something concerns the whole message.
-async fn envelope(talk: &mut Talk, lines: &Lines, window: usize) -> Result<Vec<Reply>, Outcome> {
+/// Something concerns the whole message.
+struct NotBegun {
+    outcome: Outcome,
+    /// Every command has had its reply, and the server listens: the next reply is one to the next command.
+    is_in_step: bool,
+}
+
+impl From<Outcome> for NotBegun {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, is_in_step: false }
+    }
+}
+
+/// The replies to RCPT.
+async fn envelope(talk: &mut Talk, lines: &Lines, window: usize) -> Result<Vec<Reply>, NotBegun> {
     let mut stage = Stage::First;
     let mut replies = Vec::with_capacity(lines.rcpt.len());
     // The first group begins with MAIL; alone, if the server takes one command at a time.
@@ -141,43 +158,41 @@ async fn envelope(talk: &mut Talk, lines: &Lines, window: usize) -> Result<Vec<R
             said.push_str("\r\n");
         }
         talk.write(said.as_bytes()).await.map_err(|broken| Outcome::Broken(broken, stage))?;
-        let mut refused = None;
-        if mail.is_some() {
+        let steps = mail.map(|_| Step::Mail).into_iter().chain(rcpt.iter().map(|_| Step::Rcpt));
+        let mut outstanding = steps.clone().count();
+        for step in steps {
             let reply = talk.reply().await.map_err(|broken| Outcome::Broken(broken, stage))?;
-            stage = Stage::Before;
-            refused = reply_to(Step::Mail, reply)?;
-        }
-        for _ in rcpt {
-            let reply = talk.reply().await.map_err(|broken| Outcome::Broken(broken, stage))?;
-            if refused.is_some() {
-                // Without MAIL they all are.
-                continue;
-            }
-            let concerns_all = reply.is_refusal()
-                && (reply.is_closing() || !matches!(reply.class(Step::Rcpt), Class::Again | Class::Refused));
-            if concerns_all {
-                return Err(Outcome::Refused(Step::Rcpt, reply));
+            (stage, outstanding) = (Stage::Before, outstanding - 1);
+            if concerns_all(step, &reply) {
+                let is_in_step = !reply.is_closing() && skip(talk, outstanding).await;
+                return Err(NotBegun { outcome: Outcome::Refused(step, reply), is_in_step });
             }
             if !reply.is_good() && !reply.is_refusal() {
-                return Err(odd(&reply));
+                return Err(odd(&reply).into());
             }
-            replies.push(reply);
-        }
-        if let Some(reply) = refused {
-            return Err(Outcome::Refused(Step::Mail, reply));
+            if step == Step::Rcpt {
+                replies.push(reply);
+            }
         }
     }
     Ok(replies)
 }
 
-/// `Ok(Some)`: it was refused, and replies to what was said behind it are to come.
-fn reply_to(step: Step, reply: Reply) -> Result<Option<Reply>, Outcome> {
-    match () {
-        () if reply.is_good() => Ok(None),
-        () if reply.is_closing() => Err(Outcome::Refused(step, reply)),
-        () if reply.is_refusal() => Ok(Some(reply)),
-        () => Err(odd(&reply)),
+/// Whether it refuses the whole message.
+fn concerns_all(step: Step, reply: &Reply) -> bool {
+    let is_of_one = step == Step::Rcpt && matches!(reply.class(step), Class::Again | Class::Refused);
+    reply.is_refusal() && (reply.is_closing() || !is_of_one)
+}
+
+/// Takes the replies to what was said already. Whatever they are they change nothing; but left to come, they would be taken for
+/// those to the commands of the next message.
+async fn skip(talk: &mut Talk, replies: usize) -> bool {
+    for _ in 0..replies {
+        if !talk.reply().await.is_ok_and(|reply| !reply.is_closing()) {
+            return false;
+        }
     }
+    true
 }
 
 fn odd(reply: &Reply) -> Outcome {

@@ -28,7 +28,7 @@ impl<C: Courier> Scheduler<C> {
 
     fn adopt(&mut self, roster: Arc<Roster>) {
         let before = std::mem::replace(&mut self.settings.roster, roster.clone());
-        let mut told_again = HashSet::new();
+        let (mut told_again, mut gone) = (HashSet::new(), Vec::new());
         for name in self.pools.keys().cloned().collect::<Vec<_>>() {
             let Some(pool) = self.pools.get_mut(&name) else { continue };
             match roster.tenant(&name) {
@@ -48,14 +48,14 @@ impl<C: Courier> Scheduler<C> {
                 }
             }
             self.changed(&name);
-            self.forget_if_retired(&name);
-        }
-        // What they left in the metrics, without a message.
-        for name in before.tenants().keys().filter(|name| roster.tenant(name).is_none()) {
-            if !self.pools.contains_key(name) {
-                self.forget(name);
+            if self.drop_if_over(&name) {
+                gone.push(name);
             }
         }
+        // What they left in the metrics, those without a message too.
+        let is_over = |name: &&TenantName| roster.tenant(name).is_none() && !self.pools.contains_key(*name);
+        gone.extend(before.tenants().keys().filter(is_over).cloned());
+        self.forget(&gone);
         let known: Vec<_> =
             self.unknown.keys().filter(|name| roster.tenant(name).is_some()).cloned().collect();
         for name in known {
@@ -75,16 +75,23 @@ impl<C: Courier> Scheduler<C> {
         });
     }
 
-    /// Forgets a tenant that is no longer there once nothing is left of it.
-    pub(super) fn forget_if_retired(&mut self, name: &TenantName) {
-        if self.pools.get(name).is_some_and(|pool| pool.is_over()) {
-            self.pools.remove(name);
-            self.forget(name);
+    /// Drops the pool of a tenant that is no longer there, once nothing is left in it. Answers whether it did: then the tenant is
+    /// to be [forgotten](Self::forget).
+    pub(super) fn drop_if_over(&mut self, name: &TenantName) -> bool {
+        if !self.pools.get(name).is_some_and(|pool| pool.is_over()) {
+            return false;
         }
+        let pool = self.pools.remove(name);
+        // Its timers are still to come.
+        self.last_queue = pool.map_or(0, |pool| pool.last_queue).max(self.last_queue);
+        true
     }
 
-    pub(super) fn forget(&mut self, name: &TenantName) {
-        self.depths.forget(name);
-        self.metrics.forget_tenant(name);
+    pub(super) fn forget(&mut self, names: &[TenantName]) {
+        if names.is_empty() {
+            return;
+        }
+        names.iter().for_each(|name| self.depths.forget(name));
+        self.metrics.forget_tenants(names);
     }
 }

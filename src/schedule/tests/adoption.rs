@@ -136,6 +136,47 @@ async fn a_higher_limit_counts_at_once_and_the_services_word_stands() {
     assert!(at >= began + SECOND * 890, "{:?}", at - began);
 }
 
+/// What it left behind is not taken for the new one's: a slot that was kept for a call that timed out, for one.
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_comes_back_begins_anew() {
+    let contoso = || tenant("contoso", limited(0, 1));
+    let mut bench = Bench::new(&[contoso()], 10, takes(SECOND));
+    *bench.fake.keeps.lock().unwrap() = SECOND * 60;
+    bench.add("contoso", "a@contoso.example", NOW);
+    bench.settle_for(SECOND * 2).await;
+    bench.adopt(&[]);
+    bench.settle_for(SECOND).await;
+    assert!(!bench.has_series("contoso"));
+
+    bench.adopt(&[contoso()]);
+    *bench.fake.keeps.lock().unwrap() = NOW;
+    bench.add("contoso", "a@contoso.example", NOW);
+    bench.settle_for(SECOND * 120).await;
+    let last = bench.add("contoso", "a@contoso.example", NOW);
+    assert_eq!(bench.job().await.1.id, last);
+}
+
+/// Its worker had it while the mailbox was changed, and says that it is to be tried again.
+#[tokio::test(start_paused = true)]
+async fn a_message_under_way_follows_a_changed_mailbox_at_its_next_attempt() {
+    let fixed = |to: &str| {
+        let mailbox = MailboxRule::Fixed(to.parse().unwrap());
+        Arc::new(Tenant { mailbox, ..Tenant::clone(&tenant("contoso", UNLIMITED)) })
+    };
+    let mut bench = Bench::new(&[fixed("one@contoso.example")], 10, takes(SECOND));
+    let id = bench.add("contoso", "a@contoso.example", NOW);
+    assert_eq!(bench.job().await.1.mailbox.as_str(), "one@contoso.example");
+    bench.adopt(&[fixed("two@contoso.example")]);
+    // It is settled, and the worker has not come back yet.
+    let lane = Lane { tenant: "contoso".parse().unwrap(), author: "a@contoso.example".parse().unwrap() };
+    bench
+        .messages
+        .send(Event::Waiting(Waiting { id, lane: lane.into(), due: clock::now() + SECOND }))
+        .unwrap();
+    let (_, job) = bench.job().await;
+    assert_eq!((job.id, job.mailbox.as_str()), (id, "two@contoso.example"));
+}
+
 /// The spool's own messages, since it is the one that tells of them again.
 #[tokio::test(start_paused = true)]
 async fn messages_follow_a_changed_mailbox_and_those_of_an_unknown_tenant_are_found() {

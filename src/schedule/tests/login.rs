@@ -1,4 +1,4 @@
-//! Credentials of many tenants.
+//! Credentials.
 
 use super::*;
 

@@ -75,12 +75,21 @@ impl Bench {
 
     /// Sends a message with this body to so many recipients.
     async fn deliver(&self, recipients: usize, lines: &[&str]) -> Disposition {
+        self.deliver_with("", recipients, lines).await
+    }
+
+    /// The same, with `more` in its header.
+    async fn deliver_with(&self, more: &str, recipients: usize, lines: &[&str]) -> Disposition {
+        self.deliver_from(FROM, more, recipients, lines).await
+    }
+
+    async fn deliver_from(&self, from: &str, more: &str, recipients: usize, lines: &[&str]) -> Disposition {
         let (id, mut body) = self.spool.begin();
-        body.write(b"From: a@contoso.example\r\n\r\n").await.unwrap();
+        body.write(format!("From: a@contoso.example\r\n{more}\r\n").as_bytes()).await.unwrap();
         for line in lines {
             body.write(format!("{line}\r\n").as_bytes()).await.unwrap();
         }
-        let author: MailboxAddress = FROM.parse().unwrap();
+        let author: MailboxAddress = from.parse().unwrap();
         let recipients = (0..recipients).map(|n| format!("r{n}@example.net").parse().unwrap());
         let message = Message {
             tenant: self.tenant.name.clone(),
@@ -307,6 +316,23 @@ async fn a_refused_token_is_renewed_once() {
         bench.script.lines().iter().filter(|line| line.contains(" AUTH ")).cloned().collect();
     assert_eq!(tokens.len(), 2);
     assert_ne!(tokens[0][2..], tokens[1][2..]);
+    // A third is not to be had so soon, and the same again would only be refused again.
+    assert!(matches!(bench.deliver(1, &["a"]).await, Disposition::MailboxBlocked { .. }));
+    assert_eq!(bench.script.lines().iter().filter(|line| line.contains(" AUTH ")).count(), 3);
+}
+
+/// One mailbox that the app has no permission for says nothing about the others.
+#[tokio::test]
+async fn a_mailbox_that_lets_nobody_in_closes_no_connection_of_another() {
+    let rule: Rule = |connection, step| {
+        (connection > 1 && step == "AUTH").then_some(Act::Say("535 5.7.3 Authentication unsuccessful"))
+    };
+    let bench = Bench::new(EVERYTHING, rule).await;
+    assert!(matches!(bench.deliver(1, &["a"]).await, Disposition::Delivered(_)));
+    let other = bench.deliver_from("b@contoso.example", "", 1, &["a"]).await;
+    assert!(matches!(other, Disposition::MailboxBlocked { .. }), "{other:?}");
+    assert!(matches!(bench.deliver(1, &["a"]).await, Disposition::Delivered(_)));
+    assert_eq!(bench.script.said("1 MAIL").len(), 2);
 }
 
 #[tokio::test]
@@ -330,4 +356,48 @@ async fn what_is_idle_is_closed_with_a_word() {
     assert_eq!(open(), 1);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((open(), bench.script.said("1 QUIT")), (0, vec![String::new()]));
+}
+
+/// Of commands that were said at once, the replies behind the one that decides are still to come.
+#[tokio::test]
+async fn replies_that_nobody_waits_for_are_not_taken_for_others() {
+    let rule: Rule = |_, step| (step == "RCPT TO:<r1@example.net>").then_some(Act::Say("432 4.3.2 busy"));
+    let bench = Bench::new(EVERYTHING, rule).await;
+    let disposition = bench.deliver(4, &["a"]).await;
+    assert!(matches!(disposition, Disposition::MailboxBlocked { .. }), "{disposition:?}");
+    let Disposition::Delivered(receipt) = bench.deliver(1, &["a"]).await else { panic!() };
+    assert_eq!(receipt.request_id, "OK <1@script>");
+    assert!(bench.script.said("2 ").is_empty(), "the connection is good");
+}
+
+#[tokio::test]
+async fn what_was_said_of_the_message_counts_though_the_rest_of_the_replies_does_not_come() {
+    let rule: Rule = |_, step| match step {
+        "RCPT TO:<r0@example.net>" => Some(Act::Cut),
+        _ if step.starts_with("MAIL") => Some(Act::Say("550 5.7.60 not as this sender")),
+        _ => None,
+    };
+    let disposition = Bench::new(EVERYTHING, rule).await.deliver(2, &["a"]).await;
+    assert!(matches!(disposition, Disposition::Failed(_)), "{disposition:?}");
+}
+
+#[tokio::test]
+async fn a_header_in_utf8_goes_without_smtputf8_if_the_server_will_not_have_it() {
+    let rule: Rule =
+        |_, step| step.contains("SMTPUTF8").then_some(Act::Say("502 5.3.3 Command not implemented"));
+    let bench = Bench::new(EVERYTHING, rule).await;
+    let disposition = bench.deliver_with("Subject: Gr\u{fc}\u{df}e\r\n", 1, &["a"]).await;
+    assert!(matches!(disposition, Disposition::Delivered(_)), "{disposition:?}");
+    let said = bench.script.said("1 MAIL");
+    assert!(said[0].ends_with(" SMTPUTF8") && said[1].ends_with(" BODY=8BITMIME"), "{said:?}");
+}
+
+/// The relay's own mark stands on top, above what a client has written.
+#[tokio::test]
+async fn a_clients_header_goes_as_it_came_whatever_it_says() {
+    let bench = Bench::new(EVERYTHING, |_, _| None).await;
+    let forged = "X-M365-Relay-Part-Of: 1\r\n";
+    assert!(matches!(bench.deliver_with(forged, 1, &["a"]).await, Disposition::Delivered(_)));
+    let content = bench.script.lines().last().unwrap().clone();
+    assert_eq!(content, format!("1 From: a@contoso.example\r\n{forged}\r\na\r\n"));
 }

@@ -101,6 +101,21 @@ async fn a_file_moved_in_is_sent_and_gone() {
 }
 
 #[tokio::test]
+async fn a_file_outlives_a_tenant_that_goes_while_it_is_taken() {
+    let mut running = Running::new().await;
+    running.house.take_away("contoso");
+    // As a folder would ask that has not heard of it.
+    let door = &running.house.door;
+    assert!(door.is_open_to(&name("contoso")).is_err());
+    let refusal = door.admit_file(&name("contoso"), None, 1).unwrap_err();
+    assert!(refusal.is_temporary(), "{refusal}");
+    running.move_in("a.eml", MAIL);
+    running.shutdown.cancel();
+    (&mut running.ended).await.unwrap();
+    assert!(running.path("a.eml").exists());
+}
+
+#[tokio::test]
 async fn lines_at_the_top_are_the_envelope() {
     let mut running = Running::new().await;
     running.move_in(
