@@ -204,7 +204,7 @@ impl Config {
 pub fn known_keys(text: &str, file: &Path) -> BTreeSet<String> {
     let findings = Findings::default();
     files::read_config(&[ConfigFile::of_text(text, file)], &findings);
-    findings.known_keys.into_inner()
+    findings.known_keys.into_inner().into_iter().collect()
 }
 
 impl PickupConfig {

@@ -8,7 +8,11 @@
 //! Every key that was ever asked for is remembered, with `NAME` in place of names that the user chooses. A test compares
 //! them with the documented ones.
 
-use std::{cell::RefCell, collections::BTreeSet, path::Path};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashSet},
+    path::Path,
+};
 
 use toml_span::{
     Span, Value,
@@ -22,7 +26,9 @@ use super::Problem;
 pub(super) struct Findings {
     pub(super) errors: RefCell<Vec<Problem>>,
     pub(super) warnings: RefCell<Vec<Problem>>,
-    pub(super) known_keys: RefCell<BTreeSet<String>>,
+    pub(super) known_keys: RefCell<HashSet<String>>,
+    /// The key that is noted, written anew each time: there are dozens for each of thousands of tenants.
+    noted: RefCell<String>,
 }
 
 /// One file.
@@ -150,20 +156,19 @@ impl<'a> TableReader<'a> {
 
     /// Notes keys that `key` would have in another form, or if it were there.
     pub(super) fn note_keys(&self, key: &str, keys: &[&str]) {
-        let path = self.path.key(key);
-        keys.iter().for_each(|key| self.source.findings.note_key(&path.key(key)));
+        let path = join(&self.path.known, key);
+        keys.iter().for_each(|key| self.source.findings.note_key(&path, key));
     }
 
     /// All entries of a table whose keys are names that the user chooses.
     pub(super) fn named(&mut self) -> Vec<(&'a str, Item<'a>)> {
         self.names_free = true;
-        self.source.findings.note_key(&self.path.name("NAME"));
+        self.source.findings.note_key(&self.path.known, "NAME");
         let mut entries: Vec<_> = self
             .table
             .iter()
             .map(|(key, value)| {
                 let path = self.path.name(&key.name);
-                self.source.findings.note_key(&path);
                 (&*key.name, Item { source: self.source, value, path, place: key.span })
             })
             .collect();
@@ -181,9 +186,9 @@ impl<'a> TableReader<'a> {
     /// What stands at `key`, for a caller who reads several together.
     pub(super) fn item(&mut self, key: &'static str) -> Option<Item<'a>> {
         self.asked.push(key);
-        let path = self.path.key(key);
-        self.source.findings.note_key(&path);
+        self.source.findings.note_key(&self.path.known, key);
         let (found, value) = self.table.get_key_value(key)?;
+        let path = self.path.key(key);
         // A table's own span ends where its sub-tables begin; its name stands where the user looks.
         let place = if matches!(value.as_ref(), ValueInner::Table(_)) { found.span } else { value.span };
         Some(Item { source: self.source, value, path, place })
@@ -226,7 +231,7 @@ impl<'a> Item<'a> {
 
     /// Notes keys that another form of this value would have.
     pub(super) fn note_keys(&self, keys: &[&str]) {
-        keys.iter().for_each(|key| self.source.findings.note_key(&self.path.key(key)));
+        keys.iter().for_each(|key| self.source.findings.note_key(&self.path.known, key));
     }
 
     /// Where the value stands, such as `config.toml:12`.
@@ -312,10 +317,17 @@ impl<'a> Source<'a> {
 }
 
 impl Findings {
-    fn note_key(&self, path: &KeyPath) {
+    fn note_key(&self, table: &str, key: &str) {
+        let mut noted = self.noted.borrow_mut();
+        noted.clear();
+        if !table.is_empty() {
+            noted.push_str(table);
+            noted.push('.');
+        }
+        noted.push_str(key);
         let mut known = self.known_keys.borrow_mut();
-        if !known.contains(&path.known) {
-            known.insert(path.known.clone());
+        if !known.contains(noted.as_str()) {
+            known.insert(noted.clone());
         }
     }
 }

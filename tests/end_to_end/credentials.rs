@@ -236,8 +236,8 @@ fn a_certificate_that_is_replaced_is_used_at_once() {
 }
 
 #[test]
-fn five_hundred_tenants_that_wake_up_together_do_not_stampede() {
-    const TENANTS: usize = 500;
+fn three_hundred_tenants_that_wake_up_together_do_not_stampede() {
+    const TENANTS: usize = 300;
     let names: Vec<String> = (0..TENANTS).map(|n| format!("t{n}")).collect();
     let lab = Lab::with(|setup| {
         setup.tenants = names.iter().map(|name| TenantSetup::new(name)).collect();
