@@ -65,6 +65,10 @@ impl Pool {
         !std::mem::replace(&mut self.is_retired, true) && !self.messages.is_empty()
     }
 
+    pub(in crate::schedule) fn is_retired(&self) -> bool {
+        self.is_retired
+    }
+
     /// It is retired, and nothing is left of it.
     pub(in crate::schedule) fn is_over(&self) -> bool {
         self.is_retired && self.messages.is_empty() && self.in_flight == 0
