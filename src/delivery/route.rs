@@ -8,7 +8,8 @@
 //! | `auto`  | what it delivers to the right people and as it came        | mail whose To or Cc names somebody outside the envelope (if `envelope_mismatch` lets it); mail above `graph.max_mime` that Graph would have to change, or for which the app may make no draft |
 //!
 //! A copy in Sent Items proves that a message was sent by SMTP only if nothing else can have left it there: mail whose header
-//! names others than its envelope, and parts of a divided message, are sent again after `settle_after` instead.
+//! names others than its envelope, and parts of a divided message, are sent again after `settle_after` instead. Where such mail
+//! goes by Graph, a copy proves it that names the envelope's recipients and nobody else; of parts none does.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     bounce::EnhancedStatus,
-    config::{ByteSize, EnvelopeMismatch, RouteRule, Tenant},
+    config::{EnvelopeMismatch, RouteRule, Tenant},
     message::{MailboxAddress, Visible},
     spool::{Claim, DamagedBody},
     telemetry::Route,
@@ -61,7 +62,8 @@ impl Routes {
         let letter = Letter::open(claim).await?;
         let route = choose(tenant, letter.visible());
         let mut passage = self.graph.passage(tenant, mailbox, claim, &letter);
-        let evidence = evidence(tenant, &letter, self.graph.max_mime());
+        let is_large = letter.addressed().len() > self.graph.max_mime().0;
+        let evidence = evidence(tenant, letter.visible(), letter.is_part(), is_large);
         if let Err(disposition) = passage.settle_doubt(route, evidence).await {
             return Ok(Carried { route, attempted: passage.attempted(disposition, claim.doubt) });
         }
@@ -124,13 +126,20 @@ fn goes_unchanged(mismatch: EnvelopeMismatch) -> bool {
     }
 }
 
-fn evidence(tenant: &Tenant, letter: &Letter, max_mime: ByteSize) -> Evidence {
-    let may_have_gone_by_smtp = match choose(tenant, letter.visible()) {
+/// Whichever route it was that left the doubt: a reload may have changed `route` since then, and other mail that a program has
+/// sent with the same Message-ID and header may have taken the other one.
+fn evidence(tenant: &Tenant, visible: Visible, is_part: bool, is_large: bool) -> Evidence {
+    let may_have_gone_by_smtp = match choose(tenant, visible) {
         Route::Smtp => true,
-        Route::Graph => tenant.route == RouteRule::Auto && letter.addressed().len() > max_mime.0,
+        Route::Graph => tenant.route == RouteRule::Auto && is_large,
     };
-    let is_like_another = letter.visible() == Visible::Reduced || letter.is_part();
-    if may_have_gone_by_smtp && is_like_another { Evidence::None } else { Evidence::Copy }
+    match visible {
+        // A copy of one part may name just those whom another went to.
+        _ if is_part => Evidence::None,
+        Visible::Reduced if may_have_gone_by_smtp => Evidence::None,
+        Visible::Reduced => Evidence::OwnCopy,
+        Visible::Kept | Visible::Mended => Evidence::Copy,
+    }
 }
 
 #[cfg(test)]
@@ -154,5 +163,23 @@ mod tests {
                 assert_eq!(chosen(RouteRule::Auto, mismatch, visible), expected, "{mismatch:?} {visible:?}");
             }
         }
+    }
+
+    /// A part's copy by SMTP shows the header of all of them: after a change to Graph it would prove that another part was sent.
+    #[test]
+    fn what_a_copy_proves() {
+        let tenant =
+            |route| Tenant { route, ..Tenant::sample("contoso", Cloud::loopback("http://127.0.0.1:1")) };
+        let proves = |route, visible, is_part, is_large| evidence(&tenant(route), visible, is_part, is_large);
+        for route in [RouteRule::Graph, RouteRule::Smtp, RouteRule::Auto] {
+            for visible in [Visible::Kept, Visible::Mended, Visible::Reduced] {
+                assert_eq!(proves(route, visible, true, false), Evidence::None, "{route:?} {visible:?}");
+            }
+            assert_eq!(proves(route, Visible::Kept, false, true), Evidence::Copy);
+            assert_eq!(proves(route, Visible::Mended, false, true), Evidence::Copy);
+        }
+        assert_eq!(proves(RouteRule::Graph, Visible::Reduced, false, true), Evidence::OwnCopy);
+        assert_eq!(proves(RouteRule::Smtp, Visible::Reduced, false, false), Evidence::None);
+        assert_eq!(proves(RouteRule::Auto, Visible::Reduced, false, false), Evidence::None);
     }
 }

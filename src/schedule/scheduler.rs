@@ -292,7 +292,8 @@ impl<C: Courier> Scheduler<C> {
 
     /// Whether the tenant's configuration is still that.
     fn is_as_now(&self, tenant: &Arc<Tenant>) -> bool {
-        self.pools.get(&tenant.name).is_some_and(|pool| Arc::ptr_eq(&pool.tenant, tenant))
+        let is_as_now = |pool: &Pool| Arc::ptr_eq(&pool.tenant, tenant) && !pool.is_retired();
+        self.pools.get(&tenant.name).is_some_and(is_as_now)
     }
 
     fn fire_timers(&mut self) {

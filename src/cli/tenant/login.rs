@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let claims =
         runtime.block_on(log_in(tenant, clients, &folder, show)).map_err(|error| anyhow!(error.why))?;
     match claims.and_then(|claims| claims.user) {
-        Some(user) => println!("Signed in as {user}. It is stored in {}.", folder.display()),
+        Some(user) => println!("Signed in as {}. It is stored in {}.", plain(&user), folder.display()),
         None => println!("Signed in. It is stored in {}.", folder.display()),
     }
     println!("Try it: m365-relay tenant check {name}");
@@ -45,10 +45,40 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn show(code: &DeviceCode) {
+    println!("{}", instructions(code));
+}
+
+fn instructions(code: &DeviceCode) -> String {
     let DeviceCode { user_code, verification_uri, expires_in, .. } = code;
-    println!(
-        "Open  {verification_uri}\nand type in  {user_code}\n\nSign in there as the user whose mailbox is to send. The code is good for \
-         {}.",
+    format!(
+        "Open  {}\nand type in  {}\n\nSign in there as the user whose mailbox is to send. The code is good for {}.",
+        plain(verification_uri),
+        plain(user_code),
         humantime::format_duration(*expires_in)
-    );
+    )
+}
+
+/// What a service said may hold anything, and a terminal obeys some of it.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_the_service_says_gives_no_orders_to_the_terminal() {
+        let code = DeviceCode {
+            user_code: "ABC\u{1b}[2J\rXYZ".into(),
+            verification_uri: "https://x.example/\u{9b}1A\n".into(),
+            message: String::new(),
+            expires_in: Duration::from_secs(900),
+        };
+        let shown = instructions(&code);
+        assert!(shown.starts_with("Open  https://x.example/ 1A \nand type in  ABC [2J XYZ\n"), "{shown:?}");
+        assert!(shown.ends_with("good for 15m.") && !shown.replace('\n', "").contains(char::is_control));
+    }
 }

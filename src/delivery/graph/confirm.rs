@@ -129,13 +129,15 @@ impl Refusals {
         change(refused.entry(tenant.name.clone()).or_default());
     }
 
-    /// Asks what became of an attempt. An error is one of the asking.
+    /// Asks what became of an attempt. An error is one of the asking. `to_nobody_else`: a copy that names more people than the
+    /// envelope is another message's.
     pub(super) async fn look(
         &self,
         conversation: &mut Conversation<'_>,
         draft: Option<&Draft>,
         message_id: Option<&str>,
         envelope: &Envelope,
+        to_nobody_else: bool,
     ) -> Result<Finding, CallError> {
         let tenant = conversation.tenant;
         if let Some(draft) = draft {
@@ -155,7 +157,7 @@ impl Refusals {
             return Ok(Finding::CannotAsk);
         };
         match conversation.call(Request::get(&["messages"], query(message_id))).await {
-            Ok(answer) => Ok(judge(answer, conversation.mailbox, envelope)),
+            Ok(answer) => Ok(judge(answer, conversation.mailbox, envelope, to_nobody_else)),
             Err(error) if error.is_denied() => {
                 self.reading_refused(tenant);
                 Ok(Finding::CannotAsk)
@@ -173,9 +175,10 @@ pub(super) fn next_look(age: Duration, settle_after: Duration) -> Duration {
 
 /// A program may send one Message-ID to different people in several messages, and a message that is split does: a copy proves
 /// that this message was sent only if it went to everybody in its envelope.
-fn judge(answer: Answer, mailbox: &MailboxAddress, envelope: &Envelope) -> Finding {
+fn judge(answer: Answer, mailbox: &MailboxAddress, envelope: &Envelope, to_nobody_else: bool) -> Finding {
     let Some(Items { value: items }) = answer.json() else { return Finding::Nothing };
-    let ours: Vec<Item> = items.into_iter().filter(|item| item.reaches(envelope.recipients())).collect();
+    let ours: Vec<Item> =
+        items.into_iter().filter(|item| item.reaches(envelope.recipients(), to_nobody_else)).collect();
     if ours.iter().any(|item| !item.is_draft) {
         return Finding::Sent(Box::new(answer));
     }
@@ -186,14 +189,16 @@ fn judge(answer: Answer, mailbox: &MailboxAddress, envelope: &Envelope) -> Findi
 }
 
 impl Item {
-    fn reaches(&self, recipients: &[MailboxAddress]) -> bool {
+    fn reaches(&self, recipients: &[MailboxAddress], and_nobody_else: bool) -> bool {
         let lists = [&self.to_recipients, &self.cc_recipients, &self.bcc_recipients];
         let reached: HashSet<MailboxAddress> = lists
             .into_iter()
             .flatten()
             .filter_map(|recipient| recipient.email_address.address.parse().ok())
             .collect();
-        recipients.iter().all(|recipient| reached.contains(recipient))
+        let recipients: HashSet<&MailboxAddress> = recipients.iter().collect();
+        recipients.iter().all(|recipient| reached.contains(*recipient))
+            && (!and_nobody_else || reached.len() == recipients.len())
     }
 }
 
@@ -247,8 +252,10 @@ mod tests {
             }
         };
         let envelope: Vec<MailboxAddress> = ["a@x.se", "b@x.se"].map(|text| text.parse().unwrap()).into();
-        assert!(item(&["B@x.se"], &["a@x.se", "c@x.se"]).reaches(&envelope));
-        assert!(!item(&["b@x.se", "c@x.se"], &[]).reaches(&envelope));
-        assert!(!item(&[], &[]).reaches(&envelope));
+        let more = item(&["B@x.se"], &["a@x.se", "c@x.se"]);
+        assert!(more.reaches(&envelope, false) && !more.reaches(&envelope, true));
+        assert!(!item(&["b@x.se", "c@x.se"], &[]).reaches(&envelope, false));
+        assert!(!item(&[], &[]).reaches(&envelope, false));
+        assert!(item(&["a@x.se", "b@x.se", "A@x.se"], &[]).reaches(&envelope, true));
     }
 }

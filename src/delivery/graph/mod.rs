@@ -86,6 +86,9 @@ pub(super) struct Passage<'a> {
 pub(super) enum Evidence {
     /// Its header names all to whom it went.
     Copy,
+    /// The same, by Graph; by SMTP another message may have left one that names more, whoever it went to. It is this one's if it
+    /// names nobody else.
+    OwnCopy,
     /// It may have gone to others than its header names, so that copies of two messages look the same.
     None,
 }
@@ -222,8 +225,9 @@ impl Passage<'_> {
             return Ok(Finding::CannotAsk);
         }
         let (draft, envelope) = (self.draft.as_ref(), &self.claim.message.envelope);
-        let message_id = self.letter.message_id().filter(|_| evidence == Evidence::Copy);
-        match self.graph.refusals.look(&mut self.talk, draft, message_id, envelope).await {
+        let message_id = self.letter.message_id().filter(|_| evidence != Evidence::None);
+        let to_nobody_else = evidence == Evidence::OwnCopy;
+        match self.graph.refusals.look(&mut self.talk, draft, message_id, envelope, to_nobody_else).await {
             // Mail that goes by SMTP does not wait for what only Graph wants mended.
             Err(error) if route == Route::Smtp && error.is_closed() => Ok(Finding::CannotAsk),
             looked => looked,

@@ -166,9 +166,11 @@ async fn sweep(shared: Weak<Shared>) {
         let mut slots = shared.slots();
         for slot in slots.values() {
             while let Some((connection, permit)) = slot.expired() {
+                // A mailbox that is forgotten meanwhile would be allowed as many again.
+                let slot = slot.clone();
                 tokio::spawn(async move {
                     connection.quit(QUIT).await;
-                    drop(permit);
+                    drop((permit, slot));
                 });
             }
         }

@@ -75,6 +75,10 @@ impl Pool {
         self.spared_until = clock::now() + long;
     }
 
+    pub(in crate::schedule) fn is_retired(&self) -> bool {
+        self.is_retired
+    }
+
     /// It is retired, and nothing is left of it.
     pub(in crate::schedule) fn is_over(&self) -> bool {
         self.retired.is_some() && self.messages.is_empty() && self.in_flight == 0

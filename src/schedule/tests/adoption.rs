@@ -151,6 +151,20 @@ async fn a_higher_limit_counts_at_once_and_the_services_word_stands() {
     assert!(at >= began + SECOND * 890, "{:?}", at - began);
 }
 
+/// Nobody has to mend anything of a tenant whose mail is held.
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_has_gone_is_not_shown_as_blocked() {
+    let script = |_: &Job| (SECOND * 5, Verdict::TenantBlocked(because("credential", SECOND * 600)));
+    let mut bench = Bench::new(&[tenant("contoso", limited(0, 1))], 10, Box::new(script));
+    bench.add("contoso", "a@contoso.example", NOW);
+    bench.add("contoso", "a@contoso.example", NOW);
+    bench.job().await;
+    bench.adopt(&[]);
+    bench.settle_for(SECOND * 20).await;
+    assert_eq!(bench.held("contoso"), 1);
+    assert!(!bench.metric("m365_relay_tenant_blocked{reason=\"credential\",tenant=\"contoso\"} 1"));
+}
+
 /// What it left behind is not taken for the new one's: a slot that was kept for a call that timed out, for one.
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_comes_back_begins_anew() {
