@@ -76,7 +76,7 @@ impl Pool {
     }
 
     pub(in crate::schedule) fn is_retired(&self) -> bool {
-        self.is_retired
+        self.retired.is_some()
     }
 
     /// It is retired, and nothing is left of it.
