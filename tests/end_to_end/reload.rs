@@ -188,7 +188,9 @@ fn a_reload_under_load_disturbs_nothing() {
             lab.setup.tenant("contoso").senders = format!("['@contoso.example', 'n{n}@contoso.example']");
             lab.setup.tenant("contoso").more =
                 format!("mailboxes = {{ 'n@contoso.example' = 'm{n}@contoso.example' }}");
+            let before = sent.load(Ordering::Relaxed);
             hang_up(&lab);
+            wait_until("mail meanwhile", || sent.load(Ordering::Relaxed) > before + 4);
         }
         done.store(true, Ordering::Relaxed);
     });
