@@ -44,7 +44,7 @@ async fn mail_of_a_tenant_that_goes_is_held_and_goes_on_when_it_is_back() {
     let later = bench.add("contoso", "a@contoso.example", SECOND * 5);
     assert_eq!(bench.job().await.1.id, first);
 
-    bench.adopt(&[fabrikam.clone()]);
+    bench.adopt(std::slice::from_ref(&fabrikam));
     // The job that has begun ends; nothing follows it, and nothing expires.
     bench.no_job_for(GIVE_UP * 2).await;
     assert_eq!(bench.held("contoso"), 2);
