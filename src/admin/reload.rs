@@ -1,9 +1,14 @@
 //! `POST /api/v1/reload`: the configuration is read again. Also what asks for it otherwise.
 
+use std::net::{IpAddr, SocketAddr};
+
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_TYPE, HOST},
+    },
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -48,12 +53,16 @@ impl Reloads {
     }
 }
 
-/// A page of some web site can have a browser post a form here, but not JSON: for that a browser asks first.
+/// A page of some web site can have a browser post a form here, but not JSON: for that a browser asks first. Nor does a name of
+/// its own help it that leads to this machine: the browser says that name.
 pub(super) async fn reload(State(page): Page, headers: HeaderMap) -> Response {
     let is_json =
         headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if !is_json {
         return failed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json".into());
+    }
+    if !headers.get(HOST).and_then(|value| value.to_str().ok()).is_some_and(is_this_machine) {
+        return failed(StatusCode::FORBIDDEN, "ask by this machine's loopback address".into());
     }
     match page.0.reloads.reload().await {
         Some(reloaded) => {
@@ -61,5 +70,31 @@ pub(super) async fn reload(State(page): Page, headers: HeaderMap) -> Response {
             (status, Json(reloaded)).into_response()
         }
         None => failed(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping".into()),
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let ip = host
+        .parse::<SocketAddr>()
+        .map(|address| address.ip())
+        .or_else(|_| host.trim_matches(['[', ']']).parse());
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    ip.is_ok_and(|ip: IpAddr| ip.is_loopback()) || name.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine() {
+        for host in ["127.0.0.1:8025", "127.0.0.1", "[::1]:8025", "[::1]", "localhost", "LocalHost:80"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in
+            ["evil.example:8025", "10.0.0.1", "localhost.evil.example", "", "127.0.0.1.evil.example:80"]
+        {
+            assert!(!is_this_machine(host), "{host}");
+        }
     }
 }

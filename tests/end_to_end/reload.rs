@@ -149,17 +149,24 @@ fn the_command_says_what_has_changed() {
     assert_eq!(json["at_restart"], serde_json::json!(["smtp"]));
 }
 
-/// Any web page can have a browser send such a request.
+/// Any web page can have a browser send such requests.
 #[test]
-fn a_form_reloads_nothing() {
+fn a_form_reloads_nothing_and_neither_does_a_strange_name() {
     use std::io::{Read, Write};
     let lab = Lab::start();
-    let mut stream = std::net::TcpStream::connect(lab.admin_address()).unwrap();
-    let head = "POST /api/v1/reload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}";
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 415 "), "{answer}");
+    for (host, content_type, status) in
+        [("127.0.0.1", "text/plain", "415"), ("evil.example", "application/json", "403")]
+    {
+        let mut stream = std::net::TcpStream::connect(lab.admin_address()).unwrap();
+        let head = format!(
+            "POST /api/v1/reload HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
+             Content-Length: 2\r\n\r\n{{}}"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
     assert_eq!(lab.metric("m365_relay_config_reloads_total", &[]), 0.0);
 }
 
