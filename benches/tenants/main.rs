@@ -152,8 +152,8 @@ async fn all_tokens(
     tenants: &BTreeMap<m365_relay::config::TenantName, Arc<Tenant>>,
 ) {
     let mut asking = tokio::task::JoinSet::new();
-    for tenant in tenants.values().cloned() {
-        let identity = identity.clone();
+    for tenant in tenants.values() {
+        let (identity, tenant) = (identity.clone(), tenant.clone());
         asking.spawn(async move { identity.token(&tenant, Audience::Graph).await.map(drop) });
     }
     while let Some(token) = asking.join_next().await {
