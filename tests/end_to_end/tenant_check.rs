@@ -42,7 +42,7 @@ fn all_is_well_and_nothing_is_sent_or_left_behind() {
     for topic in ["Graph login", "send", "drafts", "sent items", "SMTP login", "submission"] {
         assert_eq!(finding(&report, topic).0, "ok", "{topic}: {report:#}");
     }
-    assert!(finding(&report, "permissions").1.contains("Mail.Send"));
+    assert!(finding(&report, "Graph grants").1.contains("Mail.Send"));
     assert!(lab.service.messages().is_empty());
     assert_eq!(lab.service.drafts(), 0);
 
