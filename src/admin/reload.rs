@@ -1,13 +1,12 @@
 //! `POST /api/v1/reload`: the configuration is read again. Also what asks for it otherwise.
 
-use std::net::{IpAddr, SocketAddr};
-
 use axum::{
     Json,
     extract::State,
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, HOST},
+        uri::Authority,
     },
     response::{IntoResponse, Response},
 };
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Page, messages::failed};
-use crate::config::{Changes, Problem};
+use crate::config::{Changes, Problem, is_this_machine};
 
 /// Asks the relay to read its configuration again. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -61,7 +60,7 @@ pub(super) async fn reload(State(page): Page, headers: HeaderMap) -> Response {
     if !is_json {
         return failed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json".into());
     }
-    if !headers.get(HOST).and_then(|value| value.to_str().ok()).is_some_and(is_this_machine) {
+    if !headers.get(HOST).is_some_and(leads_here) {
         return failed(StatusCode::FORBIDDEN, "ask by this machine's loopback address".into());
     }
     match page.0.reloads.reload().await {
@@ -73,13 +72,9 @@ pub(super) async fn reload(State(page): Page, headers: HeaderMap) -> Response {
     }
 }
 
-fn is_this_machine(host: &str) -> bool {
-    let ip = host
-        .parse::<SocketAddr>()
-        .map(|address| address.ip())
-        .or_else(|_| host.trim_matches(['[', ']']).parse());
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    ip.is_ok_and(|ip: IpAddr| ip.is_loopback()) || name.eq_ignore_ascii_case("localhost")
+fn leads_here(host: &HeaderValue) -> bool {
+    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| is_this_machine(authority.host()))
 }
 
 #[cfg(test)]
@@ -89,12 +84,12 @@ mod tests {
     #[test]
     fn names_of_this_machine() {
         for host in ["127.0.0.1:8025", "127.0.0.1", "[::1]:8025", "[::1]", "localhost", "LocalHost:80"] {
-            assert!(is_this_machine(host), "{host}");
+            assert!(leads_here(&HeaderValue::from_static(host)), "{host}");
         }
         for host in
             ["evil.example:8025", "10.0.0.1", "localhost.evil.example", "", "127.0.0.1.evil.example:80"]
         {
-            assert!(!is_this_machine(host), "{host}");
+            assert!(!leads_here(&HeaderValue::from_static(host)), "{host}");
         }
     }
 }

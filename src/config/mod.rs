@@ -56,7 +56,7 @@ pub use limits::{AppLimit, Limits};
 pub use local_submission::LocalSubmission;
 pub use lockout::LockoutConfig;
 pub use managed_identity::{ManagedIdentity, TokenSource, UserAssigned};
-pub use network::{NetworkConfig, Proxy, ProxyLogin};
+pub use network::{NetworkConfig, Proxy, ProxyLogin, is_this_machine};
 pub use password::{InvalidHash, PasswordHash};
 pub use problem::{ConfigErrors, Problem};
 pub use roster::{LiveRoster, Roster, RosterKeeper, User};

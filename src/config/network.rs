@@ -137,8 +137,8 @@ fn read_user(item: &Item<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Whether a host of a URL is loopback.
-pub(super) fn is_this_machine(host: &str) -> bool {
+/// Whether a host of a URL or of a Host field is loopback.
+pub fn is_this_machine(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -183,7 +183,9 @@ impl TokenCache {
         drop(state);
         let ends = (clock::now() + lifetime).as_millis() / 1000;
         self.means.metrics.token_expires(name, self.audience.as_str(), ends);
-        info!(tenant = %name, audience = self.audience.as_str(), lifetime = ?Duration::from_secs(lifetime.as_secs_f64().round() as u64), took = ?started.elapsed(), "got an access token");
+        let audience = self.audience.as_str();
+        let lifetime = Duration::from_secs(lifetime.as_secs_f64().round() as u64);
+        info!(tenant = %name, audience, ?lifetime, took = ?started.elapsed(), "got an access token");
         Ok(token)
     }
 

@@ -97,8 +97,7 @@ impl Store {
     /// Stores the successor, unless another one has been stored since it was asked for.
     pub(super) fn replace(&self, tenant: &TenantName, successor: &Successor) -> Result<(), StoreError> {
         let folder = self.locked_folder()?;
-        let path = self.file(tenant);
-        let now = match self.read_file(&path) {
+        let now = match self.read_file(&self.file(tenant)) {
             Ok(now) => now.map(|stored| stored.refresh_token()),
             // It is good for nothing.
             Err(StoreError::Damaged { .. }) => successor.replaces.clone(),
@@ -107,23 +106,19 @@ impl Store {
         if now != successor.replaces {
             return Ok(());
         }
-        self.write(&folder, &path, &successor.stored)
+        self.write(&folder, tenant, &successor.stored)
     }
 
     /// Stores what somebody has signed in for, whatever was there.
     pub(super) fn put(&self, tenant: &TenantName, stored: &Stored) -> Result<(), StoreError> {
         let folder = self.locked_folder()?;
-        self.write(&folder, &self.file(tenant), stored)
+        self.write(&folder, tenant, stored)
     }
 
-    fn write(&self, folder: &File, path: &Path, stored: &Stored) -> Result<(), StoreError> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name = {
-            let mut hidden = std::ffi::OsString::from(".");
-            hidden.push(name);
-            hidden
-        };
-        let new = self.folder.join(name);
+    fn write(&self, folder: &File, tenant: &TenantName, stored: &Stored) -> Result<(), StoreError> {
+        // No tenant's name begins with a dot.
+        let new = self.folder.join(format!(".{tenant}.json"));
+        let path = &self.file(tenant);
         let failed = |error| StoreError::Io { path: path.to_owned(), error };
         // Of a crash.
         match fs::remove_file(&new) {

@@ -1,4 +1,4 @@
-//! HTTP clients: two a cloud, shared by its tenants.
+//! The ways to the clouds: two HTTP clients for each, shared by its tenants, and TLS for what is not HTTP.
 //!
 //! TLS by rustls with the system's certificates and the cloud's `ca_file`. HTTP/1.1 only: a call that failed can then be
 //! put on another connection, which with HTTP/2 it cannot. Redirects are not followed, since neither login nor Graph
@@ -8,6 +8,8 @@
 //! With a proxy, every call goes by it, to loopback too: an https address by CONNECT, an http address in absolute form. An
 //! error of a connection names the proxy then. Its password is in none.
 
+mod tls;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -16,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use tokio_rustls::TlsConnector;
 use tower::{BoxError, timeout::TimeoutLayer, util::MapErrLayer};
 
 use crate::config::{Cloud, CloudName, NetworkConfig, Proxy, SecretError};
@@ -31,15 +34,17 @@ pub struct Clients(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     network: NetworkConfig,
-    pairs: RwLock<HashMap<CloudName, Pair>>,
+    clouds: RwLock<HashMap<CloudName, Ways>>,
 }
 
+/// To one cloud.
 #[derive(Debug, Clone)]
-struct Pair {
+struct Ways {
     /// What `ca_file` held.
     trusted: Option<Vec<u8>>,
     shared: reqwest::Client,
     fresh: reqwest::Client,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +57,12 @@ pub enum NetworkError {
     Proxy { url: String, source: reqwest::Error },
     #[error("network.proxy_password: {0}")]
     ProxyPassword(SecretError),
+    #[error("ca_file {path}: not a PEM certificate: {source}")]
+    Pem { path: PathBuf, source: rustls::pki_types::pem::Error },
     #[error("cannot prepare TLS: {0}")]
     Tls(reqwest::Error),
+    #[error("cannot prepare TLS: {0}")]
+    Rustls(rustls::Error),
 }
 
 impl Clients {
@@ -62,7 +71,7 @@ impl Clients {
         network: &NetworkConfig,
         clouds: impl Iterator<Item = &'a Cloud>,
     ) -> Result<Self, NetworkError> {
-        let clients = Self(Arc::new(Shared { network: network.clone(), pairs: RwLock::default() }));
+        let clients = Self(Arc::new(Shared { network: network.clone(), clouds: RwLock::default() }));
         clients.follow(clouds)?;
         Ok(clients)
     }
@@ -71,39 +80,45 @@ impl Clients {
     /// [`new`](Self::new) does.
     pub fn follow<'a>(&self, clouds: impl Iterator<Item = &'a Cloud>) -> Result<(), NetworkError> {
         let network = &self.0.network;
-        let mut pairs = self.pairs().clone();
+        let mut known = self.clouds().clone();
         let mut seen = HashSet::new();
         for cloud in clouds.filter(|cloud| seen.insert(&cloud.name)) {
             let trusted = read_trusted(cloud.ca_file.as_deref())?;
-            if pairs.get(&cloud.name).is_some_and(|pair| pair.trusted == trusted) {
+            if known.get(&cloud.name).is_some_and(|ways| ways.trusted == trusted) {
                 continue;
             }
             let ca = cloud.ca_file.as_deref().zip(trusted.as_deref());
-            let pair = Pair {
+            let ways = Ways {
                 shared: client(network, ca, Idle::Kept)?,
                 fresh: client(network, ca, Idle::Closed)?,
+                tls: Arc::new(tls::client_config(ca)?),
                 trusted,
             };
-            pairs.insert(cloud.name.clone(), pair);
+            known.insert(cloud.name.clone(), ways);
         }
-        *self.0.pairs.write().unwrap_or_else(PoisonError::into_inner) = pairs;
+        *self.0.clouds.write().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
     }
 
     /// The client of a cloud that was given to [`Clients::new`] or [`Clients::follow`].
     pub fn of(&self, cloud: &Cloud) -> Option<reqwest::Client> {
-        self.pairs().get(&cloud.name).map(|pair| pair.shared.clone())
+        self.clouds().get(&cloud.name).map(|ways| ways.shared.clone())
     }
 
     /// A client of the same cloud that makes a new connection for each call. Microsoft wants one for whatever is called again
     /// after a 503 ("Microsoft Graph error responses": the server behind the old one may be the trouble).
     pub fn fresh(&self, cloud: &Cloud) -> Option<reqwest::Client> {
-        self.pairs().get(&cloud.name).map(|pair| pair.fresh.clone())
+        self.clouds().get(&cloud.name).map(|ways| ways.fresh.clone())
     }
 
-    fn pairs(&self) -> RwLockReadGuard<'_, HashMap<CloudName, Pair>> {
+    /// For connections to the same cloud that are not HTTP.
+    pub fn tls(&self, cloud: &CloudName) -> Option<TlsConnector> {
+        self.clouds().get(cloud).map(|ways| ways.tls.clone().into())
+    }
+
+    fn clouds(&self) -> RwLockReadGuard<'_, HashMap<CloudName, Ways>> {
         // It is replaced as a whole, so a panic elsewhere leaves nothing half done.
-        self.0.pairs.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.clouds.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
         Routes, Worker, WorkerSettings,
         allowance::{Allowances, LedgerError},
         graph::{Graph, Means},
-        smtp::{self as submission, DialError, Dialer, Smtp},
+        smtp::{self as submission, DialError, Smtp},
     },
     identity::{Identity, credential_folder},
     ingress::{
@@ -44,7 +44,7 @@ use crate::{
     spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
     telemetry::Metrics,
 };
-use reload::{Reloader, Ways};
+use reload::Reloader;
 
 /// How long a stop waits for what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ pub struct Relay {
     admin: admin::Server,
     scheduler: ScheduledParts,
     identity: Arc<Identity>,
-    ways: Ways,
+    clients: Clients,
     reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
     /// What delivers runs here.
     background: Background,
@@ -137,14 +137,14 @@ impl Relay {
         let allowances = allowances.await??;
         let submission = submission::Means {
             identity: identity.clone(),
+            clients: clients.clone(),
             network: config.network.clone(),
             allowances: allowances.clone(),
             hostname: config.smtp.hostname.clone(),
             max_recipients: config.graph.max_recipients,
             metrics: metrics.clone(),
         };
-        let dialer = Dialer::new(&config.network, config.tenants.values().map(|tenant| &**tenant))?;
-        let submission = Smtp::new(submission, dialer.clone());
+        let submission = Smtp::new(submission)?;
         let network = config.network.clone();
         let means = Means { identity: identity.clone(), clients: clients.clone(), network, allowances };
         let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
@@ -165,7 +165,6 @@ impl Relay {
         let scheduler = ScheduledParts { settings, worker, events };
         let background = Background::start("delivery").map_err(StartError::Background)?;
         let depths = Depths::default();
-        let ways = Ways { clients, dialer };
         Ok(Self {
             config,
             spool,
@@ -176,7 +175,7 @@ impl Relay {
             admin,
             scheduler,
             identity,
-            ways,
+            clients,
             reloads,
             background,
         })
@@ -202,7 +201,7 @@ impl Relay {
             admin,
             scheduler,
             identity,
-            ways,
+            clients,
             reloads,
             background,
         } = self;
@@ -255,7 +254,7 @@ impl Relay {
             keeper,
             orders,
             identity,
-            ways,
+            clients,
             spool: spool.clone(),
             metrics: metrics.clone(),
         };

@@ -15,7 +15,6 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{ReloadRequest, Reloaded},
     config::{Changes, Config, Problem, Roster, RosterKeeper},
-    delivery::smtp::Dialer,
     identity::Identity,
     ingress::pickup::settle_leftovers,
     network::Clients,
@@ -32,26 +31,9 @@ pub(super) struct Reloader {
     pub(super) keeper: RosterKeeper,
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) identity: Arc<Identity>,
-    pub(super) ways: Ways,
+    pub(super) clients: Clients,
     pub(super) spool: Spool,
     pub(super) metrics: Metrics,
-}
-
-/// The ways to the clouds, which are made ready before a tenant uses them.
-#[derive(Clone)]
-pub(super) struct Ways {
-    pub(super) clients: Clients,
-    pub(super) dialer: Dialer,
-}
-
-impl Ways {
-    /// Blocks while files are read.
-    fn follow(&self, config: &Config) -> Result<(), String> {
-        let clouds = config.tenants.values().map(|tenant| &tenant.cloud);
-        self.clients.follow(clouds).map_err(|error| error.to_string())?;
-        let tenants = config.tenants.values().map(|tenant| &**tenant);
-        self.dialer.follow(tenants).map_err(|error| error.to_string())
-    }
 }
 
 impl Reloader {
@@ -71,10 +53,12 @@ impl Reloader {
 
     async fn reload(&mut self) -> Reloaded {
         let began = Instant::now();
-        let (file, ways) = (self.file.clone(), self.ways.clone());
+        let (file, clients) = (self.file.clone(), self.clients.clone());
         let read = move || {
             let config = Config::load(&file).map_err(|errors| errors.problems().to_vec())?;
-            ways.follow(&config).map_err(|error| vec![Problem::of_file(&file, error)])?;
+            clients
+                .follow(config.tenants.values().map(|tenant| &tenant.cloud))
+                .map_err(|error| vec![Problem::of_file(&file, error.to_string())])?;
             Ok::<_, Vec<Problem>>(config)
         };
         let read = spawn_blocking(read).await;
@@ -113,11 +97,11 @@ impl Reloader {
         // First who delivers, then who accepts. It listens as long as the relay runs.
         let _ = self.orders.send(Order::Adopt(roster.clone()));
         self.keeper.replace(roster);
-        self.identity.note_tenants(&new.tenants).await;
         // Whoever reloads may have mended what the configuration only names.
         for tenant in self.identity.forgive() {
             let _ = self.orders.send(Order::LookAgain(tenant));
         }
+        self.identity.note_tenants(&new.tenants).await;
         let warnings = std::mem::take(&mut new.warnings);
         // Tables that wait for a restart are compared with what runs, each time.
         self.running.tenants = new.tenants;

@@ -230,8 +230,6 @@ fn a_login_ends_with_its_user() {
         setup.listener = "trusted = true".into();
         setup.tenant("contoso").networks = "[]".into();
     });
-    let hash = lab.run(&["hash-password", "--help"]);
-    assert!(hash.status.success());
     let hashed = crate::harness::run_with_input(
         std::process::Command::new(env!("CARGO_BIN_EXE_m365-relay")).arg("hash-password"),
         b"s3cret\n",

@@ -3,23 +3,11 @@
 //! Certificates are checked as for HTTPS: against those of the system and the cloud's `ca_file`. The host that the configuration
 //! names must be in the certificate; with a proxy it is the proxy that looks the host up.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Url;
-use rustls::{
-    ClientConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
-use rustls_platform_verifier::Verifier;
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, lookup_host},
@@ -29,7 +17,10 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::Broken;
-use crate::config::{Cloud, CloudName, NetworkConfig, Proxy, RouteRule, SecretError, SmtpAddress, Tenant};
+use crate::{
+    config::{CloudName, NetworkConfig, Proxy, SecretError, SmtpAddress},
+    network::Clients,
+};
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -42,34 +33,16 @@ const LONGEST_ANSWER: usize = 16 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    #[error("ca_file {path}: not PEM certificates: {source}")]
-    CaFile { path: String, source: rustls::pki_types::pem::Error },
-    #[error("ca_file {path}: {source}")]
-    CaUnreadable { path: String, source: io::Error },
-    #[error("cannot prepare TLS for SMTP: {0}")]
-    Tls(#[from] rustls::Error),
     #[error("network.proxy_password: {0}")]
     ProxyPassword(SecretError),
     #[error("network.proxy {0}: it has no host and port")]
     Proxy(String),
 }
 
-/// Cheap to clone; all clones see the same.
-#[derive(Clone)]
-pub struct Dialer(Arc<Shared>);
-
-struct Shared {
+pub(super) struct Dialer {
     connect_timeout: Duration,
     proxy: Option<ByProxy>,
-    clouds: RwLock<HashMap<CloudName, Trusting>>,
-}
-
-/// TLS with what a cloud's servers are checked against.
-#[derive(Clone)]
-struct Trusting {
-    /// What `ca_file` held.
-    ca: Option<Vec<u8>>,
-    tls: TlsConnector,
+    clients: Clients,
 }
 
 struct ByProxy {
@@ -81,49 +54,20 @@ struct ByProxy {
 }
 
 impl Dialer {
-    /// Blocks while files are read: certificates, and the password of the proxy.
-    pub fn new<'a>(
-        network: &NetworkConfig,
-        tenants: impl Iterator<Item = &'a Tenant>,
-    ) -> Result<Self, DialError> {
+    /// Blocks while the password of the proxy is read.
+    pub(super) fn new(network: &NetworkConfig, clients: Clients) -> Result<Self, DialError> {
         let proxy = network.proxy.as_ref().map(ByProxy::new).transpose()?;
-        let (connect_timeout, clouds) = (network.connect_timeout, RwLock::default());
-        let dialer = Self(Arc::new(Shared { connect_timeout, proxy, clouds }));
-        dialer.follow(tenants)?;
-        Ok(dialer)
+        Ok(Self { connect_timeout: network.connect_timeout, proxy, clients })
     }
 
-    /// Gets ready for clouds that are new, or trust other certificates than before, where a tenant uses SMTP. On an error nothing
-    /// changes. Blocks as [`new`](Self::new) does.
-    pub fn follow<'a>(&self, tenants: impl Iterator<Item = &'a Tenant>) -> Result<(), DialError> {
-        let mut clouds = self.clouds().clone();
-        let mut seen = HashSet::new();
-        for Tenant { cloud: Cloud { name, ca_file, .. }, .. } in
-            tenants.filter(|tenant| tenant.route != RouteRule::Graph && seen.insert(&tenant.cloud.name))
-        {
-            let ca = ca_file.as_deref().map(read_ca).transpose()?;
-            if clouds.get(name).is_none_or(|known| known.ca != ca) {
-                let tls = connector(ca_file.as_deref().zip(ca.as_deref()))?;
-                clouds.insert(name.clone(), Trusting { ca, tls });
-            }
-        }
-        *self.0.clouds.write().unwrap_or_else(PoisonError::into_inner) = clouds;
-        Ok(())
-    }
-
-    fn clouds(&self) -> RwLockReadGuard<'_, HashMap<CloudName, Trusting>> {
-        // It is replaced as a whole, so a panic elsewhere leaves nothing half done.
-        self.0.clouds.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tls(&self, cloud: &CloudName) -> Option<TlsConnector> {
-        self.clouds().get(cloud).map(|known| known.tls.clone())
+    fn tls(&self, cloud: &CloudName) -> io::Result<TlsConnector> {
+        self.clients.tls(cloud).ok_or_else(|| io::Error::other("the cloud has no certificates"))
     }
 
     /// A connection to the service in clear.
     pub(super) async fn connect(&self, address: &SmtpAddress, cloud: &CloudName) -> Result<Duplex, Broken> {
-        let deadline = Instant::now() + self.0.connect_timeout;
-        let Some(proxy) = &self.0.proxy else {
+        let deadline = Instant::now() + self.connect_timeout;
+        let Some(proxy) = &self.proxy else {
             let stream = within(deadline, tcp(address, deadline)).await;
             return Ok(Box::new(
                 stream.map_err(|e| Broken::new(format!("cannot connect to {address}"), &e))?,
@@ -132,12 +76,11 @@ impl Dialer {
         let named =
             |e: io::Error| Broken::new(format!("cannot connect to {address} by the proxy {}", proxy.url), &e);
         let stream = within(deadline, tcp(&proxy.address, deadline)).await.map_err(named)?;
-        let stream: Duplex = match (proxy.is_tls, self.tls(cloud)) {
-            (true, Some(tls)) => {
-                let host = server_name(&proxy.address).map_err(named)?;
-                Box::new(within(deadline, tls.connect(host, stream)).await.map_err(named)?)
-            }
-            _ => Box::new(stream),
+        let stream: Duplex = if proxy.is_tls {
+            let (tls, host) = (self.tls(cloud).map_err(named)?, server_name(&proxy.address).map_err(named)?);
+            Box::new(within(deadline, tls.connect(host, stream)).await.map_err(named)?)
+        } else {
+            Box::new(stream)
         };
         within(deadline, proxy.tunnel(stream, address)).await.map_err(named)
     }
@@ -150,9 +93,9 @@ impl Dialer {
         cloud: &CloudName,
     ) -> Result<Duplex, Broken> {
         let named = |e: io::Error| Broken::new(format!("no TLS with {address}"), &e);
-        let tls = self.tls(cloud).ok_or_else(|| named(io::Error::other("the cloud has no certificates")))?;
+        let tls = self.tls(cloud).map_err(named)?;
         let host = server_name(address).map_err(named)?;
-        let deadline = Instant::now() + self.0.connect_timeout;
+        let deadline = Instant::now() + self.connect_timeout;
         Ok(Box::new(within(deadline, tls.connect(host, stream)).await.map_err(named)?))
     }
 }
@@ -197,29 +140,6 @@ impl ByProxy {
             _ => Err(io::Error::other(format!("it answered {line:?}"))),
         }
     }
-}
-
-fn read_ca(path: &Path) -> Result<Vec<u8>, DialError> {
-    std::fs::read(path).map_err(|source| DialError::CaUnreadable { path: path.display().to_string(), source })
-}
-
-/// `ca`: a file and what it holds.
-fn connector(ca: Option<(&Path, &[u8])>) -> Result<TlsConnector, DialError> {
-    let provider = Arc::new(ring::default_provider());
-    let more = match ca {
-        None => Vec::new(),
-        Some((path, pem)) => CertificateDer::pem_slice_iter(pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| DialError::CaFile { path: path.display().to_string(), source })?,
-    };
-    let verifier = Verifier::new_with_extra_roots(more, provider.clone())?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        // It is the system's own, and the one that HTTPS has: nothing is left unchecked.
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 async fn tcp(address: &SmtpAddress, deadline: Instant) -> io::Result<TcpStream> {

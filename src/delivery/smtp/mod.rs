@@ -40,11 +40,13 @@ use crate::{
     config::{NetworkConfig, RouteRule, Tenant},
     identity::{AccessToken, Audience, Identity},
     message::MailboxAddress,
+    network::Clients,
     spool::Claim,
     telemetry::{LimitKind, Metrics},
 };
 use connection::{Connection, NotOpen, Open, Place};
-pub use dial::{DialError, Dialer};
+pub use dial::DialError;
+use dial::Dialer;
 use parameters::{Lines, Needs};
 use pool::{Berth, Pool};
 use reply::{Class, Reply, Step};
@@ -59,6 +61,7 @@ const TENANT_PROBE: Duration = Duration::from_secs(300);
 /// What mail is submitted with.
 pub struct Means {
     pub identity: Arc<Identity>,
+    pub clients: Clients,
     pub network: NetworkConfig,
     pub allowances: Allowances,
     /// This relay's name, for EHLO.
@@ -107,8 +110,10 @@ struct Passage<'a> {
 }
 
 impl Smtp {
-    pub fn new(means: Means, dialer: Dialer) -> Self {
-        Self { means, dialer, pool: Pool::default() }
+    /// Blocks while the password of the proxy is read.
+    pub fn new(means: Means) -> Result<Self, DialError> {
+        let dialer = Dialer::new(&means.network, means.clients.clone())?;
+        Ok(Self { means, dialer, pool: Pool::default() })
     }
 
     /// Sends the message from `mailbox`. No earlier attempt of it was sent.

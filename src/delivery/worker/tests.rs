@@ -65,14 +65,14 @@ impl Bench {
         let allowances = Allowances::new(AppLimit::default(), metrics.clone(), None).unwrap();
         let submission = smtp::Means {
             identity: identity.clone(),
+            clients: clients.clone(),
             network: NetworkConfig::default(),
             allowances: allowances.clone(),
             hostname: "relay.example".into(),
             max_recipients: 10_000,
             metrics: metrics.clone(),
         };
-        let dialer = smtp::Dialer::new(&submission.network, [&*tenant].into_iter()).unwrap();
-        let submission = Smtp::new(submission, dialer);
+        let submission = Smtp::new(submission).unwrap();
         let network = NetworkConfig::default();
         let means = Means { identity: identity.clone(), clients, network, allowances };
         let graph = Graph::new(config, settled, means, spool.clone(), metrics.clone());

@@ -50,7 +50,7 @@ fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claim
                 .report
                 .good("drafts", format!("may be made and deleted: {large} goes, outcomes can be confirmed"));
         }
-        Tried::Denied(why) if check.wants_drafts() => {
+        Tried::Denied(why) if check.tenant.confirm == Confirm::Draft => {
             let mend = how_to_permit(check, DRAFTS, mailbox, claims);
             check.report.missing("drafts", format!("confirm = \"draft\" needs them: {why}"), mend);
         }

@@ -64,13 +64,11 @@ pub(super) async fn send(
         Disposition::Failed(Reason { diagnostic: why, .. })
         | Disposition::Retry { why, .. }
         | Disposition::MailboxBlocked { why, .. }
-        | Disposition::TenantBlocked { why, .. } => {
-            check.report.missing("message", format!("to {to}: {why}"), "")
-        }
+        | Disposition::TenantBlocked { why, .. } => check.report.failed("message", format!("to {to}: {why}")),
         Disposition::Unknown { why, .. } | Disposition::Unsettled { why, .. } => {
-            check.report.missing("message", format!("to {to}: nobody knows whether it was sent: {why}"), "");
+            check.report.failed("message", format!("to {to}: nobody knows whether it was sent: {why}"));
         }
-        other => check.report.missing("message", format!("to {to}: {other:?}"), ""),
+        other => check.report.failed("message", format!("to {to}: {other:?}")),
     }
     Ok(())
 }

@@ -15,11 +15,11 @@ use tokio::time::Instant;
 
 use crate::{
     cli::config_path::ConfigPath,
-    config::{AppLimit, Config, Confirm, Credential, MailboxRule, RouteRule, SenderRule, Tenant, UserGrant},
+    config::{AppLimit, Config, Credential, MailboxRule, RouteRule, SenderRule, Tenant, UserGrant},
     delivery::{
         allowance::Allowances,
         graph::Means,
-        smtp::{self as submission, DialError, Dialer, Smtp},
+        smtp::{self as submission, DialError, Smtp},
     },
     identity::{AccessToken, Audience, Claims, Identity, claims, credential_folder},
     message::MailboxAddress,
@@ -145,17 +145,15 @@ impl Check<'_> {
     }
 
     fn smtp(&self) -> Result<Smtp, DialError> {
-        let network = self.config.network.clone();
-        let dialer = Dialer::new(&network, [&**self.tenant].into_iter())?;
-        let means = submission::Means {
+        Smtp::new(submission::Means {
             identity: self.identity.clone(),
-            network,
+            clients: self.clients.clone(),
+            network: self.config.network.clone(),
             allowances: self.allowances.clone(),
             hostname: self.config.smtp.hostname.clone(),
             max_recipients: self.config.graph.max_recipients,
             metrics: Metrics::new(),
-        };
-        Ok(Smtp::new(means, dialer))
+        })
     }
 
     fn about_the_configuration(&mut self) {
@@ -189,7 +187,7 @@ impl Check<'_> {
                 Ok(Some(warning)) => {
                     self.report.warn("certificate", warning, "make a new one and add it to the app")
                 }
-                Err(error) => self.report.missing("certificate", error.to_string(), ""),
+                Err(error) => self.report.failed("certificate", error.to_string()),
             }
         }
     }
@@ -211,7 +209,7 @@ impl Check<'_> {
                 Some((token, claims))
             }
             Err(error) => {
-                self.report.missing(topic, error.why, "");
+                self.report.failed(topic, error.why);
                 None
             }
         }
@@ -240,9 +238,5 @@ impl Check<'_> {
     fn says(claims: Option<&Claims>, permission: &str) -> bool {
         let has = |names: &[String]| names.iter().any(|name| name == permission);
         claims.is_some_and(|claims| has(&claims.roles) || has(&claims.scopes))
-    }
-
-    fn wants_drafts(&self) -> bool {
-        matches!(self.tenant.confirm, Confirm::Draft)
     }
 }

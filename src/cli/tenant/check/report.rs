@@ -50,8 +50,16 @@ impl Report {
     }
 
     pub(super) fn missing(&mut self, topic: &'static str, text: impl Into<String>, mend: impl Into<String>) {
-        let mend = Some(mend.into()).filter(|mend| !mend.is_empty());
-        self.findings.push(Finding { state: State::Missing, topic, text: text.into(), mend });
+        self.add_missing(topic, text.into(), Some(mend.into()));
+    }
+
+    /// The text says what to do.
+    pub(super) fn failed(&mut self, topic: &'static str, text: impl Into<String>) {
+        self.add_missing(topic, text.into(), None);
+    }
+
+    fn add_missing(&mut self, topic: &'static str, text: String, mend: Option<String>) {
+        self.findings.push(Finding { state: State::Missing, topic, text, mend });
         self.ok = false;
     }
 

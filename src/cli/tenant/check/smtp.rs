@@ -16,7 +16,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
     let Some(mailbox) = mailbox else { return };
     let smtp = match check.smtp() {
         Ok(smtp) => smtp,
-        Err(error) => return check.report.missing("submission", error.to_string(), ""),
+        Err(error) => return check.report.failed("submission", error.to_string()),
     };
     let host = check.tenant.cloud.smtp.as_ref().map(ToString::to_string).unwrap_or_default();
     match smtp.probe(check.tenant, mailbox, &token).await {

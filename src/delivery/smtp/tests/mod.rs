@@ -61,15 +61,19 @@ impl Bench {
         let (spool, waiting) = Spool::start(store, metrics.clone()).unwrap();
         let clients = Clients::new(&network, [&tenant.cloud].into_iter()).unwrap();
         let means = Means {
-            identity: Arc::new(Identity::new(clients, metrics.clone(), folder.path().join("credentials"))),
+            identity: Arc::new(Identity::new(
+                clients.clone(),
+                metrics.clone(),
+                folder.path().join("credentials"),
+            )),
+            clients,
             network,
             allowances: Allowances::new(AppLimit::default(), metrics.clone(), None).unwrap(),
             hostname: "relay.example".into(),
             max_recipients: 500,
             metrics: metrics.clone(),
         };
-        let dialer = Dialer::new(&means.network, [&*tenant].into_iter()).unwrap();
-        let smtp = Smtp::new(means, dialer);
+        let smtp = Smtp::new(means).unwrap();
         Self { script, smtp, tenant, spool, metrics, _waiting: waiting, _service: service, _folder: folder }
     }
 
