@@ -17,7 +17,6 @@ mod connection;
 mod content;
 mod crash;
 mod credentials;
-mod hostile;
 
 mod large;
 mod limits;

@@ -14,7 +14,10 @@ use rustix::{
 };
 use tokio::time::Instant;
 
-use crate::harness::{Lab, Mail, PATIENCE, Smtp, message};
+use crate::{
+    harness::{Lab, Mail, PATIENCE, Smtp, message},
+    held,
+};
 
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
@@ -197,6 +200,7 @@ fn smuggle(lab: &Lab, is_accepted: fn(&[u8]) -> bool) {
         assert!(text.contains("outer") && text.ends_with(&SMUGGLED.escape_ascii().to_string()), "{text}");
     }
     is_well(lab);
+    held("A second message hidden behind a false end (SMTP smuggling)", FALSE_ENDS.len());
 }
 
 #[test]
@@ -276,6 +280,7 @@ fn a_client_that_vanishes_at_any_octet_leaves_whole_messages_only() {
     let more: BTreeSet<_> = delivered.difference(&certain).cloned().collect();
     assert!(more.is_subset(&possible), "{:?}", more.difference(&possible));
     assert!(messages.iter().all(|message| message.raw.ends_with(b"\r\n\r\n.x\r\n")));
+    held("Clients that vanish at any octet", 2 * (length + 1));
 }
 
 // === clients that take their time ===

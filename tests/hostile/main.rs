@@ -1,0 +1,16 @@
+//! Attacks on the real binary. What they are, how many tries each makes, and what must hold, is a table in
+//! docs/security.md, "What has been attacked"; [`held`] keeps the table to what these tests do.
+//!
+//! One file a topic. `cargo test --test hostile` runs all.
+
+// Test helpers are no test functions, which alone may unwrap by clippy's rules.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod clients;
+mod table;
+
+use table::held;
