@@ -174,7 +174,7 @@ fn a_login_service_that_names_a_time_is_left_alone_until_then() {
     assert!(lab.logged("delivered").iter().all(|entry| entry["attempt"] == 1));
 }
 
-/// The service takes none of them twice, and the process dies at once after a login.
+/// The service takes none of them twice, and the process is killed after each delivery.
 #[test]
 fn refresh_tokens_outlive_the_process() {
     let credential = "grant = 'refresh_token'\nrefresh_token = { file = 'first' }";
@@ -190,6 +190,7 @@ fn refresh_tokens_outlive_the_process() {
         lab.restart();
         send(&lab, "contoso", &format!("{n}"));
         lab.wait_for(n);
+        lab.wait_until_settled();
         lab.kill9();
     }
     assert_eq!(lab.service.counts().tokens_by_grant.refresh_token, 4);

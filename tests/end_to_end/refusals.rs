@@ -23,10 +23,12 @@ fn a_full_tenant_gets_452_until_there_is_room_and_others_do_not() {
     assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "tenant_full")]), 1.0);
 
     // What is counted outlives the process.
+    lab.wait_until_settled();
     lab.kill9();
     lab.restart();
     let mut smtp = lab.smtp();
     assert_eq!(smtp.mail(FROM).code, 452);
+    lab.wait_until_settled();
     lab.kill9();
     lab.service.clear_faults();
     lab.restart();

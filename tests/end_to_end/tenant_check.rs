@@ -202,6 +202,7 @@ fn somebody_signs_in_by_a_code_and_mail_goes() {
     lab.wait_for(1);
     let stored = lab.folder().join("spool/credentials/contoso.json");
     assert_eq!(stored.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    lab.wait_until_settled();
     lab.kill9();
     lab.restart();
     lab.send(

@@ -166,6 +166,15 @@ impl Lab {
         });
     }
 
+    /// Returns when no message is with a worker: what the service has taken, the spool has noted. A kill before that would
+    /// leave a message in doubt that was delivered, and it may come twice.
+    pub fn wait_until_settled(&self) {
+        self.wait_for_metrics("deliveries to be settled", |metrics| {
+            metrics.sum("m365_relay_in_flight", &[]) == 0.0
+                && metrics.sum("m365_relay_queue_messages", &[("state", "leased")]) == 0.0
+        });
+    }
+
     // === the simulated service ===
 
     pub fn inject(&self, fault: Fault) {

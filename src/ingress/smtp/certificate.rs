@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
-    time::{Instant, MissedTickBehavior, interval_at, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -77,7 +77,8 @@ impl LiveCertificate {
         self.show(&metrics);
         let (sender, mut hints) = mpsc::channel(1);
         let watcher = watcher(&self.files, sender);
-        let mut minute = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        // The first look is at once: what changed between reading and watching, nobody has said.
+        let mut minute = interval(LOOK_EVERY);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
