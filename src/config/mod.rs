@@ -8,6 +8,7 @@
 mod certificate;
 mod changes;
 mod client_certificate;
+mod client_network;
 mod cloud;
 mod credential;
 mod delivery;
@@ -48,6 +49,7 @@ pub use changes::Changes;
 pub use client_certificate::{
     AssertionAlgorithm, ClientCertificate, ClientCertificateError, EXPIRES_SOON, SigningCertificate,
 };
+pub use client_network::ClientPrefix;
 pub use cloud::{Cloud, CloudName, InvalidCloudName, InvalidSmtpAddress, SmtpAddress};
 pub use credential::{ClientProof, Credential, UserGrant};
 pub use delivery::{DeliveryConfig, RetryConfig};

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    ByteSize, Certificate, LockoutConfig,
+    ByteSize, Certificate, ClientPrefix, LockoutConfig,
     reader::{Item, TableReader},
     tenant_table::read_network,
     value::is_domain,
@@ -29,6 +29,8 @@ pub struct SmtpConfig {
     /// Connections of one client address at a time, over all listeners; `None` is no limit. Default 50: a mail server that
     /// behaves opens 20, and one device that does not cannot take all of `max_connections`.
     pub max_connections_per_address: Option<NonZeroUsize>,
+    /// Which IPv6 addresses are one client. Default 64.
+    pub client_prefix: ClientPrefix,
     pub session: SessionLimits,
     /// Clients that may log in without encryption. Default: none.
     pub trusted_networks: Vec<IpNet>,
@@ -47,7 +49,7 @@ pub struct SessionLimits {
     pub max_commands: u32,
     /// For the next command. Default 5 minutes (RFC 5321 section 4.5.3.2.7).
     pub idle_timeout: Duration,
-    /// For a connection as a whole, and for the content of one message. Default 1 hour.
+    /// For a connection as a whole, whatever is under way on it. Default 1 hour.
     pub session_timeout: Duration,
     /// A message that cannot be stored in this time after its end is refused for now. Default 90 seconds, at least 1.
     ///
@@ -139,6 +141,8 @@ impl SmtpConfig {
             table.table("lockout", |lockout| Some(LockoutConfig::read(lockout))).unwrap_or_default();
         let per_address =
             table.or_default("max_connections_per_address", 50, |item| item.integer(0..=1_000_000));
+        let client_prefix =
+            table.or_default("ipv6_client_prefix", ClientPrefix::default(), ClientPrefix::read);
         Some(Self {
             listeners,
             hostname: hostname?,
@@ -146,6 +150,7 @@ impl SmtpConfig {
             max_recipients,
             max_connections,
             max_connections_per_address: NonZeroUsize::new(per_address),
+            client_prefix,
             session,
             trusted_networks,
             lockout,

@@ -7,8 +7,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::{Door, login::Logins};
 use crate::{
     config::{
-        ByteSize, Cloud, LiveRoster, LockoutConfig, PasswordHash, Roster, RosterKeeper, SenderRule,
-        SpoolConfig, Tenant, TenantName, Users, WhileSuspended,
+        ByteSize, ClientPrefix, Cloud, LiveRoster, LockoutConfig, PasswordHash, Roster, RosterKeeper,
+        SenderRule, SpoolConfig, Tenant, TenantName, Users, WhileSuspended,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -59,7 +59,7 @@ impl House {
     }
 
     pub(super) fn logins(&self, lockout: LockoutConfig) -> Logins {
-        Logins::new(self.roster.clone(), lockout, self.metrics.clone())
+        Logins::new(self.roster.clone(), lockout, ClientPrefix::default(), self.metrics.clone())
     }
 
     pub(super) fn roster(&self) -> LiveRoster {

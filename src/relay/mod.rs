@@ -211,7 +211,8 @@ impl Relay {
         let address = admin.address().map_err(RunError::AdminAddress)?;
         info!(%address, "listening for metrics and health");
         let (keeper, roster) = RosterKeeper::new(Roster::new(config.tenants.clone()));
-        let logins = Logins::new(roster.clone(), config.smtp.lockout, metrics.clone());
+        let logins =
+            Logins::new(roster.clone(), config.smtp.lockout, config.smtp.client_prefix, metrics.clone());
         let door = Door::new(roster.clone(), spool.clone(), free_space.clone(), config.smtp.max_message);
 
         let stop = shutdown.child_token();

@@ -38,6 +38,8 @@ pub enum Refused {
     Connections,
     /// Too many connections of one client address.
     ConnectionsPerAddress,
+    /// A connection that lasted as long as one may, whatever was under way on it.
+    SessionTimeout,
     /// A proxy sent no PROXY header that can be read.
     ProxyHeader,
     /// A TLS handshake failed.
@@ -134,7 +136,7 @@ label! {
         NoTenant => "no_tenant", Sender => "sender", NoLogin => "no_login", TooLarge => "too_large", TenantFull => "tenant_full",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
-        ConnectionsPerAddress => "connections_per_address", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
+        ConnectionsPerAddress => "connections_per_address", SessionTimeout => "session_timeout", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
         Late => "late", Mismatch => "mismatch",
     }
     Outcome {

@@ -5,7 +5,7 @@
 //! that have logged in with that name of late, nor for the networks of its tenant: a stranger cannot lock a customer's printer
 //! out. What fails at those counts for their address alone.
 //!
-//! An IPv6 client counts as its /64, since it has all of that. A login that succeeds clears the count of its address, and not
+//! An IPv6 client counts as its network ([`ClientPrefix`]). A login that succeeds clears the count of its address, and not
 //! that of its name, or a guesser could go on for as long as the printer does.
 //!
 //! Pure but for its memory; the time comes from outside. What is remembered is bounded: the entry that was not used for the
@@ -13,7 +13,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroUsize,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -22,7 +22,7 @@ use std::{
 use lru::LruCache;
 use tokio::time::Instant;
 
-use crate::config::LockoutConfig;
+use crate::config::{ClientPrefix, LockoutConfig};
 
 /// Entries of each kind; an entry is some tens of octets.
 const MOST: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
@@ -34,6 +34,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
 pub(super) struct Lockout {
     config: LockoutConfig,
+    prefix: ClientPrefix,
     hasher: RandomState,
     memory: Mutex<Memory>,
 }
@@ -73,14 +74,14 @@ pub(super) struct Failed {
 }
 
 impl Lockout {
-    pub(super) fn new(config: LockoutConfig) -> Self {
+    pub(super) fn new(config: LockoutConfig, prefix: ClientPrefix) -> Self {
         let memory =
             Memory { addresses: LruCache::new(MOST), names: LruCache::new(MOST), good: LruCache::new(MOST) };
-        Self { config, hasher: RandomState::new(), memory: Mutex::new(memory) }
+        Self { config, prefix, hasher: RandomState::new(), memory: Mutex::new(memory) }
     }
 
     pub(super) fn client(&self, address: IpAddr, name: &str) -> Client {
-        Client { address: counted_address(address), name: self.hasher.hash_one(name) }
+        Client { address: self.prefix.whole_network(address), name: self.hasher.hash_one(name) }
     }
 
     /// Whether `client` may not log in now. `at_home`: it is in a network of the user's tenant.
@@ -141,14 +142,6 @@ impl Count {
     }
 }
 
-/// The /64 of an IPv6 address; an IPv4 address as it is.
-fn counted_address(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
@@ -170,7 +163,7 @@ mod tests {
                 within: 10 * MINUTE,
                 duration: 15 * MINUTE,
             };
-            Self { lockout: Lockout::new(config), now: Instant::now() }
+            Self { lockout: Lockout::new(config, ClientPrefix::default()), now: Instant::now() }
         }
 
         fn client(&self, address: &str, name: &str) -> Client {

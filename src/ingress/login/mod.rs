@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{LiveRoster, LockoutConfig, Tenant, User, UserName},
+    config::{ClientPrefix, LiveRoster, LockoutConfig, Tenant, User, UserName},
     telemetry::{LoginResult, Metrics},
 };
 use known::KnownLogins;
@@ -77,12 +77,12 @@ struct Inner {
 }
 
 impl Logins {
-    pub fn new(roster: LiveRoster, lockout: LockoutConfig, metrics: Metrics) -> Self {
+    pub fn new(roster: LiveRoster, lockout: LockoutConfig, prefix: ClientPrefix, metrics: Metrics) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self(Arc::new(Inner {
             roster,
             known: KnownLogins::new(),
-            lockout: Lockout::new(lockout),
+            lockout: Lockout::new(lockout, prefix),
             turns: Arc::new(Semaphore::new((processors / 2).max(1))),
             metrics,
         }))

@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     exchange::{Begin, Progress},
     reply::Reply,
-    session::{Next, Session, out_of_order, shutting_down, timed_out},
+    session::{Next, Session, out_of_order, shutting_down},
     tls::Security,
     wire::Heard,
 };
@@ -30,6 +30,8 @@ pub(super) struct Peer {
     pub(super) security: Security,
     /// The listener or the client's network is trusted to carry a password in clear.
     pub(super) trusted: bool,
+    /// When it was met. STARTTLS begins another session, and gives it no more time.
+    pub(super) since: Instant,
 }
 
 /// Whether a session takes logins.
@@ -44,7 +46,7 @@ enum Offer {
 
 impl Peer {
     pub(super) fn new(address: IpAddr, trusted: bool) -> Self {
-        Self { address, security: Security::Clear, trusted }
+        Self { address, security: Security::Clear, trusted, since: Instant::now() }
     }
 }
 
@@ -74,7 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Ok(Progress::Ask(exchange, prompt)) => {
                     self.reply("auth", &Reply::plain(334, prompt)).await?;
                     let shutdown = self.service.shutdown.clone();
-                    let deadline = Instant::now() + self.service.limits.idle_timeout;
+                    let deadline = self.ends().min(Instant::now() + self.service.limits.idle_timeout);
                     progress = match self.wire.response(deadline, &shutdown).await? {
                         Heard::Line(len) => {
                             let progress = exchange.answer(self.wire.line(len));
@@ -85,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                             let reply = Reply::new(500, "5.5.6", "Authentication exchange line is too long");
                             return Ok((reply, Next::Listen));
                         }
-                        Heard::Nothing => return Ok((timed_out(), Next::Close)),
+                        Heard::Nothing => return Ok((self.out_of_time(), Next::Close)),
                         Heard::Shutdown => return Ok((shutting_down(), Next::Close)),
                     };
                 }

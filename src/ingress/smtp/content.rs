@@ -31,8 +31,6 @@ pub(super) struct Incoming {
     message: Result<Submission, Refusal>,
     newlines: Newlines,
     size: u64,
-    /// The client has so long for all of the content.
-    deadline: Instant,
     tenant: TenantName,
     sender: Option<MailboxAddress>,
     recipients: usize,
@@ -53,7 +51,6 @@ impl Incoming {
             message: Ok(Submission::begin(&session.service.door, grant, envelope, origin)),
             newlines: Newlines::new(lenience),
             size: 0,
-            deadline: Instant::now() + limits.session_timeout,
         }
     }
 
@@ -112,8 +109,9 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<Option<Reply>> {
     let mut incoming = Incoming::begin(session, accepted);
     let mut reader = DataReader::new();
+    let deadline = session.ends();
     loop {
-        let Some(input) = session.wire.content(incoming.deadline).await? else { return Ok(None) };
+        let Some(input) = session.wire.content(deadline).await? else { return Ok(None) };
         let mut rest = input;
         let mut ended = false;
         while let Some(piece) = reader.next(&mut rest) {
@@ -139,21 +137,18 @@ pub(super) async fn receive_chunk<S: AsyncRead + AsyncWrite + Unpin>(
     octets: u64,
     is_last: bool,
 ) -> io::Result<Option<Reply>> {
+    let deadline = session.ends();
     let begun = match session.incoming.take() {
         Some(incoming) => Ok(incoming),
         None => session.end_envelope().map(|accepted| Box::new(Incoming::begin(session, accepted))),
     };
     let mut incoming = match begun {
         Ok(incoming) => incoming,
-        Err(reply) => return Ok(session.wire.skip(octets).await?.then_some(reply)),
+        Err(reply) => return Ok(session.wire.skip(octets, deadline).await?.then_some(reply)),
     };
-    // Chunks of nothing ask for no octets, and would go on for ever.
-    if Instant::now() >= incoming.deadline {
-        return Ok(None);
-    }
     let mut left = octets;
     while left > 0 {
-        let Some(input) = session.wire.content(incoming.deadline).await? else { return Ok(None) };
+        let Some(input) = session.wire.content(deadline).await? else { return Ok(None) };
         let part = &input[..input.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
         incoming.take(part).await;
         let used = part.len();

@@ -68,7 +68,7 @@ impl Server {
             let bound = Bound::bind(listener, &mut certificates).await;
             listeners.push(bound.map_err(|source| BindError { address: listener.address, source })?);
         }
-        let addresses = Addresses::new(config.max_connections_per_address);
+        let addresses = Addresses::new(config.max_connections_per_address, config.client_prefix);
         Ok(Self { listeners, certificates, addresses, config: config.clone() })
     }
 

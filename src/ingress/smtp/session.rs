@@ -59,7 +59,6 @@ pub(super) struct Session<S> {
     greeted: Option<Greeted>,
     /// A message of which more chunks are to come.
     pub(super) incoming: Option<Box<Incoming>>,
-    since: Instant,
     /// Messages accepted so far, and what was counted since the last one.
     messages: u32,
     errors: u32,
@@ -114,7 +113,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             greeting_sent: false,
             greeted: None,
             incoming: None,
-            since: Instant::now(),
             messages: 0,
             errors: 0,
             commands: 0,
@@ -134,7 +132,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let shutdown = self.service.shutdown.clone();
         loop {
-            let deadline = Instant::now() + self.service.limits.idle_timeout;
+            // Here too, since a client that always has more to say is never waited for.
+            if self.is_over() {
+                let reply = self.out_of_time();
+                return self.hang_up(reply).await;
+            }
+            let deadline = self.ends().min(Instant::now() + self.service.limits.idle_timeout);
             let (verb, command) = match self.wire.command(deadline, &shutdown).await? {
                 Heard::Line(len) => {
                     let line = self.wire.line(len);
@@ -143,7 +146,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     heard
                 }
                 Heard::TooLong => ("other", Err(Reply::new(500, "5.5.2", "Line too long").into())),
-                Heard::Nothing => return self.hang_up(timed_out()).await,
+                Heard::Nothing => {
+                    let reply = self.out_of_time();
+                    return self.hang_up(reply).await;
+                }
                 Heard::Shutdown => {
                     return self.hang_up(shutting_down()).await;
                 }
@@ -169,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     // Boxed, so that a session without content does not hold room for one.
                     match Box::pin(content::receive(self, accepted)).await? {
                         Some(reply) => (reply, Next::Listen),
-                        None => (timed_out(), Next::Close),
+                        None => (self.out_of_time(), Next::Close),
                     }
                 }
                 Err(reply) => (reply, Next::Listen),
@@ -177,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(Command::Bdat { octets, is_last }) => {
                 match Box::pin(content::receive_chunk(self, octets, is_last)).await? {
                     Some(reply) => (reply, Next::Listen),
-                    None => (timed_out(), Next::Close),
+                    None => (self.out_of_time(), Next::Close),
                 }
             }
             Ok(Command::Auth(begin)) => Box::pin(self.auth(begin)).await?,
@@ -223,9 +229,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.commands > limits.max_commands {
             return Some("Too many commands without a message");
         }
-        let is_between = self.incoming.is_none() && self.transaction().is_none();
-        (is_between && self.since.elapsed() >= self.service.limits.session_timeout)
-            .then_some("Connected too long")
+        None
+    }
+
+    /// When the connection's time is up, whatever is under way.
+    pub(super) fn ends(&self) -> Instant {
+        self.peer.since + self.service.limits.session_timeout
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.ends()
+    }
+
+    /// What a client hears that has taken too long: for its next words, or altogether.
+    pub(super) fn out_of_time(&self) -> Reply {
+        if !self.is_over() {
+            return Reply::new(421, "4.4.2", "Timeout, closing");
+        }
+        self.service.metrics.refused(Ingress::Smtp, Refused::SessionTimeout);
+        info!("connected for longer than smtp.session_timeout, hanging up");
+        Reply::new(421, "4.7.0", "Connected too long, closing")
     }
 
     /// Any command but DATA, BDAT, AUTH, STARTTLS and QUIT.
@@ -422,8 +445,4 @@ pub(super) fn out_of_order(text: &'static str) -> Reply {
 
 pub(super) fn shutting_down() -> Reply {
     Reply::new(421, "4.3.2", "Shutting down, closing")
-}
-
-pub(super) fn timed_out() -> Reply {
-    Reply::new(421, "4.4.2", "Timeout, closing")
 }

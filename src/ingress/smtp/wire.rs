@@ -137,9 +137,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.consume(octets);
     }
 
-    /// Throws away the next octets, which are no commands. `false`: the client stalls.
-    pub(super) async fn skip(&mut self, mut octets: u64) -> io::Result<bool> {
-        let deadline = Instant::now() + SKIP_TIMEOUT;
+    /// Throws away the next octets, which are no commands. `false`: the client stalls, or `deadline` has passed.
+    pub(super) async fn skip(&mut self, mut octets: u64, deadline: Instant) -> io::Result<bool> {
+        let deadline = deadline.min(Instant::now() + SKIP_TIMEOUT);
         while octets > 0 {
             let Some(input) = self.content(deadline).await? else { return Ok(false) };
             let skipped = input.len().min(usize::try_from(octets).unwrap_or(usize::MAX));

@@ -16,7 +16,9 @@ use crate::{
 
 /// In no tenant's networks.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const TRUSTED: Peer = Peer { address: STRANGER, security: Security::Clear, trusted: true };
+fn trusted() -> Peer {
+    Peer::new(STRANGER, true)
+}
 const WRONG: &str = "535 5.7.8 Authentication credentials invalid\r\n";
 
 fn over_tls() -> Security {
@@ -40,7 +42,7 @@ fn from(peer: Peer, service: &Arc<Service>) -> Client<DuplexStream> {
 }
 
 async fn greeted(house: &House) -> Client<DuplexStream> {
-    let mut client = from(TRUSTED, &service(house));
+    let mut client = from(trusted(), &service(house));
     client.hello().await;
     client
 }
@@ -54,11 +56,11 @@ async fn auth_is_offered_where_a_password_may_travel() {
     let with_users = house();
     let encrypted = Peer { security: over_tls(), ..Peer::new(STRANGER, false) };
     for (peer, house, offered) in [
-        (TRUSTED, &with_users, true),
+        (trusted(), &with_users, true),
         (encrypted, &with_users, true),
         (Peer::new(STRANGER, false), &with_users, false),
         (Peer::new(LOOPBACK, false), &with_users, false),
-        (TRUSTED, &House::new(), false),
+        (trusted(), &House::new(), false),
     ] {
         let mut client = from(peer, &service(house));
         client.reply().await;
@@ -75,7 +77,7 @@ async fn auth_is_offered_where_a_password_may_travel() {
 async fn a_login_decides_the_tenant_and_shows_in_received() {
     let mut house = house();
     for (security, protocol) in [(Security::Clear, "ESMTPA"), (over_tls(), "ESMTPSA")] {
-        let mut client = from(Peer { security, ..TRUSTED }, &service(&house));
+        let mut client = from(Peer { security, ..trusted() }, &service(&house));
         client.hello().await;
         client
             .script(&[
@@ -139,7 +141,7 @@ async fn names_lead_to_one_user() {
         ("@contoso", "s3cret", "535"),
         ("scanner", "S3cret", "535"),
     ] {
-        let mut client = from(TRUSTED, &service);
+        let mut client = from(trusted(), &service);
         client.hello().await;
         client.script(&[(&plain(name, password), expected)]).await;
     }
@@ -159,7 +161,7 @@ async fn every_way_to_say_it() {
         &[("Auth Plain", "334 \r\n"), (&whole, "235 ")],
         &[(&format!("AUTH PLAIN {whole}  "), "235 ")],
     ] {
-        let mut client = from(TRUSTED, &service);
+        let mut client = from(trusted(), &service);
         client.hello().await;
         client.script(lines).await;
     }
@@ -299,7 +301,7 @@ async fn a_client_that_stalls_in_an_exchange_is_hung_up_on() {
 async fn a_shutdown_ends_an_exchange() {
     let house = house();
     let service = service(&house);
-    let mut client = from(TRUSTED, &service);
+    let mut client = from(trusted(), &service);
     client.hello().await;
     client.script(&[("AUTH LOGIN", "334 ")]).await;
     service.shutdown.cancel();
@@ -312,7 +314,7 @@ async fn failures_slow_down_and_lock_out() {
     let lockout = LockoutConfig { failures: NonZeroU32::new(3), ..LockoutConfig::default() };
     let service =
         Arc::new(Service { logins: house.logins(lockout), ..Arc::into_inner(service(&house)).unwrap() });
-    let mut client = from(TRUSTED, &service);
+    let mut client = from(trusted(), &service);
     client.hello().await;
     let mut waits = Vec::new();
     for name in ["scanner", "nobody", "app@contoso"] {
@@ -323,7 +325,7 @@ async fn failures_slow_down_and_lock_out() {
     assert_eq!(waits, [250, 500, 1000]);
     // From now on nothing is looked at, not even the right password.
     for right in [plain("scanner", "s3cret"), plain("nobody", "x")] {
-        let mut client = from(TRUSTED, &service);
+        let mut client = from(trusted(), &service);
         client.hello().await;
         client.script(&[(&right, "421 4.7.0 Too many failed logins")]).await;
         assert_eq!(client.rest().await, "");
@@ -333,8 +335,8 @@ async fn failures_slow_down_and_lock_out() {
         [2.0, 1.0, 2.0]
     );
     // Others go on; and so does this one, after a time.
-    let other = Peer { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), ..TRUSTED };
-    for (peer, pause) in [(other, 0), (TRUSTED, 15 * 60)] {
+    let other = Peer { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), ..trusted() };
+    for (peer, pause) in [(other, 0), (trusted(), 15 * 60)] {
         tokio::time::advance(std::time::Duration::from_secs(pause)).await;
         let mut client = from(peer, &service);
         client.hello().await;

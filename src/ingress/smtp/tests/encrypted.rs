@@ -79,6 +79,22 @@ async fn start_tls(
     shake(client, root).await.unwrap()
 }
 
+#[tokio::test(start_paused = true)]
+async fn starttls_gives_no_more_time() {
+    let (house, secured) = (House::new(), secured());
+    let (mut client, _session) = talk(&house, &secured, Offer::StartTls);
+    client.hello().await;
+    for _ in 0..13 {
+        tokio::time::advance(Duration::from_secs(250)).await;
+        client.script(&[("NOOP", "250")]).await;
+    }
+    let mut client = start_tls(client, &secured.root).await;
+    tokio::time::advance(Duration::from_secs(250)).await;
+    client.script(&[("NOOP", "250")]).await;
+    tokio::time::advance(Duration::from_secs(101)).await;
+    assert_eq!(client.reply().await, "421 4.7.0 Connected too long, closing\r\n");
+}
+
 #[tokio::test]
 async fn starttls_is_offered_in_clear_and_mail_goes_over_tls() {
     let mut house = House::new();

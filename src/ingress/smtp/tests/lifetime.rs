@@ -6,7 +6,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::*;
 use crate::{
-    config::{ByteSize, Listener, ListenerTls, LockoutConfig, SessionLimits, SmtpConfig},
+    config::{ByteSize, ClientPrefix, Listener, ListenerTls, LockoutConfig, SessionLimits, SmtpConfig},
     ingress::{
         smtp::Server,
         testing::{House, MAX_MESSAGE},
@@ -38,6 +38,7 @@ pub(super) fn config(max_connections: usize) -> SmtpConfig {
         max_recipients: MAX_RECIPIENTS,
         max_connections,
         max_connections_per_address: None,
+        client_prefix: ClientPrefix::default(),
         session: SessionLimits::default(),
         trusted_networks: Vec::new(),
         lockout: LockoutConfig::default(),

@@ -147,25 +147,54 @@ async fn the_time_of_a_connection_runs_out() {
     assert_eq!(client.rest().await, "");
 }
 
+/// Whatever a client says a bit at a time, and behind what: it has the hour of its connection and no more.
+async fn trickles_until_hung_up_on(begin: &[(&str, &str)], pieces: &[&str]) {
+    let house = House::new();
+    let mut client = connect(&house);
+    // Some of the hour is over by then.
+    tokio::time::advance(Duration::from_secs(250)).await;
+    client.hello().await;
+    client.script(begin).await;
+    let began = tokio::time::Instant::now();
+    for piece in pieces.iter().cycle() {
+        if client.stream.write_all(piece.as_bytes()).await.is_err() || began.elapsed().as_secs() > 4000 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(100)).await;
+    }
+    let heard = client.rest().await;
+    let last = heard.lines().next_back();
+    assert_eq!(last, Some("421 4.7.0 Connected too long, closing"), "{begin:?}");
+    assert!((3300..3500).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(house.metric("refused_total{ingress=\"smtp\",reason=\"session_timeout\"}"), 1.0);
+    assert!(house.is_empty());
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_message_that_trickles_in_has_its_time() {
+async fn a_client_that_trickles_has_the_time_of_its_connection() {
+    const MAIL: (&str, &str) = ("MAIL FROM:<a@contoso.example>", "250");
+    const RCPT: (&str, &str) = ("RCPT TO:<b@example.net>", "250");
+    let data = [MAIL, RCPT, ("DATA", "354")];
+    for (begin, pieces) in [
+        (&[][..], &["NO", "OP\r\n"][..]),
+        (&data[..1], &["NO", "OP\r\n"]),
+        (&data[..2], &["RCPT TO:<b@", "example.net>\r\n"]),
+        (&data[..3], &["x"]),
+        (&data[..2], &["BDAT 1\r\n", "x"]),
+        (&data[..2], &["BDAT 0\r\n"]),
+    ] {
+        trickles_until_hung_up_on(begin, pieces).await;
+    }
+    // Inside of one large chunk.
     let house = House::new();
     let mut client = connect(&house);
     client.hello().await;
-    client.begin_data().await;
+    client.script(&data[..2]).await;
+    client.send("BDAT 100000\r\n").await;
     let began = tokio::time::Instant::now();
-    let trickle = async {
-        loop {
-            if client.stream.write_all(b"x").await.is_err() {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_secs(100)).await;
-            if began.elapsed().as_secs() > 3700 {
-                break;
-            }
-        }
-        client.rest().await
-    };
-    assert_eq!(trickle.await, "421 4.4.2 Timeout, closing\r\n");
+    while began.elapsed().as_secs() < 4000 && client.stream.write_all(b"x").await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+    }
+    assert_eq!(client.rest().await, "421 4.7.0 Connected too long, closing\r\n");
     assert!(house.is_empty());
 }
