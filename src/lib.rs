@@ -14,6 +14,7 @@
 //! | [`spool`]     | the durable store; knows no network                                      |
 //! | [`schedule`]  | which message next: tenant and mailbox queues, retry times, limits       |
 //! | [`delivery`]  | carries one message to Microsoft 365 and says how it went                |
+//! | [`share`]     | how much one may take of what all tenants have together: pure            |
 //! | [`identity`]  | tenant credentials become access tokens                                  |
 //! | [`network`]   | HTTP clients to the clouds: TLS, timeouts                                |
 //! | [`bounce`]    | delivery status notifications                                            |
@@ -42,5 +43,6 @@ pub mod network;
 pub mod relay;
 pub mod sandbox;
 pub mod schedule;
+pub mod share;
 pub mod spool;
 pub mod telemetry;

@@ -30,8 +30,16 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
+    /// With as much of it as one tenant wants.
     fn with(spool: &str) -> Self {
-        let mut lab = Lab::without_relay(|setup| setup.spool = spool.into());
+        Self::shared(spool, "max_queued_bytes = '1TiB'")
+    }
+
+    fn shared(spool: &str, of_contoso: &str) -> Self {
+        let mut lab = Lab::without_relay(|setup| {
+            setup.spool = spool.into();
+            setup.tenant("contoso").more = of_contoso.into();
+        });
         let folder = lab.folder().join("spool");
         std::fs::create_dir(&folder).unwrap();
         let mount =
@@ -124,6 +132,40 @@ fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
     disk.delivered_once();
     assert!(disk.is_healthy());
     assert!(disk.lab.metric("m365_relay_refused_total", &[("reason", "disk_full")]) >= 1.0);
+}
+
+/// One tenant's mail does not flow out, and it goes on sending: it gets half of what is free, and the other goes on as ever.
+#[test]
+fn one_tenant_never_fills_the_disk_for_all() {
+    let mut disk = SmallDisk::shared("min_free = '8MiB'\nmin_free_inodes = 10", "");
+    disk.lab
+        .inject(Fault::status(On::Token, 503, "temporarily_unavailable").for_directory("contoso.example"));
+    let mut smtp = disk.lab.smtp();
+    let mut refused = None;
+    wait_until("the tenant to have its share", || {
+        let reply = disk.offer(&mut smtp, 100_000);
+        let is_full = reply.code == 452;
+        assert!(is_full || reply.code == 250, "{reply:?}");
+        refused = Some(reply);
+        // Octets on their way count until the disk is looked at again.
+        is_full && disk.lab.metric("m365_relay_queue_bytes", &[("tenant", "contoso")]) > f64::from(20 << 20)
+    });
+    let refused = refused.unwrap();
+    assert!(refused.text.contains("of this tenant"), "{refused:?}");
+    let free = disk.lab.metric("m365_relay_spool_free_bytes", &[]);
+    assert!(free > f64::from(30 << 20), "{free} octets are left");
+    assert_eq!(smtp.command(&format!("MAIL FROM:<{FROM}> SIZE=20000000")).code, 452);
+
+    let other = "a@fabrikam.example";
+    for n in 0..20 {
+        let mail = base64_mail(other, TO, &format!("other {n}"), 1_000_000);
+        smtp.command("RSET");
+        smtp.send(other, &[TO], &mail);
+    }
+    disk.lab.wait_for(20);
+    let refusals = |reason| disk.lab.metric("m365_relay_refused_total", &[("reason", reason)]);
+    assert!(refusals("tenant_bytes") >= 1.0 && refusals("disk_full") == 0.0);
+    assert!(disk.is_healthy());
 }
 
 /// Without one, another program takes the last octet: the store fails, says so, and heals in the same process when there is

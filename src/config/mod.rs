@@ -67,8 +67,8 @@ pub use size::{ByteSize, InvalidSize};
 pub use smtp::{BareNewlines, Listener, ListenerTls, SessionLimits, SmtpConfig};
 pub use spool::SpoolConfig;
 pub use tenant::{
-    BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, InvalidTenantName, MailboxRule, RouteRule,
-    SenderRule, Tenant, TenantName, WhileSuspended,
+    BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, InvalidTenantName, MailboxRule, MaxQueuedBytes,
+    RouteRule, SenderRule, Tenant, TenantName, WhileSuspended,
 };
 pub use users::{InvalidUserName, UserName, Users};
 
@@ -182,6 +182,7 @@ impl Config {
             reachable: smtp.as_ref().is_some_and(SmtpConfig::is_reachable),
             takes_logins: smtp.as_ref().is_some_and(SmtpConfig::takes_logins),
             pickup: has_pickup,
+            max_message: smtp.as_ref().map_or(ByteSize(0), |smtp| smtp.max_message),
         };
         let config = spool.zip(smtp).map(|(spool, smtp)| Self {
             file: PathBuf::new(),

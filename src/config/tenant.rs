@@ -5,7 +5,7 @@ use std::{borrow::Borrow, collections::HashMap, fmt, net::IpAddr, str::FromStr, 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Cloud, Credential, Limits, Users};
+use super::{ByteSize, Cloud, Credential, Limits, Users};
 use crate::message::MailboxAddress;
 
 /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit: it is a folder name, a metric label and a table name.
@@ -43,6 +43,8 @@ pub struct Tenant {
     pub envelope_mismatch: EnvelopeMismatch,
     /// Messages waiting at a time. Default 100,000.
     pub max_queued: u64,
+    /// Octets of its messages on the disk at a time. Default [`MaxQueuedBytes::Auto`].
+    pub max_queued_bytes: MaxQueuedBytes,
     pub limits: Limits,
     pub bounces: BouncesConfig,
 }
@@ -84,6 +86,15 @@ pub enum MailboxRule {
     /// The author's own: the header From; of a bounce, the mailbox that bounces go out from.
     From,
     Fixed(MailboxAddress),
+}
+
+/// `max_queued_bytes`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MaxQueuedBytes {
+    /// A share of what the disk has free beyond `spool.min_free`: the more others take, the smaller it gets.
+    #[default]
+    Auto,
+    Size(ByteSize),
 }
 
 /// `confirm`: how it is found out whether a message went out, when the answer to its call did not come.
@@ -244,6 +255,7 @@ impl Tenant {
             confirm: Confirm::Off,
             envelope_mismatch: EnvelopeMismatch::Auto,
             max_queued: 1000,
+            max_queued_bytes: MaxQueuedBytes::Auto,
             limits: Limits::NONE,
             bounces: BouncesConfig::default(),
         }

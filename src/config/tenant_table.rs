@@ -9,8 +9,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    BounceTo, BouncesConfig, Cloud, Confirm, Credential, EnvelopeMismatch, InvalidTenantName, Limits,
-    MailboxRule, RouteRule, SenderRule, Tenant, TenantName, WhileSuspended,
+    BounceTo, BouncesConfig, ByteSize, Cloud, Confirm, Credential, EnvelopeMismatch, InvalidTenantName,
+    Limits, MailboxRule, MaxQueuedBytes, RouteRule, SenderRule, Tenant, TenantName, WhileSuspended,
     cloud::Clouds,
     reader::{Item, TableReader, nearest},
     users::read_users,
@@ -27,6 +27,8 @@ pub(super) struct Surroundings {
     /// SMTP clients can log in.
     pub(super) takes_logins: bool,
     pub(super) pickup: bool,
+    /// `smtp.max_message`
+    pub(super) max_message: ByteSize,
 }
 
 /// All tenants so far, each with the place where it was named.
@@ -122,6 +124,8 @@ impl Tenant {
             EnvelopeMismatch::read(item, route)
         });
         let max_queued = table.or_default("max_queued", 100_000, |item| item.integer(1..=1_000_000_000));
+        let max_queued_bytes = table
+            .or_default("max_queued_bytes", MaxQueuedBytes::Auto, |item| MaxQueuedBytes::read(item, around));
         let limits = table.table("limits", |limits| Some(Limits::read(limits, &around.limits)));
         let bounces = table.table("bounces", |bounces| Some(BouncesConfig::read(bounces)));
         if !users.is_empty() && !around.takes_logins {
@@ -152,6 +156,7 @@ impl Tenant {
             confirm,
             envelope_mismatch,
             max_queued,
+            max_queued_bytes,
             limits: limits?,
             bounces: bounces?,
         })
@@ -322,6 +327,22 @@ impl EnvelopeMismatch {
             }
             _ => Some(choice),
         }
+    }
+}
+
+impl MaxQueuedBytes {
+    fn read(item: &Item<'_>, around: &Surroundings) -> Option<Self> {
+        if item.value.as_str() == Some("auto") {
+            return Some(Self::Auto);
+        }
+        let size = item.size(ByteSize::kib(64))?;
+        if size < around.max_message {
+            let max_message = around.max_message;
+            item.warn(format!(
+                "is less than smtp.max_message ({max_message}): larger messages are refused for this tenant"
+            ));
+        }
+        Some(Self::Size(size))
     }
 }
 

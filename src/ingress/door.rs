@@ -7,9 +7,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{Refusal, login::Login};
 use crate::{
-    config::{ByteSize, LiveRoster, Roster, Tenant, TenantName, WhileSuspended},
+    config::{ByteSize, LiveRoster, MaxQueuedBytes, Roster, Tenant, TenantName, WhileSuspended},
     message::MailboxAddress,
-    spool::{FreeSpace, Spool},
+    share::Share,
+    spool::{ArrivingBytes, FreeSpace, Spool},
     telemetry::{Ingress, Refused},
 };
 
@@ -135,9 +136,20 @@ impl Door {
         self.check_room(tenant, 0)
     }
 
-    /// So many octets of a message that was let in are about to be stored.
-    pub fn takes(&self, octets: u64) {
+    /// Begins to count the octets of a message that was let in.
+    pub fn begin_to_count(&self, grant: &Grant) -> ArrivingBytes {
+        self.spool.tally().tenant(&grant.tenant.name).arriving()
+    }
+
+    /// So many more octets of a message that was let in are about to be stored. Whether its tenant may have that many: asked
+    /// while the message comes in, whose size nobody has to announce.
+    pub fn take(&self, grant: &Grant, arriving: &mut ArrivingBytes, octets: u64) -> Result<(), Refusal> {
         self.free_space.take(octets);
+        arriving.add(octets);
+        let size = arriving.bytes();
+        // What this message has taken is not free any more.
+        let free = self.free_space.beyond_the_floor().saturating_add(size);
+        self.check_share(&grant.tenant, arriving.others(), size, free)
     }
 
     fn check_room(&self, tenant: &Tenant, size: u64) -> Result<(), Refusal> {
@@ -146,7 +158,8 @@ impl Door {
             return Err(Refusal::new(450, "4.7.1", text, Refused::Suspended));
         }
         self.check_disk(size)?;
-        if self.spool.tally().tenant(&tenant.name).messages() >= tenant.max_queued {
+        let tally = self.spool.tally().tenant(&tenant.name);
+        if tally.messages() >= tenant.max_queued {
             return Err(Refusal::new(
                 452,
                 "4.3.1",
@@ -154,7 +167,26 @@ impl Door {
                 Refused::TenantFull,
             ));
         }
-        Ok(())
+        self.check_share(tenant, tally.occupied(), size, self.free_space.beyond_the_floor())
+    }
+
+    /// Whether the tenant, which takes up `held` octets, may have `wanted` more of the `free` ones of the disk.
+    fn check_share(&self, tenant: &Tenant, held: u64, wanted: u64, free: u64) -> Result<(), Refusal> {
+        let has_room = match tenant.max_queued_bytes {
+            MaxQueuedBytes::Size(most) if wanted > most.0 => {
+                let text = format!("Message is larger than all that may wait here, which is {most}");
+                return Err(Refusal::new(552, "5.3.4", text, Refused::TooLarge));
+            }
+            MaxQueuedBytes::Size(most) => held.saturating_add(wanted.max(1)) <= most.0,
+            // There is nobody to share with; whether the disk has room is asked elsewhere.
+            MaxQueuedBytes::Auto if self.roster.now().tenants().len() <= 1 => true,
+            MaxQueuedBytes::Auto => Share::LASTING.allows(held, wanted, free),
+        };
+        if has_room {
+            return Ok(());
+        }
+        let text = "Too much mail of this tenant waits already, try again later";
+        Err(Refusal::new(452, "4.3.1", text, Refused::TenantBytes))
     }
 
     fn check_disk(&self, size: u64) -> Result<(), Refusal> {

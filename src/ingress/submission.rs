@@ -20,7 +20,7 @@ use crate::{
         self, Encryption, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS,
         MailboxAddress, Mending, MessageId, Received, SplitMessage, Visible,
     },
-    spool::{Accepted, BodyWriter, Message, NewMessage},
+    spool::{Accepted, ArrivingBytes, BodyWriter, Message, NewMessage},
     telemetry::Refused,
 };
 
@@ -58,6 +58,8 @@ pub struct Submission {
     ask_at: u64,
     part: Part,
     body: BodyWriter,
+    /// The same as `size`, for whom it may be too much.
+    arriving: ArrivingBytes,
 }
 
 /// How many octets come in between two questions for room.
@@ -83,7 +85,19 @@ impl Submission {
         origin: Origin,
     ) -> Self {
         let part = Part::Header(HeaderScanner::default());
-        Self { door: door.clone(), grant, envelope, origin, id, size: 0, ask_at: ASK_EVERY, part, body }
+        let arriving = door.begin_to_count(&grant);
+        Self {
+            door: door.clone(),
+            grant,
+            envelope,
+            origin,
+            id,
+            size: 0,
+            ask_at: ASK_EVERY,
+            part,
+            body,
+            arriving,
+        }
     }
 
     pub fn id(&self) -> MessageId {
@@ -95,7 +109,7 @@ impl Submission {
     pub async fn write(&mut self, content: &[u8]) -> Result<(), Refusal> {
         self.size += content.len() as u64;
         self.door.check_size(self.size)?;
-        self.door.takes(content.len() as u64);
+        self.door.take(&self.grant, &mut self.arriving, content.len() as u64)?;
         if self.size >= self.ask_at {
             self.door.is_open()?;
             self.ask_at = self.size + ASK_EVERY;

@@ -41,7 +41,7 @@ use crate::{
     },
     network::{Clients, NetworkError},
     schedule::{Depths, Inbox, Inspector, Order, Scheduler, Settings},
-    spool::{DiskStore, Event, FreeSpace, OpenError, Spool, StoreError, Usage},
+    spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Spool, StoreError, Tally, Usage},
     telemetry::Metrics,
 };
 use reload::Reloader;
@@ -237,7 +237,13 @@ impl Relay {
             parts.spawn("pickup", pickup.run(stop.clone()));
         }
         let usage = Usage::of(&config.spool.path);
-        parts.spawn("the watch over the disk", watch(free_space.clone(), usage.clone(), stop.clone()));
+        let disk = Disk {
+            free_space: free_space.clone(),
+            usage: usage.clone(),
+            put_aside: PutAside::of(&config.spool.path),
+            tally: spool.tally().clone(),
+        };
+        parts.spawn("the watch over the disk", disk.watch(stop.clone()));
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
         let (reloads, requests) = reloads;
@@ -328,20 +334,39 @@ impl Parts {
     }
 }
 
-/// Keeps the figures of the disk fresh: free space every second, since mail is refused by it, the rest more seldom.
-async fn watch(free_space: FreeSpace, usage: Usage, shutdown: CancellationToken) {
-    const USAGE_EVERY: u32 = 15;
-    let mut second = interval(Duration::from_secs(1));
-    for n in (0..USAGE_EVERY).cycle() {
-        if shutdown.run_until_cancelled(second.tick()).await.is_none() {
-            return;
+/// The figures of the disk.
+#[derive(Clone)]
+struct Disk {
+    free_space: FreeSpace,
+    usage: Usage,
+    put_aside: PutAside,
+    tally: Arc<Tally>,
+}
+
+impl Disk {
+    /// Keeps them fresh: free space every second, since mail is refused by it, the rest more seldom.
+    async fn watch(self, shutdown: CancellationToken) {
+        const USAGE_EVERY: u32 = 15;
+        let mut second = interval(Duration::from_secs(1));
+        for n in (0..USAGE_EVERY).cycle() {
+            if shutdown.run_until_cancelled(second.tick()).await.is_none() {
+                return;
+            }
+            let disk = self.clone();
+            let measured = spawn_blocking(move || disk.measure(n == 0));
+            if let Err(error) = measured.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+                warn!(%error, "cannot measure the spool's disk");
+            }
         }
-        let (free_space, usage) = (free_space.clone(), usage.clone());
-        let measure =
-            move || free_space.measure().and_then(|()| if n == 0 { usage.measure() } else { Ok(()) });
-        if let Err(error) = spawn_blocking(measure).await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-            warn!(%error, "cannot measure the spool's disk");
+    }
+
+    fn measure(&self, all: bool) -> io::Result<()> {
+        self.free_space.measure()?;
+        if all {
+            self.put_aside.measure(&self.tally)?;
+            self.usage.measure()?;
         }
+        Ok(())
     }
 }
 

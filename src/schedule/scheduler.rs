@@ -3,9 +3,8 @@
 //! Woken by five things: a message that waits (from the spool), a job that has ended, a credential that is ready or not, an
 //! order from outside, and a timer. After each it hands out whatever can be handed out, pool by pool, queue by queue, one message a turn.
 //!
-//! `max_in_flight` is shared by need, with the rule of dynamic thresholds (Choudhury and Hahne, 1998): a tenant may have at
-//! most [`SHARE`] times as many jobs in flight as there are free slots. One tenant alone gets eight ninths; however many
-//! slow tenants there are, some slots stay free for the one that wakes up next, who then gets its share at once.
+//! `max_in_flight` is shared by need ([`Share`]): one tenant alone gets eight ninths; however many slow tenants there are, some
+//! slots stay free for the one that wakes up next, who then gets its share at once.
 
 mod adoption;
 
@@ -32,12 +31,11 @@ use crate::{
     clock::{self, Timestamp},
     config::{Roster, Tenant, TenantName},
     message::MessageId,
+    share::Share,
     spool::{Event, Spool, Waiting},
     telemetry::Metrics,
 };
 
-/// See the module's documentation.
-const SHARE: usize = 8;
 /// How often messages that have waited too long are looked for, and idle queues forgotten.
 const ROUND: Duration = Duration::from_secs(15);
 /// No slot is kept for longer: whatever a service is at work on so long is not in its books any more.
@@ -354,7 +352,7 @@ impl<C: Courier> Scheduler<C> {
         for (id, why) in pool.expired(&expiry, max_in_flight - self.in_flight) {
             let lease = self.next_lease();
             let free = max_in_flight - self.in_flight;
-            let Some(pool) = self.pools.get_mut(name).filter(|pool| pool.in_flight < SHARE * free) else {
+            let Some(pool) = self.pools.get_mut(name).filter(|pool| has_share(pool, free)) else {
                 return;
             };
             let Some(turn) = pool.take_expired(id, lease) else { continue };
@@ -419,7 +417,7 @@ impl<C: Courier> Scheduler<C> {
             // The next of its jobs that ends makes it runnable.
             return;
         }
-        if pool.in_flight >= SHARE * free {
+        if !has_share(pool, free) {
             // It counts as runnable while it starves, so that it is not put in twice.
             pool.is_runnable = true;
             self.starved.push(name);
@@ -493,4 +491,9 @@ impl<C: Courier> Scheduler<C> {
         self.last_lease += 1;
         self.last_lease
     }
+}
+
+/// Whether the tenant may have one more of the `free` slots.
+fn has_share(pool: &Pool, free: usize) -> bool {
+    Share::BRIEF.allows(pool.in_flight as u64, 1, free as u64)
 }

@@ -66,6 +66,11 @@ impl FreeSpace {
         self.0.free.load(Ordering::Relaxed).saturating_sub(self.0.taken.load(Ordering::Relaxed))
     }
 
+    /// Octets free beyond the floor.
+    pub fn beyond_the_floor(&self) -> u64 {
+        self.bytes().saturating_sub(self.0.floor)
+    }
+
     /// Whether `size` more octets would go below the floor, or another file.
     pub fn is_short_of(&self, size: u64) -> bool {
         self.bytes() < self.0.floor.saturating_add(size)

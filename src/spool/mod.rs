@@ -39,6 +39,7 @@ mod memory;
 mod mending;
 mod operation;
 mod pace;
+mod put_aside;
 mod record;
 mod recovery;
 mod store;
@@ -68,10 +69,11 @@ pub use disk::{DiskStore, OpenError};
 pub use free_space::FreeSpace;
 pub use lane::{Lane, LaneId};
 pub use memory::{Fault, MemoryStore};
+pub use put_aside::PutAside;
 pub use record::{BodyPlace, Message, Note, NoteTooLong, Phase, State};
 pub use store::{Arriving, Bodies, Change, Compacted, Moved, Store, StoreError};
 pub use stored::{BodyReader, DamagedBody, OpenBody};
-pub use tally::{Tally, TenantTally};
+pub use tally::{ArrivingBytes, Tally, TenantTally};
 pub use usage::Usage;
 
 use crate::{

@@ -21,6 +21,15 @@ pub struct TenantTally {
     messages: AtomicU64,
     leased: AtomicU64,
     bytes: AtomicU64,
+    arriving: AtomicU64,
+    put_aside: AtomicU64,
+}
+
+/// Octets of a message that is on its way in. They count until this is dropped, however that comes about.
+#[derive(Debug)]
+pub struct ArrivingBytes {
+    tally: Arc<TenantTally>,
+    bytes: u64,
 }
 
 impl Tally {
@@ -34,7 +43,7 @@ impl Tally {
         tenants.entry(name.clone()).or_default().clone()
     }
 
-    /// Counts from zero.
+    /// Counts what is stored from zero.
     pub(super) fn clear(&self) {
         for (_, tenant) in self.tenants() {
             for counter in [&tenant.messages, &tenant.leased, &tenant.bytes] {
@@ -66,6 +75,27 @@ impl TenantTally {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Octets that the tenant takes up on the disk, or is about to: of stored bodies, of messages on their way in, and of what was
+    /// put aside as damaged.
+    pub fn occupied(&self) -> u64 {
+        let parts = [&self.bytes, &self.arriving, &self.put_aside].map(|part| part.load(Ordering::Relaxed));
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Begins to count a message that comes in.
+    pub fn arriving(self: &Arc<Self>) -> ArrivingBytes {
+        ArrivingBytes { tally: self.clone(), bytes: 0 }
+    }
+
+    /// Octets in quarantine.
+    pub fn put_aside(&self) -> u64 {
+        self.put_aside.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_put_aside(&self, bytes: u64) {
+        self.put_aside.store(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn enter(&self, bytes: u64) {
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -82,5 +112,50 @@ impl TenantTally {
 
     pub(super) fn release(&self) {
         self.leased.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ArrivingBytes {
+    pub fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.tally.arriving.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Octets of this message so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What else the tenant [takes up](TenantTally::occupied).
+    pub fn others(&self) -> u64 {
+        self.tally.occupied().saturating_sub(self.bytes)
+    }
+}
+
+impl Drop for ArrivingBytes {
+    fn drop(&mut self) {
+        self.tally.arriving.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_counts_until_it_is_dropped() {
+        let tally = Tally::default();
+        let tenant = tally.tenant(&"contoso".parse().unwrap());
+        tenant.enter(100);
+        let (mut one, mut other) = (tenant.arriving(), tenant.arriving());
+        one.add(10);
+        other.add(5);
+        other.add(5);
+        assert_eq!((tenant.occupied(), one.others(), other.bytes()), (120, 110, 10));
+        // The index is read anew while messages come in.
+        tally.clear();
+        assert_eq!((tenant.bytes(), tenant.occupied()), (0, 20));
+        drop((one, other));
+        assert_eq!(tenant.occupied(), 0);
     }
 }

@@ -24,6 +24,8 @@ pub enum Refused {
     TooLarge,
     /// The tenant's `max_queued` is reached.
     TenantFull,
+    /// The tenant's share of the disk, or its `max_queued_bytes`, is used up.
+    TenantBytes,
     /// The disk is too full.
     DiskFull,
     /// The spool cannot write.
@@ -134,6 +136,7 @@ label! {
     Ingress { Smtp => "smtp", Pickup => "pickup", Bounce => "bounce" }
     Refused {
         NoTenant => "no_tenant", Sender => "sender", NoLogin => "no_login", TooLarge => "too_large", TenantFull => "tenant_full",
+        TenantBytes => "tenant_bytes",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
         ConnectionsPerAddress => "connections_per_address", SessionTimeout => "session_timeout", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",

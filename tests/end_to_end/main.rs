@@ -33,6 +33,7 @@ mod retry;
 mod secrets;
 mod senders;
 mod sendmail;
+mod shares;
 mod smtp_corpus;
 mod smtp_faults;
 mod smtp_route;
