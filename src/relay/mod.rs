@@ -36,7 +36,7 @@ use crate::{
     ingress::{
         Door,
         login::Logins,
-        pickup::{Pickup, settle_leftovers},
+        pickup::{Marks, Pickup, settle_leftovers},
         smtp,
     },
     network::{Clients, NetworkError},
@@ -61,6 +61,8 @@ pub struct Relay {
     scheduler: ScheduledParts,
     identity: Arc<Identity>,
     clients: Clients,
+    /// Of picked-up files.
+    marks: Marks,
     reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
     /// What delivers runs here.
     background: Background,
@@ -83,6 +85,8 @@ pub enum StartError {
     FreeSpace { path: PathBuf, source: io::Error },
     #[error("cannot read what was sent in the last day: {0}")]
     Ledger(#[from] LedgerError),
+    #[error("cannot get ready to mark files that are picked up: {path}: {source}")]
+    Marks { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
@@ -120,11 +124,14 @@ impl Relay {
             Ok::<_, StartError>(Spool::start(store, to_spool)?)
         });
         let (spool, events) = opened.await??;
+        let path = &config.spool.path;
+        let marked = path.clone();
+        let marks = spawn_blocking(move || Marks::of_spool(&marked)).await?;
+        let marks = marks.map_err(|source| StartError::Marks { path: path.clone(), source })?;
         if let Some(pickup) = &config.pickup {
             // Before anything is delivered: see there.
-            settle_leftovers(&pickup.path, config.tenants.keys().cloned(), &spool).await;
+            settle_leftovers(&pickup.path, config.tenants.keys().cloned(), &spool, &marks).await;
         }
-        let path = &config.spool.path;
         let free_space = FreeSpace::of(&config.spool)
             .map_err(|source| StartError::FreeSpace { path: path.clone(), source })?;
 
@@ -176,6 +183,7 @@ impl Relay {
             scheduler,
             identity,
             clients,
+            marks,
             reloads,
             background,
         })
@@ -202,6 +210,7 @@ impl Relay {
             scheduler,
             identity,
             clients,
+            marks,
             reloads,
             background,
         } = self;
@@ -233,7 +242,7 @@ impl Relay {
         parts.spawn("the SMTP server", smtp.serve(door.clone(), logins, metrics.clone(), stop.clone()));
         if let Some(pickup) = &config.pickup {
             let (path, hostname) = (pickup.path.clone(), config.smtp.hostname.clone());
-            let pickup = Pickup::new(path, roster, door, hostname, metrics.clone());
+            let pickup = Pickup::new(path, roster, door, hostname, marks.clone(), metrics.clone());
             parts.spawn("pickup", pickup.run(stop.clone()));
         }
         let usage = Usage::of(&config.spool.path);
@@ -262,6 +271,7 @@ impl Relay {
             orders,
             identity,
             clients,
+            marks,
             spool: spool.clone(),
             metrics: metrics.clone(),
         };

@@ -16,7 +16,7 @@ use crate::{
     admin::{ReloadRequest, Reloaded},
     config::{Changes, Config, Problem, Roster, RosterKeeper},
     identity::Identity,
-    ingress::pickup::settle_leftovers,
+    ingress::pickup::{Marks, settle_leftovers},
     network::Clients,
     schedule::Order,
     spool::Spool,
@@ -32,6 +32,7 @@ pub(super) struct Reloader {
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) identity: Arc<Identity>,
     pub(super) clients: Clients,
+    pub(super) marks: Marks,
     pub(super) spool: Spool,
     pub(super) metrics: Metrics,
 }
@@ -91,7 +92,7 @@ impl Reloader {
         if let Some(pickup) = &self.running.pickup {
             // Of a process that ended while the tenant was there. Before any of its mail is delivered: see there.
             let added = new.tenants.keys().filter(|name| !self.running.tenants.contains_key(*name));
-            settle_leftovers(&pickup.path, added.cloned(), &self.spool).await;
+            settle_leftovers(&pickup.path, added.cloned(), &self.spool, &self.marks).await;
         }
         let roster = Arc::new(Roster::new(new.tenants.clone()));
         // First who delivers, then who accepts. It listens as long as the relay runs.

@@ -8,12 +8,7 @@
 
 mod answers;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -27,6 +22,7 @@ use super::{
     lane::Lanes,
     operation::{Alteration, End, Granted, Operation, Stored},
     store::{Moved, guarded},
+    stored::StoredRecord,
 };
 use crate::{clock, message::MessageId, telemetry::Metrics};
 
@@ -69,7 +65,7 @@ enum Effect {
     /// It was made anew from its body, and announced then.
     Known(Waiting),
     Unwound(Arc<Lane>, u64),
-    Found(HashSet<MessageId>),
+    Found(HashMap<MessageId, StoredRecord>),
     Claimed(Granted),
     Settled {
         lane: Arc<Lane>,
@@ -209,7 +205,7 @@ impl Committer {
             },
             Operation::Find { ids, .. } => {
                 let found = ids.iter().filter_map(|id| match self.state(*id, group) {
-                    Ok(_) => Some(Ok(*id)),
+                    Ok((state, _)) => Some(Ok((*id, self.store.record(*id, state.body)))),
                     Err(SpoolError::NoSuchMessage(_)) => None,
                     Err(error) => Some(Err(error)),
                 });

@@ -51,7 +51,7 @@ mod usage;
 mod tests;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -86,6 +86,7 @@ use accepted::Announcer;
 use bodies::{Arrival, BodyThread, Errand, Then};
 use committer::Committer;
 use operation::{Alteration, Answer, End, Operation};
+use stored::StoredRecord;
 
 /// Bodies up to this size are held in memory on their way in and out.
 pub const SMALL_BODY: usize = 64 * 1024;
@@ -263,9 +264,17 @@ impl Spool {
         self.store(message, |answer| Then::Accept { answer }).await
     }
 
-    /// Which of these messages the spool has, whatever their state.
-    pub async fn find(&self, ids: Vec<MessageId>) -> Result<HashSet<MessageId>, SpoolError> {
-        self.ask(|answer| Operation::Find { ids, answer }).await
+    /// Which of these messages the spool has, whatever their state. `None`: it is there, and cannot be read.
+    pub async fn find(
+        &self,
+        ids: Vec<MessageId>,
+    ) -> Result<HashMap<MessageId, Option<Arc<Message>>>, SpoolError> {
+        let records = self.ask(|answer| Operation::Find { ids, answer }).await?;
+        let read =
+            |(id, record): (MessageId, StoredRecord)| (id, record.read().ok().map(|(message, _)| message));
+        // Blocking work breaks off only when the runtime ends.
+        let found = spawn_blocking(move || records.into_iter().map(read).collect()).await;
+        found.map_err(|_| SpoolError::Closed)
     }
 
     /// Tells the scheduler of all messages of these tenants once more, but of those that are leased. Takes a look at every

@@ -1,6 +1,9 @@
 //! What the committer is asked to do.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -24,10 +27,10 @@ pub(super) enum Operation {
         /// It has been tried before, and nobody knows whether it was stored.
         is_again: bool,
     },
-    /// Which of these are in the index.
+    /// Which of these are in the index, and where to read whose they are.
     Find {
         ids: Vec<MessageId>,
-        answer: Answer<HashSet<MessageId>>,
+        answer: Answer<HashMap<MessageId, StoredRecord>>,
     },
     /// Tells the scheduler of these tenants' messages once more, of those behind `after`. Answers where to go on.
     TellAgain {

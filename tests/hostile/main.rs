@@ -11,6 +11,7 @@
 mod harness;
 
 mod clients;
+mod pickup;
 mod table;
 
 use table::held;

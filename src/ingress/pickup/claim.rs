@@ -2,7 +2,8 @@
 //!
 //! A claim is a lock and a name. The lock (`flock`) shows other processes that the owner lives; the name keeps the file from
 //! being taken for a new one, and shows after a crash which message of the spool the file was about to become. The folder may
-//! be written by anybody whom the tenant lets in, so links are never followed, and no name is overwritten.
+//! be written by anybody whom the tenant lets in, so links are never followed, and no name is overwritten; and a name that says
+//! that a file was claimed is believed only as far as its mark goes (`marks`).
 
 use std::{
     ffi::{OsStr, OsString},
@@ -18,8 +19,16 @@ use rustix::{
     io::Errno,
 };
 
-use super::{candidates::Stamp, names, place};
-use crate::message::{HeaderScanner, MessageId, SplitMessage};
+use super::{
+    candidates::Stamp,
+    marks::Marks,
+    names::{self, ClaimName},
+    place,
+};
+use crate::{
+    config::TenantName,
+    message::{HeaderScanner, MessageId, SplitMessage},
+};
 
 /// Octets read at a time.
 const CHUNK: u64 = 64 * 1024;
@@ -48,15 +57,25 @@ pub(super) enum Content {
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     folder: Arc<Path>,
-    name: OsString,
-    id: MessageId,
+    name: ClaimName,
     file: Arc<File>,
     stamp: Stamp,
 }
 
-/// Claims the file for the message `id`, if its header is complete. On the last chance it is claimed in any case, to be
-/// refused.
-pub(super) fn open(folder: &Arc<Path>, name: &OsStr, id: MessageId, last_chance: bool) -> io::Result<Opened> {
+/// For whom a file is claimed, and as which message.
+pub(super) struct Claimant<'a> {
+    pub(super) tenant: &'a TenantName,
+    pub(super) id: MessageId,
+    pub(super) marks: &'a Marks,
+}
+
+/// Claims the file, if its header is complete. On the last chance it is claimed in any case, to be refused.
+pub(super) fn open(
+    folder: &Arc<Path>,
+    name: &OsStr,
+    claimant: &Claimant<'_>,
+    last_chance: bool,
+) -> io::Result<Opened> {
     let file = match open_plain(&folder.join(name)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
@@ -83,7 +102,10 @@ pub(super) fn open(folder: &Arc<Path>, name: &OsStr, id: MessageId, last_chance:
     if now != stamp {
         return Ok(Opened::Incomplete(now));
     }
-    let claim = Claim { folder: folder.clone(), name: name.to_owned(), id, file: Arc::new(file), stamp };
+    let Claimant { tenant, id, marks } = claimant;
+    let mark = Some(marks.mark(tenant, *id, metadata.ino()));
+    let claim_name = ClaimName { original: name.to_owned(), id: *id, mark };
+    let claim = Claim { folder: folder.clone(), name: claim_name, file: Arc::new(file), stamp };
     match rename_new(&claim.path(), &claim.claimed_path()) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
@@ -97,23 +119,31 @@ pub(super) fn open(folder: &Arc<Path>, name: &OsStr, id: MessageId, last_chance:
     Ok(Opened::Claimed(claim, content))
 }
 
-/// A file that a process had claimed that is gone. `None`: it lives, or the file is not there any more.
-pub(super) fn take_over(folder: &Arc<Path>, name: OsString, id: MessageId) -> io::Result<Option<Claim>> {
-    let file = match open_plain(&folder.join(names::claimed(&name, id))) {
+/// A file that a process had claimed that is gone. `None`: it lives, or the file is not there any more, or is none.
+pub(super) fn take_over(folder: &Arc<Path>, name: ClaimName) -> io::Result<Option<Claim>> {
+    let file = match open_plain(&folder.join(name.file_name())) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    if !lock(&file)? {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || !lock(&file)? {
         return Ok(None);
     }
-    let stamp = Stamp::of(&file.metadata()?)?;
-    Ok(Some(Claim { folder: folder.clone(), name, id, file: Arc::new(file), stamp }))
+    let stamp = Stamp::of(&metadata)?;
+    Ok(Some(Claim { folder: folder.clone(), name, file: Arc::new(file), stamp }))
 }
 
 impl Claim {
     pub(super) fn id(&self) -> MessageId {
-        self.id
+        self.name.id
+    }
+
+    /// Whether the relay with these marks has claimed this very file for the tenant. `None`: its name says nothing about that,
+    /// as those of earlier versions.
+    pub(super) fn is_marked(&self, tenant: &TenantName, marks: &Marks) -> io::Result<Option<bool>> {
+        let inode = self.file.metadata()?.ino();
+        Ok(self.name.mark.map(|mark| mark == marks.mark(tenant, self.name.id, inode)))
     }
 
     pub(super) fn stamp(&self) -> Stamp {
@@ -134,7 +164,7 @@ impl Claim {
 
     /// Gives the file its name back, or another if that has been taken meanwhile.
     pub(super) fn release(&self) -> io::Result<()> {
-        let names = [self.name.clone()].into_iter().chain(names::others(&self.name));
+        let names = [self.name.original.clone()].into_iter().chain(names::others(&self.name.original));
         for name in names {
             match rename_new(&self.claimed_path(), &self.folder.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -158,7 +188,7 @@ impl Claim {
 
     /// Renames the file to `.bad`, with `reason` beside it. Returns the name that it has then.
     pub(super) fn reject(&self, reason: &str) -> io::Result<OsString> {
-        for name in names::bad(&self.name) {
+        for name in names::bad(&self.name.original) {
             let beside = self.folder.join(names::reason(&name));
             // The reason comes first, so that it is complete when the file shows up.
             match OpenOptions::new().write(true).create_new(true).mode(0o660).open(&beside) {
@@ -180,11 +210,11 @@ impl Claim {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.join(&self.name)
+        self.folder.join(&self.name.original)
     }
 
     pub(super) fn claimed_path(&self) -> PathBuf {
-        self.folder.join(names::claimed(&self.name, self.id))
+        self.folder.join(self.name.file_name())
     }
 }
 

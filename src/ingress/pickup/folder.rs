@@ -128,11 +128,11 @@ impl Folder {
         let files: Vec<_> = std::iter::from_fn(|| self.candidates.next()).take(room).collect();
         self.under_way += files.len();
         self.is_claiming = true;
-        let (path, intake) = (self.path.clone(), self.intake.clone());
+        let (path, tenant, intake) = (self.path.clone(), self.tenant.clone(), self.intake.clone());
         self.steps.spawn(async move {
             let slots = intake.slots.clone().acquire_many_owned(files.len() as u32).await;
             // The semaphore is never closed.
-            Step::Claimed(intake.claim(path, files).await, slots.ok())
+            Step::Claimed(intake.claim(&tenant, path, files).await, slots.ok())
         });
     }
 
@@ -285,19 +285,20 @@ impl Folder {
         let there: HashSet<&OsString> = files
             .iter()
             .map(|file| &file.name)
-            .chain(claimed.iter().map(|(name, _)| name))
+            .chain(claimed.iter().map(|claim| &claim.original))
             .chain(odd.iter().map(|(name, _)| name))
             .collect();
         self.warned.retain(|name| there.contains(name));
-        for (name, id) in claimed {
+        for claim in claimed {
+            let (name, id) = (claim.original.clone(), claim.id);
             if self.candidates.is_busy(&name) || self.warned.contains(&name) {
                 continue;
             }
-            let (path, original) = (self.path.clone(), name.clone());
-            match blocking(move || claim::take_over(&path, original, id)).await {
+            let path = self.path.clone();
+            match blocking(move || claim::take_over(&path, claim)).await {
                 Ok(Some(_)) => self.warn_once(&name, &format_args!(
-                    "it was claimed as message {id} by a relay that is gone: the next start of that relay settles it; if it \
-                     has been sent, remove the file, else rename it"
+                    "its name says that it was claimed as message {id} by a relay that is gone: the next start of that relay \
+                     settles it if that is so; if it has been sent, remove the file, else rename it"
                 )),
                 Ok(None) => {}
                 Err(error) => self.warn_once(&name, &error),

@@ -17,7 +17,8 @@ use tracing::{error, info, warn};
 use super::{
     blocking,
     candidates::{Ready, Stamp},
-    claim::{self, Claim, Content, Opened},
+    claim::{self, Claim, Claimant, Content, Opened},
+    marks::Marks,
 };
 use crate::{
     clock,
@@ -36,6 +37,8 @@ pub(super) struct Intake {
     pub(super) door: Door,
     pub(super) hostname: String,
     pub(super) metrics: Metrics,
+    /// Of this relay's claims.
+    pub(super) marks: Marks,
     /// Files under way.
     pub(super) slots: Arc<Semaphore>,
     /// Folders that are being looked into.
@@ -99,15 +102,17 @@ impl Intake {
     /// Claims files, all in one go; says of each what came of it.
     pub(super) async fn claim(
         &self,
+        tenant: &TenantName,
         folder: Arc<Path>,
         files: Vec<Ready>,
     ) -> Vec<(OsString, Result<Begun, Outcome>)> {
         let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
-        let spool = self.door.spool().clone();
+        let (spool, tenant, marks) = (self.door.spool().clone(), tenant.clone(), self.marks.clone());
         let claimed = blocking(move || {
             let claim = |Ready { name, last_chance }: Ready| {
                 let (id, body) = spool.begin();
-                let begun = match claim::open(&folder, &name, id, last_chance) {
+                let claimant = Claimant { tenant: &tenant, id, marks: &marks };
+                let begun = match claim::open(&folder, &name, &claimant, last_chance) {
                     Ok(Opened::Claimed(claim, content)) => Ok(Begun { claim, content, body }),
                     Ok(Opened::Incomplete(stamp)) => {
                         Err(Outcome::Unfinished { found: Some(stamp), released: false })

@@ -3,10 +3,23 @@
 //! The name of a claimed file has the id of the message that it was about to become. A message is announced after its file has
 //! been unlinked, so nothing has been delivered whose file is still there, and the spool has it if and only if it was accepted.
 //! That is true until the scheduler begins. So this is done before.
+//!
+//! A name is also what anybody can write who may write to the folder, with the id of another tenant's message or of one that
+//! came by SMTP. So nothing but the file itself hangs on a name alone:
+//!
+//! | the message of the id                       | the mark in the name  | what is done                                      |
+//! |---------------------------------------------|-----------------------|---------------------------------------------------|
+//! | is not in the spool                         | any or none           | the file gets its name back, and is taken         |
+//! | is this tenant's, and came by pickup        | fits this very file   | the file is unlinked; if it cannot be, the message is taken out of the spool, and the file stays |
+//! | is this tenant's, and came by pickup        | none: an earlier version's claim | the file is unlinked; if it cannot be, it stays, and the message too |
+//! | is this tenant's, and came by pickup        | does not fit          | file and message stay                             |
+//! | is another's, came otherwise, or is damaged | any or none           | file and message stay                             |
+//!
+//! Whoever can make a file look like a leftover could have removed that file, so unlinking it gives nobody a right. A file that
+//! stays is in the log, for a person to decide about.
 
 use std::{
-    collections::HashSet,
-    ffi::OsString,
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,38 +30,58 @@ use tracing::{error, info, warn};
 use super::{
     blocking,
     claim::{self, Claim},
-    names,
+    marks::Marks,
+    names::ClaimName,
 };
-use crate::{config::TenantName, message::MessageId, spool::Spool};
+use crate::{
+    config::TenantName,
+    message::MessageId,
+    spool::{Message, Spool},
+    telemetry::Ingress,
+};
 
-/// A claimed file.
+/// What is named as a claimed file is.
 struct Leftover {
     folder: Arc<Path>,
-    name: OsString,
-    id: MessageId,
+    tenant: TenantName,
+    name: ClaimName,
 }
+
+/// What the spool has of the ids that leftovers name; `None` for a message that cannot be read.
+type Found = HashMap<MessageId, Option<Arc<Message>>>;
 
 /// Unlinks claimed files that are in the spool already, and gives the others their names back. `path` holds a folder for each
 /// tenant.
 ///
 /// Called once, after the spool has been opened and before anything is delivered out of it. What cannot be done is logged; the
 /// file stays as it is.
-pub async fn settle_leftovers(path: &Path, tenants: impl IntoIterator<Item = TenantName>, spool: &Spool) {
-    let folders: Vec<PathBuf> = tenants.into_iter().map(|tenant| path.join(tenant.as_str())).collect();
+pub async fn settle_leftovers(
+    path: &Path,
+    tenants: impl IntoIterator<Item = TenantName>,
+    spool: &Spool,
+    marks: &Marks,
+) {
+    let folders: Vec<_> = tenants.into_iter().map(|tenant| (path.join(tenant.as_str()), tenant)).collect();
     let leftovers = blocking(move || Ok(folders.into_iter().flat_map(find).collect::<Vec<_>>())).await;
     let leftovers = leftovers.unwrap_or_default();
     if leftovers.is_empty() {
         return;
     }
-    let found = match spool.find(leftovers.iter().map(|leftover| leftover.id).collect()).await {
+    let found = match spool.find(leftovers.iter().map(|leftover| leftover.name.id).collect()).await {
         Ok(found) => found,
         Err(error) => {
             return error!(%error, "cannot tell which claimed files are in the spool: they are left");
         }
     };
-    let settled = blocking(move || Ok(settle(leftovers, &found))).await;
+    let marks = marks.clone();
+    let settled = blocking(move || Ok(settle(leftovers, &found, &marks))).await;
     let Settled { removed, given_back, stuck } = settled.unwrap_or_default();
-    info!(removed, given_back, "a process ended while it picked up files: those in the spool are removed");
+    if removed + given_back + stuck.len() > 0 {
+        info!(
+            removed,
+            given_back, "a process ended while it picked up files: those in the spool are removed"
+        );
+    }
     for claim in stuck {
         // As if its file had been left in the first place: the file is what stays.
         let (id, file) = (claim.id(), claim.claimed_path());
@@ -62,7 +95,7 @@ pub async fn settle_leftovers(path: &Path, tenants: impl IntoIterator<Item = Ten
     }
 }
 
-fn find(folder: PathBuf) -> Vec<Leftover> {
+fn find((folder, tenant): (PathBuf, TenantName)) -> Vec<Leftover> {
     let folder: Arc<Path> = folder.into();
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
@@ -73,8 +106,8 @@ fn find(folder: PathBuf) -> Vec<Leftover> {
             return Vec::new();
         }
     };
-    let claims = entries.filter_map(Result::ok).filter_map(|entry| names::claim_of(&entry.file_name()));
-    claims.map(|(name, id)| Leftover { folder: folder.clone(), name, id }).collect()
+    let claims = entries.filter_map(Result::ok).filter_map(|entry| ClaimName::read(&entry.file_name()));
+    claims.map(|name| Leftover { folder: folder.clone(), tenant: tenant.clone(), name }).collect()
 }
 
 #[derive(Default)]
@@ -85,32 +118,67 @@ struct Settled {
     stuck: Vec<Claim>,
 }
 
-fn settle(leftovers: Vec<Leftover>, in_spool: &HashSet<MessageId>) -> Settled {
+/// What a leftover is. The table is at the top.
+enum Verdict {
+    GiveBack,
+    Unlink {
+        /// It is certain whose message this is.
+        is_marked: bool,
+    },
+    Leave(&'static str),
+}
+
+fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
     let mut settled = Settled::default();
-    for Leftover { folder, name, id } in leftovers {
-        let claim = match claim::take_over(&folder, name.clone(), id) {
+    for Leftover { folder, tenant, name } in leftovers {
+        let claim = match claim::take_over(&folder, name.clone()) {
             Ok(Some(claim)) => claim,
-            // Another relay's, which lives.
+            // Another relay's, which lives; or no plain file.
             Ok(None) => continue,
             Err(error) => {
-                warn!(folder = %folder.display(), file = %name.display(), %error, "cannot open a claimed file");
+                let (folder, file) = (folder.display(), name.file_name());
+                warn!(%folder, file = %file.display(), %error, "cannot open a claimed file");
                 continue;
             }
         };
-        let done = if in_spool.contains(&id) {
+        let file = claim.claimed_path();
+        let file = file.display();
+        let (done, is_marked) = match judge(&claim, &tenant, found, marks) {
+            Ok(Verdict::GiveBack) => (claim.release().map(|()| settled.given_back += 1), false),
             // Not `Claim::remove`, which asks whether it has changed: the spool has it as it was.
-            let removed = fs::remove_file(claim.claimed_path());
-            removed.map(|()| settled.removed += 1)
-        } else {
-            claim.release().map(|()| settled.given_back += 1)
+            Ok(Verdict::Unlink { is_marked }) => {
+                let removed = fs::remove_file(claim.claimed_path());
+                (removed.map(|()| settled.removed += 1), is_marked)
+            }
+            Ok(Verdict::Leave(why)) => {
+                warn!(%tenant, id = %claim.id(), %file, why, "named as if it was claimed: it is left, and so is the message");
+                continue;
+            }
+            Err(error) => (Err(error), false),
         };
         if let Err(error) = done {
-            let file = claim.claimed_path();
-            warn!(file = %file.display(), %error, "cannot settle a claimed file");
-            if in_spool.contains(&id) {
+            warn!(%file, %error, "cannot settle a claimed file");
+            if is_marked {
                 settled.stuck.push(claim);
             }
         }
     }
     settled
+}
+
+fn judge(claim: &Claim, tenant: &TenantName, found: &Found, marks: &Marks) -> io::Result<Verdict> {
+    let message = match found.get(&claim.id()) {
+        None => return Ok(Verdict::GiveBack),
+        Some(None) => return Ok(Verdict::Leave("the message of this id is damaged")),
+        Some(Some(message)) => message,
+    };
+    Ok(if message.tenant != *tenant || message.ingress != Ingress::Pickup {
+        Verdict::Leave("the message of this id did not come out of this folder")
+    } else {
+        match claim.is_marked(tenant, marks)? {
+            Some(true) => Verdict::Unlink { is_marked: true },
+            None => Verdict::Unlink { is_marked: false },
+            Some(false) => Verdict::Leave("this relay has not claimed this file for that message"),
+        }
+    })
 }

@@ -18,7 +18,7 @@
 //!
 //! | step                                          | a crash after it: the next start finds          | and               |
 //! |-----------------------------------------------|-------------------------------------------------|-------------------|
-//! | 1. `NAME` is renamed to `.NAME.ID.claimed`, under a lock (`flock`) that ends with the process | a claimed file, no message `ID` | gives the file its name back |
+//! | 1. `NAME` is renamed to `.NAME.ID-MARK.claimed`, under a lock (`flock`) that ends with the process | a claimed file, no message `ID` | gives the file its name back |
 //! | 2. the spool accepts message `ID`             | a claimed file, message `ID`                    | unlinks the file  |
 //! | 3. the file is unlinked                       | message `ID`                                    |                   |
 //! | 4. the message is announced to the scheduler  | message `ID`, or that it has left               |                   |
@@ -26,6 +26,10 @@
 //! A message is delivered after step 4 only. So as long as its file is there, the spool has it if it was accepted, and
 //! [`settle_leftovers`] can tell by looking, as long as it is called before the scheduler begins. If step 3 fails, the message is
 //! unwound, and the file stays.
+//!
+//! A folder's users can make any name there. So a leftover is unlinked only if message `ID` is its tenant's and came by pickup,
+//! and it takes a message out of the spool (if it cannot be unlinked) only if `MARK` fits that very file as well: see `marks`
+//! and `leftovers`.
 //!
 //! That is about processes. Folders are not synced: when the power fails, the file system may forget a renaming or an unlinking,
 //! and bring a file back. If its message is still in the spool and the file has its claimed name, it is unlinked as above;
@@ -36,7 +40,7 @@
 //! ```text
 //! watch (inotify) ──hints──> folder (one a tenant) ──> intake (one file) ──> door, submission
 //! slow scan (place) ────────>   candidates               claim (lock, rename, unlink, bad), names
-//! start ──> leftovers ──> claim
+//! start ──> leftovers ──> claim, marks
 //! ```
 //!
 //! Called by the relay, once.
@@ -46,6 +50,7 @@ mod claim;
 mod folder;
 mod intake;
 mod leftovers;
+mod marks;
 mod names;
 mod place;
 #[cfg(test)]
@@ -77,6 +82,7 @@ use crate::{
 use folder::Folder;
 use intake::Intake;
 pub use leftovers::settle_leftovers;
+pub use marks::Marks;
 
 /// Between two looks at folders whatever the system says about them: events can be missed, and network file systems have
 /// none.
@@ -108,10 +114,17 @@ struct Running {
 }
 
 impl Pickup {
-    /// `path` holds a folder for each tenant. `hostname` is this relay's, for `Received`.
-    pub fn new(path: PathBuf, roster: LiveRoster, door: Door, hostname: String, metrics: Metrics) -> Self {
+    /// `path` holds a folder for each tenant. `hostname` is this relay's, for `Received`; `marks` are its spool's.
+    pub fn new(
+        path: PathBuf,
+        roster: LiveRoster,
+        door: Door,
+        hostname: String,
+        marks: Marks,
+        metrics: Metrics,
+    ) -> Self {
         let (slots, looks) = (Semaphore::new(MAX_FILES).into(), Semaphore::new(MAX_LOOKS).into());
-        Self { path, roster, intake: Intake { door, hostname, metrics, slots, looks } }
+        Self { path, roster, intake: Intake { door, hostname, metrics, marks, slots, looks } }
     }
 
     /// Takes files until `shutdown`, then finishes those that were begun, which takes 10 seconds at most. So does a folder whose

@@ -1,11 +1,12 @@
 //! The names of files in a tenant's folder. No I/O.
 //!
-//! | name                     | what it is                                                            |
-//! |--------------------------|-----------------------------------------------------------------------|
-//! | `NAME.eml`               | a message to take                                                     |
-//! | `.NAME.eml.ID.claimed`   | one under way, which becomes the message `ID` in the spool            |
-//! | `NAME.bad`               | a file that was refused; `NAME.1.bad` and so on if the name was taken |
-//! | `NAME.bad.txt`           | why                                                                   |
+//! | name                        | what it is                                                            |
+//! |-----------------------------|-----------------------------------------------------------------------|
+//! | `NAME.eml`                  | a message to take                                                     |
+//! | `.NAME.eml.ID-MARK.claimed` | one under way, which becomes the message `ID` in the spool (`marks`)  |
+//! | `.NAME.eml.ID.claimed`      | the same, by a relay from before there were marks                     |
+//! | `NAME.bad`                  | a file that was refused; `NAME.1.bad` and so on if the name was taken |
+//! | `NAME.bad.txt`              | why                                                                   |
 //!
 //! Other names are let alone. Those with a leading dot belong to whoever is still at work: this relay, or a program that writes
 //! a file before it renames it.
@@ -15,12 +16,25 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
 };
 
+use super::marks::Mark;
 use crate::message::MessageId;
 
 const MESSAGE: &[u8] = b".eml";
 const CLAIMED: &[u8] = b".claimed";
-/// Linux allows 255 octets for a name; a claim puts a dot in front, and a dot, an id of 13 characters and `.claimed` behind.
-pub(super) const LONGEST: usize = 255 - 1 - 1 - 13 - CLAIMED.len();
+/// Linux allows 255 octets for a name; a claim puts a dot in front, and a dot, an id of 13 characters, a hyphen, a mark and
+/// `.claimed` behind.
+pub(super) const LONGEST: usize = 255 - 1 - 1 - 13 - 1 - Mark::LEN - CLAIMED.len();
+
+/// What the name of a claimed file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ClaimName {
+    /// The name that the file had.
+    pub(super) original: OsString,
+    /// Of the message that it was about to become.
+    pub(super) id: MessageId,
+    /// As it is written there: anybody can write one. `None`: from before there were marks.
+    pub(super) mark: Option<Mark>,
+}
 
 /// Whether a file of that name is a message.
 pub(super) fn is_message(name: &OsStr) -> bool {
@@ -31,18 +45,28 @@ pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".")
 }
 
-/// The name that a message has while it is under way.
-pub(super) fn claimed(name: &OsStr, id: MessageId) -> OsString {
-    OsString::from_vec([b".", name.as_bytes(), b".", id.to_string().as_bytes(), CLAIMED].concat())
-}
+impl ClaimName {
+    /// The name that a message has while it is under way.
+    pub(super) fn file_name(&self) -> OsString {
+        let id = self.id.to_string();
+        let mark = self.mark.map(|mark| format!("-{mark}")).unwrap_or_default();
+        let parts = [b".", self.original.as_bytes(), b".", id.as_bytes(), mark.as_bytes(), CLAIMED];
+        OsString::from_vec(parts.concat())
+    }
 
-/// The name that a claimed file had, and the id that its message gets.
-pub(super) fn claim_of(name: &OsStr) -> Option<(OsString, MessageId)> {
-    let inside = name.as_bytes().strip_prefix(b".")?.strip_suffix(CLAIMED)?;
-    let dot = memchr::memrchr(b'.', inside)?;
-    let id = std::str::from_utf8(&inside[dot + 1..]).ok()?.parse().ok()?;
-    let name = OsStr::from_bytes(&inside[..dot]);
-    is_message(name).then(|| (name.to_owned(), id))
+    /// `None`: not the name of a claimed file.
+    pub(super) fn read(name: &OsStr) -> Option<Self> {
+        let inside = name.as_bytes().strip_prefix(b".")?.strip_suffix(CLAIMED)?;
+        let dot = memchr::memrchr(b'.', inside)?;
+        let (original, rest) =
+            (OsStr::from_bytes(&inside[..dot]), std::str::from_utf8(&inside[dot + 1..]).ok()?);
+        let (id, mark) = match rest.split_once('-') {
+            Some((id, mark)) => (id, Some(mark.parse().ok()?)),
+            None => (rest, None),
+        };
+        let id = id.parse().ok()?;
+        is_message(original).then(|| Self { original: original.to_owned(), id, mark })
+    }
 }
 
 /// Names for a message that has to give up its own, best first.
@@ -105,28 +129,37 @@ mod tests {
 
     #[test]
     fn the_longest_name_can_be_claimed() {
-        let name = OsString::from("x".repeat(LONGEST));
-        assert_eq!(claimed(&name, MessageId::from_bytes([7; 8])).len(), 255);
+        let original = OsString::from("x".repeat(LONGEST));
+        let claim = ClaimName { original, id: MessageId::from_bytes([7; 8]), mark: Some(Mark::sample(7)) };
+        assert_eq!(claim.file_name().len(), 255);
     }
 
     #[test]
     fn other_hidden_names_are_no_claims() {
-        for name in
-            [".a.eml.claimed", ".a.eml.0000000000001.claim", "a.eml.0000000000001.claimed", ".claimed"]
-        {
-            assert_eq!(claim_of(name.as_ref()), None, "{name}");
+        for name in [
+            ".a.eml.claimed",
+            ".a.eml.0000000000001.claim",
+            "a.eml.0000000000001.claimed",
+            ".claimed",
+            ".a.txt.0000000000001.claimed",
+            ".a.eml.0000000000001-.claimed",
+            ".a.eml.0000000000001-0.claimed",
+            ".a.eml.-0000000000000000.claimed",
+            ".a.eml.0000000000001-00000000000000000.claimed",
+            ".a.eml.0000000000001-000000000000000-.claimed",
+        ] {
+            assert_eq!(ClaimName::read(name.as_ref()), None, "{name}");
         }
-        assert_eq!(claim_of(".a.txt.0000000000001.claimed".as_ref()), None);
     }
 
     proptest! {
         #[test]
-        fn a_claim_says_what_it_was(stem: Vec<u8>, id: [u8; 8]) {
-            let name = OsString::from_vec([&stem[..], b".eml"].concat());
-            let id = MessageId::from_bytes(id);
-            let name_of_claim = claimed(&name, id);
-            prop_assert_eq!(claim_of(&name_of_claim), Some((name, id)));
-            prop_assert!(is_hidden(&name_of_claim) && !is_message(&name_of_claim));
+        fn a_claim_says_what_it_was(stem: Vec<u8>, id: [u8; 8], mark: Option<u8>) {
+            let original = OsString::from_vec([&stem[..], b".eml"].concat());
+            let claim = ClaimName { original, id: MessageId::from_bytes(id), mark: mark.map(Mark::sample) };
+            let name = claim.file_name();
+            prop_assert_eq!(ClaimName::read(&name), Some(claim));
+            prop_assert!(is_hidden(&name) && !is_message(&name));
         }
     }
 }

@@ -21,17 +21,16 @@ use rustix::{
 
 use super::{
     candidates::{Listed, Stamp},
-    names,
+    names::{self, ClaimName},
 };
-use crate::message::MessageId;
 
 /// What is in a folder.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Oldest first.
     pub(super) files: Vec<Listed>,
-    /// Claimed files: the names that they had, and the ids of their messages.
-    pub(super) claimed: Vec<(OsString, MessageId)>,
+    /// What is named as claimed files are.
+    pub(super) claimed: Vec<ClaimName>,
     /// What does not belong there, with what it is.
     pub(super) odd: Vec<(OsString, &'static str)>,
 }
@@ -114,7 +113,7 @@ fn entries(folder: &Path) -> io::Result<Listing> {
         let name = entry.file_name();
         let kind = entry.file_type()?;
         if names::is_hidden(&name) {
-            listing.claimed.extend(names::claim_of(&name).filter(|_| kind.is_file()));
+            listing.claimed.extend(ClaimName::read(&name).filter(|_| kind.is_file()));
         } else if kind.is_dir() {
             listing.odd.push((name, "a folder in a tenant's folder"));
         } else if names::is_message(&name) {
@@ -123,7 +122,7 @@ fn entries(folder: &Path) -> io::Result<Listing> {
             } else if !kind.is_file() {
                 listing.odd.push((name, NO_PLAIN_FILE));
             } else if name.len() > names::LONGEST {
-                listing.odd.push((name, "its name is too long: 232 octets are possible"));
+                listing.odd.push((name, "its name is too long: 215 octets are possible"));
             } else if let Ok(metadata) = entry.metadata() {
                 match odd(&metadata) {
                     Some(what) => listing.odd.push((name, what)),

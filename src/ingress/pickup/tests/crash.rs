@@ -9,7 +9,11 @@ use super::{
     },
     *,
 };
-use crate::spool::{Fault, Spool};
+use crate::{
+    ingress::{Origin, Submission},
+    message::{BodyKind, Envelope, MailboxAddress, MessageId},
+    spool::{Fault, Spool},
+};
 
 /// The last step that the process took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,15 +27,15 @@ enum Step {
 
 const STEPS: [Step; 5] = [Step::Nothing, Step::Claimed, Step::Accepted, Step::Unlinked, Step::Announced];
 
-fn intake(house: &House) -> Intake {
-    let (door, metrics) = (house.door.clone(), house.metrics.clone());
+fn intake(house: &House, pickup: &Path) -> Intake {
+    let (door, metrics, marks) = (house.door.clone(), house.metrics.clone(), marks(pickup));
     let (slots, looks) = (Semaphore::new(1).into(), Semaphore::new(1).into());
-    Intake { door, hostname: "relay.example".into(), metrics, slots, looks }
+    Intake { door, hostname: "relay.example".into(), metrics, marks, slots, looks }
 }
 
-async fn claim(intake: &Intake, folder: &Path, name: &str) -> Begun {
-    let ready = Ready { name: name.into(), last_chance: false };
-    let (_, claimed) = intake.claim(folder.into(), vec![ready]).await.pop().unwrap();
+async fn claim(intake: &Intake, folder: &Path, file: &str) -> Begun {
+    let ready = Ready { name: file.into(), last_chance: false };
+    let (_, claimed) = intake.claim(&name("contoso"), folder.into(), vec![ready]).await.pop().unwrap();
     claimed.unwrap()
 }
 
@@ -59,7 +63,7 @@ async fn go(intake: &Intake, folder: &Path, last: Step) {
 }
 
 async fn settle(pickup: &Path, spool: &Spool) {
-    settle_leftovers(pickup, [name("contoso"), name("fabrikam")], spool).await;
+    settle_leftovers(pickup, [name("contoso"), name("fabrikam")], spool, &marks(pickup)).await;
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -77,7 +81,7 @@ async fn whatever_step_a_process_dies_after_the_file_is_one_message() {
             fs::write(contoso.join("a.eml"), MAIL).unwrap();
             let house = House::new();
             let store = house.store.clone();
-            go(&intake(&house), &contoso, first).await;
+            go(&intake(&house, &folders.1), &contoso, first).await;
             drop(house);
 
             let house = House::on_store(store.clone());
@@ -86,7 +90,7 @@ async fn whatever_step_a_process_dies_after_the_file_is_one_message() {
             assert_eq!(names(&contoso).len(), usize::from(!is_taken), "{first:?}");
             if !is_taken {
                 assert_eq!(names(&contoso), ["a.eml"], "{first:?}");
-                go(&intake(&house), &contoso, second).await;
+                go(&intake(&house, &folders.1), &contoso, second).await;
             }
             drop(house);
 
@@ -108,18 +112,20 @@ async fn whatever_step_a_process_dies_after_the_file_is_one_message() {
 /// The file has been unlinked, and then comes back by a failure of power: its message is still there.
 #[tokio::test]
 async fn a_claimed_file_that_comes_back_while_its_message_waits_is_removed() {
-    let (_dir, pickup, _) = temp();
+    let (_dir, pickup, staging) = temp();
     let contoso = pickup.join("contoso");
     fs::write(contoso.join("a.eml"), MAIL).unwrap();
     let house = House::new();
     let store = house.store.clone();
-    let intake = intake(&house);
+    let intake = intake(&house, &pickup);
     let begun = claim(&intake, &contoso, "a.eml").await;
     let path = begun.claim.claimed_path();
+    // The very same file.
+    fs::hard_link(&path, staging.join("kept")).unwrap();
     let stored = self::store(&intake, begun).await;
     intake.finish(&name("contoso"), vec![("a.eml".into(), stored)]).await;
     drop((house, intake));
-    fs::write(path, MAIL).unwrap();
+    fs::rename(staging.join("kept"), path).unwrap();
 
     let mut house = House::on_store(store);
     settle(&pickup, house.door.spool()).await;
@@ -134,7 +140,7 @@ async fn a_file_that_cannot_be_given_its_name_gets_another() {
     let contoso = pickup.join("contoso");
     fs::write(contoso.join("a.eml"), MAIL).unwrap();
     let house = House::new();
-    drop(claim(&intake(&house), &contoso, "a.eml").await);
+    drop(claim(&intake(&house, &pickup), &contoso, "a.eml").await);
     fs::write(contoso.join("a.eml"), "another").unwrap();
     settle(&pickup, house.door.spool()).await;
     assert_eq!(fs::read_to_string(contoso.join("a.eml")).unwrap(), "another");
@@ -145,7 +151,7 @@ async fn a_file_that_cannot_be_given_its_name_gets_another() {
 #[tokio::test]
 async fn a_message_whose_file_goes_on_is_unwound() {
     let mut running = Running::new().await;
-    let intake = intake(&running.house);
+    let intake = intake(&running.house, &running.pickup);
     let contoso = running.pickup.join("contoso");
     // The service does not see it under this name.
     fs::write(running.staging.join("half.eml"), MAIL).unwrap();
@@ -168,8 +174,8 @@ async fn a_message_whose_file_goes_on_is_unwound() {
 #[tokio::test]
 async fn a_message_whose_file_cannot_be_unlinked_is_unwound() {
     let house = House::new();
-    let intake = intake(&house);
-    let (_dir, _, staging) = temp();
+    let (_dir, pickup, staging) = temp();
+    let intake = intake(&house, &pickup);
     fs::write(staging.join("a.eml"), MAIL).unwrap();
     let begun = claim(&intake, &staging, "a.eml").await;
     let path = begun.claim.claimed_path();
@@ -231,8 +237,81 @@ async fn every_tenants_folder_is_looked_into() {
         fs::write(pickup.join(tenant.as_str()).join(".a.eml.0000000000001.claimed"), MAIL).unwrap();
     }
     let house = House::new();
-    settle_leftovers(&pickup, tenants.clone(), house.door.spool()).await;
+    settle_leftovers(&pickup, tenants.clone(), house.door.spool(), &marks(&pickup)).await;
     for tenant in tenants.iter().step_by(10) {
         assert!(pickup.join(tenant.as_str()).join("a.eml").exists());
     }
+}
+
+/// A message of contoso's own, and its id.
+async fn accept_by_smtp(house: &House) -> MessageId {
+    let sender: MailboxAddress = "a@contoso.example".parse().unwrap();
+    let envelope =
+        Envelope::new(Some(sender), ["b@example.net".parse().unwrap()], BodyKind::SevenBit).unwrap();
+    let grant = house.door.admit_client([127, 0, 0, 1].into(), envelope.sender(), None).unwrap();
+    let origin = Origin { client: None, by: "relay.example".into() };
+    let mut submission = Submission::begin(&house.door, grant, envelope, origin);
+    submission.write(MAIL.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    submission.finish().await.unwrap().id()
+}
+
+/// What a tenant's program can plant: names of claims, with the ids of messages that are in the spool.
+#[tokio::test]
+async fn a_planted_leftover_removes_no_message() {
+    let (_dir, pickup, staging) = temp();
+    let contoso = pickup.join("contoso");
+    fs::create_dir(pickup.join("fabrikam")).unwrap();
+    let mut house = House::new();
+    let intake = intake(&house, &pickup);
+    // Four messages: another tenant's, two of its own by pickup, and one of its own by SMTP.
+    let mut ids = Vec::new();
+    for (tenant, file) in [("fabrikam", "f.eml"), ("contoso", "a.eml"), ("contoso", "b.eml")] {
+        let folder = pickup.join(tenant);
+        fs::write(folder.join(file), MAIL.replace("contoso", tenant)).unwrap();
+        let ready = vec![Ready { name: file.into(), last_chance: false }];
+        let begun = intake.claim(&name(tenant), folder.into(), ready).await.pop().unwrap().1.unwrap();
+        let path = begun.claim.claimed_path();
+        // Or its inode would be used again, perhaps by what is planted.
+        fs::hard_link(&path, staging.join(file)).unwrap();
+        ids.push((begun.claim.id(), path.file_name().unwrap().to_owned()));
+        let stored = intake.store(&name(tenant), begun).await.ok().unwrap();
+        intake.finish(&name(tenant), vec![(file.into(), stored)]).await;
+    }
+    let by_smtp = accept_by_smtp(&house).await;
+    let marks = marks(&pickup);
+    let own = ids[1].1.to_str().unwrap().to_owned();
+    let mark_of_other = ids[2].1.to_str().unwrap().rsplit_once('-').unwrap().1.to_owned();
+    let planted = [
+        format!(".x1.eml.{}.claimed", ids[0].0),
+        format!(".x2.eml.{}-0000000000000000.claimed", ids[0].0),
+        format!(".x3.eml.{by_smtp}.claimed"),
+        format!(".x4.eml.{by_smtp}-0000000000000000.claimed"),
+        format!(".x5.eml.{}-{mark_of_other}", ids[1].0),
+        // The right name on another file.
+        own.clone(),
+    ];
+    for file in &planted {
+        fs::write(contoso.join(file), "planted").unwrap();
+    }
+    // What cannot be unlinked, by its name: then the message used to be taken out of the spool.
+    for id in [ids[0].0, by_smtp, ids[1].0] {
+        fs::create_dir(contoso.join(format!(".folder-{id}.eml.{id}.claimed"))).unwrap();
+        fs::create_dir(contoso.join(format!(".folder-{id}.eml.{id}-0000000000000000.claimed"))).unwrap();
+    }
+    let before = names(&contoso).len();
+    settle_leftovers(&pickup, [name("contoso"), name("fabrikam")], house.door.spool(), &marks).await;
+    assert_eq!(names(&contoso).len(), before, "{:?}", names(&contoso));
+    for _ in 0..4 {
+        house.next().await;
+    }
+
+    // A claim of an earlier version, whose message is in the spool: it has been taken. One whose message is not: it was not.
+    let begun_before = format!(".old.eml.{}.claimed", ids[1].0);
+    fs::write(contoso.join(&begun_before), MAIL).unwrap();
+    fs::write(contoso.join(".older.eml.0000000000001.claimed"), MAIL).unwrap();
+    fs::write(contoso.join(".garbage.eml.0000000000001-ZZZZZZZZZZZZZZZZ.claimed"), MAIL).unwrap();
+    settle_leftovers(&pickup, [name("contoso")], house.door.spool(), &marks).await;
+    assert!(!contoso.join(begun_before).exists() && contoso.join("older.eml").exists());
+    assert!(contoso.join("garbage.eml").exists());
+    assert_eq!(house.store.count().0, 4);
 }

@@ -35,11 +35,19 @@ fn temp() -> (TempDir, PathBuf, PathBuf) {
     (dir, pickup, staging)
 }
 
+/// Those of the spool beside these folders.
+fn marks(pickup: &Path) -> Marks {
+    let spool = pickup.with_file_name("spool");
+    fs::create_dir_all(&spool).unwrap();
+    Marks::of_spool(&spool).unwrap()
+}
+
 impl Running {
     async fn start(house: House, (dir, pickup, staging): (TempDir, PathBuf, PathBuf)) -> Self {
         let hostname = "relay.example".into();
+        let (marks, metrics) = (marks(&pickup), house.metrics.clone());
         let service =
-            Pickup::new(pickup.clone(), house.roster(), house.door.clone(), hostname, house.metrics.clone());
+            Pickup::new(pickup.clone(), house.roster(), house.door.clone(), hostname, marks, metrics);
         let shutdown = CancellationToken::new();
         let ended = tokio::spawn(service.run(shutdown.clone()));
         until(|| pickup.join("fabrikam").is_dir()).await;
