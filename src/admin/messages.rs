@@ -59,12 +59,12 @@ impl MessagePage {
     }
 }
 
-pub(super) async fn message(State(page): Page, Path(id): Path<String>) -> Response {
+pub(super) async fn message(State(desk): Page, Path(id): Path<String>) -> Response {
     let id: MessageId = match id.parse() {
         Ok(id) => id,
         Err(error @ InvalidMessageId) => return failed(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    match page.0.inspector.inspect(id).await {
+    match desk.shown.inspector.inspect(id).await {
         Some(standing) => Json(MessagePage::of(id, standing)).into_response(),
         None => failed(
             StatusCode::NOT_FOUND,

@@ -4,9 +4,12 @@
 //! listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: where one message stands; `/api/v1/reload`: reads the configuration
 //! again. Loopback only, since nobody is asked for a login.
 
+mod connection;
+mod exposition;
 mod gauges;
 mod messages;
 mod reload;
+mod seats;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -16,9 +19,14 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::Listener,
 };
-use tokio::net::TcpListener;
+use bytes::Bytes;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+use exposition::Exposition;
+use seats::Seats;
 
 use crate::{
     schedule::{Depths, Inspector},
@@ -28,6 +36,9 @@ use crate::{
 pub use gauges::Gauges;
 pub use messages::{ErrorPage, MessagePage, WaitsPage};
 pub use reload::{ReloadRequest, Reloaded, Reloads};
+
+/// Connections by TCP at a time. Prometheus, a health check and a person need one each.
+const MOST_BY_TCP: usize = 48;
 
 /// Bound, and nobody is served yet.
 pub struct Server {
@@ -65,32 +76,70 @@ impl Server {
     }
 
     /// Serves until `shutdown`. Called once the other listeners are bound, so that ready means ready.
-    pub async fn serve(self, shown: Shown, shutdown: CancellationToken) -> io::Result<()> {
-        let gauges = Gauges::new(&shown.metrics);
+    pub async fn serve(self, shown: Shown, shutdown: CancellationToken) {
+        let metrics = shown.metrics.clone();
+        let gauges = Gauges::new(&metrics);
+        let to_render = shown.clone();
+        let exposition = Exposition::new(move || {
+            gauges.set(&to_render);
+            to_render.metrics.render().map(Bytes::from).map_err(|error| error.to_string())
+        });
         let router = Router::new()
-            .route("/metrics", get(metrics))
+            .route("/metrics", get(metrics_page))
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
             .route("/api/v1/messages/{id}", get(messages::message))
             .route("/api/v1/reload", post(reload::reload))
-            .with_state(Arc::new((shown, gauges)));
-        axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+            .with_state(Arc::new(Desk { shown, exposition }));
+        let seats = Seats::new(MOST_BY_TCP, metrics.admin_connections().clone());
+        let site = Arc::new(Site { router, metrics });
+        accept(self.listener, seats, site, shutdown).await;
     }
 }
 
-type Page = State<Arc<(Shown, Gauges)>>;
+/// Takes connections until `shutdown`, and returns when all have ended.
+async fn accept<L>(mut listener: L, seats: Arc<Seats>, site: Arc<Site>, shutdown: CancellationToken)
+where
+    L: Listener,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        let arrived = async {
+            // An error, such as too many open files, is waited for there.
+            let (stream, _) = listener.accept().await;
+            (stream, seats.take().await)
+        };
+        let Some((stream, seat)) = shutdown.run_until_cancelled(arrived).await else { break };
+        connections.spawn(connection::serve(stream, seat, site.clone(), shutdown.clone()));
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
 
-async fn metrics(State(page): Page) -> Response {
-    let (shown, gauges) = &*page;
-    gauges.set(shown);
-    match shown.metrics.render() {
+/// What answers.
+struct Site {
+    router: Router,
+    metrics: Metrics,
+}
+
+/// What the answers are made of.
+struct Desk {
+    shown: Shown,
+    exposition: Arc<Exposition>,
+}
+
+type Page = State<Arc<Desk>>;
+
+async fn metrics_page(State(desk): Page) -> Response {
+    match desk.exposition.page().await {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-async fn ready(State(page): Page) -> Response {
-    match page.0.spool.unhealthy() {
+async fn ready(State(desk): Page) -> Response {
+    match desk.shown.spool.unhealthy() {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("spool: {reason}\n")).into_response(),
     }

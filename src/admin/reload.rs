@@ -54,7 +54,7 @@ impl Reloads {
 
 /// A page of some web site can have a browser post a form here, but not JSON: for that a browser asks first. Nor does a name of
 /// its own help it that leads to this machine: the browser says that name.
-pub(super) async fn reload(State(page): Page, headers: HeaderMap) -> Response {
+pub(super) async fn reload(State(desk): Page, headers: HeaderMap) -> Response {
     let is_json =
         headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if !is_json {
@@ -63,7 +63,7 @@ pub(super) async fn reload(State(page): Page, headers: HeaderMap) -> Response {
     if !headers.get(HOST).is_some_and(leads_here) {
         return failed(StatusCode::FORBIDDEN, "ask by this machine's loopback address".into());
     }
-    match page.0.reloads.reload().await {
+    match desk.shown.reloads.reload().await {
         Some(reloaded) => {
             let status = if reloaded.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
             (status, Json(reloaded)).into_response()

@@ -122,6 +122,18 @@ pub enum TokenResult {
     Defect,
 }
 
+/// Why a connection or a request for metrics, health or the API was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminRefused {
+    /// It gave its seat to somebody else: it had asked nothing, or did not read its answer.
+    Crowded,
+    /// The request, the answer or the reading of it took too long.
+    Timeout,
+    TooLarge,
+    /// No HTTP.
+    Malformed,
+}
+
 macro_rules! label {
     ($($kind:ty { $($variant:ident => $text:literal),+ $(,)? })+) => {$(
         impl $kind {
@@ -141,6 +153,9 @@ label! {
         Loop => "loop", Suspended => "suspended",
         ConnectionsPerAddress => "connections_per_address", SessionTimeout => "session_timeout", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
         Late => "late", Mismatch => "mismatch",
+    }
+    AdminRefused {
+        Crowded => "crowded", Timeout => "timeout", TooLarge => "too_large", Malformed => "malformed",
     }
     Outcome {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",

@@ -10,7 +10,8 @@ use prometheus::{
 };
 
 use super::{
-    Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult, series::TenantSeries,
+    AdminRefused, Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult,
+    series::TenantSeries,
 };
 use crate::config::TenantName;
 
@@ -44,6 +45,8 @@ struct Families {
     logins: IntCounterVec,
     certificate_expiry: IntGaugeVec,
     reloads: IntCounterVec,
+    admin_connections: IntGauge,
+    admin_refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -150,6 +153,12 @@ impl Metrics {
                 "config_reloads_total",
                 "Times that the configuration was read again, by whether it counts now.",
                 &["result"],
+            ),
+            admin_connections: build.gauge("admin_connections", "Connections to the admin port and socket."),
+            admin_refused: build.counters(
+                "admin_refused_total",
+                "Connections and requests for metrics, health and the API that were refused.",
+                &["reason"],
             ),
             registry: build.registry,
             of_tenants: build.of_tenants,
@@ -263,6 +272,14 @@ impl Metrics {
     /// The configuration was read again, and counts or has mistakes.
     pub fn reloaded(&self, ok: bool) {
         self.0.reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
+    }
+
+    pub fn admin_connections(&self) -> &IntGauge {
+        &self.0.admin_connections
+    }
+
+    pub fn admin_refused(&self, reason: AdminRefused) {
+        self.0.admin_refused.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// `verb` is one of the commands that the server knows, or `"other"`.

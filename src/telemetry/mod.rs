@@ -5,6 +5,8 @@ mod logs;
 mod metrics;
 mod series;
 
-pub use labels::{Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult};
+pub use labels::{
+    AdminRefused, Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult,
+};
 pub use logs::start as start_logs;
 pub use metrics::Metrics;

@@ -1,0 +1,236 @@
+//! Who may be connected: a bounded number, and whoever does nothing gives way.
+//!
+//! A seat is taken for each connection. When all are taken, the one leaves that has waited longest without a whole request; if
+//! there is none, one that has long had an answer and does not read it. So clients that are silent, or slow, cost as
+//! many descriptors as there are seats and keep nobody out: who comes and asks is answered. While every seat is at work, the
+//! next one waits, and those behind it wait in the system's queue, where they take no descriptor.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use prometheus::IntGauge;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// An answer that is not read within this time may have to give way.
+const SLOW: Duration = Duration::from_secs(2);
+/// Nobody has so long to read an answer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(30);
+/// How often it is looked whether somebody has become slow.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) struct Seats {
+    most: usize,
+    gauge: IntGauge,
+    taken: Mutex<Places>,
+    left: Notify,
+}
+
+#[derive(Default)]
+struct Places {
+    next: u64,
+    seats: BTreeMap<u64, Arc<Seat>>,
+}
+
+/// One connection's.
+pub(super) struct Seat {
+    standing: Mutex<(Stage, Instant)>,
+    leave: CancellationToken,
+}
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The client's: no whole request has come.
+    Asking,
+    /// The relay's.
+    Working,
+    /// The client's: to read the answer.
+    Answering,
+}
+
+/// Given back when it is dropped.
+pub(super) struct Taken {
+    number: u64,
+    seat: Arc<Seat>,
+    seats: Arc<Seats>,
+}
+
+impl Seats {
+    /// `gauge` shows how many are taken, of these and others.
+    pub(super) fn new(most: usize, gauge: IntGauge) -> Arc<Self> {
+        Arc::new(Self { most, gauge, taken: Mutex::default(), left: Notify::new() })
+    }
+
+    /// Waits for a seat. For one caller at a time.
+    pub(super) async fn take(self: &Arc<Self>) -> Taken {
+        loop {
+            if let Some(taken) = self.try_take() {
+                return taken;
+            }
+            self.make_room();
+            // Or somebody has become slow meanwhile.
+            let _ = timeout(LOOK_EVERY, self.left.notified()).await;
+        }
+    }
+
+    fn try_take(self: &Arc<Self>) -> Option<Taken> {
+        let mut taken = self.taken();
+        if taken.seats.len() >= self.most {
+            return None;
+        }
+        let seat =
+            Seat { standing: Mutex::new((Stage::Asking, Instant::now())), leave: CancellationToken::new() };
+        let (seat, number) = (Arc::new(seat), taken.next);
+        taken.next += 1;
+        taken.seats.insert(number, seat.clone());
+        self.gauge.inc();
+        Some(Taken { number, seat, seats: self.clone() })
+    }
+
+    /// Has one leave, unless one is about to.
+    fn make_room(&self) {
+        let taken = self.taken();
+        if taken.seats.values().any(|seat| seat.leave.is_cancelled()) {
+            return;
+        }
+        let now = Instant::now();
+        let gives_way = taken.seats.values().filter_map(|seat| {
+            let (stage, since) = *seat.standing();
+            match stage {
+                Stage::Asking => Some((0, since, seat)),
+                Stage::Answering if now - since >= SLOW => Some((1, since, seat)),
+                Stage::Answering | Stage::Working => None,
+            }
+        });
+        if let Some((_, _, seat)) = gives_way.min_by_key(|(rank, since, _)| (*rank, *since)) {
+            seat.leave.cancel();
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Places> {
+        // Whole values only are put in, so a panic elsewhere leaves nothing half done.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    pub(super) fn enter(&self, stage: Stage) {
+        *self.standing() = (stage, Instant::now());
+    }
+
+    /// The answer has been written, as far as there was one.
+    pub(super) fn written(&self) {
+        let mut standing = self.standing();
+        if standing.0 == Stage::Answering {
+            *standing = (Stage::Asking, Instant::now());
+        }
+    }
+
+    /// Returns when somebody else needs the seat.
+    pub(super) async fn is_needed(&self) {
+        self.leave.cancelled().await;
+    }
+
+    /// Returns when the client has not read its answer for too long.
+    pub(super) async fn is_overdue(&self) {
+        loop {
+            let now = Instant::now();
+            let end = match *self.standing() {
+                (Stage::Answering, since) => since + LONGEST_ANSWER,
+                _ => now + LONGEST_ANSWER,
+            };
+            if end <= now {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, (Stage, Instant)> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    pub(super) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.seats.taken().seats.remove(&self.number);
+        self.seats.gauge.dec();
+        self.seats.left.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn seats(most: usize) -> Arc<Seats> {
+        Seats::new(most, IntGauge::new("connections", "none").unwrap())
+    }
+
+    /// A connection that leaves when it is told to.
+    fn sit(taken: Taken) -> Arc<Seat> {
+        let seat = taken.seat().clone();
+        tokio::spawn(async move {
+            taken.seat().is_needed().await;
+        });
+        seat
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_longest_gives_way_and_who_is_at_work_does_not() {
+        let seats = seats(3);
+        let first = sit(seats.take().await);
+        advance(Duration::from_millis(1)).await;
+        let second = sit(seats.take().await);
+        advance(Duration::from_millis(1)).await;
+        let third = sit(seats.take().await);
+        first.enter(Stage::Working);
+        let fourth = sit(seats.take().await);
+        let left = |seat: &Seat| seat.leave.is_cancelled();
+        assert_eq!([&first, &second, &third, &fourth].map(|seat| left(seat)), [false, true, false, false]);
+        assert_eq!(seats.gauge.get(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_gives_way_after_a_while_and_who_works_never() {
+        let seats = seats(2);
+        let (reads_not, works) = (sit(seats.take().await), sit(seats.take().await));
+        reads_not.enter(Stage::Answering);
+        works.enter(Stage::Working);
+        let began = Instant::now();
+        let third = seats.take().await;
+        assert!(reads_not.leave.is_cancelled() && began.elapsed() >= SLOW);
+        third.seat().enter(Stage::Working);
+        assert!(timeout(Duration::from_secs(60), seats.take()).await.is_err());
+        assert!(!works.leave.is_cancelled());
+        drop(third);
+        seats.take().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_has_its_time() {
+        let seats = seats(1);
+        let taken = seats.take().await;
+        taken.seat().enter(Stage::Answering);
+        let began = Instant::now();
+        taken.seat().is_overdue().await;
+        assert!(began.elapsed() >= LONGEST_ANSWER);
+        taken.seat().written();
+        assert!(timeout(LONGEST_ANSWER * 3, taken.seat().is_overdue()).await.is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! The admin port: clients that only stay, halves of requests, and requests that should not be answered.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::time::Instant;
+
+use crate::{
+    harness::{Lab, PATIENCE, message, wait_until},
+    held,
+};
+
+const FROM: &str = "a@contoso.example";
+const TO: &str = "b@example.net";
+
+/// Files and connections that the relay has open.
+fn descriptors(lab: &Lab) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", lab.process_id())).unwrap().count()
+}
+
+/// Many connections need many descriptors here, too.
+fn connect(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
+}
+
+/// Writes as far as the relay takes it. It may have hung up.
+fn write(stream: &mut TcpStream, octets: &[u8]) {
+    stream.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+    let _ = stream.write_all(octets);
+}
+
+/// What comes until the relay closes: an empty answer if it hangs up.
+fn answer(mut stream: &TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut octets = Vec::new();
+    match stream.read_to_end(&mut octets) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("it is neither answered nor closed: {error}"),
+    }
+    String::from_utf8_lossy(&octets).into_owned()
+}
+
+/// Status of the answer to these octets, 0 without one.
+fn ask(address: SocketAddr, octets: &[u8]) -> u16 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write(&mut stream, octets);
+    answer(&stream).get(9..12).map_or(0, |code| code.parse().unwrap())
+}
+
+/// Health, metrics and mail while `others` are connected, each within a second.
+fn others_are_served(lab: &Lab, subject: &str) {
+    for path in ["/healthz", "/metrics", "/readyz"] {
+        let began = Instant::now();
+        assert_eq!(lab.page(path).0, 200);
+        assert!(began.elapsed() < Duration::from_secs(1), "{path} took {:?}", began.elapsed());
+    }
+    lab.send(FROM, &[TO], &message(FROM, TO, subject));
+}
+
+#[test]
+fn silent_clients_take_few_descriptors_and_keep_nobody_out() {
+    const CLIENTS: usize = 1500;
+    let lab = Lab::start();
+    others_are_served(&lab, "before");
+    lab.wait_for(1);
+    let before = descriptors(&lab);
+    let mut clients = connect(lab.admin_address(), CLIENTS);
+    others_are_served(&lab, "among silent ones");
+    let during = descriptors(&lab);
+    println!("{before} descriptors before, {during} with {CLIENTS} silent clients");
+    assert!(during <= before + 55, "{before} descriptors before, {during} with {CLIENTS} silent clients");
+    // Half a request is no more than none, and neither is one whose body does not come.
+    for (number, client) in clients.iter_mut().enumerate() {
+        match number % 3 {
+            0 => write(client, b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX"),
+            1 => write(
+                client,
+                b"POST /api/v1/reload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\n{",
+            ),
+            _ => write(client, b"G"),
+        }
+    }
+    others_are_served(&lab, "among halves");
+    clients.extend(connect(lab.admin_address(), 200));
+    others_are_served(&lab, "among more");
+    assert!(descriptors(&lab) <= before + 55);
+    assert!(lab.metric("m365_relay_admin_connections", &[]) <= 48.0);
+    assert!(lab.metric("m365_relay_admin_refused_total", &[("reason", "crowded")]) >= 1000.0);
+    lab.wait_for(4);
+    drop(clients);
+    wait_until("them to be gone", || descriptors(&lab) <= before + 3);
+    held("Silent clients, and halves of requests, at the admin port", CLIENTS + 200);
+}
+
+/// An answer that is larger than what the system keeps for a client: metrics of many tenants.
+#[test]
+fn clients_that_do_not_read_their_answers_keep_nobody_out() {
+    const CLIENTS: usize = 200;
+    let lab = Lab::start();
+    let before = descriptors(&lab);
+    let many = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".repeat(300);
+    let mut clients = connect(lab.admin_address(), CLIENTS);
+    for client in &mut clients {
+        write(client, &many);
+    }
+    // Whoever has not read for two seconds gives way.
+    let began = Instant::now();
+    assert_eq!(lab.page("/healthz").0, 200);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(descriptors(&lab) <= before + 55);
+    held("Clients of the admin port that do not read their answers", CLIENTS);
+}
+
+#[test]
+fn a_request_has_its_time_and_its_size() {
+    let lab = Lab::start();
+    let address = lab.admin_address();
+    let head =
+        |more: &str| format!("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{more}");
+    // Too slow: an octet now and then, of the head and of the body, and a connection that is kept open for nothing.
+    let slow = [
+        head("X-Slow: "),
+        head("Content-Length: 1000\r\n\r\n"),
+        head("Transfer-Encoding: chunked\r\n\r\n3e8\r\n"),
+        "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_owned(),
+    ];
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for (number, start) in slow.iter().enumerate() {
+            scope.spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let mut reading = stream.try_clone().unwrap();
+                reading.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                stream.write_all(start.as_bytes()).unwrap();
+                loop {
+                    let mut octets = [0; 1000];
+                    match reading.read(&mut octets) {
+                        Ok(0) => return,
+                        Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                        Ok(_) | Err(_) if number == 3 => {}
+                        _ => write(&mut stream, b"x"),
+                    }
+                    assert!(began.elapsed() < PATIENCE, "{start:?} is not hung up on");
+                }
+            });
+        }
+    });
+    assert!(lab.metric("m365_relay_admin_refused_total", &[("reason", "timeout")]) >= 3.0);
+
+    // Too large.
+    let line = "x".repeat(20_000);
+    let headers: String = (0..100).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let chunk = format!("10000\r\n{}\r\n10000\r\n{}\r\n0\r\n\r\n", "x".repeat(65536), "x".repeat(65536));
+    let large = [
+        format!("GET /{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+        head(&format!("X: {line}\r\n\r\n")),
+        head(&format!("{headers}\r\n")),
+        head(&format!("Content-Length: 100000\r\n\r\n{}", "x".repeat(100_000))),
+        head("Content-Length: 9999999999999\r\n\r\n"),
+        head(&format!("Transfer-Encoding: chunked\r\n\r\n{chunk}")),
+        line.repeat(100),
+    ];
+    for request in &large {
+        let code = ask(address, request.as_bytes());
+        assert!(matches!(code, 0 | 400 | 408 | 413 | 414 | 431), "{code} to {:.60}", request);
+    }
+    assert!(lab.metric("m365_relay_admin_refused_total", &[("reason", "too_large")]) >= 3.0);
+
+    // No HTTP/1.1, or two readings of it.
+    let strange: [&[u8]; 8] = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"EHLO x\r\nMAIL FROM:<a@b>\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked, x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost : 127.0.0.1\r\n\r\n",
+        b"GET /healthz\0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"\xff\xfe\xfd\r\n\r\n",
+    ];
+    for request in strange {
+        let code = ask(address, request);
+        assert!(matches!(code, 0 | 400 | 405 | 505), "{code} to {}", request.escape_ascii());
+    }
+    others_are_served(&lab, "afterwards");
+    let tries = slow.len() + large.len() + strange.len();
+    held("Requests at the admin port that are slow, huge or malformed", tries);
+}
