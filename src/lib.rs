@@ -17,6 +17,7 @@
 //! | [`share`]     | how much one may take of what all tenants have together: pure            |
 //! | [`identity`]  | tenant credentials become access tokens                                  |
 //! | [`network`]   | HTTP clients to the clouds: TLS, timeouts                                |
+//! | [`outside`]   | text from outside, cleaned for the eyes                                  |
 //! | [`bounce`]    | delivery status notifications                                            |
 //! | [`admin`]     | metrics and health over HTTP                                             |
 //! | [`telemetry`] | metric families with typed labels                                        |
@@ -40,6 +41,7 @@ pub mod identity;
 pub mod ingress;
 pub mod message;
 pub mod network;
+pub mod outside;
 pub mod relay;
 pub mod sandbox;
 pub mod schedule;

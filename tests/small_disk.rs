@@ -3,7 +3,7 @@
 //! Behind the feature `small-disk`, since mounting needs root, or a system that lets users have namespaces of their own.
 #![cfg(feature = "small-disk")]
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
 mod harness;

@@ -6,6 +6,8 @@
 //! Prints messages a second from the first delivery to the last, the relay's processor time for each, its largest memory, and the
 //! most that were in flight.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,

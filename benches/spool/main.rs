@@ -42,7 +42,12 @@
 //!
 //! The second table is about a decision: why small bodies share segments instead of having a file each.
 
-#![allow(clippy::unwrap_used, reason = "a bench has nobody to report to")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench has nobody to report to"
+)]
 
 mod arguments;
 mod depth;

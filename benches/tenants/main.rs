@@ -4,6 +4,8 @@
 //!
 //! Logins go to a simulated Microsoft 365 in this process. Its own memory is measured beforehand with tokens that nobody keeps.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
+
 use std::{
     collections::BTreeMap,
     fs,

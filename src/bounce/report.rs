@@ -19,6 +19,7 @@ use crate::{
         EnvelopeId, HeaderBlock, MailboxAddress, MessageId, OriginalRecipient, RecipientWish, date,
         without_bcc,
     },
+    outside::one_line,
 };
 
 /// What became of a message, for its sender.
@@ -95,7 +96,7 @@ pub enum Service {
 /// The report as a whole message, to be queued with a null sender for `told.to`.
 pub fn report(told: &Notification<'_>) -> Vec<u8> {
     let Notification { reporting_mta, from, to, id, header, now, .. } = told;
-    let host = clean(reporting_mta, 255);
+    let host = one_line(reporting_mta, 255);
     let mut message = MessageBuilder::new()
         .from(Address::new_address(Some("Mail Delivery System"), from.as_str()))
         .to(Address::new_address(None::<&str>, to.as_str()))
@@ -188,7 +189,7 @@ fn push_said(text: &mut String, kind: Kind, outcome: &Outcome<'_>, longest: usiz
         Service::Graph => "Microsoft 365 said",
         Service::Smtp => "The mail server said",
     };
-    let (diagnostic, advice) = (clean(outcome.diagnostic, longest), advice(kind, status));
+    let (diagnostic, advice) = (one_line(outcome.diagnostic, longest), advice(kind, status));
     text.push_str(&format!("    {said} ({status}): {diagnostic}\r\n    {advice}\r\n"));
 }
 
@@ -233,7 +234,7 @@ fn delivery_status(told: &Notification<'_>, host: &str) -> String {
         push_field(&mut fields, "Action", action);
         push_field(&mut fields, "Status", &outcome.status.to_string());
         if let Some(remote) = outcome.remote {
-            push_field(&mut fields, "Remote-MTA", &format!("dns; {}", clean(remote, 255)));
+            push_field(&mut fields, "Remote-MTA", &format!("dns; {}", one_line(remote, 255)));
         }
         // RFC 3464 section 2.3.6: it is for what went wrong.
         if told.kind == Kind::Relayed {
@@ -243,7 +244,7 @@ fn delivery_status(told: &Notification<'_>, host: &str) -> String {
             Service::Graph => "X-Microsoft-Graph",
             Service::Smtp => "smtp",
         };
-        let said = clean(outcome.diagnostic, longest);
+        let said = one_line(outcome.diagnostic, longest);
         push_field(&mut fields, "Diagnostic-Code", &format!("{kind}; {said}"));
     }
     fields
@@ -311,7 +312,7 @@ const MAX_LINE: usize = 998;
 
 /// The subject, decoded.
 fn subject(header: &HeaderBlock) -> String {
-    let text = header.named("Subject").next().map(|field| clean(&field.text(), 200)).unwrap_or_default();
+    let text = header.named("Subject").next().map(|field| one_line(&field.text(), 200)).unwrap_or_default();
     if text.is_empty() { "(no subject)".to_owned() } else { text }
 }
 
@@ -323,19 +324,6 @@ fn message_id(header: &HeaderBlock) -> Option<String> {
     let quotable = id.len() <= 250 && id.iter().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(byte));
     let text = std::str::from_utf8(id).ok().filter(|_| quotable)?;
     Some(text.to_owned())
-}
-
-/// On one line, no control characters, at most `longest` characters.
-fn clean(text: &str, longest: usize) -> String {
-    let mut clean: String =
-        text.chars().take(longest).map(|c| if c.is_control() || is_line_end(c) { ' ' } else { c }).collect();
-    clean.truncate(clean.trim_end().len());
-    clean
-}
-
-/// Line ends of Unicode, which `char::is_control` does not know.
-fn is_line_end(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 fn ascii(text: &str) -> String {

@@ -193,7 +193,7 @@ fn a_person_can_read_it() {
         "<b@y.se>",
         "Microsoft 365 said (5.7.60): ErrorSendAsDenied: no right",
         "A permission",
-        "The mail server said (5.1.1): 550 5.1.1  unk\u{f6}nown",
+        "The mail server said (5.1.1): 550 5.1.1 unk\u{f6}nown",
         "Check the address",
         "1KY7039Y80000",
     ] {

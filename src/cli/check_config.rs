@@ -4,15 +4,11 @@
 //! exit code is 1; otherwise one line on standard output, warnings on standard error, and 0. With `--json` there is one
 //! object on standard output in both cases.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-    process::ExitCode,
-};
+use std::{fmt::Write, path::Path, process::ExitCode};
 
 use serde::Serialize;
 
-use super::config_path::ConfigPath;
+use super::{config_path::ConfigPath, console};
 use crate::config::{Config, Problem};
 
 /// Check the configuration: every error at once, with line and key
@@ -33,12 +29,14 @@ struct Report<'a> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let ok = check(&args.config.path(), args.json, &mut io::stdout(), &mut io::stderr())?;
+    let (mut out, mut err) = (String::new(), String::new());
+    let ok = check(&args.config.path(), args.json, &mut out, &mut err)?;
+    console::show(&out, &err)?;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Whether the configuration can be run.
-fn check(path: &Path, json: bool, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<bool> {
+fn check(path: &Path, json: bool, out: &mut String, err: &mut String) -> anyhow::Result<bool> {
     let result = Config::load(path);
     let (errors, warnings): (&[Problem], &[Problem]) = match &result {
         Ok(config) => (&[], &config.warnings),
@@ -46,7 +44,7 @@ fn check(path: &Path, json: bool, out: &mut impl Write, err: &mut impl Write) ->
     };
     if json {
         let report = Report { ok: result.is_ok(), errors, warnings };
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        writeln!(out, "{}", console::json(&report)?)?;
         return Ok(report.ok);
     }
     for error in errors {
@@ -76,9 +74,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");
         std::fs::write(&path, text).unwrap();
-        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (mut out, mut err) = (String::new(), String::new());
         let ok = check(&path, json, &mut out, &mut err).unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap().replace(path.to_str().unwrap(), "c.toml");
+        let text = |text: String| text.replace(path.to_str().unwrap(), "c.toml");
         (ok, text(out), text(err))
     }
 

@@ -4,13 +4,14 @@
 //! to standard output. Exit code 0: done; 1: cannot read the password; 2: it is empty, too long, or was typed differently.
 
 use std::{
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal},
     process::ExitCode,
 };
 
 use anyhow::{Context, anyhow};
 use zeroize::Zeroizing;
 
+use super::console;
 use crate::config::PasswordHash;
 
 /// Make the hash of a password, for `users` of a tenant; asks for it, or reads one line of standard input
@@ -26,14 +27,14 @@ pub(super) fn run(_: &Args) -> anyhow::Result<ExitCode> {
     let password = match password {
         Ok(password) => password,
         Err(wrong) => {
-            eprintln!("m365-relay: {wrong}");
+            console::complain(format_args!("m365-relay: {wrong}"));
             return Ok(ExitCode::from(2));
         }
     };
     // The library's error has no source and may not be one for anyhow.
     let hash =
         PasswordHash::of(password.as_bytes()).map_err(|error| anyhow!("cannot make a hash: {error}"))?;
-    writeln!(io::stdout(), "{}", hash.expose()).context("cannot write the hash")?;
+    console::say(hash.expose())?;
     Ok(ExitCode::SUCCESS)
 }
 

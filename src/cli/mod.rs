@@ -2,6 +2,7 @@
 
 pub mod check_config;
 pub mod config_path;
+mod console;
 mod daemon;
 mod descriptors;
 mod hash_password;
@@ -18,18 +19,36 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::outside::visible;
+
 /// Runs the command of this process's command line, and answers the exit code.
 pub fn run() -> ExitCode {
     // Programs that call sendmail write options that clap cannot read.
     if let Some(code) = sendmail::by_command_line(std::env::args_os()) {
         return code;
     }
-    match Cli::parse().run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("m365-relay: {error:#}");
-            ExitCode::FAILURE
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return answer_of_clap(&answer),
+    };
+    cli.run().unwrap_or_else(|error| console::fail(&error))
+}
+
+/// What was asked for with `--help` or `--version`, or what is wrong with the command line.
+fn answer_of_clap(answer: &clap::Error) -> ExitCode {
+    // With clap's colours, if there is nothing in it that clap has not written itself.
+    let text = answer.to_string();
+    let own = visible(&text, |c| c == '\n') == text;
+    if answer.use_stderr() {
+        let printed = own && answer.print().is_ok();
+        if !printed {
+            console::complain(text.trim_end());
         }
+        return ExitCode::from(2);
+    }
+    match answer.print() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => console::fail(&console::Unwritten::from(error).into()),
     }
 }
 

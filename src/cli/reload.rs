@@ -1,14 +1,14 @@
 //! `m365-relay reload`: the relay that runs reads its configuration again.
 
 use std::{
-    io::{self, Write},
+    fmt::{self, Write},
     process::ExitCode,
 };
 
 use anyhow::Context;
 
-use super::{config_path::ConfigPath, daemon::Daemon};
-use crate::{admin::Reloaded, config::Changes};
+use super::{config_path::ConfigPath, console, daemon::Daemon};
+use crate::{admin::Reloaded, config::Changes, outside::json_visible};
 
 /// Have the running relay read its configuration again: tenants, and what they consist of
 #[derive(Debug, clap::Args)]
@@ -32,14 +32,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let reloaded: Reloaded = serde_json::from_str(&text).context("the relay's answer is not understood")?;
     if args.json {
-        println!("{text}");
+        console::say(json_visible(&text))?;
     } else {
-        show(&reloaded, &mut io::stdout(), &mut io::stderr())?;
+        let (mut out, mut err) = (String::new(), String::new());
+        show(&reloaded, &mut out, &mut err)?;
+        console::show(&out, &err)?;
     }
     Ok(if reloaded.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn show(reloaded: &Reloaded, out: &mut impl Write, err: &mut impl Write) -> io::Result<()> {
+fn show(reloaded: &Reloaded, out: &mut String, err: &mut String) -> fmt::Result {
     let Reloaded { ok, errors, warnings, changes } = reloaded;
     for error in errors {
         writeln!(err, "{error}")?;
@@ -73,9 +75,9 @@ mod tests {
     use super::*;
 
     fn shown(reloaded: &Reloaded) -> (String, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (mut out, mut err) = (String::new(), String::new());
         show(reloaded, &mut out, &mut err).unwrap();
-        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        (out, err)
     }
 
     #[test]

@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{descriptors, stop};
+use super::{
+    console::{self, Unwritten},
+    descriptors, stop,
+};
 use crate::{
     admin::Reloads,
     background::Background,
@@ -102,12 +105,17 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     let reloads = Reloads::new();
     stop::reload_on_hangup(reloads.0.clone())?;
     let relay = Relay::start(config, reloads).await?;
-    introduce(&relay, &service, &dir);
+    let introduced = introduce(&relay, &service, &dir);
+    if introduced.is_err() {
+        // Nobody knows where it is, or how to try it.
+        shutdown.cancel();
+    }
     relay.run(shutdown).await?;
     service.shutdown().await;
     if temporary {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
+    introduced?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -199,13 +207,13 @@ fn temporary_dir() -> anyhow::Result<PathBuf> {
     Ok(std::env::temp_dir().join(name))
 }
 
-fn introduce(relay: &Relay, service: &Service, dir: &Path) {
+fn introduce(relay: &Relay, service: &Service, dir: &Path) -> Result<(), Unwritten> {
     let url = service.url();
     let submission = service.smtp_address().map_or_else(String::new, |address| address.to_string());
     let smtp = relay.smtp_addresses().first().map_or_else(String::new, SocketAddr::to_string);
     let admin = relay.admin_address().map_or_else(|_| String::new(), |address| address.to_string());
     let dir = dir.display();
-    println!(
+    console::say(format_args!(
         r#"
 The relay and a simulated Microsoft 365 are running.
 
@@ -231,5 +239,5 @@ Try, in another terminal:
 
 Ctrl-C stops both.
 "#
-    );
+    ))
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tracing::warn;
 
-use super::{config_path::ConfigPath, descriptors, stop};
+use super::{config_path::ConfigPath, console, descriptors, stop};
 use crate::{admin::Reloads, config::Config, relay::Relay, telemetry};
 
 /// Run the relay
@@ -20,7 +20,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = match Config::load(&path) {
         Ok(config) => config,
         Err(errors) => {
-            eprintln!("{errors}");
+            console::complain(errors);
             return Ok(ExitCode::FAILURE);
         }
     };

@@ -4,6 +4,7 @@
 //! the advice and the pause; a code that is not here blocks the tenant with Entra ID's own words.
 
 use super::{Pause, TokenError, TokenErrorKind};
+use crate::outside::one_line;
 
 /// What a code comes down to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +139,7 @@ pub(super) fn code(description: &str) -> Option<u32> {
 
 /// What follows in Entra ID's descriptions are trace ids and times.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or("").chars().filter(|c| !c.is_control()).take(300).collect()
+    one_line(text.lines().next().unwrap_or(""), 300)
 }
 
 #[cfg(test)]

@@ -50,13 +50,14 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// No code is waited for longer. Entra ID's are good for 15 minutes.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Lets somebody sign in for `tenant`, whose grant is `refresh_token`: `show` is called once with the code. Returns when the
-/// refresh token is stored in `folder`, where a relay that runs finds it; with what the token says about who signed in.
+/// Lets somebody sign in for `tenant`, whose grant is `refresh_token`: `show` is called once with the code, and says whether
+/// anybody can see it. Returns when the refresh token is stored in `folder`, where a relay that runs finds it; with what the
+/// token says about who signed in.
 pub async fn log_in(
     tenant: &Tenant,
     clients: Clients,
     folder: &Path,
-    show: impl FnOnce(&DeviceCode),
+    show: impl FnOnce(&DeviceCode) -> bool,
 ) -> Result<Option<Claims>, TokenError> {
     let Credential::User { grant: UserGrant::RefreshToken { first }, proof } = &tenant.credential else {
         return Err(TokenError::blocked(
@@ -79,12 +80,15 @@ pub async fn log_in(
         return Err(TokenError::transient("the login service answered with something that is no code"));
     };
     let expires_in = Duration::from_secs(code.expires_in).min(LONGEST);
-    show(&DeviceCode {
+    let shown = show(&DeviceCode {
         user_code: code.user_code,
         verification_uri: code.verification_uri,
         message: code.message,
         expires_in,
     });
+    if !shown {
+        return Err(TokenError::defect("the code cannot be shown to anybody"));
+    }
     let interval = code.interval.map_or(INTERVAL, Duration::from_secs);
     let granted = poll(&means, tenant, proof.as_ref(), &code.device_code, interval, expires_in).await?;
     let Some(refresh_token) = granted.refresh_token else {

@@ -27,7 +27,10 @@ use super::{
     AccessToken, TokenError,
     endpoint::{self, Answer, TIMEOUT},
 };
-use crate::config::{ManagedIdentity, TokenSource, UserAssigned};
+use crate::{
+    config::{ManagedIdentity, TokenSource, UserAssigned},
+    outside::one_line,
+};
 
 /// The waits before it is asked again after 404, 410, 429 and 5xx: "exponential back-off, five tries", all within the time that
 /// a login has.
@@ -155,7 +158,7 @@ fn explain(answer: Answer, may_pass: bool) -> TokenError {
     // App Service says `message`, the others are as OAuth.
     let words = [text("error"), text("error_description"), text("message")];
     let words: Vec<_> = words.iter().filter(|word| !word.is_empty()).map(String::as_str).collect();
-    let words: String = words.join(": ").chars().filter(|c| !c.is_control()).take(300).collect();
+    let words = one_line(&words.join(": "), 300);
     let why = format!(
         "managed_identity: the host answers {status} ({words}): is an identity assigned to this machine, and the right one?"
     );

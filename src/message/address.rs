@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::outside::is_hidden;
+
 /// RFC 5321 section 4.5.3.1: 64 octets of local part, 255 of domain.
 const MAX_LOCAL: usize = 64;
 const MAX_DOMAIN: usize = 255;
@@ -31,6 +33,8 @@ pub enum InvalidAddress {
     LocalPart,
     #[error("the domain is empty, over {MAX_DOMAIN} octets long, or not a host name or address literal")]
     Domain,
+    #[error("it has a character that cannot be seen, or that turns the direction of the text")]
+    Hidden,
 }
 
 impl MailboxAddress {
@@ -117,6 +121,19 @@ impl FromStr for MailboxAddress {
     type Err = InvalidAddress;
 
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let address = Self::well_formed(text)?;
+        if text.contains(is_refused) { Err(InvalidAddress::Hidden) } else { Ok(address) }
+    }
+}
+
+/// What no address needs, and what makes one look like another, or commands a terminal. The two joiners are part of how some
+/// scripts are written.
+fn is_refused(c: char) -> bool {
+    is_hidden(c) && !matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+impl MailboxAddress {
+    fn well_formed(text: &str) -> Result<Self, InvalidAddress> {
         // The last @ divides: a quoted local part may hold another.
         let at = text.rfind('@').ok_or(InvalidAddress::NoAt)?;
         if !valid_local(&text[..at]) {
@@ -127,9 +144,7 @@ impl FromStr for MailboxAddress {
         }
         Ok(Self { text: text.into(), at })
     }
-}
 
-impl MailboxAddress {
     /// Whether there is no other way to write it but in another case, as for nearly all.
     fn is_plain(&self) -> bool {
         let has_xn = |text: &[u8]| text.windows(4).any(|four| four.eq_ignore_ascii_case(b"xn--"));
@@ -208,7 +223,9 @@ impl Serialize for MailboxAddress {
 
 impl<'de> Deserialize<'de> for MailboxAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <std::borrow::Cow<'de, str>>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        // What is in the spool was accepted, by a version that let more pass.
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::well_formed(&text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -255,6 +272,21 @@ mod tests {
         ] {
             assert!(!are_equal(a, b), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn what_hides_is_refused_and_what_is_in_the_spool_stays_readable() {
+        let hidden = "\u{1}\u{1b}\u{7f}\u{85}\u{9b}\u{ad}\u{61c}\u{200b}\u{200e}\u{2028}\u{202e}\u{2066}\u{feff}\u{e0041}";
+        for c in hidden.chars() {
+            for text in [format!("a{c}b@x.se"), format!("\"a{c}b\"@x.se"), format!("\"a\\{c}b\"@x.se")] {
+                assert!(text.parse::<MailboxAddress>().is_err(), "{text:?}");
+            }
+            assert!(format!("a@x{c}y.se").parse::<MailboxAddress>().is_err(), "{c:?}");
+        }
+        assert!("a@x\u{3164}.se".parse::<MailboxAddress>().is_err());
+        assert!("a\u{200c}b@x.se".parse::<MailboxAddress>().is_ok());
+        let stored = postcard::to_stdvec("a\u{202e}b@x.se").unwrap();
+        assert_eq!(postcard::from_bytes::<MailboxAddress>(&stored).unwrap().as_str(), "a\u{202e}b@x.se");
     }
 
     proptest! {

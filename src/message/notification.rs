@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::outside::is_hidden;
+
 /// When to report on a recipient. RFC 3461 section 4.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notify {
@@ -168,7 +170,7 @@ impl FromStr for OriginalRecipient {
         let valid = |(kind, address): (&str, &str)| {
             let has_address = if is_utf8_kind(kind) {
                 // RFC 6533 section 3: with SMTPUTF8 it may be the address itself, without it is `\x{…}` in ASCII.
-                !address.is_empty() && !address.chars().any(|c| c.is_control() || c.is_whitespace())
+                !address.is_empty() && !address.chars().any(|c| is_hidden(c) || c.is_whitespace())
             } else {
                 decode(address).is_some_and(|address| !address.is_empty())
             };

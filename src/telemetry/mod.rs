@@ -1,5 +1,6 @@
 //! What the relay tells about itself: metric families and logs.
 
+mod clean;
 mod labels;
 mod logs;
 mod metrics;

@@ -4,7 +4,7 @@
 //! beside each other only inside one.
 
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
 #[path = "../harness/mod.rs"]
@@ -14,6 +14,7 @@ mod bounces;
 mod commands;
 mod confirm;
 mod connection;
+mod console;
 mod content;
 mod crash;
 mod credentials;

@@ -6,8 +6,9 @@ use anyhow::Context;
 
 use crate::{
     admin::{ErrorPage, MessagePage, WaitsPage},
-    cli::{config_path::ConfigPath, daemon::Daemon},
+    cli::{config_path::ConfigPath, console, daemon::Daemon},
     message::MessageId,
+    outside::{Outside, json_visible},
 };
 
 /// Show where a message stands: what it waits for, and until when
@@ -32,17 +33,21 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         _ => return Err(daemon.strange(status)),
     };
     if args.json {
-        println!("{text}");
+        console::say(json_visible(&text))?;
     } else if is_there {
-        print!("{}", shown(&serde_json::from_str(&text).context("the relay's answer is not understood")?));
+        let page = serde_json::from_str(&text).context("the relay's answer is not understood")?;
+        console::show(&shown(&page), "")?;
     }
     if is_there {
         return Ok(ExitCode::SUCCESS);
     }
     let ErrorPage { error } = serde_json::from_str(&text).context("the relay's answer is not understood")?;
-    eprintln!("m365-relay: {error}");
+    console::complain(format_args!("m365-relay: {}", Outside::new(error)));
     Ok(ExitCode::FAILURE)
 }
+
+/// Characters of a value that are shown.
+const LONGEST: usize = 4096;
 
 fn shown(page: &MessagePage) -> String {
     let MessagePage { id, state, tenant, mailbox, accepted, waits } = page;
@@ -55,7 +60,7 @@ fn shown(page: &MessagePage) -> String {
         lines.extend(until.iter().map(|until| ("until", &**until)));
     }
     // What a service said may hold anything.
-    let line = |(name, value): (&str, &str)| format!("{name:<10} {}\n", value.replace(char::is_control, " "));
+    let line = |(name, value): (&str, &str)| format!("{name:<10} {}\n", Outside::up_to(LONGEST, value));
     lines.into_iter().map(line).collect()
 }
 
@@ -78,7 +83,7 @@ mod tests {
             }),
         };
         let expected = "message    0D3S\nstate      ready\ntenant     contoso\nmailbox    a@contoso.example\n\
-                        accepted   2026-01-01T00:00:00Z\nwaits for  429 TooManyRequests\nlimit      service\n\
+                        accepted   2026-01-01T00:00:00Z\nwaits for  429\\u{a}TooManyRequests\nlimit      service\n\
                         until      2026-01-01T00:01:00Z\n";
         assert_eq!(shown(&page), expected);
     }

@@ -32,6 +32,7 @@ mod site;
 
 use std::{ffi::OsString, io, path::Path, process::ExitCode};
 
+use super::console;
 use exit::{Exit, Failure};
 use input::Input;
 use letter::Wishes;
@@ -97,7 +98,7 @@ fn sendmail(arguments: impl Iterator<Item = OsString>, mode: Option<Mode>) -> Ex
     match carry_out(arguments, mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { exit, text }) => {
-            eprintln!("sendmail: {text}");
+            console::complain(format_args!("sendmail: {text}"));
             exit.into()
         }
     }
@@ -126,14 +127,13 @@ fn carry_out(arguments: impl Iterator<Item = OsString>, mode: Option<Mode>) -> R
              and is in the relay's log; what was not taken yet is in the pickup folders",
         )),
         Mode::Aliases | Mode::RunQueue => Ok(()),
-        Mode::Help => print(HELP),
-        Mode::Version => print(concat!("m365-relay ", env!("CARGO_PKG_VERSION"), " (sendmail)\n")),
+        Mode::Help => print(HELP.trim_end()),
+        Mode::Version => print(concat!("m365-relay ", env!("CARGO_PKG_VERSION"), " (sendmail)")),
     }
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    io::Write::write_all(&mut io::stdout(), text.as_bytes())
-        .map_err(|error| Exit::Io.because(error.to_string()))
+    console::say(text).map_err(|error| Exit::Io.because(error.to_string()))
 }
 
 fn hand_in(options: &Options) -> Result<(), Failure> {

@@ -3,7 +3,11 @@
 use std::{path::Path, process::ExitCode};
 
 use super::{Common, advise, counted, progress::Progress, size};
-use crate::spool::archive::{self, Checked};
+use crate::{
+    cli::console,
+    outside::Outside,
+    spool::archive::{self, Checked},
+};
 
 /// Read every message in the spool and compare it with its checksums; changes nothing
 ///
@@ -22,7 +26,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let mut progress = Progress::new("checked");
         archive::check(&spool.path, &mut |step| progress.step(step)).map_err(advise)
     });
-    args.common.answer(outcome, Checked::is_whole, |checked| print!("{}", text(&path, checked)))
+    args.common.answer(outcome, Checked::is_whole, |checked| console::show(&text(&path, checked), ""))
 }
 
 fn text(spool: &Path, checked: &Checked) -> String {
@@ -34,11 +38,10 @@ fn text(spool: &Path, checked: &Checked) -> String {
         leased.len(),
         size(*octets),
     )];
-    lines.extend(
-        damaged.iter().map(|damaged| {
-            format!("damaged: {}: {} ({})", damaged.id, damaged.reason, damaged.file.display())
-        }),
-    );
+    lines.extend(damaged.iter().map(|damaged| {
+        let file = Outside::new(damaged.file.display());
+        format!("damaged: {}: {} ({file})", damaged.id, Outside::new(&damaged.reason))
+    }));
     if let Some(why) = &checked.index {
         lines.push(format!(
             "damaged: the index: {why}; the next start of the relay makes it anew from the bodies"

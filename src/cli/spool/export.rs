@@ -4,7 +4,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use super::{Common, advise, counted, progress::Progress, size};
 use crate::{
+    cli::console::{self, Unwritten},
     config::DeliveryConfig,
+    outside::Outside,
     spool::archive::{self, Exported, Source},
 };
 
@@ -33,20 +35,25 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     args.common.answer(outcome, Exported::is_complete, |exported| tell(args, exported))
 }
 
-fn tell(args: &Args, exported: &Exported) {
-    let dir = args.dir.display();
+fn tell(args: &Args, exported: &Exported) -> Result<(), Unwritten> {
+    let dir = Outside::new(args.dir.display());
     if let Some(why) = &exported.index {
-        eprintln!(
+        console::complain(format_args!(
             "damaged: the index: {why}: messages may be missing; the next start of the relay makes it anew"
-        );
+        ));
     }
     for damaged in &exported.damaged {
-        eprintln!("damaged: {}: {} ({})", damaged.id, damaged.reason, damaged.file.display());
+        let file = Outside::new(damaged.file.display());
+        console::complain(format_args!(
+            "damaged: {}: {} ({file})",
+            damaged.id,
+            Outside::new(&damaged.reason)
+        ));
     }
     for id in &exported.strangers {
-        eprintln!(
+        console::complain(format_args!(
             "{dir}/{id}.json: not in the spool (any more): remove it and {id}.eml, or an import brings it back"
-        );
+        ));
     }
     let mut line =
         format!("{dir}: {} exported ({})", counted(exported.exported, "message"), size(exported.octets));
@@ -59,5 +66,5 @@ fn tell(args: &Args, exported: &Exported) {
             line += &format!(", {count} {what}");
         }
     }
-    println!("{line}");
+    console::say(line)
 }

@@ -3,7 +3,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{Common, advise, counted, progress::Progress, size};
-use crate::spool::archive::{self, Imported, Target};
+use crate::{
+    cli::console,
+    outside::Outside,
+    spool::archive::{self, Imported, Target},
+};
 
 /// Take exported messages into the spool, which is made if it is missing
 ///
@@ -32,9 +36,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     });
     args.common.answer(outcome, Imported::is_complete, |imported| {
         for problem in &imported.problems {
-            eprintln!("{}: {}", problem.file.display(), problem.reason);
+            let (file, reason) = (Outside::new(problem.file.display()), Outside::new(&problem.reason));
+            console::complain(format_args!("{file}: {reason}"));
         }
-        println!("{}: {}", path.display(), text(imported));
+        console::say(format_args!("{}: {}", path.display(), text(imported)))
     })
 }
 

@@ -12,7 +12,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use serde::Serialize;
 
-use super::config_path::ConfigPath;
+use super::{
+    config_path::ConfigPath,
+    console::{self, Unwritten},
+};
 use crate::{
     config::{ByteSize, LogConfig, LogFormat, SpoolConfig},
     spool::{OpenError, archive::ArchiveError},
@@ -73,7 +76,7 @@ impl Common {
         &self,
         outcome: anyhow::Result<T>,
         is_well: impl FnOnce(&T) -> bool,
-        tell: impl FnOnce(&T),
+        tell: impl FnOnce(&T) -> Result<(), Unwritten>,
     ) -> anyhow::Result<ExitCode> {
         #[derive(Serialize)]
         struct Answer<'a, T> {
@@ -85,16 +88,17 @@ impl Common {
             Ok(outcome) => outcome,
             Err(error) => {
                 if self.json {
-                    println!("{}", serde_json::json!({ "ok": false, "error": format!("{error:#}") }));
+                    let answer = serde_json::json!({ "ok": false, "error": format!("{error:#}") });
+                    console::say(console::json(&answer)?)?;
                 }
                 return Err(error);
             }
         };
         let ok = is_well(&outcome);
         if self.json {
-            println!("{}", serde_json::to_string(&Answer { ok, outcome: &outcome })?);
+            console::say(console::json(&Answer { ok, outcome: &outcome })?)?;
         } else {
-            tell(&outcome);
+            tell(&outcome)?;
         }
         Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

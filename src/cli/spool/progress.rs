@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::size;
-use crate::spool::archive::Step;
+use crate::{cli::console, spool::archive::Step};
 
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -28,7 +28,7 @@ impl Progress {
             return;
         }
         self.last = now;
-        eprintln!("{}", line(self.done, step, now - self.started));
+        console::complain(line(self.done, step, now - self.started));
     }
 }
 

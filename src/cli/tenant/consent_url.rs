@@ -8,7 +8,7 @@ use reqwest::Url;
 use serde::Serialize;
 
 use crate::{
-    cli::config_path::ConfigPath,
+    cli::{config_path::ConfigPath, console},
     config::{Config, RouteRule, Tenant},
 };
 
@@ -46,18 +46,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let state = uuid::Uuid::new_v4().simple().to_string();
     let consents = consents(tenant, &tenant.client_id, args.redirect_uri.as_ref(), &state)?;
     if args.json {
-        println!("{}", serde_json::to_string(&consents)?);
+        console::say(console::json(&consents)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("An administrator of {} opens this in a browser, and agrees:\n", tenant.directory);
+    let directory = &tenant.directory;
+    console::say(format_args!("An administrator of {directory} opens this in a browser, and agrees:\n"))?;
     for Consent { resource, url, .. } in &consents {
-        println!("  for {resource}\n  {url}\n");
+        console::say(format_args!("  for {resource}\n  {url}\n"))?;
     }
-    println!(
+    console::say(format_args!(
         "The page that comes then has error=… in its address if it failed, whatever else is there. That it worked shows\n\
          \n  m365-relay tenant check {}\n",
         tenant.name
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

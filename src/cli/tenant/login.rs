@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 
 use crate::{
-    cli::config_path::ConfigPath,
+    cli::{config_path::ConfigPath, console},
     config::{Config, Credential, UserGrant},
     identity::{DeviceCode, credential_folder, log_in},
     network::Clients,
+    outside::Outside,
 };
 
 /// Sign in for a tenant whose grant is "refresh_token": shows a code to type in in a browser
@@ -34,33 +35,30 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let folder = credential_folder(&config.spool.path);
     let clients = Clients::new(&config.network, [&tenant.cloud].into_iter())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let claims =
-        runtime.block_on(log_in(tenant, clients, &folder, show)).map_err(|error| anyhow!(error.why))?;
-    match claims.and_then(|claims| claims.user) {
-        Some(user) => println!("Signed in as {}. It is stored in {}.", plain(&user), folder.display()),
-        None => println!("Signed in. It is stored in {}.", folder.display()),
+    let mut unwritten = None;
+    let show = |code: &DeviceCode| {
+        unwritten = console::say(instructions(code)).err();
+        unwritten.is_none()
+    };
+    let claims = runtime.block_on(log_in(tenant, clients, &folder, show));
+    if let Some(error) = unwritten {
+        return Err(error.into());
     }
-    println!("Try it: m365-relay tenant check {name}");
+    let user = claims.map_err(|error| anyhow!(error.why))?.and_then(|claims| claims.user);
+    let as_user = user.map(|user| format!(" as {}", Outside::new(user))).unwrap_or_default();
+    console::say(format_args!("Signed in{as_user}. It is stored in {}.", folder.display()))?;
+    console::say(format_args!("Try it: m365-relay tenant check {name}"))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn show(code: &DeviceCode) {
-    println!("{}", instructions(code));
 }
 
 fn instructions(code: &DeviceCode) -> String {
     let DeviceCode { user_code, verification_uri, expires_in, .. } = code;
     format!(
         "Open  {}\nand type in  {}\n\nSign in there as the user whose mailbox is to send. The code is good for {}.",
-        plain(verification_uri),
-        plain(user_code),
+        Outside::new(verification_uri),
+        Outside::new(user_code),
         humantime::format_duration(*expires_in)
     )
-}
-
-/// What a service said may hold anything, and a terminal obeys some of it.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, " ")
 }
 
 #[cfg(test)]
@@ -78,7 +76,12 @@ mod tests {
             expires_in: Duration::from_secs(900),
         };
         let shown = instructions(&code);
-        assert!(shown.starts_with("Open  https://x.example/ 1A \nand type in  ABC [2J XYZ\n"), "{shown:?}");
+        assert!(
+            shown.starts_with(
+                "Open  https://x.example/\\u{9b}1A\\u{a}\nand type in  ABC\\u{1b}[2J\\u{d}XYZ\n"
+            ),
+            "{shown:?}"
+        );
         assert!(shown.ends_with("good for 15m.") && !shown.replace('\n', "").contains(char::is_control));
     }
 }

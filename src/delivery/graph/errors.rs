@@ -6,6 +6,8 @@
 
 use serde::Deserialize;
 
+use crate::outside::one_line;
+
 /// What an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -139,7 +141,7 @@ impl GraphError {
             Some((class, code)) => (if status_says_more(class, status) { by_status } else { class }, code),
             None => (by_status, outermost),
         };
-        Self { class, code: printable(code, 80), message: printable(&error.message, 500) }
+        Self { class, code: one_line(code, 80), message: one_line(&error.message, 500) }
     }
 }
 
@@ -192,10 +194,6 @@ fn class_of_status(status: u16, retry_after: bool, has_code: bool) -> Class {
         // Nothing else is an answer to sendMail.
         _ => Class::Unknown,
     }
-}
-
-fn printable(text: &str, longest: usize) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect()
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,7 @@
 
 use smtp_proto::EhloResponse;
 
-use crate::bounce::EnhancedStatus;
+use crate::{bounce::EnhancedStatus, outside::one_line};
 
 /// The most octets that one reply may have.
 const LONGEST: usize = 64 * 1024;
@@ -91,13 +91,12 @@ impl Reply {
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
         let status = first.parse::<EnhancedStatus>().ok();
         let text = if status.is_some() { rest } else { line };
-        let text = text.trim_matches(|c: char| c.is_whitespace() || c.is_control());
         self.status = self.status.or(status);
         let room = KEPT.saturating_sub(self.text.chars().count());
         if !self.text.is_empty() {
             self.text.push(' ');
         }
-        self.text.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(room));
+        self.text += &one_line(text, room);
     }
 
     /// 2xx.

@@ -8,10 +8,14 @@ async fn bench(logins: LoginRules) -> Bench {
     Bench::of(options, "client_id = 'public'\ngrant = 'refresh_token'").await
 }
 
-async fn sign_in(bench: &Bench, show: impl FnOnce(&DeviceCode)) -> Result<Option<Claims>, TokenError> {
+async fn sign_in(bench: &Bench, mut show: impl FnMut(&DeviceCode)) -> Result<Option<Claims>, TokenError> {
     let tenant = bench.tenant("contoso");
     let clients = Clients::new(&bench.config.network, std::iter::once(&tenant.cloud)).unwrap();
-    log_in(tenant, clients, &bench.folder.path().join("credentials"), show).await
+    log_in(tenant, clients, &bench.folder.path().join("credentials"), |code| {
+        show(code);
+        true
+    })
+    .await
 }
 
 #[tokio::test]

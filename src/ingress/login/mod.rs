@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{ClientPrefix, LiveRoster, LockoutConfig, Tenant, User, UserName},
+    outside::Outside,
     telemetry::{LoginResult, Metrics},
 };
 use known::KnownLogins;
@@ -181,5 +182,5 @@ impl Login {
 /// A name as it may stand in the log.
 fn shown(name: &str) -> String {
     const LONGEST: usize = 128;
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).take(LONGEST).collect()
+    Outside::up_to(LONGEST, name).to_string()
 }

@@ -14,7 +14,7 @@ use anyhow::Context;
 use tokio::time::Instant;
 
 use crate::{
-    cli::config_path::ConfigPath,
+    cli::{config_path::ConfigPath, console},
     config::{AppLimit, Config, Credential, MailboxRule, RouteRule, SenderRule, Tenant, UserGrant},
     delivery::{
         allowance::Allowances,
@@ -63,9 +63,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let report = runtime.block_on(check(&config, tenant, args))?;
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        console::say(console::json(&report)?)?;
     } else {
-        report.show(&mut std::io::stdout())?;
+        let mut text = String::new();
+        report.show(&mut text)?;
+        console::show(&text, "")?;
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,8 +1,13 @@
 //! What was found out, for people and for programs.
 
-use std::io::{self, Write};
+use std::fmt::{self, Write};
 
 use serde::Serialize;
+
+use crate::outside::Outside;
+
+/// Characters of a finding that are shown. What a service said may hold anything.
+const LONGEST: usize = 4096;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -63,21 +68,19 @@ impl Report {
         self.ok = false;
     }
 
-    pub(super) fn show(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn show(&self, out: &mut impl Write) -> fmt::Result {
         let Self { tenant, cloud, directory, client_id, route, ok, tried, findings } = self;
         let app = if client_id.is_empty() { "no app of its own".into() } else { format!("app {client_id}") };
         writeln!(out, "tenant {tenant}: cloud {cloud}, directory {directory}, {app}, route {route}\n")?;
-        // What a service said may hold anything.
-        let plain = |text: &str| text.replace(char::is_control, " ");
         for Finding { state, topic, text, mend } in findings {
             let state = match state {
                 State::Ok => "ok",
                 State::Warning => "warning",
                 State::Missing => "MISSING",
             };
-            writeln!(out, "  {state:<8} {topic:<12} {}", plain(text))?;
+            writeln!(out, "  {state:<8} {topic:<12} {}", Outside::up_to(LONGEST, text))?;
             for line in mend.iter().flat_map(|mend| mend.lines()) {
-                writeln!(out, "  {:<8} {:<12} {}", "", "", plain(line))?;
+                writeln!(out, "  {:<8} {:<12} {}", "", "", Outside::up_to(LONGEST, line))?;
             }
         }
         let end = match (ok, tried) {

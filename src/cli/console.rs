@@ -1,0 +1,94 @@
+//! Where commands print: standard output and standard error.
+//!
+//! # Contract
+//!
+//! * Nothing gives orders to the terminal: all that is hidden ([`crate::outside`]) but line ends is shown as an escape, whoever
+//!   wrote it. What comes from outside and must not break a line is wrapped in [`Outside`](crate::outside::Outside) besides.
+//! * Nothing panics. What cannot be written to standard output is an error: [`Unwritten::Closed`] where nobody reads any more,
+//!   which ends the command without a word and with the exit code that a shell shows for a program that SIGPIPE ended, as it does
+//!   for those of coreutils; [`Unwritten::Failed`] (a full disk) with a message and exit code 1.
+//! * What cannot be written to standard error is lost: there is no other place to say so.
+//!
+//! The only place in the program that writes there, beside the log and the dialogue of `sendmail -bs`.
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+use crate::outside::{json_visible, visible};
+
+/// What a command prints could not be written to standard output.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unwritten {
+    #[error("nobody reads standard output any more")]
+    Closed,
+    #[error("cannot write to standard output: {0}")]
+    Failed(io::Error),
+}
+
+/// 128 and the number of SIGPIPE.
+const CLOSED: u8 = 141;
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::Closed } else { Self::Failed(error) }
+    }
+}
+
+/// Writes a line, or several, to standard output.
+pub(crate) fn say(text: impl Display) -> Result<(), Unwritten> {
+    write(&mut io::stdout().lock(), &format!("{text}\n"))
+}
+
+/// A value as one line of JSON, in which what is hidden is escaped as JSON has it.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(json_visible(&serde_json::to_string(value)?).into_owned())
+}
+
+/// Writes to standard error and then to standard output what a command has put together: nothing, or whole lines.
+pub(crate) fn show(out: &str, err: &str) -> Result<(), Unwritten> {
+    let _ = write(&mut io::stderr().lock(), err);
+    write(&mut io::stdout().lock(), out)
+}
+
+/// Writes a line, or several, to standard error.
+pub(crate) fn complain(text: impl Display) {
+    let _ = write(&mut io::stderr().lock(), &format!("{text}\n"));
+}
+
+/// Shows what ended a command, and answers the exit code.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<Unwritten>().is_some_and(|error| matches!(error, Unwritten::Closed)) {
+        return ExitCode::from(CLOSED);
+    }
+    complain(format_args!("m365-relay: {error:#}"));
+    ExitCode::FAILURE
+}
+
+fn write(out: &mut impl Write, text: &str) -> Result<(), Unwritten> {
+    // In one call: a line of two processes is not to mix. Standard output keeps an unfinished line until it is flushed.
+    Ok(out.write_all(visible(text, |c| c == '\n').as_bytes()).and_then(|()| out.flush())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_stay_and_orders_do_not() {
+        let mut out = Vec::new();
+        write(&mut out, "a\tb\r\u{1b}[2J\u{202e}\nc\n").unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "a\\u{9}b\\u{d}\\u{1b}[2J\\u{202e}\nc\n");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_failure_of_the_disk() {
+        let error = |kind| Unwritten::from(io::Error::from(kind));
+        assert!(matches!(error(io::ErrorKind::BrokenPipe), Unwritten::Closed));
+        assert!(matches!(error(io::ErrorKind::StorageFull), Unwritten::Failed(_)));
+    }
+}
