@@ -57,9 +57,15 @@ impl PasswordHash {
         Self(Arc::new(decoy))
     }
 
-    /// How much work a comparison is, for choosing the costliest.
-    pub fn cost(&self) -> u64 {
-        Params::try_from(&*self.0).map_or(0, |params| u64::from(params.m_cost()) * u64::from(params.t_cost()))
+    /// Whether a comparison is as much work as with the other.
+    pub fn costs_as(&self, other: &Self) -> bool {
+        self.cost() == other.cost()
+    }
+
+    /// Memory, passes and lanes.
+    fn cost(&self) -> Option<[u32; 3]> {
+        let params = Params::try_from(&*self.0).ok()?;
+        Some([params.m_cost(), params.t_cost(), params.p_cost()])
     }
 
     /// The hash itself, for the configuration and for keys of caches.

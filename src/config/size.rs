@@ -36,6 +36,10 @@ impl ByteSize {
         Self(n << 10)
     }
 
+    pub const fn mib(n: u64) -> Self {
+        Self(n << 20)
+    }
+
     pub const fn gib(n: u64) -> Self {
         Self(n << 30)
     }

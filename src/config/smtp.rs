@@ -31,6 +31,8 @@ pub struct SmtpConfig {
     pub max_connections_per_address: Option<NonZeroUsize>,
     /// Which IPv6 addresses are one client. Default 64.
     pub client_prefix: ClientPrefix,
+    /// For envelopes and headers that are coming in, over all connections. Default 64 MiB, at least 1.
+    pub header_memory: ByteSize,
     pub session: SessionLimits,
     /// Clients that may log in without encryption. Default: none.
     pub trusted_networks: Vec<IpNet>,
@@ -143,6 +145,8 @@ impl SmtpConfig {
             table.or_default("max_connections_per_address", 50, |item| item.integer(0..=1_000_000));
         let client_prefix =
             table.or_default("ipv6_client_prefix", ClientPrefix::default(), ClientPrefix::read);
+        let header_memory =
+            table.or_default("header_memory", ByteSize::mib(64), |item| item.size(ByteSize::mib(1)));
         Some(Self {
             listeners,
             hostname: hostname?,
@@ -151,6 +155,7 @@ impl SmtpConfig {
             max_connections,
             max_connections_per_address: NonZeroUsize::new(per_address),
             client_prefix,
+            header_memory,
             session,
             trusted_networks,
             lockout,

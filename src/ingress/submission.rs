@@ -100,6 +100,14 @@ impl Submission {
         }
     }
 
+    /// Octets of memory that the header takes up, until it is whole.
+    pub fn held(&self) -> usize {
+        match &self.part {
+            Part::Header(scanner) => scanner.held(),
+            Part::Body { .. } => 0,
+        }
+    }
+
     pub fn id(&self) -> MessageId {
         self.id
     }
@@ -192,6 +200,7 @@ impl Submission {
         let mending = Mending { id: self.id, hostname: by, at: now, from: from.as_ref() };
         message::mend(&header, &mending, &mut top);
         top.extend_from_slice(b"\r\n");
+        drop(header);
         self.part = Part::Body { author };
         self.body.write(&top).await?;
         Ok(self.body.write(&body).await?)

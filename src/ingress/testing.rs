@@ -58,6 +58,14 @@ impl House {
         Self::build(MemoryStore::default(), 1_000_000, free_space, MAX_MESSAGE, users)
     }
 
+    /// `contoso` alone, with these users.
+    pub(super) fn with_hashes(users: &[(&str, PasswordHash)]) -> Self {
+        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        let users = users.iter().map(|(name, hash)| (name.parse().unwrap(), hash.clone())).collect();
+        let contoso = Tenant { users, ..tenant("contoso", 1_000_000) };
+        Self::of(MemoryStore::default(), [contoso], free_space, MAX_MESSAGE)
+    }
+
     pub(super) fn logins(&self, lockout: LockoutConfig) -> Logins {
         Logins::new(self.roster.clone(), lockout, ClientPrefix::default(), self.metrics.clone())
     }

@@ -83,6 +83,11 @@ impl HeaderScanner {
         Self { limit, bytes: Vec::new(), line: 0 }
     }
 
+    /// Octets of memory that it takes up.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Takes the next bytes of the message. Returns the header once its end has been seen; push no more after that.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Option<SplitMessage>, InvalidHeader> {
         let mut rest = chunk;

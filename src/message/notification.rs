@@ -73,6 +73,15 @@ impl RecipientWish {
     }
 }
 
+impl Recipient {
+    /// Octets of memory that it takes up in a list, about.
+    pub fn held(&self) -> usize {
+        let original = self.wish.original.as_ref().map_or(0, OriginalRecipient::held);
+        // A list that grows has room for as many again.
+        2 * size_of::<Self>() + self.address.as_str().len() + original
+    }
+}
+
 impl From<super::MailboxAddress> for Recipient {
     fn from(address: super::MailboxAddress) -> Self {
         Self { address, wish: RecipientWish::default() }
@@ -147,6 +156,10 @@ impl FromStr for EnvelopeId {
 }
 
 impl OriginalRecipient {
+    fn held(&self) -> usize {
+        self.0.len()
+    }
+
     /// Such as `rfc822`.
     pub fn kind(&self) -> &str {
         self.0.split(';').next().unwrap_or_default()

@@ -42,6 +42,8 @@ pub enum Refused {
     ConnectionsPerAddress,
     /// A connection that lasted as long as one may, whatever was under way on it.
     SessionTimeout,
+    /// Envelopes and headers that are coming in take up all the memory that this client, this tenant or all may have.
+    HeaderMemory,
     /// A proxy sent no PROXY header that can be read.
     ProxyHeader,
     /// A TLS handshake failed.
@@ -151,7 +153,7 @@ label! {
         TenantBytes => "tenant_bytes",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
-        ConnectionsPerAddress => "connections_per_address", SessionTimeout => "session_timeout", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
+        ConnectionsPerAddress => "connections_per_address", SessionTimeout => "session_timeout", HeaderMemory => "header_memory", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
         Late => "late", Mismatch => "mismatch",
     }
     AdminRefused {

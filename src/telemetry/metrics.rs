@@ -40,6 +40,7 @@ struct Families {
     commit_messages: Histogram,
     quarantined: IntGauge,
     smtp_connections: IntGauge,
+    smtp_header_bytes: IntGauge,
     submission_connections: IntGauge,
     smtp_commands: IntCounterVec,
     logins: IntCounterVec,
@@ -136,6 +137,7 @@ impl Metrics {
             ),
             // A gauge, since Prometheus wants a counter's name to end in _total.
             quarantined: build.gauge("spool_quarantined", "Damaged entries put aside since the start."),
+            smtp_header_bytes: build.gauge("smtp_header_bytes", "Memory of envelopes and headers coming in."),
             smtp_connections: build.gauge("smtp_connections", "SMTP connections open."),
             submission_connections: build.gauge("smtp_submission_connections", "Connections for submission."),
             smtp_commands: build.counters(
@@ -249,6 +251,10 @@ impl Metrics {
 
     pub fn quarantined(&self) {
         self.0.quarantined.inc();
+    }
+
+    pub fn smtp_header_bytes(&self) -> &IntGauge {
+        &self.0.smtp_header_bytes
     }
 
     pub fn smtp_connections(&self) -> &IntGauge {

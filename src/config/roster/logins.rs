@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -14,7 +15,8 @@ pub(super) struct UserIndex {
     tenants: BTreeMap<TenantName, BTreeMap<UserName, User>>,
     /// Where a name without its tenant leads to: nowhere, if two tenants have it.
     alone: HashMap<UserName, Option<TenantName>>,
-    decoy: Option<PasswordHash>,
+    /// One for each cost that a hash of a user has.
+    decoys: Arc<[PasswordHash]>,
 }
 
 /// Somebody who may log in by SMTP.
@@ -28,19 +30,19 @@ impl UserIndex {
     pub(super) fn new<'a>(all: impl Iterator<Item = &'a Arc<Tenant>>) -> Self {
         let mut tenants = BTreeMap::<_, BTreeMap<_, _>>::new();
         let mut alone = HashMap::new();
-        let mut costliest: Option<&PasswordHash> = None;
+        let mut decoys = Vec::<PasswordHash>::new();
         for tenant in all {
             for (name, hash) in &tenant.users {
                 let user = User { tenant: tenant.clone(), name: name.clone(), hash: hash.clone() };
                 tenants.entry(tenant.name.clone()).or_default().insert(name.clone(), user);
                 let only = Some(tenant.name.clone());
                 alone.entry(name.clone()).and_modify(|tenant| *tenant = None).or_insert(only);
-                if costliest.is_none_or(|costliest| costliest.cost() < hash.cost()) {
-                    costliest = Some(hash);
+                if !decoys.iter().any(|decoy| decoy.costs_as(hash)) {
+                    decoys.push(hash.decoy());
                 }
             }
         }
-        Self { tenants, alone, decoy: costliest.map(PasswordHash::decoy) }
+        Self { tenants, alone, decoys: decoys.into() }
     }
 }
 
@@ -60,9 +62,18 @@ impl Roster {
         }
     }
 
-    /// What the password for the name of nobody is compared with, so that it takes as long as for a user.
-    pub fn decoy(&self) -> Option<PasswordHash> {
-        self.users.decoy.clone()
+    /// What a password is compared with that is not right, so that it takes as long for a user as for nobody.
+    pub fn decoys(&self) -> Arc<[PasswordHash]> {
+        self.users.decoys.clone()
+    }
+
+    /// Whether a client at `address` is in a network of the tenant that `login` names, or, where it names none, of any: of
+    /// the names of nobody this says as much as of those of users.
+    pub fn is_at_home(&self, login: &str, address: IpAddr) -> bool {
+        match login.to_lowercase().split_once('@') {
+            Some((_, tenant)) => self.tenants.get(tenant).is_some_and(|tenant| tenant.trusts(address)),
+            None => self.neighbours_of(address).next().is_some(),
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! # Contract
 //!
 //! * An answer is yes only for a password that the configured hash of that user is of.
-//! * Wrong name and wrong password get the same answer after the same work.
+//! * Wrong name and wrong password get the same answer after the same work: a comparison with one hash of each cost that there
+//!   is. What was typed for a name is counted, so that a count says nothing of whether there is such a user, and of which tenant.
 //! * Hashes are computed where they may block, a few at a time: a flood of logins takes up neither all processors nor the
 //!   memory, and not the tasks of other clients. Whoever has to wait too long for that is told to come again.
 //! * A login that was right is known for five minutes, so that a busy client does not cost a hash each time.
@@ -100,11 +101,10 @@ impl Logins {
         let inner = &self.0;
         let roster = inner.roster.now();
         let user = roster.user(&name);
-        // Names of nobody are counted as names of users are, so that the answers do not tell them apart.
-        let full_name = user.map_or_else(|| name.to_lowercase(), |user| user.full_name());
         let shown = shown(&name);
-        let client = inner.lockout.client(address, &full_name);
-        let at_home = user.is_some_and(|user| user.tenant.trusts(address));
+        // As it was typed: were a user's short name counted with the long one, it would show that there is one.
+        let client = inner.lockout.client(address, &name.to_lowercase());
+        let at_home = roster.is_at_home(&name, address);
         let deny = |result: LoginResult, denied: Denied| {
             inner.metrics.login(result);
             info!(user = %shown, result = result.as_str(), "login failed");
@@ -113,9 +113,14 @@ impl Logins {
         if inner.lockout.is_locked(&client, at_home, Instant::now()) {
             return deny(LoginResult::Locked, Denied::Locked);
         }
-        if let Some(user) = user
-            && inner.known.has(&user.full_name(), &password, &user.hash, Instant::now())
-        {
+        let decoys = roster.decoys();
+        let own = user.map(|user| user.hash.clone());
+        // Nobody is looked up as well.
+        let looked_up = own.as_ref().or_else(|| decoys.first());
+        let full_name = user.map_or_else(|| name.to_lowercase(), User::full_name);
+        let is_known =
+            looked_up.is_some_and(|hash| inner.known.has(&full_name, &password, hash, Instant::now()));
+        if let Some(user) = user.filter(|_| is_known) {
             inner.lockout.succeeded(&client, Instant::now());
             inner.metrics.login(LoginResult::Cached);
             info!(user = %user.name, tenant = %user.tenant.name, "logged in");
@@ -128,10 +133,16 @@ impl Logins {
         if inner.lockout.is_locked(&client, at_home, Instant::now()) {
             return deny(LoginResult::Locked, Denied::Locked);
         }
-        // Without any user there is no decoy, and nobody asks.
-        let hash = user.map(|user| user.hash.clone()).or_else(|| roster.decoy());
         let checked = spawn_blocking(move || {
-            let matches = hash.is_some_and(|hash| hash.matches(&password));
+            let matches = own.as_ref().is_some_and(|hash| hash.matches(&password));
+            if !matches {
+                let others =
+                    decoys.iter().filter(|decoy| own.as_ref().is_none_or(|own| !own.costs_as(decoy)));
+                // Whatever comes out: nobody knows their passwords.
+                others.for_each(|decoy| {
+                    std::hint::black_box(decoy.matches(&password));
+                });
+            }
             // The turn is given back with the result: to the next one when this one is counted, and if nobody waits for
             // the result any more, when it is there.
             (matches, password, turn)

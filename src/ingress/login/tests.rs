@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, num::NonZeroU32};
 
 use super::*;
-use crate::ingress::testing::House;
+use crate::{config::PasswordHash, ingress::testing::House};
 
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -50,10 +50,7 @@ async fn strangers_do_not_lock_a_printer_out() {
     let logins = house.logins(three_failures());
     log_in(&logins, "scanner", "s3cret", OWN).await.unwrap();
     for n in 0..3 {
-        assert!(matches!(
-            log_in(&logins, "scanner@contoso", "guess", stranger(n)).await,
-            Err(Denied::Wrong(_))
-        ));
+        assert!(matches!(log_in(&logins, "scanner", "guess", stranger(n)).await, Err(Denied::Wrong(_))));
     }
     assert_eq!(log_in(&logins, "scanner", "s3cret", stranger(99)).await.unwrap_err(), Denied::Locked);
     log_in(&logins, "scanner", "s3cret", OWN).await.unwrap();
@@ -63,17 +60,59 @@ async fn strangers_do_not_lock_a_printer_out() {
     log_in(&logins, "scanner", "s3cret", stranger(99)).await.unwrap();
 }
 
-#[tokio::test(start_paused = true)]
-async fn names_of_nobody_are_answered_as_those_of_users() {
+/// What a stranger, or a neighbour, sees of a name: each answer, in the order of the tries.
+async fn seen(name: &str, address: fn(u8) -> IpAddr, spelling: &[&str]) -> Vec<Denied> {
     let house = house();
     let logins = house.logins(three_failures());
-    for (name, first) in [("scanner", 0), ("nobody", 10)] {
-        for n in first..first + 3 {
-            let denied = log_in(&logins, name, "guess", stranger(n)).await.unwrap_err();
-            assert!(matches!(denied, Denied::Wrong(_)), "{name}: {denied:?}");
-        }
-        assert_eq!(log_in(&logins, name, "guess", stranger(99)).await.unwrap_err(), Denied::Locked);
+    log_in(&logins, "scanner", "s3cret", OWN).await.unwrap();
+    let mut seen = Vec::new();
+    for n in 0..8 {
+        let name = name.replace("NAME", spelling[usize::from(n) % spelling.len()]);
+        seen.push(log_in(&logins, &name, "guess", address(n)).await.unwrap_err());
     }
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_nobody_are_answered_as_those_of_users() {
+    let near: fn(u8) -> IpAddr = |n| Ipv4Addr::new(127, 0, 0, n + 1).into();
+    let same: fn(u8) -> IpAddr = |_| stranger(1);
+    for address in [stranger, same, near] {
+        // In one way, and in both by turns: the one must not count for the other.
+        for forms in [&["NAME"][..], &["NAME@contoso"], &["NAME", "NAME@contoso"], &["NAME", "NAME@fabrikam"]]
+        {
+            let mut all = Vec::new();
+            for name in ["scanner", "nobody", "Scanner"] {
+                let spelling: Vec<_> = forms.iter().map(|form| form.replace("NAME", name)).collect();
+                let spelling: Vec<_> = spelling.iter().map(String::as_str).collect();
+                all.push(seen("NAME", address, &spelling).await);
+            }
+            assert_eq!(all[0], all[1], "{forms:?}");
+            assert_eq!(all[0], all[2], "{forms:?}");
+        }
+    }
+}
+
+/// Each wrong login costs a hash of each cost, whoever has which.
+#[tokio::test]
+async fn a_wrong_login_takes_as_long_whatever_the_users_hash_costs() {
+    let house =
+        House::with_hashes(&[("cheap", PasswordHash::cheap("x")), ("dear", PasswordHash::of(b"x").unwrap())]);
+    let logins = house.logins(LockoutConfig { failures: None, ..LockoutConfig::default() });
+    let mut least = Vec::new();
+    for name in ["cheap", "dear", "nobody", "cheap@contoso", "nobody@contoso", "nobody@nowhere"] {
+        let mut fastest = Duration::MAX;
+        for _ in 0..5 {
+            let began = Instant::now();
+            assert!(matches!(log_in(&logins, name, "guess", OWN).await, Err(Denied::Wrong(_))));
+            fastest = fastest.min(began.elapsed());
+        }
+        least.push(fastest.as_secs_f64());
+    }
+    let (low, high) =
+        (least.iter().copied().fold(f64::MAX, f64::min), least.iter().copied().fold(0.0, f64::max));
+    // One cheap hash is a hundredth of a dear one.
+    assert!(high < 10.0 * low, "{least:?}");
 }
 
 #[tokio::test]

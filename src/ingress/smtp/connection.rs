@@ -144,7 +144,7 @@ async fn encrypted<S: AsyncRead + AsyncWrite + Unpin + Send>(
     greeting: Greeting,
 ) -> io::Result<()> {
     // Boxed, as a connection in clear is not to hold room for it.
-    let handshake = Box::pin(tls::handshake(current, stream));
+    let handshake = Box::pin(tls::handshake(current, stream, &service.handshakes));
     // A client that has nothing under way is not waited for.
     let Some(shaken) = service.shutdown.run_until_cancelled(handshake).await else { return Ok(()) };
     let (stream, encryption) = match shaken {

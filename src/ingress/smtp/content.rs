@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::{
     data::{DataReader, Piece},
+    memory::Share,
     reply::Reply,
     session::{Admitted, Session},
 };
@@ -29,6 +30,10 @@ use crate::{
 /// A message whose content is coming in.
 pub(super) struct Incoming {
     message: Result<Submission, Refusal>,
+    /// Of the memory for envelopes and headers.
+    share: Share,
+    /// Octets that the envelope has of it.
+    envelope: u64,
     newlines: Newlines,
     size: u64,
     tenant: TenantName,
@@ -38,7 +43,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn begin<S>(session: &Session<S>, accepted: Admitted) -> Self {
-        let Admitted { grant, envelope, origin } = accepted;
+        let Admitted { grant, envelope, origin, share, held } = accepted;
         let limits = &session.service.limits;
         let lenience = match limits.bare_newlines {
             BareNewlines::Refuse => Lenience::None,
@@ -49,6 +54,8 @@ impl Incoming {
             sender: envelope.sender().cloned(),
             recipients: envelope.recipients().len(),
             message: Ok(Submission::begin(&session.service.door, grant, envelope, origin)),
+            share,
+            envelope: held,
             newlines: Newlines::new(lenience),
             size: 0,
         }
@@ -62,8 +69,11 @@ impl Incoming {
             Ok(mended) => submission.write(&mended).await,
             Err(bare) => Err(bare.into()),
         };
-        if let Err(refusal) = taken {
+        let held = self.envelope + submission.held() as u64;
+        if let Err(refusal) = taken.and_then(|()| self.share.hold(held)) {
             self.message = Err(refusal);
+            // Giving back is never refused.
+            let _ = self.share.hold(0);
         }
     }
 

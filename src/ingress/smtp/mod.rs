@@ -16,6 +16,7 @@
 //! ```text
 //! server (listeners) ─> connection ─> session (conversation) ─> content (DATA) ─> Submission
 //!   addresses: limit      proxy: who    wire: lines in, replies out   data: dots, end
+//!   memory: shares of it
 //!   certificate: reload   tls           command, path: a line's meaning
 //!                                       auth, exchange: who it is
 //! ```
@@ -33,6 +34,7 @@ mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::unwrap_used, reason = "a panic is how a check fails")]
 pub(crate) mod fuzz;
+mod memory;
 pub(crate) mod path;
 mod proxy;
 pub(crate) mod reply;

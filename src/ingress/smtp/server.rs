@@ -24,8 +24,9 @@ use super::{
     addresses::Addresses,
     certificate::LiveCertificate,
     connection::{Caller, Connection, turn_away},
+    memory::Memory,
     session::Service,
-    tls::Offer,
+    tls::{Handshakes, Offer},
 };
 use crate::{
     config::{self, ListenerTls, SmtpConfig},
@@ -87,6 +88,12 @@ impl Server {
             hostname: config.hostname.clone(),
             max_recipients: config.max_recipients,
             limits: config.session,
+            memory: Memory::new(
+                config.header_memory,
+                config.client_prefix,
+                metrics.smtp_header_bytes().clone(),
+            ),
+            handshakes: Handshakes::default(),
             door,
             logins,
             metrics,

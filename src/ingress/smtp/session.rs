@@ -20,9 +20,10 @@ use super::{
     command::{self, Command, Hello, Misunderstood, Then},
     content::{self, Incoming},
     exchange,
+    memory::{Memory, Share},
     path::{self, Mail},
     reply::Reply,
-    tls::Security,
+    tls::{Handshakes, Security},
     wire::{Heard, Wire},
 };
 use crate::{
@@ -40,6 +41,8 @@ pub(super) struct Service {
     pub(super) hostname: String,
     pub(super) max_recipients: usize,
     pub(super) limits: SessionLimits,
+    pub(super) memory: Memory,
+    pub(super) handshakes: Handshakes,
     pub(super) door: Door,
     pub(super) logins: Logins,
     pub(super) metrics: Metrics,
@@ -76,6 +79,10 @@ struct Transaction {
     sender: Option<MailboxAddress>,
     parameters: MailParameters,
     recipients: Vec<Recipient>,
+    /// Of the memory for envelopes and headers.
+    share: Share,
+    /// Octets of what the recipients hold.
+    held: u64,
     /// A RCPT was refused, so a DATA that follows it in one batch is to be expected.
     refused_recipient: bool,
     /// A RCPT was refused because of those before it.
@@ -87,6 +94,9 @@ pub(super) struct Admitted {
     pub(super) grant: Grant,
     pub(super) envelope: Envelope,
     pub(super) origin: Origin,
+    pub(super) share: Share,
+    /// Octets that the envelope has of the share.
+    pub(super) held: u64,
 }
 
 /// What follows a reply.
@@ -321,8 +331,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(grant) => grant,
             Err(refusal) => return self.refuse("MAIL", &refusal),
         };
+        let share = self.service.memory.share(self.peer.address, &grant.tenant.name);
         if let Some(greeted) = &mut self.greeted {
             greeted.transaction = Some(Transaction {
+                share,
+                held: 0,
                 grant,
                 sender,
                 parameters,
@@ -355,6 +368,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 true => Reply::from(&refusal),
             };
         }
+        let held = transaction.held + recipient.held() as u64;
+        if let Err(refusal) = transaction.share.hold(held) {
+            transaction.refused_recipient = true;
+            return self.refuse("RCPT", &refusal);
+        }
+        transaction.held = held;
         transaction.recipients.push(recipient);
         Reply::new(250, "2.1.5", "Recipient ok")
     }
@@ -381,7 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Some(begun) = transaction.take_if(|begun| !begun.recipients.is_empty()) else {
             return Err(no_recipient());
         };
-        let Transaction { grant, sender, parameters, recipients, .. } = begun;
+        let Transaction { grant, sender, parameters, recipients, share, held, .. } = begun;
         let envelope =
             Envelope::with_parameters(sender, parameters, recipients).map_err(|_| no_recipient())?;
         let client = Client {
@@ -391,7 +410,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             encryption: security.encryption(),
             authenticated,
         };
-        Ok(Admitted { grant, envelope, origin: Origin { client: Some(client), by } })
+        Ok(Admitted { grant, envelope, origin: Origin { client: Some(client), by }, share, held })
     }
 
     /// A message was accepted: the client knows what it does.

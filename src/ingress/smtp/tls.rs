@@ -1,21 +1,34 @@
 //! TLS on a listener: what it offers, and the handshake.
 //!
 //! TLS 1.2 and 1.3 by rustls. No client certificates, no early data (a replayed one would be a repeated message).
+//!
+//! A handshake costs a client nothing and the relay a signature, so half of the processors work on handshakes at most: a flood of
+//! them takes nothing from those who are connected. It waits for its client without a turn, and holds its own connection only.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use rustls::{ServerConfig, crypto::ring, sign::SingleCertAndKey};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::PollSemaphore;
 
 use crate::{config::LoadedCertificate, message::Encryption};
 
 /// From the first octet to the last of a handshake, for slow devices on slow lines.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a client may send until the handshake is done. A hello has some 2 KiB, with post-quantum keys too; one of the most that
+/// TLS allows would be held in memory until it is whole.
+const LARGEST_HANDSHAKE: usize = 16 * 1024;
 
 /// The configuration for new connections. It changes when the certificate does.
 pub(super) type Current = watch::Receiver<Arc<ServerConfig>>;
@@ -58,15 +71,98 @@ pub(super) fn server_config(loaded: &LoadedCertificate) -> Result<Arc<ServerConf
     Ok(Arc::new(config))
 }
 
+/// Turns for the work of handshakes. Cheap to clone; all clones share them.
+#[derive(Clone)]
+pub(super) struct Handshakes(Arc<Semaphore>);
+
+impl Default for Handshakes {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self(Arc::new(Semaphore::new((processors / 2).max(1))))
+    }
+}
+
 pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     current: &Current,
     stream: S,
-) -> io::Result<(TlsStream<S>, Encryption)> {
+    handshakes: &Handshakes,
+) -> io::Result<(TlsStream<Metered<S>>, Encryption)> {
     let config = current.borrow().clone();
-    let stream = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await??;
+    let stream = Metered { inner: stream, left: Some(LARGEST_HANDSHAKE) };
+    let work = TlsAcceptor::from(config).accept(stream);
+    let work = InTurns { work, turns: PollSemaphore::new(handshakes.0.clone()) };
+    let mut stream = timeout(HANDSHAKE_TIMEOUT, work).await??;
+    stream.get_mut().0.left = None;
     let (_, connection) = stream.get_ref();
     let version = connection.protocol_version().and_then(|version| version.as_str());
     let suite = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
     let encryption = Encryption::new(version.unwrap_or_default(), suite.unwrap_or_default());
     Ok((stream, encryption))
+}
+
+/// Takes a turn whenever there is something to do, and none to wait.
+struct InTurns<F> {
+    work: F,
+    turns: PollSemaphore,
+}
+
+impl<F: Future + Unpin> Future for InTurns<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // It is never closed.
+        let _turn = ready!(self.turns.poll_acquire(context));
+        Pin::new(&mut self.work).poll(context)
+    }
+}
+
+/// A stream that gives so many octets and then fails.
+#[derive(Debug)]
+pub(super) struct Metered<S> {
+    inner: S,
+    /// `None`: any number.
+    left: Option<usize>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        if let Some(left) = &mut self.left {
+            *left = left
+                .checked_sub(buffer.filled().len() - before)
+                .ok_or_else(|| io::Error::other("the client's part of the handshake is too large"))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, octets)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, octets)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
 }

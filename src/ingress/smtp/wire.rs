@@ -31,6 +31,8 @@ const LINGER: Duration = Duration::from_secs(2);
 
 const COMMAND_BUFFER: usize = 2 * 1024;
 const CONTENT_BUFFER: usize = 32 * 1024;
+/// Until a client has shown that it sends more at a time.
+const FIRST_CONTENT_BUFFER: usize = 8 * 1024;
 /// Replies waiting to be written, for a client that sends commands without end.
 const MAX_UNSENT: usize = 16 * 1024;
 
@@ -40,8 +42,10 @@ pub(super) struct Wire<S> {
     /// Octets at the front of `input` that are known to hold no LF.
     scanned: usize,
     output: Vec<u8>,
-    /// `input` has room for content.
-    roomy: bool,
+    /// What `input` was made to hold.
+    room: usize,
+    /// Content fills the buffer faster than it is read.
+    flows: bool,
 }
 
 /// What a client that was asked for a command did.
@@ -59,7 +63,14 @@ pub(super) enum Heard {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new(), scanned: 0, output: Vec::new(), roomy: false }
+        Self {
+            stream,
+            input: BytesMut::new(),
+            scanned: 0,
+            output: Vec::new(),
+            room: COMMAND_BUFFER,
+            flows: false,
+        }
     }
 
     /// Waits for the next command line, until `deadline`. The connection's end is an error of kind `UnexpectedEof`.
@@ -108,7 +119,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 None => self.scanned = self.input.len(),
             }
             self.flush().await?;
-            self.make_room(false);
+            self.flows = false;
+            self.make_room(COMMAND_BUFFER);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(Heard::Shutdown),
@@ -158,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         if self.input.is_empty() {
             self.flush().await?;
-            self.make_room(true);
+            self.make_room(if self.flows { CONTENT_BUFFER } else { FIRST_CONTENT_BUFFER });
             let until = deadline.min(Instant::now() + CONTENT_TIMEOUT);
             match timeout_at(until, self.stream.read_buf(&mut self.input)).await {
                 Err(_) => return Ok(None),
@@ -166,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     if read? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                    self.flows |= self.input.len() == self.input.capacity();
                 }
             }
         }
@@ -229,12 +242,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
-    /// Makes room for the next read, and gives back what content made the buffer grow to.
-    fn make_room(&mut self, roomy: bool) {
-        let wanted = if roomy { CONTENT_BUFFER } else { COMMAND_BUFFER };
-        if self.input.is_empty() && self.roomy != roomy {
+    /// Makes room for the next read, and gives back what content, or a login, made the buffer grow to.
+    fn make_room(&mut self, wanted: usize) {
+        let is_large = self.input.capacity() > 2 * wanted;
+        if self.input.is_empty() && (self.room != wanted || is_large) {
             self.input = BytesMut::with_capacity(wanted);
-            self.roomy = roomy;
+            self.room = wanted;
         }
         // What was consumed leaves room at the front, which `reserve` takes back without asking for memory.
         if self.input.capacity() - self.input.len() < wanted / 4 {

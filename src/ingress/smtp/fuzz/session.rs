@@ -14,13 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Lenience, PlainContent, Tape, plainly_mended, runtime};
 use crate::{
-    config::{BareNewlines, LockoutConfig, SessionLimits},
+    config::{BareNewlines, ByteSize, ClientPrefix, LockoutConfig, SessionLimits},
     ingress::{
         smtp::{
             auth::Peer,
             command::Command,
+            memory::Memory,
             path::Mail,
             session::{Service, Session},
+            tls::Handshakes,
             wire::MAX_LINE,
         },
         testing::{Found, House},
@@ -58,6 +60,12 @@ async fn talk(octets: &[u8], chunk: usize, house: &House, limits: SessionLimits)
         hostname: "relay.example".into(),
         max_recipients: 25,
         limits,
+        memory: Memory::new(
+            ByteSize::mib(64),
+            ClientPrefix::default(),
+            house.metrics.smtp_header_bytes().clone(),
+        ),
+        handshakes: Handshakes::default(),
         door: house.door.clone(),
         logins: house.logins(LockoutConfig::default()),
         metrics: house.metrics.clone(),

@@ -79,6 +79,50 @@ async fn start_tls(
     shake(client, root).await.unwrap()
 }
 
+/// A record of the most octets that make one, which begins a hello of the most that TLS allows.
+fn endless_hello() -> Vec<u8> {
+    let mut octets = Vec::new();
+    for n in 0..8 {
+        octets.extend_from_slice(&[0x16, 3, 1, 0x40, 0]);
+        // A ClientHello of 65535 octets.
+        octets.extend_from_slice(if n == 0 { &[1, 0, 0xff, 0xff] } else { &[0; 4] });
+        octets.extend_from_slice(&[0; (1 << 14) - 4]);
+    }
+    octets
+}
+
+#[tokio::test]
+async fn a_hello_without_end_is_not_kept() {
+    let (house, secured) = (House::new(), secured());
+    let (mut client, session) = talk(&house, &secured, Offer::Implicit);
+    let _ = client.stream.write_all(&endless_hello()).await;
+    session.await.unwrap().unwrap();
+    assert_eq!(house.metric("refused_total{ingress=\"smtp\",reason=\"tls_handshake\"}"), 1.0);
+}
+
+/// A handshake that waits for its client keeps no turn: there are fewer turns than such handshakes.
+#[tokio::test]
+async fn handshakes_that_wait_hold_nobody_up() {
+    let (house, secured) = (House::new(), secured());
+    let service = service(&house);
+    let mut waiting = Vec::new();
+    for n in 0..200 {
+        let (near, far) = duplex(64 * 1024);
+        let tls = Offer::Implicit(secured.current.clone());
+        tokio::spawn(converse(far, LOOPBACK.into(), tls, service.clone()));
+        let mut client = Client::new(near);
+        // Some say nothing, some begin a hello.
+        client.send(&endless_hello()[..n % 100]).await;
+        waiting.push(client);
+    }
+    tokio::task::yield_now().await;
+    let (near, far) = duplex(64 * 1024);
+    tokio::spawn(converse(far, LOOPBACK.into(), Offer::Implicit(secured.current.clone()), service));
+    let mut client = shake(Client::new(near), &secured.root).await.unwrap();
+    client.hello().await;
+    assert!(client.mail("over TLS\r\n.\r\n").await.starts_with("250 "));
+}
+
 #[tokio::test(start_paused = true)]
 async fn starttls_gives_no_more_time() {
     let (house, secured) = (House::new(), secured());

@@ -39,6 +39,7 @@ pub(super) fn config(max_connections: usize) -> SmtpConfig {
         max_connections,
         max_connections_per_address: None,
         client_prefix: ClientPrefix::default(),
+        header_memory: HEADER_MEMORY,
         session: SessionLimits::default(),
         trusted_networks: Vec::new(),
         lockout: LockoutConfig::default(),

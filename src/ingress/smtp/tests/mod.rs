@@ -4,6 +4,7 @@ mod auth;
 mod dialogues;
 mod encrypted;
 mod extensions;
+mod held;
 mod hostile;
 mod late;
 mod lifetime;
@@ -26,10 +27,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     auth::Peer,
+    memory::Memory,
     session::{Service, Session},
+    tls::Handshakes,
 };
 use crate::{
-    config::{LockoutConfig, SessionLimits},
+    config::{ByteSize, ClientPrefix, LockoutConfig, SessionLimits},
     ingress::testing::House,
 };
 
@@ -37,6 +40,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER: &str = "From: a@contoso.example\r\n\r\n";
 /// Small, so that a test can reach it.
 const MAX_RECIPIENTS: usize = 25;
+const HEADER_MEMORY: ByteSize = ByteSize::mib(64);
 const REPLY_WITHIN: Duration = Duration::from_secs(90);
 
 struct Client<S> {
@@ -120,10 +124,20 @@ fn service(house: &House) -> Arc<Service> {
 }
 
 fn limited(house: &House, limits: SessionLimits) -> Arc<Service> {
+    remembering(house, limits, HEADER_MEMORY)
+}
+
+fn remembering(house: &House, limits: SessionLimits, header_memory: ByteSize) -> Arc<Service> {
     Arc::new(Service {
         hostname: "relay.example".into(),
         max_recipients: MAX_RECIPIENTS,
         limits,
+        memory: Memory::new(
+            header_memory,
+            ClientPrefix::default(),
+            house.metrics.smtp_header_bytes().clone(),
+        ),
+        handshakes: Handshakes::default(),
         door: house.door.clone(),
         logins: house.logins(LockoutConfig::default()),
         metrics: house.metrics.clone(),
