@@ -24,6 +24,7 @@
 //! | [`sandbox`]   | a simulated Microsoft 365, for trying out and for tests                  |
 //! | [`relay`]     | puts the rooms together and takes them apart again                       |
 //! | [`background`] | threads of lower priority, for what delivers                           |
+//! | [`vital`]     | what the relay cannot do without, and hears of when it ends              |
 //! | [`cli`]       | one file a subcommand                                                    |
 
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod faults;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod identity;
@@ -48,3 +50,4 @@ pub mod schedule;
 pub mod share;
 pub mod spool;
 pub mod telemetry;
+pub mod vital;

@@ -22,9 +22,10 @@ use crate::{
     admin::Reloads,
     background::Background,
     config::Config,
-    relay::Relay,
+    relay::{Given, Relay},
     sandbox::{Directory, Limits, Options, Service},
-    telemetry,
+    telemetry::{self, Metrics},
+    vital::{self, Watchdog},
 };
 
 /// Try the relay out: a simulated Microsoft 365 and the relay, on loopback, nothing to configure
@@ -100,17 +101,20 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     let text = configuration(args, &service);
     write_private(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
     let config = Config::load(&file)?;
-    telemetry::start_logs(&config.log);
+    let watchdog = Watchdog::default();
+    let (metrics, vital) = (Metrics::new(), vital::watched());
+    let _logs =
+        telemetry::start_logs(&config.log, &metrics, &vital.0).context("cannot start the log's thread")?;
     descriptors::provide(&config);
     let reloads = Reloads::new();
     stop::reload_on_hangup(reloads.0.clone())?;
-    let relay = Relay::start(config, reloads).await?;
+    let relay = Relay::start(config, Given { metrics, reloads, vital }).await?;
     let introduced = introduce(&relay, &service, &dir);
     if introduced.is_err() {
         // Nobody knows where it is, or how to try it.
         shutdown.cancel();
     }
-    relay.run(shutdown).await?;
+    relay.run(shutdown, &watchdog).await?;
     service.shutdown().await;
     if temporary {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;

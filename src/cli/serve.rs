@@ -6,7 +6,13 @@ use anyhow::Context;
 use tracing::warn;
 
 use super::{config_path::ConfigPath, console, descriptors, stop};
-use crate::{admin::Reloads, config::Config, relay::Relay, telemetry};
+use crate::{
+    admin::Reloads,
+    config::Config,
+    relay::{Given, Relay},
+    telemetry::{self, Metrics},
+    vital::{self, Watchdog},
+};
 
 /// Run the relay
 #[derive(Debug, clap::Args)]
@@ -24,18 +30,29 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    telemetry::start_logs(&config.log);
+    // First, so that it goes last.
+    let watchdog = Watchdog::default();
+    let (metrics, vital) = (Metrics::new(), vital::watched());
+    let _logs =
+        telemetry::start_logs(&config.log, &metrics, &vital.0).context("cannot start the log's thread")?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
     descriptors::provide(&config);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = stop::on_signal()?;
         // Before the relay is ready: a SIGHUP would end a process that says nothing about it.
         let reloads = Reloads::new();
         stop::reload_on_hangup(reloads.0.clone())?;
-        Relay::start(config, reloads).await?.run(shutdown).await?;
-        Ok(ExitCode::SUCCESS)
-    })
+        let relay = Relay::start(config, Given { metrics, reloads, vital }).await?;
+        Ok(match relay.run(shutdown, &watchdog).await {
+            Ok(()) => ExitCode::SUCCESS,
+            // It is in the log.
+            Err(_) => ExitCode::FAILURE,
+        })
+    });
+    // Work that blocks may never come back.
+    runtime.shutdown_background();
+    ended
 }

@@ -65,6 +65,7 @@ pub use roster::{LiveRoster, Roster, RosterKeeper, User};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use size::{ByteSize, InvalidSize};
 pub use smtp::{BareNewlines, Listener, ListenerTls, SessionLimits, SmtpConfig};
+pub(crate) use spool::STALLED_AFTER;
 pub use spool::SpoolConfig;
 pub use tenant::{
     BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, InvalidTenantName, MailboxRule, MaxQueuedBytes,

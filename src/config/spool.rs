@@ -1,6 +1,9 @@
 //! `[spool]`
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     ByteSize, ConfigErrors,
@@ -15,7 +18,11 @@ pub struct SpoolConfig {
     pub min_free: ByteSize,
     /// The same for files that may yet be made (inodes), where the file system has a fixed number. Default 1000.
     pub min_free_inodes: u64,
+    /// When an operation on the disk has not come back for so long, the relay ends, to be started again. Default a minute.
+    pub stalled_after: Duration,
 }
+
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(60);
 
 impl SpoolConfig {
     /// Reads nothing but `[spool]` of the file at `path`: whoever has to get at the mail may not have the secrets, and
@@ -36,6 +43,9 @@ impl SpoolConfig {
         let min_free = table.or_default("min_free", ByteSize::gib(1), |item| item.size(ByteSize(0)));
         let min_free_inodes =
             table.or_default("min_free_inodes", 1000, |item| item.integer(0..=i64::MAX as u64));
-        Some(Self { path: path?, min_free, min_free_inodes })
+        let stalled_after = table.or_default("stalled_after", STALLED_AFTER, |item| {
+            item.duration(Duration::from_secs(1)..=Duration::from_secs(3600))
+        });
+        Some(Self { path: path?, min_free, min_free_inodes, stalled_after })
     }
 }

@@ -8,7 +8,7 @@ use super::{Door, login::Logins};
 use crate::{
     config::{
         ByteSize, ClientPrefix, Cloud, LiveRoster, LockoutConfig, PasswordHash, Roster, RosterKeeper,
-        SenderRule, SpoolConfig, Tenant, TenantName, Users, WhileSuspended,
+        STALLED_AFTER, SenderRule, SpoolConfig, Tenant, TenantName, Users, WhileSuspended,
     },
     spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
@@ -179,5 +179,10 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
 
 /// A spool's place, for [`FreeSpace`].
 pub(super) fn spool_on(path: &std::path::Path, min_free: u64) -> SpoolConfig {
-    SpoolConfig { path: path.into(), min_free: ByteSize(min_free), min_free_inodes: 0 }
+    SpoolConfig {
+        path: path.into(),
+        min_free: ByteSize(min_free),
+        min_free_inodes: 0,
+        stalled_after: STALLED_AFTER,
+    }
 }

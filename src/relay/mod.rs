@@ -6,8 +6,9 @@
 //!
 //! A [reload] changes the tenants of a relay that runs.
 //!
-//! A part that ends before it is told to, as by a panic, stops the relay in the same way, with an error: half a relay would
-//! take mail and never deliver it. Whoever watches the process starts it again.
+//! A part that ends before it is told to, as by a panic, stops the relay in the same way, with one error in the log: half a relay would
+//! take mail and never deliver it. So does a thread that a room cannot do without ([`vital`](crate::vital)), and an operation on the store that
+//! never comes back. Whoever watches the process starts it again. A stop that does not come to an end is cut off.
 
 mod reload;
 
@@ -32,6 +33,7 @@ use crate::{
         graph::{Graph, Means},
         smtp::{self as submission, DialError, Smtp},
     },
+    faults,
     identity::{Identity, credential_folder},
     ingress::{
         Door,
@@ -43,11 +45,14 @@ use crate::{
     schedule::{Depths, Inbox, Inspector, Order, Scheduler, Settings},
     spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Spool, StoreError, Tally, Usage},
     telemetry::Metrics,
+    vital::{Death, Deaths, Vital, Watchdog},
 };
 use reload::Reloader;
 
 /// How long a stop waits for what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long the rest of a stop may take before the process is cut off. With [`GRACE`] it is less than what the systemd unit allows.
+const LAST_STEPS: Duration = Duration::from_secs(10);
 
 /// Ready to run: everything is opened and bound.
 pub struct Relay {
@@ -64,8 +69,19 @@ pub struct Relay {
     /// Of picked-up files.
     marks: Marks,
     reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
+    vital: Vital,
+    deaths: Deaths,
     /// What delivers runs here.
     background: Background,
+}
+
+/// What a process gives to its relay.
+pub struct Given {
+    pub metrics: Metrics,
+    /// Who asks for reloads, and where that is heard.
+    pub reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
+    /// Where the end of a thread is told, and where that is heard.
+    pub vital: (Vital, Deaths),
 }
 
 /// What the scheduler is made of.
@@ -106,22 +122,20 @@ pub enum StartError {
 pub enum RunError {
     #[error("cannot tell the admin address: {0}")]
     AdminAddress(io::Error),
-    #[error("{part} has broken down: {why}")]
+    #[error(
+        "{part} has broken down: {why}. The relay stops, and what it has accepted is safe: start it again"
+    )]
     Broken { part: &'static str, why: String },
 }
 
 impl Relay {
-    /// `reloads`: who asks for reloads, and where that is heard.
-    pub async fn start(
-        config: Config,
-        reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
-    ) -> Result<Self, StartError> {
-        let metrics = Metrics::new();
+    pub async fn start(config: Config, given: Given) -> Result<Self, StartError> {
+        let Given { metrics, reloads, vital: (vital, deaths) } = given;
         let (path, settle_after) = (config.spool.path.clone(), config.delivery.settle_after);
-        let to_spool = metrics.clone();
+        let (to_spool, told) = (metrics.clone(), vital.clone());
         let opened = spawn_blocking(move || {
             let store = DiskStore::open(&path)?;
-            Ok::<_, StartError>(Spool::start(store, to_spool)?)
+            Ok::<_, StartError>(Spool::start_vital(store, to_spool, &told)?)
         });
         let (spool, events) = opened.await??;
         let path = &config.spool.path;
@@ -140,7 +154,8 @@ impl Relay {
         let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), credential_folder(path)));
         let (app, to_allowances) = (config.app_limit, metrics.clone());
         let ledger = config.spool.path.join("limits/recipients");
-        let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some(&ledger)));
+        let told = vital.clone();
+        let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some((&ledger, &told))));
         let allowances = allowances.await??;
         let submission = submission::Means {
             identity: identity.clone(),
@@ -185,6 +200,8 @@ impl Relay {
             clients,
             marks,
             reloads,
+            vital,
+            deaths,
             background,
         })
     }
@@ -197,8 +214,17 @@ impl Relay {
         self.admin.address()
     }
 
-    /// Runs until `shutdown`, or until a part breaks down, then stops in good order.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+    /// Runs until `shutdown`, or until a part breaks down, then stops in good order. An error is in the log. From the moment that
+    /// the stop begins, `watchdog` is armed: what is left to do afterwards has to be done while it lasts.
+    pub async fn run(self, shutdown: CancellationToken, watchdog: &Watchdog) -> Result<(), RunError> {
+        let ran = self.run_all(shutdown, watchdog).await;
+        if let Err(error @ RunError::AdminAddress(_)) = &ran {
+            error!("{error}");
+        }
+        ran
+    }
+
+    async fn run_all(self, shutdown: CancellationToken, watchdog: &Watchdog) -> Result<(), RunError> {
         let Self {
             config,
             spool,
@@ -212,6 +238,8 @@ impl Relay {
             clients,
             marks,
             reloads,
+            vital,
+            mut deaths,
             background,
         } = self;
         for address in smtp.addresses() {
@@ -238,12 +266,13 @@ impl Relay {
             Inbox { events, questions, orders: obeyed },
             stop.clone(),
         );
-        parts.spawn_on(&background.handle(), "the scheduler", scheduler);
-        parts.spawn("the SMTP server", smtp.serve(door.clone(), logins, metrics.clone(), stop.clone()));
+        parts.spawn_on(&background.handle(), "scheduler", "the scheduler", scheduler);
+        let smtp = smtp.serve(door.clone(), logins, metrics.clone(), vital.clone(), stop.clone());
+        parts.spawn("smtp", "the SMTP server", smtp);
         if let Some(pickup) = &config.pickup {
             let (path, hostname) = (pickup.path.clone(), config.smtp.hostname.clone());
             let pickup = Pickup::new(path, roster, door, hostname, marks.clone(), metrics.clone());
-            parts.spawn("pickup", pickup.run(stop.clone()));
+            parts.spawn("pickup", "pickup", pickup.run(stop.clone()));
         }
         let usage = Usage::of(&config.spool.path);
         let disk = Disk {
@@ -252,14 +281,24 @@ impl Relay {
             put_aside: PutAside::of(&config.spool.path),
             tally: spool.tally().clone(),
         };
-        parts.spawn("the watch over the disk", disk.watch(stop.clone()));
+        parts.spawn("disk-watch", "the watch over the disk", disk.watch(stop.clone()));
+        let (watched, limit, until) = (spool.clone(), config.spool.stalled_after, stop.clone());
+        parts.spawn("stall-watch", "the watch over the spool", async move {
+            let Some(what) = until.run_until_cancelled(watched.stalled(limit)).await else { return };
+            let limit = humantime::format_duration(limit);
+            vital.tell(
+                "the spool",
+                &format!("an operation on its {what} has not come back for {limit} (spool.stalled_after)"),
+            );
+            until.cancelled().await;
+        });
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
         let (reloads, requests) = reloads;
         let tenants = config.tenants.len();
         let (watched, to_scheduler) = (identity.clone(), orders.clone());
         let (noted, watching) = (config.tenants.clone(), stop.clone());
-        parts.spawn("the watch over credentials", async move {
+        parts.spawn("credentials-watch", "the watch over credentials", async move {
             watched.note_tenants(&noted).await;
             // The scheduler listens as long as this runs, or nothing follows.
             watched.watch(|tenant| drop(to_scheduler.send(Order::LookAgain(tenant))), watching).await;
@@ -275,12 +314,25 @@ impl Relay {
             spool: spool.clone(),
             metrics: metrics.clone(),
         };
-        parts.spawn("what reloads the configuration", reloader.run(requests, stop.clone()));
+        parts.spawn("reload", "what reloads the configuration", reloader.run(requests, stop.clone()));
         let shown = admin::Shown { metrics, spool, depths, inspector, reloads, free_space, usage };
-        let admin = tokio::spawn(admin.serve(shown, admin_stop.clone()));
+        let serve = admin.serve(shown, admin_stop.clone());
+        let mut admin = tokio::spawn(async move {
+            tokio::select! { () = serve => {}, () = faults::due("admin") => {} }
+        });
         info!(tenants, version = env!("CARGO_PKG_VERSION"), "ready");
 
-        let ran = parts.run_until(&shutdown).await;
+        let broken = async {
+            tokio::select! {
+                Death { part, why } = deaths.next() => RunError::Broken { part, why },
+                ended = &mut admin => {
+                    let why = ended.map_or_else(|error| error.to_string(), |()| "it has ended".to_owned());
+                    RunError::Broken { part: "the server for metrics and health", why }
+                }
+            }
+        };
+        let ran = parts.run_until(&shutdown, broken).await;
+        watchdog.arm(GRACE + LAST_STEPS);
         if let Err(error) = &ran {
             error!("{error}");
         }
@@ -290,8 +342,10 @@ impl Relay {
             warn!("deliveries are still in flight: they are in doubt at the next start");
         }
         admin_stop.cancel();
-        // An admin client that keeps its connection open is not waited for.
-        let _ = timeout(Duration::from_secs(1), admin).await;
+        if !admin.is_finished() {
+            // An admin client that keeps its connection open is not waited for.
+            let _ = timeout(Duration::from_secs(1), admin).await;
+        }
         info!("stopped");
         ran
     }
@@ -305,26 +359,41 @@ struct Parts {
 }
 
 impl Parts {
-    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        let id = self.tasks.spawn(part).id();
-        self.names.insert(id, name);
+    /// `name` is for [faults], `part` for people.
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        part: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn_on(&Handle::current(), name, part, work);
     }
 
     fn spawn_on(
         &mut self,
         runtime: &Handle,
         name: &'static str,
-        part: impl Future<Output = ()> + Send + 'static,
+        part: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
     ) {
-        let id = self.tasks.spawn_on(part, runtime).id();
-        self.names.insert(id, name);
+        let work = async move {
+            tokio::select! { () = work => {}, () = faults::due(name) => {} }
+        };
+        let id = self.tasks.spawn_on(work, runtime).id();
+        self.names.insert(id, part);
     }
 
-    /// Returns at `shutdown`, or with an error when a part ends before.
-    async fn run_until(&mut self, shutdown: &CancellationToken) -> Result<(), RunError> {
+    /// Returns at `shutdown`, or with an error when a part ends before, or with what is `broken` elsewhere.
+    async fn run_until(
+        &mut self,
+        shutdown: &CancellationToken,
+        broken: impl Future<Output = RunError>,
+    ) -> Result<(), RunError> {
         let ended = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
+            // Where a thread has died, tasks that need it end soon after: the cause is to be named.
+            broken = broken => return Err(broken),
             Some(ended) = self.tasks.join_next_with_id() => ended,
         };
         let (id, why) = match ended {
@@ -382,6 +451,8 @@ impl Disk {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
 
     async fn until(stop: CancellationToken) {
@@ -392,13 +463,13 @@ mod tests {
     async fn a_part_that_breaks_down_is_named() {
         let stop = CancellationToken::new();
         let mut parts = Parts::default();
-        parts.spawn("the one", until(stop.clone()));
-        parts.spawn("the other", async { panic!("on purpose") });
-        let error = parts.run_until(&stop).await.unwrap_err().to_string();
+        parts.spawn("one", "the one", until(stop.clone()));
+        parts.spawn("other", "the other", async { panic!("on purpose") });
+        let error = parts.run_until(&stop, pending()).await.unwrap_err().to_string();
         assert!(error.contains("the other has broken down") && error.contains("on purpose"), "{error}");
 
-        parts.spawn("the third", async {});
-        let error = parts.run_until(&stop).await.unwrap_err().to_string();
+        parts.spawn("third", "the third", async {});
+        let error = parts.run_until(&stop, pending()).await.unwrap_err().to_string();
         assert!(error.contains("the third has broken down"), "{error}");
 
         stop.cancel();
@@ -409,10 +480,10 @@ mod tests {
     async fn parts_that_end_when_they_are_told_to_are_no_error() {
         let shutdown = CancellationToken::new();
         let mut parts = Parts::default();
-        parts.spawn("the one", until(shutdown.child_token()));
-        parts.spawn("the other", until(shutdown.child_token()));
+        parts.spawn("one", "the one", until(shutdown.child_token()));
+        parts.spawn("other", "the other", until(shutdown.child_token()));
         shutdown.cancel();
-        parts.run_until(&shutdown).await.unwrap();
+        parts.run_until(&shutdown, pending()).await.unwrap();
         parts.ended().await;
     }
 }

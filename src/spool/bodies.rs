@@ -4,17 +4,19 @@
 //! the group before: so a disk that syncs bodies and a processor that works on the index need not wait for each other.
 //! Between groups it copies what is left in sparse segments, a little at a time.
 
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
 use super::{
     Accepted, Lane, Lease, SpoolError,
-    health::{Health, LatchOnPanic},
+    health::{Health, TellOnPanic},
     operation::{Answer, End, Operation, Stored},
+    stall::Stall,
     store::{Arriving, Bodies, StoreError},
 };
+use crate::{faults::Turns, vital::Vital};
 
 /// Bodies stored together at most, and their octets.
 const GROUP: usize = 512;
@@ -52,26 +54,30 @@ pub(super) struct BodyThread {
     errands: mpsc::Receiver<Errand>,
     operations: mpsc::Sender<Operation>,
     health: Arc<Health>,
+    stall: Arc<Stall>,
     sparse: Option<u32>,
 }
+
+/// What the thread is to people.
+const PART: &str = "the spool's thread for bodies";
 
 impl BodyThread {
     pub(super) fn start(
         bodies: Box<dyn Bodies>,
         errands: mpsc::Receiver<Errand>,
         operations: mpsc::Sender<Operation>,
-        health: Arc<Health>,
+        (health, stall): (Arc<Health>, Arc<Stall>),
+        vital: &Vital,
     ) -> Result<(), StoreError> {
-        let mut this = Self { bodies, errands, operations, health, sparse: None };
-        thread::Builder::new()
-            .name("spool-bodies".into())
-            .spawn(move || this.run())
-            .map(drop)
+        let tell = TellOnPanic { vital: vital.clone(), part: PART };
+        let this = Self { bodies, errands, operations, health, stall, sparse: None };
+        vital
+            .spawn("spool-bodies", PART, move || this.run(tell))
             .map_err(|source| StoreError::Io { what: "cannot start the thread for bodies", source })
     }
 
-    fn run(&mut self) {
-        let _latch = LatchOnPanic(self.health.clone(), "the thread for bodies broke off");
+    fn run(mut self, tell: TellOnPanic) {
+        let (_tell, mut turns) = (tell, Turns::of("spool-bodies"));
         let (mut group, mut then) = (Vec::with_capacity(GROUP), Vec::with_capacity(GROUP));
         loop {
             // With a segment to compact it does not sleep, but it does not keep arriving mail waiting either.
@@ -97,6 +103,7 @@ impl BodyThread {
             }
             if !group.is_empty() {
                 self.store(&mut group, &mut then);
+                turns.turn();
             }
             if let Some(segment) = self.sparse {
                 self.compact(segment);
@@ -108,7 +115,7 @@ impl BodyThread {
         let since = Instant::now();
         let stored = match self.health.reason() {
             Some(reason) => Err(SpoolError::Unhealthy(reason)),
-            None => self.bodies.store(group).map_err(|e| self.refuse(e)),
+            None => self.stall.bodies.during(|| self.bodies.store(group)).map_err(|e| self.refuse(e)),
         };
         for (arriving, then) in group.drain(..).zip(then.drain(..)) {
             let stored = stored.clone().map(|()| Stored {
@@ -144,7 +151,7 @@ impl BodyThread {
     }
 
     fn compact(&mut self, segment: u32) {
-        match self.bodies.compact(segment) {
+        match self.stall.bodies.during(|| self.bodies.compact(segment)) {
             Ok(compacted) => {
                 self.sparse = compacted.is_more.then_some(segment);
                 if !compacted.moved.is_empty() {

@@ -8,7 +8,7 @@
 
 mod answers;
 
-use std::{collections::HashMap, sync::Arc, thread, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -18,13 +18,14 @@ use super::{
     BodyPlace, Change, Event, Lane, Lease, Note, Phase, SpoolError, State, Store, StoreError, Tally, Waiting,
     accepted::Announcer,
     bodies::Errand,
-    health::{Health, LatchOnPanic},
+    health::{Health, TellOnPanic},
     lane::Lanes,
     operation::{Alteration, End, Granted, Operation, Stored},
+    stall::Stall,
     store::{Moved, guarded},
     stored::StoredRecord,
 };
-use crate::{clock, message::MessageId, telemetry::Metrics};
+use crate::{clock, faults::Turns, message::MessageId, telemetry::Metrics, vital::Vital};
 
 /// Operations committed together at most.
 pub(super) const GROUP: usize = 512;
@@ -39,7 +40,11 @@ pub(super) struct Context {
     pub(super) health: Arc<Health>,
     pub(super) tally: Arc<Tally>,
     pub(super) metrics: Metrics,
+    pub(super) stall: Arc<Stall>,
 }
+
+/// What the thread is to people.
+const PART: &str = "the spool's committer";
 
 pub(super) struct Committer {
     pub(super) store: Box<dyn Store>,
@@ -102,6 +107,7 @@ impl Committer {
         store: Box<dyn Store>,
         context: Context,
         operations: mpsc::Receiver<Operation>,
+        vital: &Vital,
     ) -> Result<MessageId, StoreError> {
         let mut committer = Self {
             store,
@@ -115,15 +121,17 @@ impl Committer {
             copies: Vec::new(),
         };
         let last = committer.recover_at_start()?;
-        thread::Builder::new()
-            .name("spool-commit".into())
-            .spawn(move || committer.run(operations))
+        let tell = TellOnPanic { vital: vital.clone(), part: PART };
+        vital
+            .spawn("spool-commit", PART, move || committer.run(operations, tell))
             .map_err(|source| StoreError::Io { what: "cannot start the committer thread", source })?;
         Ok(last)
     }
 
-    fn run(mut self, mut operations: mpsc::Receiver<Operation>) {
-        let _latch = LatchOnPanic(self.context.health.clone(), "the committer thread broke off");
+    fn run(mut self, mut operations: mpsc::Receiver<Operation>, tell: TellOnPanic) {
+        // A local goes before the arguments, and with them the store.
+        let _tell = tell;
+        let mut turns = Turns::of("spool-commit");
         let mut group = Vec::with_capacity(GROUP);
         while let Some(first) = operations.blocking_recv() {
             group.push(first);
@@ -133,6 +141,7 @@ impl Committer {
                 group.push(operation);
             }
             self.commit(&mut group);
+            turns.turn();
             if self.context.health.reason().is_some() && !self.mend(&mut operations) {
                 return;
             }
@@ -153,7 +162,11 @@ impl Committer {
         let committed = match self.context.health.reason() {
             Some(reason) => Err(SpoolError::Unhealthy(reason)),
             None if group.changes.is_empty() => Ok(()),
-            None => guarded(|| self.store.commit(&group.changes)).map_err(|e| self.latch(&e)),
+            None => {
+                let stall = self.context.stall.clone();
+                let commit = || guarded(|| self.store.commit(&group.changes));
+                stall.index.during(commit).map_err(|e| self.latch(&e))
+            }
         };
         self.context.metrics.committed(operations.len(), began.elapsed());
         for (operation, effect) in operations.drain(..).zip(effects) {
@@ -389,7 +402,10 @@ impl Committer {
     fn state(&self, id: MessageId, group: &Group) -> Result<(State, Arc<Lane>), SpoolError> {
         let state = match group.states.get(&id) {
             Some(state) => *state,
-            None => guarded(|| self.store.state(id)).map_err(|e| self.latch(&e))?,
+            None => {
+                let state = || guarded(|| self.store.state(id));
+                self.context.stall.index.during(state).map_err(|e| self.latch(&e))?
+            }
         };
         let state = state.ok_or(SpoolError::NoSuchMessage(id))?;
         // The start has made sure that every message's lane is there, and lanes in use stay.

@@ -81,11 +81,12 @@ impl FreeSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ByteSize;
+    use crate::config::{ByteSize, STALLED_AFTER};
 
     fn space(min_free: u64, min_free_inodes: u64) -> FreeSpace {
         let path = std::env::temp_dir();
-        FreeSpace::of(&SpoolConfig { path, min_free: ByteSize(min_free), min_free_inodes }).unwrap()
+        let min_free = ByteSize(min_free);
+        FreeSpace::of(&SpoolConfig { path, min_free, min_free_inodes, stalled_after: STALLED_AFTER }).unwrap()
     }
 
     #[test]

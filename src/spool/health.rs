@@ -8,6 +8,7 @@ use std::{
 use tracing::error;
 
 use super::SpoolError;
+use crate::vital::Vital;
 
 /// Written by the spool's two threads, read by anybody.
 #[derive(Debug, Default)]
@@ -34,13 +35,16 @@ impl Health {
     }
 }
 
-/// Latches when its thread panics: nobody would answer any more, and whoever asks for health is to learn that.
-pub(super) struct LatchOnPanic(pub(super) Arc<Health>, pub(super) &'static str);
+/// For a thread of the spool. That it panics is told at once, and not after the store has been dropped, which may hang.
+pub(super) struct TellOnPanic {
+    pub(super) vital: Vital,
+    pub(super) part: &'static str,
+}
 
-impl Drop for LatchOnPanic {
+impl Drop for TellOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.latch(self.1);
+            self.vital.tell(self.part, "it panicked");
         }
     }
 }

@@ -96,7 +96,8 @@ impl Committer {
             }
         }
         if !changes.is_empty() {
-            guarded(|| self.store.commit(&changes))?;
+            let stall = self.context.stall.clone();
+            stall.index.during(|| guarded(|| self.store.commit(&changes)))?;
         }
         for (lane, len) in left {
             self.context.tally.tenant(&lane.tenant).leave(len);
@@ -111,11 +112,8 @@ impl Committer {
     }
 
     fn heal(&mut self) -> Result<(), StoreError> {
-        if self.context.errands.upgrade().is_some_and(|errands| errands.is_closed()) {
-            // Nobody would take bodies in: only a restart mends that.
-            return Err(StoreError::Closed);
-        }
-        guarded(|| self.store.reopen())?;
+        let stall = self.context.stall.clone();
+        stall.index.during(|| guarded(|| self.store.reopen()))?;
         self.recover_after_fault()?;
         self.remove_refused()?;
         for (id, place) in std::mem::take(&mut self.copies) {

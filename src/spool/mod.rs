@@ -42,6 +42,7 @@ mod pace;
 mod put_aside;
 mod record;
 mod recovery;
+mod stall;
 mod store;
 mod stored;
 mod tally;
@@ -56,6 +57,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -81,6 +83,7 @@ use crate::{
     config::TenantName,
     message::MessageId,
     telemetry::Metrics,
+    vital::Vital,
 };
 use accepted::Announcer;
 use bodies::{Arrival, BodyThread, Errand, Then};
@@ -107,6 +110,7 @@ pub struct Spool {
 
 struct Shared {
     health: Arc<health::Health>,
+    stall: Arc<stall::Stall>,
     tally: Arc<Tally>,
     last_id: AtomicU64,
     room: arriving::Room,
@@ -226,10 +230,19 @@ impl Spool {
         store: impl Store,
         metrics: Metrics,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), StoreError> {
+        Self::start_vital(store, metrics, &Vital::unwatched())
+    }
+
+    /// The same, where the end of one of its threads is told.
+    pub fn start_vital(
+        store: impl Store,
+        metrics: Metrics,
+        vital: &Vital,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), StoreError> {
         let (errands, waiting_errands) = mpsc::channel(WAITING_OPERATIONS);
         let (operations, waiting_operations) = mpsc::channel(WAITING_OPERATIONS);
         let (events, heard) = mpsc::unbounded_channel();
-        let health = Arc::new(health::Health::default());
+        let (health, stall) = (Arc::new(health::Health::default()), Arc::new(stall::Stall::default()));
         let tally = Arc::new(Tally::default());
         let room = arriving::Room::new(store.spill());
         let bodies = store
@@ -242,12 +255,14 @@ impl Spool {
             health: health.clone(),
             tally: tally.clone(),
             metrics,
+            stall: stall.clone(),
         };
-        let last_id = Committer::start(Box::new(store), context, waiting_operations)?;
-        BodyThread::start(bodies, waiting_errands, operations.clone(), health.clone())?;
+        let last_id = Committer::start(Box::new(store), context, waiting_operations, vital)?;
+        let to_bodies = (health.clone(), stall.clone());
+        BodyThread::start(bodies, waiting_errands, operations.clone(), to_bodies, vital)?;
         let last_id = AtomicU64::new(u64::from_be_bytes(last_id.to_bytes()));
         let pace = pace::Pace::default();
-        let shared = Arc::new(Shared { health, tally, last_id, room, pace });
+        let shared = Arc::new(Shared { health, stall, tally, last_id, room, pace });
         Ok((Self { errands, operations, shared }, heard))
     }
 
@@ -376,6 +391,12 @@ impl Spool {
     /// Why the spool takes no changes, if it does not.
     pub fn unhealthy(&self) -> Option<Arc<str>> {
         self.shared.health.reason()
+    }
+
+    /// Returns when an operation on the store has not come back for so long, and says on what: nothing but a new process helps then.
+    pub async fn stalled(&self, limit: Duration) -> &'static str {
+        // Not by a clone: the threads end when the last one is gone.
+        self.shared.stall.long_enough(limit).await
     }
 
     /// How much waits, by tenant.

@@ -6,7 +6,7 @@
 use std::{io, sync::Arc};
 
 use super::{Body, BodyPlace, Lane, LaneId, Message, Note, State, arriving::Spill, stored::StoredRecord};
-use crate::message::MessageId;
+use crate::{message::MessageId, vital::message_of};
 
 /// The index: small records. Driven by the committer's thread.
 pub trait Store: Send + 'static {
@@ -150,9 +150,6 @@ pub enum StoreError {
 
 /// Runs what may panic: sled does so when it meets damage.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let why = panic.downcast_ref::<String>().map(String::as_str);
-        let why = why.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(StoreError::Panicked(why.unwrap_or("it panicked").to_owned()))
-    })
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(StoreError::Panicked(message_of(&*panic).to_owned())))
 }

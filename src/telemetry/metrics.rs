@@ -5,15 +5,15 @@
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector,
 };
 
 use super::{
-    AdminRefused, Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult,
+    AdminRefused, Ingress, LimitKind, LoginResult, LostLine, Outcome, Refused, Resolved, Route, TokenResult,
     series::TenantSeries,
 };
-use crate::config::TenantName;
+use crate::{clock, config::TenantName};
 
 #[derive(Clone)]
 pub struct Metrics(Arc<Families>);
@@ -48,6 +48,7 @@ struct Families {
     reloads: IntCounterVec,
     admin_connections: IntGauge,
     admin_refused: IntCounterVec,
+    log_lines_lost: IntCounterVec,
 }
 
 impl Metrics {
@@ -55,6 +56,8 @@ impl Metrics {
         let build = Build { registry: Registry::new(), of_tenants: Arc::default() };
         let version = build.gauges("build_info", "Always 1; the version is the label.", &["version"]);
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let started = build.gauge("start_timestamp_seconds", "When the process started, in Unix time.");
+        started.set(i64::try_from(clock::now().as_millis() / 1000).unwrap_or(i64::MAX));
         Self(Arc::new(Families {
             received: build.counters("received_total", "Messages accepted.", &["tenant", "ingress"]),
             refused: build.counters(
@@ -160,6 +163,11 @@ impl Metrics {
             admin_refused: build.counters(
                 "admin_refused_total",
                 "Connections and requests for metrics, health and the API that were refused.",
+                &["reason"],
+            ),
+            log_lines_lost: build.counters(
+                "log_lines_lost_total",
+                "Log lines that were not written.",
                 &["reason"],
             ),
             registry: build.registry,
@@ -286,6 +294,11 @@ impl Metrics {
 
     pub fn admin_refused(&self, reason: AdminRefused) {
         self.0.admin_refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// How many log lines were lost for this reason.
+    pub(super) fn log_lines_lost(&self, reason: LostLine) -> IntCounter {
+        self.0.log_lines_lost.with_label_values(&[reason.as_str()])
     }
 
     /// `verb` is one of the commands that the server knows, or `"other"`.

@@ -9,5 +9,5 @@ mod series;
 pub use labels::{
     AdminRefused, Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult,
 };
-pub use logs::start as start_logs;
+pub use logs::{Logs, LostLine, start as start_logs};
 pub use metrics::Metrics;

@@ -33,7 +33,7 @@ use tokio::{runtime::Runtime, time::Instant};
 pub use keys::{APP, APP_KEY, OTHER, certificate_der, federated_token, federates, first_token};
 pub use mail::{Attached, Mail, base64_mail, fields, message, mixed_mail};
 pub use metrics::Metrics;
-pub use process::{Log, Process};
+pub use process::{Log, Process, Reading};
 pub use proxy::{Proxy, ProxySetup, TlsFront};
 pub use setup::{Setup, TenantSetup};
 pub use smtp::{Reply, Smtp, Stream, with_end};
@@ -87,7 +87,12 @@ impl Lab {
     /// Starts the relay, again or for the first time, and returns when it is ready.
     pub fn restart(&mut self) {
         assert!(self.relay.is_none(), "the relay runs already");
-        self.relay = Some(Process::start(&self.setup.wrapper, &self.config_file(), &self.log));
+        self.relay = Some(Process::start(
+            &self.setup.wrapper,
+            &self.config_file(),
+            &self.log,
+            self.setup.nonblocking_log,
+        ));
     }
 
     /// As a crash or `kill -9`: returns when the process is gone.
@@ -98,6 +103,16 @@ impl Lab {
     /// Sends SIGTERM and answers the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.relay.take().expect("the relay runs").terminate()
+    }
+
+    /// Waits until the relay has ended by itself, and answers the exit code.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
+        self.relay.take().expect("the relay runs").end(2 * PATIENCE)
+    }
+
+    /// How the relay's log is read from its next line on. A start reads it steadily.
+    pub fn read_log(&self, how: Reading) {
+        self.log.read(how);
     }
 
     /// Sends SIGHUP.

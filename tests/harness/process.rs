@@ -6,10 +6,14 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
-    thread,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{OFlags, fcntl_setfl},
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::Value;
 
 use super::{PATIENCE, holds_within};
@@ -21,43 +25,75 @@ pub struct Process {
     pub listeners: Vec<SocketAddr>,
     pub admin: SocketAddr,
     child: Child,
+    /// Of its log.
+    reader: Option<JoinHandle<()>>,
 }
 
 /// What the relay has written to standard error, line by line, over all its starts.
 #[derive(Default)]
-pub struct Log(Mutex<Vec<String>>);
+pub struct Log {
+    lines: Mutex<Vec<String>>,
+    reading: Mutex<Reading>,
+}
+
+/// How standard error is read.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reading {
+    #[default]
+    Steadily,
+    /// Not now: the pipe fills up.
+    Paused,
+    /// By nobody any more: the pipe is closed.
+    Never,
+}
 
 impl Process {
     /// Returns when the relay says that it is ready.
-    pub fn start(wrapper: &[String], config: &Path, log: &Arc<Log>) -> Self {
+    pub fn start(wrapper: &[String], config: &Path, log: &Arc<Log>, is_nonblocking: bool) -> Self {
         let command_line = wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_m365-relay")]);
         let command_line: Vec<_> = command_line.collect();
-        let mut child = Command::new(command_line[0])
+        let (reader, stderr) = std::io::pipe().unwrap();
+        if is_nonblocking {
+            fcntl_setfl(&stderr, OFlags::NONBLOCK).unwrap();
+        }
+        let child = Command::new(command_line[0])
             .args(&command_line[1..])
             .args(["serve", "--config"])
             .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let first = log.lines().len();
-        let (stderr, to_log) = (child.stderr.take().unwrap(), log.clone());
+        log.read(Reading::Steadily);
+        let to_log = log.clone();
         let reader = thread::spawn(move || {
-            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| to_log.push(line));
+            let mut lines = BufReader::new(reader).lines();
+            loop {
+                match to_log.reading() {
+                    Reading::Steadily => match lines.next() {
+                        Some(Ok(line)) => to_log.push(line),
+                        Some(Err(_)) | None => return,
+                    },
+                    Reading::Paused => thread::park_timeout(Duration::from_millis(5)),
+                    Reading::Never => return,
+                }
+            }
         });
         // A child that does not come up is killed all the same.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut process = Self { smtp: nowhere, listeners: Vec::new(), admin: nowhere, child };
+        let mut process = Self { smtp: nowhere, listeners: Vec::new(), admin: nowhere, child, reader: None };
         let said = |message: &str| log.entries_from(first).into_iter().find(|e| e["message"] == message);
         let mut died = false;
         let is_ready = holds_within(PATIENCE, || {
             died = process.child.try_wait().unwrap().is_some();
             died || said("ready").is_some()
         });
+        process.reader = Some(reader);
         if died {
             // Its last words.
-            reader.join().unwrap();
+            process.reader.take().unwrap().join().unwrap();
         }
         assert!(is_ready && !died, "the relay does not start: {:?}", &log.lines()[first..]);
         let address = |message| said(message).unwrap()["address"].as_str().unwrap().parse().unwrap();
@@ -82,6 +118,14 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
     }
 
+    /// Waits for its own end, in `time` at most, and for its last words. Answers the exit code, `None` after a signal.
+    pub fn end(mut self, time: Duration) -> Option<i32> {
+        let ended = holds_within(time, || self.child.try_wait().unwrap().is_some());
+        assert!(ended, "the relay does not end");
+        self.reader.take().unwrap().join().unwrap();
+        self.child.wait().unwrap().code()
+    }
+
     /// SIGTERM. Answers the exit code, `None` after a signal.
     pub fn terminate(mut self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -100,8 +144,17 @@ impl Drop for Process {
 }
 
 impl Log {
+    /// From the next line on.
+    pub fn read(&self, how: Reading) {
+        *self.reading.lock().unwrap() = how;
+    }
+
+    fn reading(&self) -> Reading {
+        *self.reading.lock().unwrap()
+    }
+
     pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.lines.lock().unwrap().clone()
     }
 
     pub fn entries(&self) -> Vec<Value> {
@@ -109,12 +162,12 @@ impl Log {
     }
 
     fn entries_from(&self, first: usize) -> Vec<Value> {
-        let lines = self.0.lock().unwrap();
+        let lines = self.lines.lock().unwrap();
         lines[first..].iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     fn push(&self, line: String) {
-        self.0.lock().unwrap().push(line);
+        self.lines.lock().unwrap().push(line);
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Setup {
     pub log_filter: String,
     /// A command, with its arguments, that the relay's command line is given to.
     pub wrapper: Vec<String>,
+    /// Its standard error is a pipe that does not wait for its reader.
+    pub nonblocking_log: bool,
     /// Where login is, if not at the service itself.
     pub login: Option<String>,
     /// Where Graph is, if not at the service itself.
@@ -74,6 +76,7 @@ impl Default for Setup {
             retry: "first = '200ms'\nfactor = 1.0\njitter = 0.0".into(),
             log_filter: "info".into(),
             wrapper: Vec::new(),
+            nonblocking_log: false,
             login: None,
             graph: None,
             cloud: String::new(),

@@ -12,7 +12,10 @@ mod harness;
 
 mod admin;
 mod clients;
+mod courier;
+mod log;
 mod pickup;
 mod table;
+mod threads;
 
 use table::held;

@@ -10,6 +10,7 @@ mod progress;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::{
@@ -17,9 +18,10 @@ use super::{
     console::{self, Unwritten},
 };
 use crate::{
-    config::{ByteSize, LogConfig, LogFormat, SpoolConfig},
+    config::{ByteSize, LogConfig, LogFormat, STALLED_AFTER, SpoolConfig},
     spool::{OpenError, archive::ArchiveError},
-    telemetry,
+    telemetry::{self, Metrics},
+    vital::Vital,
 };
 
 /// Look into a spool, and move it: with the relay stopped
@@ -38,7 +40,9 @@ enum Command {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // What is moved aside or swept while a spool is opened.
-    telemetry::start_logs(&LogConfig { format: LogFormat::Text, filter: "m365_relay=warn".into() });
+    let log = LogConfig { format: LogFormat::Text, filter: "m365_relay=warn".into() };
+    let _logs = telemetry::start_logs(&log, &Metrics::new(), &Vital::unwatched())
+        .context("cannot start the log's thread")?;
     match &args.command {
         Command::Check(args) => check::run(args),
         Command::Export(args) => export::run(args),
@@ -66,7 +70,12 @@ impl Common {
     /// Of the configuration only `[spool]` is read: the rest may be wrong, or its secrets out of reach.
     fn spool(&self) -> anyhow::Result<SpoolConfig> {
         match &self.spool {
-            Some(path) => Ok(SpoolConfig { path: path.clone(), min_free: MIN_FREE, min_free_inodes: 1000 }),
+            Some(path) => Ok(SpoolConfig {
+                path: path.clone(),
+                min_free: MIN_FREE,
+                min_free_inodes: 1000,
+                stalled_after: STALLED_AFTER,
+            }),
             None => Ok(SpoolConfig::load(&self.config.path())?),
         }
     }

@@ -21,13 +21,13 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, mpsc},
-    thread,
     time::Duration,
 };
 
 use tracing::{info, warn};
 
 use super::record::{Hour, Key, Record};
+use crate::{faults::Turns, vital::Vital};
 
 /// Hours of one file.
 const HOURS: Hour = 6;
@@ -69,7 +69,7 @@ struct Current {
 
 impl Ledger {
     /// Opens the ledger in `folder`, or makes one there, and reads what still counts.
-    pub(super) fn open(folder: &Path, now: Hour) -> Result<(Self, Remembered), LedgerError> {
+    pub(super) fn open(folder: &Path, now: Hour, vital: &Vital) -> Result<(Self, Remembered), LedgerError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| LedgerError { path, source }
@@ -102,7 +102,7 @@ impl Ledger {
         let (stop, stopped) = mpsc::channel();
         let to_thread = files.clone();
         let run = move || to_thread.keep_synced(&stopped);
-        thread::Builder::new().name("recipients-ledger".into()).spawn(run).map_err(at(folder))?;
+        vital.spawn("recipients-ledger", "the ledger of the day's recipients", run).map_err(at(folder))?;
         Ok((Self { files, _stop: stop }, whole(sums)))
     }
 
@@ -131,8 +131,10 @@ impl Files {
     }
 
     fn keep_synced(&self, stopped: &mpsc::Receiver<()>) {
+        let mut turns = Turns::of("recipients-ledger");
         loop {
-            let is_last = stopped.recv_timeout(SYNC_EVERY) != Err(mpsc::RecvTimeoutError::Timeout);
+            let is_last =
+                stopped.recv_timeout(turns.every(SYNC_EVERY)) != Err(mpsc::RecvTimeoutError::Timeout);
             let (unsynced, from) = {
                 let mut current = self.current();
                 (std::mem::take(&mut current.unsynced), current.from)
@@ -143,6 +145,7 @@ impl Files {
             if is_last {
                 return;
             }
+            turns.turn();
         }
     }
 

@@ -43,6 +43,7 @@ use crate::{
     config::{AppLimit, Tenant, TenantName},
     message::MailboxAddress,
     telemetry::{LimitKind, Metrics},
+    vital::Vital,
 };
 use ceiling::Ceilings;
 pub use ledger::LedgerError;
@@ -105,10 +106,15 @@ pub struct Exhausted {
 }
 
 impl Allowances {
-    /// `ledger` is the folder that the day's recipients are written down in; `None`: they are not. Reads files, so it
-    /// is called where that may block.
-    pub fn new(app: AppLimit, metrics: Metrics, ledger: Option<&Path>) -> Result<Self, LedgerError> {
-        let opened = ledger.map(|folder| Ledger::open(folder, hour_of(clock::now()))).transpose()?;
+    /// `ledger` is the folder that the day's recipients are written down in, and where it is told that the thread for it has ended;
+    /// `None`: they are not written down. Reads files, so it is called where that may block.
+    pub fn new(
+        app: AppLimit,
+        metrics: Metrics,
+        ledger: Option<(&Path, &Vital)>,
+    ) -> Result<Self, LedgerError> {
+        let opened =
+            ledger.map(|(folder, vital)| Ledger::open(folder, hour_of(clock::now()), vital)).transpose()?;
         let (ledger, remembered) = opened.unzip();
         let now = Instant::now();
         Ok(Self(Arc::new(Shared {

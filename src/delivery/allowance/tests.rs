@@ -20,7 +20,8 @@ fn recipients(limit: u32) -> Limits {
 fn made(limits: Limits, app: u32, ledger: Option<&TempDir>) -> (Allowances, Tenant) {
     let tenant = tenant("contoso", limits);
     let app = AppLimit(NonZeroU32::new(app));
-    let allowances = Allowances::new(app, Metrics::new(), ledger.map(TempDir::path));
+    let vital = Vital::unwatched();
+    let allowances = Allowances::new(app, Metrics::new(), ledger.map(|folder| (folder.path(), &vital)));
     (allowances.unwrap(), tenant)
 }
 

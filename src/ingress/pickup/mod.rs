@@ -154,7 +154,11 @@ impl Pickup {
                     now = new;
                     folders = folders.follow(&now).await;
                 }
-                _ = slow_scan.tick() => strangers = strangers.report(&now).await,
+                _ = slow_scan.tick() => {
+                    strangers = strangers.report(&now).await;
+                    // One whose task has broken off is begun again: the trouble is one tenant's.
+                    folders = folders.follow(&now).await;
+                }
             }
         }
         for (tenant, folder) in folders.running {

@@ -32,6 +32,7 @@ use crate::{
     config::{self, ListenerTls, SmtpConfig},
     ingress::{Door, login::Logins},
     telemetry::{Metrics, Refused},
+    vital::Vital,
 };
 
 /// How long transactions in DATA may go on after the shutdown has begun.
@@ -81,7 +82,16 @@ impl Server {
     /// Serves until `shutdown` is cancelled and the sessions have ended, which takes 10 seconds at most: a client between
     /// transactions is told to come again, one in DATA may finish. A message whose client is cut off was not
     /// acknowledged.
-    pub async fn serve(self, door: Door, logins: Logins, metrics: Metrics, shutdown: CancellationToken) {
+    ///
+    /// A listener that breaks down is told to `vital`, while the others go on.
+    pub async fn serve(
+        self,
+        door: Door,
+        logins: Logins,
+        metrics: Metrics,
+        vital: Vital,
+        shutdown: CancellationToken,
+    ) {
         let gauge = metrics.smtp_connections().clone();
         let Self { listeners, certificates, addresses, config } = self;
         let service = Arc::new(Service {
@@ -122,9 +132,8 @@ impl Server {
             service.shutdown.cancelled().await;
         }
         while let Some(ended) = acceptors.join_next().await {
-            if let Err(panicked) = ended {
-                error!(%panicked, "a listener, or the watch over a certificate, failed");
-            }
+            let why = ended.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());
+            vital.tell("a listener, or the watch over a certificate", &why);
         }
     }
 }

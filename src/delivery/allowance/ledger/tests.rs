@@ -13,7 +13,7 @@ fn a() -> Key {
 }
 
 fn reopened(folder: &Path, now: Hour) -> Remembered {
-    Ledger::open(folder, now).unwrap().1
+    Ledger::open(folder, now, &Vital::unwatched()).unwrap().1
 }
 
 fn sum(remembered: &Remembered, key: Key) -> u64 {
@@ -23,7 +23,8 @@ fn sum(remembered: &Remembered, key: Key) -> u64 {
 #[test]
 fn what_was_noted_is_remembered_by_mailbox_and_hour() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, remembered) = Ledger::open(&folder.path().join("limits/recipients"), NOW).unwrap();
+    let (ledger, remembered) =
+        Ledger::open(&folder.path().join("limits/recipients"), NOW, &Vital::unwatched()).unwrap();
     assert!(remembered.is_empty());
     ledger.note(a(), NOW, 5, NOW);
     ledger.note(key("b@contoso.example"), NOW, 7, NOW);
@@ -42,7 +43,7 @@ fn what_was_noted_is_remembered_by_mailbox_and_hour() {
 #[test]
 fn what_is_over_a_day_old_is_forgotten_and_its_files_go() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
     for hour in NOW..NOW + 100 {
         ledger.note(a(), hour, 1, hour);
     }
@@ -59,7 +60,7 @@ fn what_is_over_a_day_old_is_forgotten_and_its_files_go() {
 #[test]
 fn a_thread_removes_old_files_while_the_relay_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
     for hour in NOW..NOW + 100 {
         ledger.note(a(), hour, 1, hour);
     }
@@ -74,7 +75,7 @@ fn a_thread_removes_old_files_while_the_relay_runs() {
 #[test]
 fn a_record_that_was_cut_off_spoils_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
     for _ in 0..3 {
         ledger.note(a(), NOW, 1, NOW);
     }
@@ -82,7 +83,7 @@ fn a_record_that_was_cut_off_spoils_no_other() {
     let octets = fs::read(&path).unwrap();
     for cut in 0..octets.len() {
         fs::write(&path, &octets[..cut]).unwrap();
-        let (ledger, remembered) = Ledger::open(folder.path(), NOW).unwrap();
+        let (ledger, remembered) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
         let kept = (cut / Record::LEN) as u64;
         assert_eq!(sum(&remembered, a()), kept, "cut off at {cut}");
         ledger.note(a(), NOW, 100, NOW);
@@ -93,7 +94,7 @@ fn a_record_that_was_cut_off_spoils_no_other() {
 #[test]
 fn a_damaged_record_spoils_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
     for _ in 0..3 {
         ledger.note(a(), NOW, 1, NOW);
     }
@@ -107,7 +108,7 @@ fn a_damaged_record_spoils_no_other() {
 #[test]
 fn hours_of_a_clock_that_ran_ahead_count_from_now() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW + 1000).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW + 1000, &Vital::unwatched()).unwrap();
     ledger.note(a(), NOW + 1000, 9, NOW + 1000);
     assert_eq!(reopened(folder.path(), NOW)[&a()], BTreeMap::from([(NOW, 9)]));
     // And no longer than that.

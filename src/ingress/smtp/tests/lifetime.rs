@@ -11,6 +11,7 @@ use crate::{
         smtp::Server,
         testing::{House, MAX_MESSAGE},
     },
+    vital::Vital,
 };
 
 pub(super) struct Running {
@@ -58,6 +59,7 @@ pub(super) async fn serve_as(house: &House, config: &SmtpConfig) -> Running {
         house.door.clone(),
         house.logins(LockoutConfig::default()),
         house.metrics.clone(),
+        Vital::unwatched(),
         shutdown.clone(),
     ));
     Running { addresses, shutdown, served }
@@ -92,6 +94,7 @@ async fn a_server_without_listeners_ends_when_it_is_told_to() {
         house.door.clone(),
         house.logins(LockoutConfig::default()),
         house.metrics.clone(),
+        Vital::unwatched(),
         shutdown.clone(),
     ));
     assert!(tokio::time::timeout(Duration::from_secs(3600), &mut served).await.is_err());

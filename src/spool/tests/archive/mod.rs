@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    config::{ByteSize, SpoolConfig},
+    config::{ByteSize, STALLED_AFTER, SpoolConfig},
     spool::archive::{
         ArchiveError, Checked, Exported, Imported, Source, Step, Target, Unowned, check, export, import,
     },
@@ -61,7 +61,7 @@ impl Scene {
 
     fn target(&self) -> Target {
         let (path, min_free) = (self.spool().into(), ByteSize(0));
-        Target { spool: SpoolConfig { path, min_free, min_free_inodes: 0 } }
+        Target { spool: SpoolConfig { path, min_free, min_free_inodes: 0, stalled_after: STALLED_AFTER } }
     }
 
     fn entry(&self, id: MessageId) -> Value {

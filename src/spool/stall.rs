@@ -1,0 +1,111 @@
+//! Operations on the store that never come back.
+//!
+//! A disk that hangs is one kind. Another is sled: its flush waits for a write by a thread of sled's own, for ever if the news that it failed is lost.
+//! Nothing in the process would end that, every message would wait behind it, and nobody would be told. So each thread of the spool has a
+//! [`Pulse`], and somebody [looks](Stall::long_enough) at both.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Odd while an operation is under way, and another number for each.
+#[derive(Debug, Default)]
+pub(super) struct Pulse(AtomicU64);
+
+impl Pulse {
+    /// Does what may not come back.
+    pub(super) fn during<T>(&self, operation: impl FnOnce() -> T) -> T {
+        let _beat = Beat::begin(self);
+        operation()
+    }
+
+    fn under_way(&self) -> Option<u64> {
+        let beats = self.0.load(Ordering::Relaxed);
+        (beats % 2 == 1).then_some(beats)
+    }
+}
+
+struct Beat<'a>(&'a Pulse);
+
+impl<'a> Beat<'a> {
+    fn begin(pulse: &'a Pulse) -> Self {
+        pulse.0.fetch_add(1, Ordering::Relaxed);
+        Self(pulse)
+    }
+}
+
+impl Drop for Beat<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Stall {
+    pub(super) index: Pulse,
+    pub(super) bodies: Pulse,
+}
+
+impl Stall {
+    /// Returns when one operation has been under way for so long: on what.
+    ///
+    /// Looks are counted, and no times compared: a machine that was asleep, or a clock that jumps, is no disk that hangs.
+    pub(super) async fn long_enough(&self, limit: Duration) -> &'static str {
+        const LOOKS: u32 = 20;
+        let mut look = interval((limit / LOOKS).max(Duration::from_millis(1)));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = [(None, 0), (None, 0)];
+        loop {
+            look.tick().await;
+            let pulses = [("index", &self.index), ("bodies", &self.bodies)];
+            for ((what, pulse), (last, looks)) in pulses.into_iter().zip(&mut seen) {
+                let now = pulse.under_way();
+                *looks = if now.is_some() && now == *last { *looks + 1 } else { 0 };
+                *last = now;
+                if *looks >= LOOKS {
+                    return what;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn one_operation_that_does_not_come_back_is_seen() {
+        let stall = Arc::new(Stall::default());
+        let _under_way = Beat::begin(&stall.bodies);
+        let began = Instant::now();
+        assert_eq!(stall.long_enough(LIMIT).await, "bodies");
+        assert!((LIMIT..LIMIT * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_do_come_back_are_none() {
+        let stall = Arc::new(Stall::default());
+        let busy = async {
+            loop {
+                let _beat = Beat::begin(&stall.index);
+                sleep(LIMIT - Duration::from_secs(5)).await;
+            }
+        };
+        tokio::select! {
+            () = busy => {}
+            watched = timeout(LIMIT * 50, stall.long_enough(LIMIT)) => assert!(watched.is_err()),
+        }
+        assert_eq!(stall.index.during(|| stall.index.under_way().is_some()), true);
+        assert_eq!(stall.index.under_way(), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! What the relay cannot do without.
+//!
+//! A relay that has lost a thread of its own would take mail and never deliver it, or never answer. So it lives whole or ends:
+//!
+//! * Whoever starts such a thread does it by [`Vital::spawn`]. If the thread panics, or returns while the relay runs, the relay hears of it by [`Deaths`],
+//!   stops in order, and exits with 1; whoever watches the process starts it again.
+//! * A stop that does not come to an end, as when it waits for somebody who has died, is cut off by the [`Watchdog`].
+//!
+//! Nothing is global: a relay that starts makes the pair, and hands one half down.
+
+use std::{
+    any::Any,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError, mpsc as blocking},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tracing::error;
+
+/// Something has ended before it was told to.
+#[derive(Debug)]
+pub struct Death {
+    /// What, for people.
+    pub part: &'static str,
+    pub why: String,
+}
+
+/// Where that is told.
+#[derive(Debug, Clone)]
+pub struct Vital(mpsc::UnboundedSender<Death>);
+
+/// Where it is heard.
+#[derive(Debug)]
+pub struct Deaths(mpsc::UnboundedReceiver<Death>);
+
+pub fn watched() -> (Vital, Deaths) {
+    let (vital, deaths) = mpsc::unbounded_channel();
+    (Vital(vital), Deaths(deaths))
+}
+
+impl Vital {
+    /// Nobody listens: for commands that end with their work, and for tests.
+    pub fn unwatched() -> Self {
+        watched().0
+    }
+
+    /// Starts a thread. `part` is what it is to people. That it ends is told in any case: after a stop has begun, nobody listens.
+    pub fn spawn(
+        &self,
+        thread: &str,
+        part: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let vital = self.clone();
+        let watched = move || match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(()) => vital.tell(part, "it has ended"),
+            Err(panic) => vital.tell(part, &format!("it panicked: {}", message_of(&*panic))),
+        };
+        thread::Builder::new().name(thread.into()).spawn(watched).map(drop)
+    }
+
+    /// `part` is no more, or as good as dead. The first that is told of ends the relay.
+    pub fn tell(&self, part: &'static str, why: &str) {
+        // Nobody listens any more: the relay ends already.
+        let _ = self.0.send(Death { part, why: why.to_owned() });
+    }
+}
+
+impl Deaths {
+    /// Waits for one.
+    pub async fn next(&mut self) -> Death {
+        match self.0.recv().await {
+            Some(death) => death,
+            // Nobody is left who could die.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What a panic says, as far as it says something.
+pub fn message_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+/// Ends the process when its stop does not come to an end. Disarmed when it is dropped.
+#[derive(Debug, Default)]
+pub struct Watchdog(Mutex<Option<blocking::Sender<()>>>);
+
+impl Watchdog {
+    /// From now on the process has this time to end by itself.
+    pub fn arm(&self, time: Duration) {
+        let (disarm, disarmed) = blocking::channel();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(disarm);
+        let watch = move || {
+            if disarmed.recv_timeout(time) == Err(blocking::RecvTimeoutError::Timeout) {
+                error!(
+                    "the stop does not come to an end: the process is cut off. What was in flight is in doubt at the next start"
+                );
+                // For the log's thread.
+                thread::park_timeout(Duration::from_millis(200));
+                std::process::exit(1);
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
+            error!(%error, "nobody watches over the stop");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_thread_is_told_whether_it_panics_or_returns() {
+        let (vital, mut deaths) = watched();
+        vital.spawn("one", "the one", || panic!("on {}", "purpose")).unwrap();
+        let Death { part, why } = deaths.next().await;
+        assert_eq!((part, &*why), ("the one", "it panicked: on purpose"));
+        vital.spawn("other", "the other", || {}).unwrap();
+        let Death { part, why } = deaths.next().await;
+        assert_eq!((part, &*why), ("the other", "it has ended"));
+    }
+
+    #[test]
+    fn nobody_has_to_listen() {
+        let (vital, deaths) = watched();
+        drop(deaths);
+        vital.tell("the one", "it has ended");
+    }
+}

@@ -1,0 +1,133 @@
+//! A log that cannot be written, or that somebody floods: mail does not notice.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    harness::{Lab, Reading, Setup, holds_within, message, wait_until},
+    held,
+};
+
+const TO: &str = "b@example.net";
+const LOST: &str = "m365_relay_log_lines_lost_total";
+
+fn send(lab: &Lab, count: usize) {
+    let mut smtp = lab.smtp();
+    for n in 0..count {
+        smtp.send("a@contoso.example", &[TO], &message("a@contoso.example", TO, &format!("number {n}")));
+    }
+    smtp.quit();
+}
+
+/// A relay with as much to say as possible.
+fn talkative(setup: &mut Setup) {
+    setup.log_filter = "trace".into();
+}
+
+/// Everything is delivered, and a stop takes no longer than it should.
+fn is_whole(mut lab: Lab, sent: usize) -> usize {
+    lab.wait_for(sent);
+    lab.wait_until_empty();
+    assert_eq!(lab.page("/readyz").0, 200);
+    let asked = Instant::now();
+    assert_eq!(lab.terminate(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "the stop took {:?}", asked.elapsed());
+    sent
+}
+
+/// Whoever read standard error has gone, as after a crash of a log shipper: every write fails (EPIPE).
+fn nobody_reads() -> usize {
+    let lab = Lab::start();
+    lab.read_log(Reading::Never);
+    send(&lab, 100);
+    lab.wait_for_metrics("lost lines to be counted", |metrics| {
+        metrics.sum(LOST, &[("reason", "failed")]) >= 50.0
+    });
+    is_whole(lab, 100)
+}
+
+/// Whoever reads it does so no more, and the pipe is full: a write never returns.
+fn somebody_stalls() -> usize {
+    let lab = Lab::with(talkative);
+    lab.read_log(Reading::Paused);
+    let mut sent = 0;
+    wait_until("the queue of lines to be full", || {
+        send(&lab, 50);
+        sent += 50;
+        lab.metric(LOST, &[("reason", "full")]) > 0.0
+    });
+    assert_eq!(lab.metric(LOST, &[("reason", "failed")]), 0.0);
+    is_whole(lab, sent)
+}
+
+/// The same, and it reads on: what was lost is said.
+fn somebody_stalls_for_a_while() -> usize {
+    let lab = Lab::with(talkative);
+    lab.read_log(Reading::Paused);
+    let mut sent = 0;
+    wait_until("the queue of lines to be full", || {
+        send(&lab, 50);
+        sent += 50;
+        lab.metric(LOST, &[("reason", "full")]) > 0.0
+    });
+    lab.wait_for(sent);
+    lab.read_log(Reading::Steadily);
+    let said = lab.wait_for_log("log lines were lost");
+    assert!(said["full"].as_u64().unwrap() > 0, "{said}");
+    is_whole(lab, sent)
+}
+
+/// A pipe that does not block, and is full: nothing is lost as long as there is room to wait in.
+fn a_pipe_that_does_not_block() -> usize {
+    const COUNT: usize = 300;
+    let lab = Lab::with(|setup| setup.nonblocking_log = true);
+    lab.read_log(Reading::Paused);
+    send(&lab, COUNT);
+    lab.wait_for(COUNT);
+    lab.wait_until_empty();
+    lab.read_log(Reading::Steadily);
+    wait_until("every line", || lab.logged("delivered").len() == COUNT);
+    assert_eq!(lab.logged("accepted").len(), COUNT);
+    assert_eq!(lab.metric(LOST, &[]), 0.0);
+    is_whole(lab, COUNT)
+}
+
+#[test]
+fn a_log_that_cannot_be_written_harms_no_mail() {
+    let sent =
+        nobody_reads() + somebody_stalls() + somebody_stalls_for_a_while() + a_pipe_that_does_not_block();
+    held("A log that cannot be written", sent);
+}
+
+/// Pipelined commands that are refused, each with a line of the log.
+#[test]
+fn a_client_that_floods_the_log_hides_nobody_elses_lines() {
+    const FLOOD: usize = 10_000;
+    const OTHERS: usize = 50;
+    let lab = Lab::with(|setup| setup.smtp = "max_errors = 100000\nmax_commands = 100000".into());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut smtp = lab.smtp();
+            for _ in 0..FLOOD / 100 {
+                smtp.write("MAIL FROM:<a@nobody.example>\r\n".repeat(100).as_bytes());
+                (0..100).for_each(|_| assert!(smtp.reply().code >= 400));
+            }
+        });
+        send(&lab, OTHERS);
+    });
+    lab.wait_for(OTHERS);
+    let lost = lab.metric(LOST, &[("reason", "share")]);
+    assert!(lost > (FLOOD / 2) as f64, "only {lost} lines were left out");
+    assert_eq!(lab.metric(LOST, &[]), lost);
+    wait_until("everybody else's lines", || lab.logged("delivered").len() == OTHERS);
+    assert_eq!(lab.logged("accepted").len(), OTHERS);
+    let said = lab.wait_for_log("log lines were lost");
+    assert!(said["share"].as_u64().unwrap() > 0, "{said}");
+    assert!(holds_within(Duration::from_secs(10), || {
+        let said = lab.logged("log lines were lost").into_iter();
+        said.map(|line| line["share"].as_u64().unwrap()).sum::<u64>() as f64 == lost
+    }));
+    assert!(!lab.logged("refused").is_empty());
+    held("A client that floods the log", FLOOD);
+}
