@@ -25,6 +25,8 @@ fn defaults_are_as_written() {
 
 #[test]
 fn each_alternative_loads() {
+    // No group is to write to what a configuration says, whatever the umask.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("lab-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     fs::write(folder.path().join("contoso.secret"), "a secret\n").unwrap();
@@ -35,7 +37,7 @@ fn each_alternative_loads() {
     fs::write(folder.path().join("contoso.pfx.password"), "pfx-password\n").unwrap();
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/made_up_keys");
     for (name, copy) in [("app.pem", "contoso.pem"), ("app.key", "contoso.key"), ("app.pfx", "contoso.pfx")] {
-        fs::copy(keys.join(name), folder.path().join(copy)).unwrap();
+        fs::write(folder.path().join(copy), fs::read(keys.join(name)).unwrap()).unwrap();
     }
     let both = ["app.pem", "app.key"].map(|name| fs::read_to_string(keys.join(name)).unwrap());
     fs::write(folder.path().join("contoso-both.pem"), both.concat()).unwrap();

@@ -18,6 +18,8 @@ const README: &str = include_str!("../README.md");
 
 #[test]
 fn the_example_configuration_loads() {
+    // No group is to write to what a configuration says, whatever the umask.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let text = README.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");

@@ -65,6 +65,8 @@ fn main() {
 }
 
 async fn deliver(run: &Run) {
+    // No group is to write to what a configuration says, whatever the umask.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let dir = tempfile::tempdir().expect("a folder");
     fill(&dir.path().join("spool"), run).await;
     let service = Service::start(Options {

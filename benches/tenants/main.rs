@@ -40,6 +40,8 @@ fn main() {
 }
 
 async fn measure(tenants: usize) {
+    // No group is to write to what a configuration says, whatever the umask.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let dir = tempfile::tempdir().expect("a folder");
     let service = Service::start(Options {
         directories: (0..tenants).map(|n| Directory::new(format!("t{n}.example"), "app", "secret")).collect(),

@@ -71,6 +71,7 @@ mod tests {
     const GOOD: &str = "[spool]\npath = 's'\n[smtp]\nhostname = 'relay.example'\n[pickup]\npath = 'p'\n";
 
     fn checked(text: &str, json: bool) -> (bool, String, String) {
+        crate::config::umask_for_tests();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");
         std::fs::write(&path, text).unwrap();

@@ -4,10 +4,10 @@
 //! `serve` does, and the file is there to be read and changed.
 
 use std::{
-    fs::OpenOptions,
+    fs::{DirBuilder, OpenOptions},
     io::Write,
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -93,13 +93,14 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
         Some(dir) => (dir.clone(), false),
         None => (temporary_dir()?, true),
     };
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    make_folder(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let authority = dir.join(AUTHORITY);
-    std::fs::write(&authority, service.ca_pem())
+    write(&authority, &service.ca_pem(), 0o644)
         .with_context(|| format!("cannot write {}", authority.display()))?;
     let file = dir.join("config.toml");
     let text = configuration(args, &service);
-    write_private(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+    // Made-up secrets are in it, and the relay warns of those that everybody can read.
+    write(&file, &text, 0o600).with_context(|| format!("cannot write {}", file.display()))?;
     let config = Config::load(&file)?;
     let watchdog = Watchdog::default();
     let (metrics, vital) = (Metrics::new(), vital::watched());
@@ -123,10 +124,14 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Made-up secrets are in it, and the relay warns of those that everybody can read.
-fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+/// Whatever the umask, since the relay believes no file that others can write to, and none in a folder that they can.
+fn make_folder(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)
+}
+
+fn write(file: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(file)?;
     file.write_all(text.as_bytes())
 }
 

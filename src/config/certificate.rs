@@ -129,9 +129,13 @@ impl Certificate {
     pub(super) fn read_keys(table: &mut TableReader<'_>) -> Option<Self> {
         const CHAIN: &str = r#""/etc/m365-relay/relay.pem""#;
         const KEY: &str = r#""/etc/m365-relay/relay.key""#;
-        let chain = table.required("certificate", CHAIN, |item| item.path());
+        let chain = table.required("certificate", CHAIN, |item| {
+            let path = item.path()?;
+            item.only_ours(&path).map(|()| path)
+        });
         let key = table.required("key", KEY, |item| {
             let path = item.path()?;
+            item.only_ours(&path)?;
             if path.metadata().is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
                 item.warn(format!("every user of this machine can read {}: chmod o-r", path.display()));
             }

@@ -203,7 +203,16 @@ impl ClientCertificate {
             return None;
         }
         let (private_key, password) = (private_key.flatten(), password.flatten());
-        let all = Self { certificate: certificate?, private_key, password, algorithm };
+        let certificate = certificate?;
+        let places = [
+            (Some(&certificate), Some(&at_certificate)),
+            (private_key.as_ref(), at_key.as_ref()),
+            (password.as_ref(), at_password.as_ref()),
+        ];
+        for (source, item) in places.into_iter().filter_map(|(source, item)| source.zip(item)) {
+            source.refuse_if_exposed(item)?;
+        }
+        let all = Self { certificate, private_key, password, algorithm };
         let read = match all.read() {
             Ok(read) => read,
             Err(error) => {

@@ -155,6 +155,7 @@ fn read_base_url(item: &Item<'_>, example: &str) -> Option<String> {
 
 fn read_ca_file(item: &Item<'_>) -> Option<PathBuf> {
     let path = item.path()?;
+    item.only_ours(&path)?;
     match std::fs::read_to_string(&path) {
         Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Some(path),
         Ok(_) => item.fail(format!("{} has no certificate: write the path of a PEM file", path.display())),

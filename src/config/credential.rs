@@ -233,6 +233,7 @@ impl ClientProof {
         take(table.has("certificate"), certificate);
         let federated = table.optional("federated_token_file", |item| {
             let path = item.path()?;
+            item.only_ours(&path)?;
             // Kubernetes lets every user of the container read it, so that is no reason to warn.
             match SecretSource::File(path.clone()).read() {
                 Ok(_) => Some(Self::Federated(path)),

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Config, ConfigErrors, LocalSubmission, Problem,
+    access::{self, Owners},
     reader::{Findings, Source, TableReader},
     tenant_table::Tenants,
 };
@@ -28,7 +29,9 @@ impl ConfigFile {
         Self { path: path.to_owned(), text: Zeroizing::new(text.to_owned()), world_readable: false }
     }
 
-    pub(super) fn read(path: PathBuf) -> Result<Self, Problem> {
+    /// Refuses a file that others can write to.
+    pub(super) fn read(path: PathBuf, owners: Owners) -> Result<Self, Problem> {
+        access::check(&path, owners).map_err(|exposed| Problem::of_file(&path, exposed.to_string()))?;
         let read = || {
             let mode = fs::metadata(&path)?.permissions().mode();
             Ok((fs::read_to_string(&path)?, mode & 0o004 != 0))
@@ -46,9 +49,9 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
 
 /// Reads the main file and those beside it, main file first, then by name.
 pub(super) fn read_files(main: &Path) -> Result<Vec<ConfigFile>, ConfigErrors> {
-    let (beside, mut problems) = read_beside(main);
+    let (beside, mut problems) = read_beside(main, Owners::RootAndSelf);
     let mut files = Vec::new();
-    match ConfigFile::read(main.to_owned()) {
+    match ConfigFile::read(main.to_owned(), Owners::RootAndSelf) {
         Ok(file) => files.push(file),
         Err(problem) => problems.insert(0, problem),
     }
@@ -57,16 +60,21 @@ pub(super) fn read_files(main: &Path) -> Result<Vec<ConfigFile>, ConfigErrors> {
 }
 
 /// Reads the files beside the main one, as far as they can be read; and why some could not.
-pub(super) fn read_beside(main: &Path) -> (Vec<ConfigFile>, Vec<Problem>) {
+pub(super) fn read_beside(main: &Path, owners: Owners) -> (Vec<ConfigFile>, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut files = Vec::new();
     let folder = main.parent().unwrap_or(Path::new("")).join("tenants.d");
+    // Whoever can add a file adds a tenant. A file is looked at by itself, but one that goes is missing without a word.
+    if let Err(exposed) = access::check(&folder, owners) {
+        problems.push(Problem::of_file(&folder, exposed.to_string()));
+        return (files, problems);
+    }
     let paths = tenant_files(&folder).unwrap_or_else(|error| {
         problems.push(unreadable(&folder, &error));
         Vec::new()
     });
     for path in paths {
-        match ConfigFile::read(path) {
+        match ConfigFile::read(path, owners) {
             Ok(file) => files.push(file),
             Err(problem) => problems.push(problem),
         }

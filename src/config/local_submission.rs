@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     ByteSize, ConfigErrors, PickupConfig, Problem, SenderRule, TenantName,
+    access::Owners,
     files::{self, ConfigFile},
     reader::{Findings, TableReader},
     smtp::SmtpConfig,
@@ -32,8 +33,9 @@ impl LocalSubmission {
     /// Reads `path`, and `tenants.d/*.toml` beside it as far as they can be read. An error is about the file at `path`, or
     /// about one of the values above.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let main = ConfigFile::read(path.to_owned()).map_err(|problem| ConfigErrors::new(vec![problem]))?;
-        let (beside, unread) = files::read_beside(path);
+        let main = ConfigFile::read(path.to_owned(), Owners::Any)
+            .map_err(|problem| ConfigErrors::new(vec![problem]))?;
+        let (beside, unread) = files::read_beside(path, Owners::Any);
         let findings = Findings::default();
         let found = files::read_local_submission(&main, &beside, &findings);
         let errors = findings.errors.into_inner();
@@ -84,6 +86,7 @@ mod tests {
                         [tenants.contoso]\nclient_secret = { file = '/nowhere/secret' }\nsenders = ['@contoso.com']\n";
 
     fn load(main: &str, beside: &str) -> Result<LocalSubmission, String> {
+        crate::config::umask_for_tests();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");
         fs::write(&path, main).unwrap();

@@ -5,6 +5,7 @@
 //! Secrets that are kept in files or in the environment are read once while loading, to find out whether they can be,
 //! and again at each use.
 
+mod access;
 mod certificate;
 mod changes;
 mod client_certificate;
@@ -43,6 +44,10 @@ use std::{
 };
 
 use tracing_subscriber::EnvFilter;
+
+use access::Owners;
+#[cfg(test)]
+pub(crate) use access::umask_for_tests;
 
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use changes::Changes;
@@ -227,7 +232,8 @@ impl Default for AdminConfig {
 impl AdminConfig {
     /// Reads `[admin]` out of the main file, and lets mistakes elsewhere pass: it is to find a relay that runs.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let file = ConfigFile::read(path.to_owned()).map_err(|problem| ConfigErrors::new(vec![problem]))?;
+        let file = ConfigFile::read(path.to_owned(), Owners::Any)
+            .map_err(|problem| ConfigErrors::new(vec![problem]))?;
         let findings = Findings::default();
         let admin = files::read_table(&file, &findings, "admin", |table| Some(Self::read(table)));
         let errors = findings.errors.into_inner();

@@ -19,7 +19,10 @@ use toml_span::{
     value::{Table, ValueInner},
 };
 
-use super::Problem;
+use super::{
+    Problem,
+    access::{self, Owners},
+};
 
 /// What came up while reading, over all files.
 #[derive(Default)]
@@ -222,6 +225,14 @@ impl<'a> Item<'a> {
         let problem = self.source.problem(Some(self.place), self.path.shown.clone(), message.into());
         self.source.findings.errors.borrow_mut().push(problem);
         None
+    }
+
+    /// Notes a mistake if others can write to the file that the item names: what is in it is believed.
+    pub(super) fn only_ours(&self, path: &Path) -> Option<()> {
+        match access::check(path, Owners::RootAndSelf) {
+            Ok(()) => Some(()),
+            Err(exposed) => self.fail(exposed.to_string()),
+        }
     }
 
     pub(super) fn warn(&self, message: impl Into<String>) {

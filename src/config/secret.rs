@@ -117,6 +117,7 @@ impl SecretSource {
 
     pub(super) fn read_item(item: &Item<'_>) -> Option<Self> {
         let source = Self::read_place(item)?;
+        source.refuse_if_exposed(item)?;
         if let Err(error) = source.read() {
             return item.fail(error.to_string());
         }
@@ -142,6 +143,11 @@ impl SecretSource {
             }),
             _ => item.wrong_type(WANTED),
         }
+    }
+
+    /// Notes a mistake if others can write to the file that it is in.
+    pub(super) fn refuse_if_exposed(&self, item: &Item<'_>) -> Option<()> {
+        self.path().map_or(Some(()), |path| item.only_ours(&path))
     }
 
     /// Warns if every user of the machine can read the secret.

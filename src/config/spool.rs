@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     ByteSize, ConfigErrors,
+    access::Owners,
     files::{self, ConfigFile},
     reader::{Findings, TableReader},
 };
@@ -28,7 +29,8 @@ impl SpoolConfig {
     /// Reads nothing but `[spool]` of the file at `path`: whoever has to get at the mail may not have the secrets, and
     /// mistakes in other tables do not matter then.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let file = ConfigFile::read(path.to_owned()).map_err(|problem| ConfigErrors::new(vec![problem]))?;
+        let file = ConfigFile::read(path.to_owned(), Owners::Any)
+            .map_err(|problem| ConfigErrors::new(vec![problem]))?;
         let findings = Findings::default();
         let spool = files::read_table(&file, &findings, "spool", Self::read);
         let errors = findings.errors.into_inner();

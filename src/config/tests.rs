@@ -354,6 +354,7 @@ fn clouds_can_be_added_and_changed() {
 
 #[test]
 fn tenants_lie_beside_the_file_too() {
+    umask_for_tests();
     let folder = tempfile::tempdir().unwrap();
     let main = folder.path().join("config.toml");
     fs::create_dir(folder.path().join("tenants.d")).unwrap();
@@ -391,6 +392,7 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn warnings() {
+    umask_for_tests();
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str, mode: u32| {
         let path = folder.path().join(name);

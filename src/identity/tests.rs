@@ -36,6 +36,7 @@ impl Bench {
 
     /// Two tenants with these lines in their tables; `URL` stands for that of the service.
     async fn of(options: Options, lines: &str) -> Self {
+        crate::config::umask_for_tests();
         let service = Service::start(options).await.unwrap();
         let (metrics, folder) = (Metrics::new(), tempfile::tempdir().unwrap());
         let config = Self::config(&service.url(), &lines.replace("URL", &service.url()));

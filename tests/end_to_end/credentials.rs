@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::harness::{
     APP, APP_KEY, Lab, Setup, TenantSetup, certificate_der, federated_token, federates, first_token, message,
+    private_umask,
 };
 
 const TO: &str = "b@example.net";
@@ -56,6 +57,7 @@ fn tenants(setup: &mut Setup, credentials: &[(&str, String)]) {
 
 #[test]
 fn each_credential_delivers_mail() {
+    private_umask();
     // The folders that systemd and Azure Arc would have.
     let (systemd, arc) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(systemd.path().join("by-systemd"), TenantSetup::secret("by-systemd")).unwrap();
@@ -214,6 +216,7 @@ fn a_certificate_that_is_replaced_is_used_at_once() {
         };
         read("pem") + &read("key")
     };
+    private_umask();
     let folder: TempDir = tempfile::tempdir().unwrap();
     other(folder.path(), "both.pem", &both("other"));
     let credential = format!("certificate = {{ file = '{}' }}", folder.path().join("both.pem").display());

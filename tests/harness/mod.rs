@@ -65,6 +65,7 @@ impl Lab {
 
     /// Everything is ready, and the relay is not started: see [`Lab::restart`].
     pub fn without_relay(change: impl FnOnce(&mut Setup)) -> Self {
+        private_umask();
         let mut setup = Setup::default();
         change(&mut setup);
         let runtime =
@@ -332,4 +333,9 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     let output = Output { status, stdout: written(stdout), stderr: written(stderr) };
     assert!(ended, "{command:?} did not end: {}", String::from_utf8_lossy(&output.stderr));
     output
+}
+
+/// The relay believes no configuration that a group can write to, which is what some people's umask lets it.
+pub fn private_umask() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 }

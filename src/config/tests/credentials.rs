@@ -8,8 +8,8 @@ use crate::config::{
 const CERTIFICATE: &str = include_str!("../../../tests/made_up_keys/app.pem");
 const KEY: &str = include_str!("../../../tests/made_up_keys/app.key");
 
-/// Any file with text in it.
-const TOKEN_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/made_up_keys/app.key");
+/// Any file with text in it that nobody can write to.
+const TOKEN_FILE: &str = "/proc/version";
 
 /// A tenant with these lines for its credential.
 fn tenant(lines: &str) -> Result<Config, ConfigErrors> {
@@ -174,6 +174,7 @@ fn a_tenant_has_exactly_one_credential() {
 
 #[test]
 fn warnings_of_credentials() {
+    umask_for_tests();
     let warnings = |lines: &str| -> Vec<String> {
         tenant(lines)
             .unwrap()

@@ -11,6 +11,7 @@ fn one_listener_an_address() {
 
 #[test]
 fn tls_of_a_listener() {
+    umask_for_tests();
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
     let (chain, key) = (folder.path().join("relay.pem"), folder.path().join("relay.key"));
