@@ -7,6 +7,7 @@ use reqwest::Url;
 use super::{
     network::is_this_machine,
     reader::{Item, TableReader},
+    upload_hosts::HostRule,
     value::is_domain,
 };
 
@@ -26,6 +27,8 @@ pub struct Cloud {
     pub exchange: String,
     /// Where mail is submitted by SMTP. `None`: this cloud has no such place.
     pub smtp: Option<SmtpAddress>,
+    /// Hosts that attachments may be put to, besides Graph's own.
+    pub upload_hosts: Vec<HostRule>,
     /// PEM certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -94,6 +97,7 @@ impl Cloud {
             login: (*login).to_owned(),
             graph: (*graph).to_owned(),
             exchange: (*exchange).to_owned(),
+            upload_hosts: HostRule::of_exchange(exchange),
             smtp: smtp.parse().ok(),
             ca_file: None,
         })
@@ -128,8 +132,10 @@ impl Cloud {
         let graph = url("graph", r#""https://graph.microsoft.com""#, graph);
         let exchange = url("exchange", r#""https://outlook.office365.com""#, Some(exchange))?;
         let smtp = table.optional("smtp", SmtpAddress::read).or(smtp);
+        let upload_hosts =
+            table.or_default("upload_hosts", HostRule::of_exchange(&exchange), HostRule::read_all);
         let ca_file = table.optional("ca_file", read_ca_file);
-        Some(Self { name, login: login?, graph: graph?, exchange, smtp, ca_file })
+        Some(Self { name, login: login?, graph: graph?, exchange, upload_hosts, smtp, ca_file })
     }
 }
 
@@ -195,6 +201,7 @@ impl Cloud {
             login: url.into(),
             graph: url.into(),
             exchange: EXCHANGE.into(),
+            upload_hosts: HostRule::of_exchange(EXCHANGE),
             smtp: None,
             ca_file: None,
         }

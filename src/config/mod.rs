@@ -30,6 +30,7 @@ mod smtp;
 mod spool;
 mod tenant;
 mod tenant_table;
+mod upload_hosts;
 mod users;
 mod value;
 
@@ -76,6 +77,7 @@ pub use tenant::{
     BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, InvalidTenantName, MailboxRule, MaxQueuedBytes,
     RouteRule, SenderRule, Tenant, TenantName, WhileSuspended,
 };
+pub use upload_hosts::HostRule;
 pub use users::{InvalidUserName, UserName, Users};
 
 use files::ConfigFile;

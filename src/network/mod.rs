@@ -8,6 +8,7 @@
 //! With a proxy, every call goes by it, to loopback too: an https address by CONNECT, an http address in absolute form. An
 //! error of a connection names the proxy then. Its password is in none.
 
+mod public;
 mod tls;
 
 use std::{
@@ -44,6 +45,8 @@ struct Ways {
     trusted: Option<Vec<u8>>,
     shared: reqwest::Client,
     fresh: reqwest::Client,
+    /// The same two, to public addresses only.
+    public: [reqwest::Client; 2],
     tls: Arc<rustls::ClientConfig>,
 }
 
@@ -89,8 +92,12 @@ impl Clients {
             }
             let ca = cloud.ca_file.as_deref().zip(trusted.as_deref());
             let ways = Ways {
-                shared: client(network, ca, Idle::Kept)?,
-                fresh: client(network, ca, Idle::Closed)?,
+                shared: client(network, ca, Idle::Kept, Reach::Any)?,
+                fresh: client(network, ca, Idle::Closed, Reach::Any)?,
+                public: [
+                    client(network, ca, Idle::Kept, Reach::Public)?,
+                    client(network, ca, Idle::Closed, Reach::Public)?,
+                ],
                 tls: Arc::new(tls::client_config(ca)?),
                 trusted,
             };
@@ -109,6 +116,13 @@ impl Clients {
     /// after a 503 ("Microsoft Graph error responses": the server behind the old one may be the trouble).
     pub fn fresh(&self, cloud: &Cloud) -> Option<reqwest::Client> {
         self.clouds().get(&cloud.name).map(|ways| ways.fresh.clone())
+    }
+
+    /// A client for hosts that the service names and the configuration does not: it connects to public addresses only, whatever
+    /// a name leads to. With a proxy it is that which looks names up, and says where they may lead. `fresh`: as of
+    /// [`fresh`](Self::fresh).
+    pub fn public(&self, cloud: &Cloud, fresh: bool) -> Option<reqwest::Client> {
+        self.clouds().get(&cloud.name).map(|ways| ways.public[usize::from(fresh)].clone())
     }
 
     /// For connections to the same cloud that are not HTTP.
@@ -131,7 +145,7 @@ fn read_trusted(ca_file: Option<&Path>) -> Result<Option<Vec<u8>>, NetworkError>
 
 /// A client for this machine itself: no proxy, no certificates but the system's.
 pub fn local_client() -> Result<reqwest::Client, NetworkError> {
-    client(&NetworkConfig::default(), None, Idle::Closed)
+    client(&NetworkConfig::default(), None, Idle::Closed, Reach::Any)
 }
 
 /// How long a call may take that sends so many octets: a slow line gets the time it needs, and the service its time to
@@ -148,11 +162,19 @@ enum Idle {
     Closed,
 }
 
+/// Which addresses a client connects to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Any,
+    Public,
+}
+
 /// A client that trusts the system's certificates and those of `ca`, a file and what it holds, for servers and for a proxy.
 fn client(
     network: &NetworkConfig,
     ca: Option<(&Path, &[u8])>,
     idle: Idle,
+    reach: Reach,
 ) -> Result<reqwest::Client, NetworkError> {
     // Rustls leaves the choice of cryptography to the program. An error means that it is made already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -168,6 +190,10 @@ fn client(
         .user_agent(concat!("m365-relay/", env!("CARGO_PKG_VERSION")));
     if let Idle::Closed = idle {
         builder = builder.pool_max_idle_per_host(0);
+    }
+    // A proxy has an address of one's own, as a rule, and looks up all others itself.
+    if reach == Reach::Public && network.proxy.is_none() {
+        builder = builder.dns_resolver(public::PublicOnly);
     }
     builder = match &network.proxy {
         None => builder.connect_timeout(network.connect_timeout),
@@ -296,6 +322,71 @@ mod tests {
             connections.push(heard.recv().await.unwrap().0);
         }
         assert_eq!(connections, [1, 1, 2, 3]);
+    }
+
+    /// Each request is answered with its path, and each answer is followed by `behind`, at once or a little later. A permit says
+    /// that all of that was written.
+    async fn talkative(behind: &'static str, later: Duration) -> (String, Arc<tokio::sync::Semaphore>) {
+        use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let written = Arc::new(tokio::sync::Semaphore::new(0));
+        let tell = written.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    let (mut stream, mut head) = (BufReader::new(stream), String::new());
+                    while stream.read_line(&mut head).await.is_ok_and(|read| read > 0) {
+                        if !head.ends_with("\r\n\r\n") {
+                            continue;
+                        }
+                        let path = head.split(' ').nth(1).unwrap().to_owned();
+                        head.clear();
+                        let mut answer =
+                            format!("HTTP/1.1 202 Accepted\r\nx-of: {path}\r\ncontent-length: 0\r\n\r\n");
+                        if later.is_zero() {
+                            answer.push_str(behind);
+                        }
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                        if !later.is_zero() {
+                            tokio::time::sleep(later).await;
+                            let _ = stream.write_all(behind.as_bytes()).await;
+                        }
+                        tell.add_permits(1);
+                    }
+                });
+            }
+        });
+        (url, written)
+    }
+
+    /// An answer that nobody asked for ends its connection, and is not taken for that to the next call, which may be another
+    /// tenant's.
+    #[tokio::test]
+    async fn an_answer_to_nothing_is_not_taken_for_that_to_the_next_call() {
+        const STRAY: &str = "HTTP/1.1 202 Accepted\r\nx-of: /stray\r\ncontent-length: 0\r\n\r\n";
+        for (behind, later) in [
+            (STRAY, Duration::ZERO),
+            (STRAY, Duration::from_millis(2)),
+            ("H", Duration::ZERO),
+            ("\r\n", Duration::ZERO),
+            ("HTTP/1.1 100 Continue\r\n\r\n", Duration::ZERO),
+        ] {
+            let (url, written) = talkative(behind, later).await;
+            let cloud = Cloud::loopback(&url);
+            let clients = Clients::new(&NetworkConfig::default(), [&cloud].into_iter()).unwrap();
+            let client = clients.of(&cloud).unwrap();
+            for call in 0..100 {
+                let path = format!("/{call}");
+                // It may fail; what comes is the answer to this one.
+                if let Ok(answer) = client.get(format!("{url}{path}")).send().await {
+                    assert_eq!(answer.headers()["x-of"], path.as_str(), "{behind:?} {later:?}");
+                    // What comes when the next call is on its way cannot be told apart here: Graph's answers name their call.
+                    written.acquire().await.unwrap().forget();
+                }
+            }
+        }
     }
 
     #[tokio::test]

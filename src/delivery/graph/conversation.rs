@@ -17,6 +17,7 @@ use super::{
     answer::{Answer, CallError},
     content::{self, Content},
     errors::Class,
+    named::{PageUrl, UploadUrl},
 };
 use crate::{
     config::{NetworkConfig, Tenant},
@@ -40,6 +41,8 @@ pub(super) struct Request<'a> {
     pub(super) path: Vec<&'a str>,
     /// Escaped.
     pub(super) query: Option<String>,
+    /// Instead of both: what Graph has named.
+    page: Option<Url>,
     pub(super) body: Body,
 }
 
@@ -65,12 +68,24 @@ impl Body {
 
 impl<'a> Request<'a> {
     pub(super) fn new(method: Method, path: &[&'a str], body: Body) -> Self {
-        Self { method, path: path.to_vec(), query: None, body }
+        Self { method, path: path.to_vec(), query: None, page: None, body }
     }
 
     pub(super) fn get(path: &[&'a str], query: String) -> Self {
-        Self { method: Method::GET, path: path.to_vec(), query: Some(query), body: Body::Empty }
+        Self { query: Some(query), ..Self::new(Method::GET, path, Body::Empty) }
     }
+
+    pub(super) fn page(page: &PageUrl) -> Self {
+        Self { page: Some(page.url()), ..Self::new(Method::GET, &[], Body::Empty) }
+    }
+}
+
+/// Whose answers name the call that they are to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Echo {
+    /// Graph says the `client-request-id` again.
+    Own,
+    Any,
 }
 
 /// What calls are made with.
@@ -133,21 +148,22 @@ impl<'a> Conversation<'a> {
             Body::Json(json) => call.header(CONTENT_TYPE, "application/json").body(json.clone()),
             Body::Mime(mime) => with_mime(call.header(CONTENT_TYPE, "text/plain"), mime.clone()).await?,
         };
-        self.send(call, &client_request_id).await
+        self.send(call, &client_request_id, Echo::Own).await
     }
 
-    /// Puts a piece of an attachment to an upload URL, which is its own permission: no token goes there. `None`: asks how far
+    /// Puts a piece of an attachment to an upload URL, which is its own permission: no token goes there, and to a host that is not
+    /// configured it goes by a client that connects to public addresses only. `None`: asks how far
     /// it has come.
     pub(super) async fn upload(
         &mut self,
-        url: &str,
+        to: &UploadUrl,
         piece: Option<(Bytes, String)>,
     ) -> Result<Answer, CallError> {
-        let url = Url::parse(url).map_err(|_| CallError::stopped("the upload URL is none"))?;
+        let url = to.url();
         let client_request_id = uuid::Uuid::new_v4().to_string();
         let len = piece.as_ref().map_or(0, |(piece, _)| piece.len() as u64);
         self.admit(len).await?;
-        let client = self.client()?;
+        let client = self.upload_client(to)?;
         let call = match piece {
             None => client.get(url),
             Some((piece, range)) => client
@@ -158,7 +174,7 @@ impl<'a> Conversation<'a> {
         };
         let time_limit = network::time_limit(&self.means.network, len);
         let call = call.header("client-request-id", &client_request_id).timeout(time_limit);
-        self.send(call, &client_request_id).await?.check()
+        self.send(call, &client_request_id, Echo::Any).await?.check()
     }
 
     /// What the mailbox may not do now it may do later: the first call of a message is put off with the message, any other
@@ -179,8 +195,16 @@ impl<'a> Conversation<'a> {
         &mut self,
         call: reqwest::RequestBuilder,
         client_request_id: &str,
+        echo: Echo,
     ) -> Result<Answer, CallError> {
         match call.send().await {
+            Ok(answer) if echo == Echo::Own && is_of_another(answer.headers(), client_request_id) => {
+                // What it says is of no use here, and what comes behind it on this connection neither.
+                self.allowance.avoid_connection();
+                let why =
+                    format!("the answer is one to another call (client-request-id {client_request_id})");
+                Err(CallError::Broken { why, is_unsent: false })
+            }
             Ok(answer) => {
                 let answer = Answer::read(answer, client_request_id).await;
                 if answer.status == 503 {
@@ -208,6 +232,15 @@ impl<'a> Conversation<'a> {
         client.ok_or_else(|| CallError::stopped("the cloud has no client"))
     }
 
+    fn upload_client(&self, to: &UploadUrl) -> Result<reqwest::Client, CallError> {
+        if to.is_configured {
+            return self.client();
+        }
+        let fresh = self.allowance.wants_new_connection();
+        let client = self.means.clients.public(&self.tenant.cloud, fresh);
+        client.ok_or_else(|| CallError::stopped("the cloud has no client"))
+    }
+
     async fn token(&mut self) -> Result<AccessToken, CallError> {
         if let Some(token) = &self.token {
             return Ok(token.clone());
@@ -219,6 +252,9 @@ impl<'a> Conversation<'a> {
     }
 
     fn url(&self, request: &Request<'_>) -> Option<Url> {
+        if let Some(page) = &request.page {
+            return Some(page.clone());
+        }
         let mut url = Url::parse(&self.tenant.cloud.graph).ok()?;
         // A segment is escaped where it needs to be; an address may hold a slash or a question mark.
         let path = ["v1.0", "users", self.mailbox.as_str()];
@@ -239,6 +275,14 @@ async fn with_mime(call: reqwest::RequestBuilder, mime: Mime) -> Result<reqwest:
         Ok::<_, io::Error>(content.next().await?.map(|piece| (piece, content)))
     });
     Ok(call.header(CONTENT_LENGTH, content::encoded_len(len)).body(reqwest::Body::wrap_stream(pieces)))
+}
+
+/// Whether an answer says that it is to another call: mixed up by a proxy, or by the service itself. One that has got no id, for a
+/// proxy took it away, has the service's own.
+fn is_of_another(headers: &http::HeaderMap, client_request_id: &str) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let said = text("client-request-id");
+    said.is_some_and(|said| !said.eq_ignore_ascii_case(client_request_id) && text("request-id") != Some(said))
 }
 
 /// No answer came. Without a connection nothing was sent; afterwards nobody knows.

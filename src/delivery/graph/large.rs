@@ -18,6 +18,7 @@ use super::{
     answer::{CallError, Effect, status},
     conversation::Request,
     draft::{Draft, json_body},
+    named::PageUrl,
     resource::{FILE_ATTACHMENT, FileAttachment, ItemBody, Listed, Message},
     upload,
 };
@@ -37,6 +38,8 @@ pub(super) const AT_ONCE: usize = 32;
 const UPLOAD_FROM: u64 = 3_000_000;
 /// An attachment whose POST broke off is looked for, and posted again so often.
 const TRIES: u32 = 4;
+/// Pages of a list of attachments: a message has some hundreds of them at most.
+const MOST_PAGES: usize = 100;
 
 impl Passage<'_> {
     pub(super) async fn send_large(&mut self) -> Disposition {
@@ -154,10 +157,18 @@ impl Passage<'_> {
     /// How many attachments the draft has.
     pub(super) async fn attached(&mut self, draft: &Draft) -> Result<usize, CallError> {
         let request = Request::get(&["messages", &draft.id, "attachments"], "$select=id".to_owned());
-        let answer = self.talk.call(request).await?;
-        let listed = answer.json::<Listed>();
-        let count = listed.map(|listed| listed.value.len());
-        count.ok_or_else(|| CallError::stopped("Graph's list of attachments cannot be read"))
+        let unreadable = || CallError::stopped("Graph's list of attachments cannot be read");
+        let mut answer = self.talk.call(request).await?;
+        let mut count = 0;
+        for _ in 0..MOST_PAGES {
+            let listed = answer.json::<Listed>().ok_or_else(unreadable)?;
+            count += listed.value.len();
+            let Some(next) = listed.next else { return Ok(count) };
+            let page = PageUrl::parse(&next, &self.talk.tenant.cloud);
+            let page = page.map_err(|foreign| CallError::stopped(foreign.to_string()))?;
+            answer = self.talk.call(Request::page(&page)).await?;
+        }
+        Err(CallError::stopped("Graph's list of attachments does not end"))
     }
 
     /// Adds an attachment to a draft that has `before` of them.

@@ -20,6 +20,7 @@ mod conversation;
 mod draft;
 mod errors;
 mod large;
+mod named;
 mod probe;
 mod resource;
 mod upload;

@@ -122,6 +122,9 @@ pub(super) struct UploadProgress {
 #[derive(Debug, Deserialize)]
 pub(super) struct Listed {
     pub(super) value: Vec<serde::de::IgnoredAny>,
+    /// Where the list goes on.
+    #[serde(rename = "@odata.nextLink")]
+    pub(super) next: Option<String>,
 }
 
 impl UploadProgress {

@@ -13,6 +13,7 @@ use super::{
     conversation::Request,
     draft::{Draft, json_body},
     large::ContentReader,
+    named::UploadUrl,
     resource::{AttachmentItem, CreateUploadSession, UploadProgress, UploadSession},
 };
 use crate::message::Attachment;
@@ -55,7 +56,7 @@ async fn begin(
     passage: &mut Passage<'_>,
     draft: &Draft,
     attachment: &Attachment,
-) -> Result<String, CallError> {
+) -> Result<UploadUrl, CallError> {
     let item = AttachmentItem {
         attachment_type: "file",
         name: &attachment.name,
@@ -71,9 +72,10 @@ async fn begin(
         match passage.talk.call(Request::new(Method::POST, &path, body.clone())).await {
             Ok(answer) => {
                 let session = answer.json::<UploadSession>();
-                return session
-                    .map(|session| session.upload_url)
-                    .ok_or_else(|| CallError::stopped("Graph's upload session cannot be read"));
+                let session =
+                    session.ok_or_else(|| CallError::stopped("Graph's upload session cannot be read"))?;
+                let url = UploadUrl::parse(&session.upload_url, &passage.talk.tenant.cloud);
+                return url.map_err(|foreign| CallError::stopped(foreign.to_string()));
             }
             Err(error) => match error.worth_waiting(tries).filter(|_| tries < TRIES) {
                 Some(pause) => tokio::time::sleep(pause).await,
@@ -86,7 +88,7 @@ async fn begin(
 
 async fn put_all(
     passage: &mut Passage<'_>,
-    url: &str,
+    url: &UploadUrl,
     mut reader: ContentReader,
     total: u64,
 ) -> Result<Uploaded, CallError> {
@@ -112,7 +114,7 @@ async fn put_all(
 /// Puts one piece, all of it.
 async fn put(
     passage: &mut Passage<'_>,
-    url: &str,
+    url: &UploadUrl,
     piece: Bytes,
     start: u64,
     total: u64,

@@ -157,7 +157,7 @@ impl Connection {
 
 impl Talk {
     async fn hello(&mut self, hostname: &str) -> Result<Extensions, NotOpen> {
-        self.write(format!("EHLO {hostname}\r\n").as_bytes()).await?;
+        self.ask(format!("EHLO {hostname}\r\n").as_bytes()).await?;
         let (reply, octets) = self.whole_reply().await?;
         if !reply.is_good() {
             return Err(NotOpen::Refused(reply));
@@ -170,7 +170,7 @@ impl Talk {
         let said = Zeroizing::new(format!("user={mailbox}\u{1}auth=Bearer {}\u{1}\u{1}", token.expose()));
         let said = Zeroizing::new(STANDARD.encode(said.as_bytes()));
         let line = Zeroizing::new(format!("AUTH XOAUTH2 {}\r\n", *said));
-        self.write(line.as_bytes()).await?;
+        self.ask(line.as_bytes()).await?;
         let mut answer = self.reply().await?;
         if answer.code == 334 {
             // The reason, in JSON; the refusal itself comes once that is answered.
@@ -181,8 +181,32 @@ impl Talk {
 
     /// Sends a line and waits for the reply.
     pub(super) async fn command(&mut self, line: &str) -> Result<Reply, Broken> {
-        self.write(format!("{line}\r\n").as_bytes()).await?;
+        self.ask(format!("{line}\r\n").as_bytes()).await?;
         self.reply().await
+    }
+
+    /// Says something that is to be answered. What lies there before is no answer to it: that of another, or of a server that
+    /// answers what it was not asked, would be believed. A connection with such octets is of no more use.
+    pub(super) async fn ask(&mut self, octets: &[u8]) -> Result<(), Broken> {
+        self.expect_quiet()?;
+        self.write(octets).await
+    }
+
+    /// Nothing was received that nothing was asked for.
+    pub(super) fn expect_quiet(&mut self) -> Result<(), Broken> {
+        if self.is_quiet() {
+            return Ok(());
+        }
+        Err(Broken::because(match self.heard() {
+            Some(reply) => format!("the server answered before it was asked: {reply}"),
+            None if self.input.is_empty() => "the server closed the connection".into(),
+            None => "the server said something before it was asked".into(),
+        }))
+    }
+
+    /// The reply that lies there already, if it is whole.
+    pub(super) fn heard(&self) -> Option<Reply> {
+        Reply::parse(&self.input).ok().flatten().map(|(reply, _)| reply)
     }
 
     pub(super) async fn write(&mut self, octets: &[u8]) -> Result<(), Broken> {

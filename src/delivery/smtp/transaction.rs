@@ -157,7 +157,7 @@ async fn envelope(talk: &mut Talk, lines: &Lines, window: usize) -> Result<Vec<R
             said.push_str(line);
             said.push_str("\r\n");
         }
-        talk.write(said.as_bytes()).await.map_err(|broken| Outcome::Broken(broken, stage))?;
+        talk.ask(said.as_bytes()).await.map_err(|broken| Outcome::Broken(broken, stage))?;
         let steps = mail.map(|_| Step::Mail).into_iter().chain(rcpt.iter().map(|_| Step::Rcpt));
         let mut outstanding = steps.clone().count();
         for step in steps {
@@ -262,6 +262,9 @@ impl Content<'_> {
                 }
                 return self.last_chunk(pieces, len).await;
             }
+            if waiting == 0 {
+                self.expect_quiet()?;
+            }
             self.write(format!("BDAT {len}\r\n").as_bytes()).await?;
             for piece in &pieces {
                 self.write(piece).await?;
@@ -308,6 +311,15 @@ impl Content<'_> {
         }
     }
 
+    /// All that was asked is answered. A refusal that has come early counts; anything else is an answer to nothing, which must
+    /// not be taken for that to what comes next, the end of the content above all.
+    fn expect_quiet(&mut self) -> Result<(), NotSent> {
+        self.talk.expect_quiet().map_err(|broken| match self.talk.heard() {
+            Some(reply) if reply.is_refusal() => NotSent::Refused(reply),
+            _ => NotSent::Broken(broken, Stage::Before),
+        })
+    }
+
     async fn write(&mut self, octets: &[u8]) -> Result<(), NotSent> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         match self.talk.write_within(octets, left).await {
@@ -321,6 +333,7 @@ impl Content<'_> {
 
     /// Sends the end of the content.
     async fn finish(&mut self, octets: &[u8]) -> Result<Reply, NotSent> {
+        self.expect_quiet()?;
         let after = |broken| NotSent::Broken(broken, Stage::After);
         let left = self.deadline.saturating_duration_since(Instant::now());
         if let Err(broken) = self.talk.write_within(octets, left).await {

@@ -188,6 +188,52 @@ async fn content_that_is_cut_in_the_middle_was_not_sent() {
     );
 }
 
+/// Whatever is answered before it was asked, and wherever: it is an answer to nothing.
+#[tokio::test]
+async fn an_answer_to_nothing_is_not_believed() {
+    let rules: [(&'static [&'static str], Rule); 11] = [
+        (LITTLE, |_, step| (step == "connect").then_some(Act::Say("220 a\r\n250 STARTTLS"))),
+        (LITTLE, |_, step| {
+            (step == "AUTH").then_some(Act::Say("235 in\r\n250 1\r\n250 2\r\n354 3\r\n250 4"))
+        }),
+        (LITTLE, |_, step| step.starts_with("MAIL").then_some(Act::Say("250 ok\r\n250 1\r\n354 2\r\n250 3"))),
+        (LITTLE, |_, step| step.starts_with("RCPT").then_some(Act::Say("250 ok\r\n354 1\r\n250 2"))),
+        (LITTLE, |_, step| (step == "DATA").then_some(Act::Say("354 go\r\n250 2.0.0 OK <stray@script>"))),
+        (LITTLE, |_, step| (step == "DATA").then_some(Act::Say("354 go\r\n2"))),
+        (EVERYTHING, |_, step| (step == "AUTH").then_some(Act::Say("235 in\r\n250 1\r\n250 2\r\n250 3"))),
+        (EVERYTHING, |_, step| step.starts_with("RCPT").then_some(Act::Say("250 ok\r\n250 stray"))),
+        (EVERYTHING, |_, step| {
+            step.starts_with("EHLO").then_some(Act::Say("250-a\r\n250 STARTTLS\r\n220 go"))
+        }),
+        (EVERYTHING, |_, step| step.starts_with("RSET").then_some(Act::Say("250 ok\r\n250 stray"))),
+        // The next message finds what stands behind the answer to this one.
+        (EVERYTHING, |connection, step| {
+            (connection == 1 && step.ends_with("LAST"))
+                .then_some(Act::Say("250 ok\r\n250 1\r\n250 2\r\n250 3"))
+        }),
+    ];
+    for (number, (offers, rule)) in rules.into_iter().enumerate() {
+        for lines in [vec!["small"], large()] {
+            let bench = Bench::new(offers, rule).await;
+            for _ in 0..2 {
+                let disposition = bench.deliver(1, &lines).await;
+                let received =
+                    bench.script.lines().iter().filter(|line| line.contains("From: a@contoso")).count();
+                let is_delivered = matches!(disposition, Disposition::Delivered(_));
+                // RSET is not said when all goes well, and the last rule strikes behind the end.
+                let may_be = number >= 9;
+                assert_eq!(is_delivered, may_be, "rule {number}: {disposition:?}");
+                assert!(may_be || matches!(disposition, Disposition::Retry { .. }), "{disposition:?}");
+                assert!(!is_delivered || received > 0);
+            }
+            if number == 10 {
+                // On another connection, after none of what was said on the first.
+                assert!(bench.script.lines().iter().any(|line| line.starts_with("2 MAIL")));
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn from_the_end_of_the_content_on_nobody_knows() {
     for (offers, rule) in [
