@@ -34,6 +34,7 @@ fn each_alternative_loads() {
     for name in ["contoso.token", "contoso.password", "azure-identity-token"] {
         fs::write(folder.path().join(name), "a secret\n").unwrap();
     }
+    fs::write(folder.path().join("admin.token"), "0123456789abcdef\n").unwrap();
     fs::write(folder.path().join("contoso.pfx.password"), "pfx-password\n").unwrap();
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/made_up_keys");
     for (name, copy) in [("app.pem", "contoso.pem"), ("app.key", "contoso.key"), ("app.pfx", "contoso.pfx")] {

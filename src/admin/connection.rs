@@ -30,6 +30,7 @@ use tracing::debug;
 
 use super::{
     Site,
+    gate::Way,
     seats::{Seat, Stage, Taken},
 };
 use crate::telemetry::AdminRefused;
@@ -46,7 +47,7 @@ const LONGEST_BODY: usize = 64 * 1024;
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// Serves until the client has gone, `shutdown`, or somebody else needs the seat.
-pub(super) async fn serve<S>(stream: S, taken: Taken, site: Arc<Site>, shutdown: CancellationToken)
+pub(super) async fn serve<S>(stream: S, way: Way, taken: Taken, site: Arc<Site>, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -54,7 +55,7 @@ where
     let service = service_fn(|request| {
         let (site, seat) = (site.clone(), seat.clone());
         async move {
-            let answer = answer(&site, &seat, request).await;
+            let answer = answer(&site, way, &seat, request).await;
             seat.enter(Stage::Answering);
             Ok::<_, std::convert::Infallible>(answer)
         }
@@ -70,6 +71,8 @@ where
     let mut is_told = false;
     let refused = loop {
         tokio::select! {
+            // First what has come.
+            biased;
             ended = connection.as_mut() => break ended.err().and_then(|error| refused(&error)),
             () = seat.is_needed() => break Some(AdminRefused::Crowded),
             () = seat.is_overdue() => break Some(AdminRefused::Timeout),
@@ -93,8 +96,12 @@ fn refused(error: &hyper::Error) -> Option<AdminRefused> {
     }
 }
 
-async fn answer(site: &Site, seat: &Seat, request: Request<Incoming>) -> Response {
+async fn answer(site: &Site, way: Way, seat: &Seat, request: Request<Incoming>) -> Response {
     let (head, body) = request.into_parts();
+    let _pass = match site.gate.admit(way, &head).await {
+        Ok(pass) => pass,
+        Err(refusal) => return refusal,
+    };
     let read = timeout(BODY_WITHIN, to_bytes(Body::new(body), LONGEST_BODY)).await;
     let body = match read {
         Ok(Ok(body)) => body,

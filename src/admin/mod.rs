@@ -2,16 +2,23 @@
 //!
 //! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy and the
 //! listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: where one message stands; `/api/v1/reload`: reads the configuration
-//! again. Loopback only, since nobody is asked for a login.
+//! again.
+//!
+//! By TCP, and by a Unix socket for the commands of this machine. Who may ask for what is decided in one place ([`gate`]) before anything is
+//! done; how many are connected, and how long they may take, in another ([`seats`], [`connection`]). A handler has a whole request and never
+//! waits for a client.
 
 mod connection;
 mod exposition;
+mod gate;
 mod gauges;
 mod messages;
 mod reload;
 mod seats;
+mod socket;
+mod token;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -22,13 +29,19 @@ use axum::{
     serve::Listener,
 };
 use bytes::Bytes;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use exposition::Exposition;
+use gate::{Gate, Way};
 use seats::Seats;
+use socket::Socket;
 
 use crate::{
+    config::AdminConfig,
     schedule::{Depths, Inspector},
     spool::{FreeSpace, Spool, Usage},
     telemetry::Metrics,
@@ -36,13 +49,24 @@ use crate::{
 pub use gauges::Gauges;
 pub use messages::{ErrorPage, MessagePage, WaitsPage};
 pub use reload::{ReloadRequest, Reloaded, Reloads};
+pub use socket::{SocketError, SocketFault};
 
 /// Connections by TCP at a time. Prometheus, a health check and a person need one each.
 const MOST_BY_TCP: usize = 48;
 
+/// The same by the socket, for commands.
+const MOST_BY_SOCKET: usize = 32;
+
+/// What is behind thousands of silent ones is to be answered within a second.
+const PATIENCE_BY_TCP: Duration = Duration::from_millis(5);
+/// There nobody comes who means harm.
+const PATIENCE_BY_SOCKET: Duration = Duration::from_secs(1);
+
 /// Bound, and nobody is served yet.
 pub struct Server {
     listener: TcpListener,
+    socket: Socket,
+    config: AdminConfig,
 }
 
 /// What the pages show.
@@ -58,16 +82,25 @@ pub struct Shown {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("admin.address: cannot listen on {address}: {source}")]
-pub struct BindError {
-    pub address: SocketAddr,
-    pub source: io::Error,
+pub enum BindError {
+    #[error("admin.address: cannot listen on {address}: {source}")]
+    Address { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
 impl Server {
-    pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
-        Ok(Self { listener })
+    pub async fn bind(config: &AdminConfig) -> Result<Self, BindError> {
+        let address = config.address;
+        let bound = TcpListener::bind(address).await;
+        let listener = bound.map_err(|source| BindError::Address { address, source })?;
+        let socket = Socket::bind(&config.socket).await?;
+        Ok(Self { listener, socket, config: config.clone() })
+    }
+
+    /// Where the socket is.
+    pub fn socket(&self) -> &Path {
+        &self.socket.place.path
     }
 
     /// Where it is: with the port that the system chose, if the configuration has 0.
@@ -84,24 +117,39 @@ impl Server {
             gauges.set(&to_render);
             to_render.metrics.render().map(Bytes::from).map_err(|error| error.to_string())
         });
+        let api = Router::new()
+            .route("/messages/{id}", get(messages::message))
+            .route("/reload", post(reload::reload));
         let router = Router::new()
             .route("/metrics", get(metrics_page))
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
-            .route("/api/v1/messages/{id}", get(messages::message))
-            .route("/api/v1/reload", post(reload::reload))
+            // The gate knows the API by this beginning.
+            .nest("/api/v1", api)
             .with_state(Arc::new(Desk { shown, exposition }));
-        let seats = Seats::new(MOST_BY_TCP, metrics.admin_connections().clone());
-        let site = Arc::new(Site { router, metrics });
-        accept(self.listener, seats, site, shutdown).await;
+        let Self { listener, socket: Socket { listener: by_socket, place }, config } = self;
+        let gate = Gate::new(&config, metrics.clone());
+        let seats = |most, patience| Seats::new(most, patience, metrics.admin_connections().clone());
+        let by_tcp = seats(MOST_BY_TCP, PATIENCE_BY_TCP);
+        let for_commands = seats(MOST_BY_SOCKET, PATIENCE_BY_SOCKET);
+        let site = Arc::new(Site { router, gate, metrics });
+        let here = |stream: &TcpStream| Way::Tcp { here: stream.local_addr().ok().map(|here| here.ip()) };
+        tokio::join!(
+            accept(listener, here, by_tcp, site.clone(), shutdown.clone()),
+            accept(by_socket, |_| Way::Socket, for_commands, site, shutdown),
+        );
+        drop(place);
     }
 }
 
 /// Takes connections until `shutdown`, and returns when all have ended.
-async fn accept<L>(mut listener: L, seats: Arc<Seats>, site: Arc<Site>, shutdown: CancellationToken)
-where
-    L: Listener,
-{
+async fn accept<L: Listener>(
+    mut listener: L,
+    way: impl Fn(&L::Io) -> Way,
+    seats: Arc<Seats>,
+    site: Arc<Site>,
+    shutdown: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         let arrived = async {
@@ -110,7 +158,8 @@ where
             (stream, seats.take().await)
         };
         let Some((stream, seat)) = shutdown.run_until_cancelled(arrived).await else { break };
-        connections.spawn(connection::serve(stream, seat, site.clone(), shutdown.clone()));
+        let way = way(&stream);
+        connections.spawn(connection::serve(stream, way, seat, site.clone(), shutdown.clone()));
         while connections.try_join_next().is_some() {}
     }
     drop(listener);
@@ -120,6 +169,7 @@ where
 /// What answers.
 struct Site {
     router: Router,
+    gate: Gate,
     metrics: Metrics,
 }
 

@@ -7,7 +7,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,17 +19,18 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 /// An answer that is not read within this time may have to give way.
 const SLOW: Duration = Duration::from_secs(2);
 /// Nobody has so long to read an answer.
 const LONGEST_ANSWER: Duration = Duration::from_secs(30);
 /// How often it is looked whether somebody has become slow.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub(super) struct Seats {
     most: usize,
+    /// Nobody who asks nothing gives way before.
+    patience: Duration,
     gauge: IntGauge,
     taken: Mutex<Places>,
     left: Notify,
@@ -41,7 +45,9 @@ struct Places {
 /// One connection's.
 pub(super) struct Seat {
     standing: Mutex<(Stage, Instant)>,
-    leave: CancellationToken,
+    /// Somebody else needs it.
+    is_needed: AtomicBool,
+    needed: Notify,
 }
 
 /// Whose turn it is.
@@ -63,9 +69,9 @@ pub(super) struct Taken {
 }
 
 impl Seats {
-    /// `gauge` shows how many are taken, of these and others.
-    pub(super) fn new(most: usize, gauge: IntGauge) -> Arc<Self> {
-        Arc::new(Self { most, gauge, taken: Mutex::default(), left: Notify::new() })
+    /// Whoever has asked nothing for `patience` may have to give way. `gauge` shows how many are taken, of these and others.
+    pub(super) fn new(most: usize, patience: Duration, gauge: IntGauge) -> Arc<Self> {
+        Arc::new(Self { most, patience, gauge, taken: Mutex::default(), left: Notify::new() })
     }
 
     /// Waits for a seat. For one caller at a time.
@@ -85,8 +91,11 @@ impl Seats {
         if taken.seats.len() >= self.most {
             return None;
         }
-        let seat =
-            Seat { standing: Mutex::new((Stage::Asking, Instant::now())), leave: CancellationToken::new() };
+        let seat = Seat {
+            standing: Mutex::new((Stage::Asking, Instant::now())),
+            is_needed: AtomicBool::new(false),
+            needed: Notify::new(),
+        };
         let (seat, number) = (Arc::new(seat), taken.next);
         taken.next += 1;
         taken.seats.insert(number, seat.clone());
@@ -97,20 +106,21 @@ impl Seats {
     /// Has one leave, unless one is about to.
     fn make_room(&self) {
         let taken = self.taken();
-        if taken.seats.values().any(|seat| seat.leave.is_cancelled()) {
+        if taken.seats.values().any(|seat| seat.is_needed.load(Ordering::Relaxed)) {
             return;
         }
         let now = Instant::now();
         let gives_way = taken.seats.values().filter_map(|seat| {
             let (stage, since) = *seat.standing();
             match stage {
-                Stage::Asking => Some((0, since, seat)),
+                Stage::Asking if now - since >= self.patience => Some((0, since, seat)),
                 Stage::Answering if now - since >= SLOW => Some((1, since, seat)),
-                Stage::Answering | Stage::Working => None,
+                Stage::Asking | Stage::Answering | Stage::Working => None,
             }
         });
         if let Some((_, _, seat)) = gives_way.min_by_key(|(rank, since, _)| (*rank, *since)) {
-            seat.leave.cancel();
+            seat.is_needed.store(true, Ordering::Relaxed);
+            seat.needed.notify_one();
         }
     }
 
@@ -133,9 +143,16 @@ impl Seat {
         }
     }
 
-    /// Returns when somebody else needs the seat.
+    /// Returns when somebody else needs the seat, and this one is not at work. Whoever asks looks first whether a request has come
+    /// meanwhile.
     pub(super) async fn is_needed(&self) {
-        self.leave.cancelled().await;
+        loop {
+            self.needed.notified().await;
+            if self.standing().0 != Stage::Working {
+                return;
+            }
+            self.is_needed.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Returns when the client has not read its answer for too long.
@@ -179,7 +196,7 @@ mod tests {
     use super::*;
 
     fn seats(most: usize) -> Arc<Seats> {
-        Seats::new(most, IntGauge::new("connections", "none").unwrap())
+        Seats::new(most, Duration::from_millis(1), IntGauge::new("connections", "none").unwrap())
     }
 
     /// A connection that leaves when it is told to.
@@ -201,7 +218,7 @@ mod tests {
         let third = sit(seats.take().await);
         first.enter(Stage::Working);
         let fourth = sit(seats.take().await);
-        let left = |seat: &Seat| seat.leave.is_cancelled();
+        let left = |seat: &Seat| seat.is_needed.load(Ordering::Relaxed);
         assert_eq!([&first, &second, &third, &fourth].map(|seat| left(seat)), [false, true, false, false]);
         assert_eq!(seats.gauge.get(), 3);
     }
@@ -214,10 +231,10 @@ mod tests {
         works.enter(Stage::Working);
         let began = Instant::now();
         let third = seats.take().await;
-        assert!(reads_not.leave.is_cancelled() && began.elapsed() >= SLOW);
+        assert!(reads_not.is_needed.load(Ordering::Relaxed) && began.elapsed() >= SLOW);
         third.seat().enter(Stage::Working);
         assert!(timeout(Duration::from_secs(60), seats.take()).await.is_err());
-        assert!(!works.leave.is_cancelled());
+        assert!(!works.is_needed.load(Ordering::Relaxed));
         drop(third);
         seats.take().await;
     }

@@ -1,21 +1,46 @@
-//! Asks the relay that runs, by its admin address.
+//! Asks the relay that runs: by its socket, where it has one that this user may open, else by TCP with the token.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fmt,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{anyhow, bail};
+use zeroize::Zeroizing;
 
-use crate::{config::AdminConfig, network};
+use crate::{
+    admin::ErrorPage,
+    config::{AdminConfig, Secret},
+    network,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) struct Daemon {
-    address: SocketAddr,
+pub(super) struct Daemon(Way);
+
+enum Way {
+    Socket(PathBuf),
+    Tcp { address: SocketAddr, token: Secret },
 }
 
 impl Daemon {
     /// The one that runs with this configuration file, in which other mistakes do not matter.
     pub(super) fn of(config: &Path) -> anyhow::Result<Self> {
-        Ok(Self { address: AdminConfig::load(config)?.address })
+        let AdminConfig { address, socket, token, .. } = AdminConfig::load(config)?;
+        let path = socket.path;
+        // An answer by the socket needs no secret, so it is tried first. Who only connects is no burden.
+        let Err(error) = UnixStream::connect(&path) else { return Ok(Self(Way::Socket(path))) };
+        match token.map(|token| token.read()) {
+            Some(Ok(token)) => Ok(Self(Way::Tcp { address, token })),
+            Some(Err(unread)) => {
+                bail!("{}, and by TCP neither: admin.token: {unread}", unanswered(&path, &error))
+            }
+            None => bail!(unanswered(&path, &error)),
+        }
     }
 
     /// Status and JSON.
@@ -36,24 +61,62 @@ impl Daemon {
     ) -> anyhow::Result<(u16, String)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let address = self.address;
-            let call = call(network::local_client()?, format!("http://{address}{path}")).timeout(PATIENCE);
-            let answer = match call.send().await.map_err(network::describe) {
-                Ok(answer) => answer,
-                Err(error) => {
-                    bail!("the relay does not answer at admin.address {address}: {error}. Does it run?")
+            let call = match &self.0 {
+                Way::Socket(socket) => {
+                    call(network::socket_client(socket)?, format!("http://localhost{path}"))
                 }
+                Way::Tcp { address, token } => {
+                    let call = call(network::local_client()?, format!("http://{address}{path}"));
+                    call.header(http::header::AUTHORIZATION, bearer(token)?)
+                }
+            };
+            let answer = match call.timeout(PATIENCE).send().await.map_err(network::describe) {
+                Ok(answer) => answer,
+                Err(error) => bail!("the relay does not answer at {}: {error}. Does it run?", self.0),
             };
             let status = answer.status().as_u16();
             let body = answer.bytes().await.map_err(|error| anyhow!(network::describe(error)))?;
             let text = String::from_utf8_lossy(&body).into_owned();
-            // Whatever else listens there does not speak JSON.
-            if text.starts_with('{') { Ok((status, text)) } else { Err(self.strange(status)) }
+            match (status, serde_json::from_str(&text)) {
+                (401 | 403 | 429 | 503, Ok(ErrorPage { error })) => {
+                    bail!("the relay at {} answers {status}: {error}", self.0)
+                }
+                // Whatever else listens there does not speak JSON.
+                _ if text.starts_with('{') => Ok((status, text)),
+                _ => Err(self.strange(status)),
+            }
         })
     }
 
     /// An answer that no relay of this version gives.
     pub(super) fn strange(&self, status: u16) -> anyhow::Error {
-        anyhow!("the relay at admin.address {} answers {status}: is it one of this version?", self.address)
+        anyhow!("the relay at {} answers {status}: is it one of this version?", self.0)
+    }
+}
+
+fn bearer(token: &Secret) -> anyhow::Result<http::HeaderValue> {
+    let text = Zeroizing::new(format!("Bearer {}", token.expose()));
+    let mut value = http::HeaderValue::from_str(&text)
+        .map_err(|_| anyhow!("admin.token has characters that cannot be sent: use letters and digits"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn unanswered(socket: &Path, error: &io::Error) -> String {
+    let what = format!("the relay does not answer at its socket {}: {error}", socket.display());
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            format!("{what}. Ask as root, or as a member of the relay's group (usermod -a -G GROUP USER)")
+        }
+        _ => format!("{what}. Does it run?"),
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "its socket {}", path.display()),
+            Self::Tcp { address, .. } => write!(f, "admin.address {address}"),
+        }
     }
 }

@@ -232,6 +232,7 @@ The relay and a simulated Microsoft 365 are running.
   Microsoft 365     {url}/  (delivered mail; this page is for your browser)
   its submission    {submission}  (SMTP with XOAUTH2; {dir}/{AUTHORITY} is the certificate to trust)
   configuration     {dir}/config.toml
+  commands          m365-relay reload --config {dir}/config.toml  (and all others, with the same --config)
 
 Try, in another terminal:
 

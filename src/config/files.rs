@@ -102,13 +102,26 @@ pub(super) fn read_table<T>(
     name: &'static str,
     read: impl FnOnce(&mut TableReader<'_>) -> Option<T>,
 ) -> Option<T> {
+    read_some(file, findings, &[name], |root| root.table(name, read))
+}
+
+/// Reads some of the main file. Mistakes elsewhere than in `keys`, and what is below them, are let pass.
+pub(super) fn read_some<T>(
+    file: &ConfigFile,
+    findings: &Findings,
+    keys: &[&str],
+    read: impl FnOnce(&mut TableReader<'_>) -> Option<T>,
+) -> Option<T> {
     let base = file.path.parent().unwrap_or(Path::new(""));
     let source = Source::new(&file.path, &file.text, base, file.world_readable, findings);
     let value = source.parse()?;
-    let table = TableReader::root(&source, &value, |root| root.table(name, read));
-    let is_in = |key: &str| key.is_empty() || key.split('.').next() == Some(name);
-    findings.errors.borrow_mut().retain(|problem| is_in(&problem.key));
-    table
+    let found = TableReader::root(&source, &value, read);
+    let is_in = |key: &str, part: &str| {
+        key.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let concerns = |key: &str| key.is_empty() || keys.iter().any(|part| is_in(key, part));
+    findings.errors.borrow_mut().retain(|problem| concerns(&problem.key));
+    found
 }
 
 /// Reads what [`LocalSubmission`] needs. Mistakes elsewhere are let pass.

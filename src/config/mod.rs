@@ -6,6 +6,7 @@
 //! and again at each use.
 
 mod access;
+mod admin;
 mod certificate;
 mod changes;
 mod client_certificate;
@@ -39,17 +40,16 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use tracing_subscriber::EnvFilter;
 
-use access::Owners;
 #[cfg(test)]
 pub(crate) use access::umask_for_tests;
 
+pub use admin::{AdminConfig, AdminSocket, SHORTEST_TOKEN};
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use changes::Changes;
 pub use client_certificate::{
@@ -112,13 +112,6 @@ pub struct PickupConfig {
     pub path: PathBuf,
 }
 
-/// `[admin]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdminConfig {
-    /// Loopback only, for now: there is no login yet.
-    pub address: SocketAddr,
-}
-
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -173,7 +166,7 @@ impl Config {
             SmtpConfig::read(table)
         });
         let pickup = root.optional("pickup", |item| item.table(PickupConfig::read));
-        let admin = root.table("admin", |table| Some(AdminConfig::read(table))).unwrap_or_default();
+        let admin = root.table("admin", |table| AdminConfig::read(table, spool.as_ref(), admin::read_token));
         let log = root.table("log", |table| Some(LogConfig::read(table))).unwrap_or_default();
         let delivery = root.table("delivery", |table| Some(DeliveryConfig::read(table))).unwrap_or_default();
         let graph = root.table("graph", |table| Some(GraphConfig::read(table))).unwrap_or_default();
@@ -192,7 +185,7 @@ impl Config {
             pickup: has_pickup,
             max_message: smtp.as_ref().map_or(ByteSize(0), |smtp| smtp.max_message),
         };
-        let config = spool.zip(smtp).map(|(spool, smtp)| Self {
+        let config = spool.zip(smtp).zip(admin).map(|((spool, smtp), admin)| Self {
             file: PathBuf::new(),
             spool,
             smtp,
@@ -222,39 +215,6 @@ impl PickupConfig {
     fn read(table: &mut TableReader<'_>) -> Option<Self> {
         let path = table.required("path", r#""/var/spool/m365-relay/pickup""#, |item| item.path());
         Some(Self { path: path? })
-    }
-}
-
-impl Default for AdminConfig {
-    fn default() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 8025).into() }
-    }
-}
-
-impl AdminConfig {
-    /// Reads `[admin]` out of the main file, and lets mistakes elsewhere pass: it is to find a relay that runs.
-    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let file = ConfigFile::read(path.to_owned(), Owners::Any)
-            .map_err(|problem| ConfigErrors::new(vec![problem]))?;
-        let findings = Findings::default();
-        let admin = files::read_table(&file, &findings, "admin", |table| Some(Self::read(table)));
-        let errors = findings.errors.into_inner();
-        if errors.is_empty() { Ok(admin.unwrap_or_default()) } else { Err(ConfigErrors::new(errors)) }
-    }
-
-    fn read(table: &mut TableReader<'_>) -> Self {
-        const EXAMPLE: &str = r#""127.0.0.1:8025""#;
-        let address = table.or_default("address", Self::default().address, |item| {
-            let address = item.socket_address(EXAMPLE)?;
-            if address.ip().to_canonical().is_loopback() {
-                return Some(address);
-            }
-            item.fail(format!(
-                "this version asks for no token yet, so other machines must not reach it: write a loopback \
-                 address such as {EXAMPLE}"
-            ))
-        });
-        Self { address }
     }
 }
 

@@ -193,7 +193,7 @@ fn a_secret_is_in_one_place() {
 #[test]
 fn single_values() {
     for (lines, key, part) in [
-        ("[admin]\naddress = \"0.0.0.0:8025\"", "admin.address", "no token yet"),
+        ("[admin]\naddress = \"0.0.0.0:8025\"", "admin.address", "other machines can reach this"),
         ("[log]\nformat = \"jsn\"", "log.format", "did you mean \"json\"?"),
         ("[log]\nfilter = \"a=b=c\"", "log.filter", "not a log filter"),
         ("[delivery]\nsettle_after = 300", "delivery.settle_after", "a unit in quotes"),

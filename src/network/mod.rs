@@ -148,6 +148,18 @@ pub fn local_client() -> Result<reqwest::Client, NetworkError> {
     client(&NetworkConfig::default(), None, Idle::Closed, Reach::Any)
 }
 
+/// A client for what listens on a Unix socket of this machine, whatever host a URL names.
+pub fn socket_client(socket: &Path) -> Result<reqwest::Client, NetworkError> {
+    // Rustls leaves the choice of cryptography to the program. An error means that it is made already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .unix_socket(socket)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .map_err(NetworkError::Tls)
+}
+
 /// How long a call may take that sends so many octets: a slow line gets the time it needs, and the service its time to
 /// answer.
 pub fn time_limit(network: &NetworkConfig, octets: u64) -> Duration {

@@ -183,7 +183,7 @@ impl Relay {
             give_up_after: config.delivery.retry.give_up_after,
         };
         let smtp = smtp::Server::bind(&config.smtp).await?;
-        let admin = admin::Server::bind(config.admin.address).await?;
+        let admin = admin::Server::bind(&config.admin).await?;
         let scheduler = ScheduledParts { settings, worker, events };
         let background = Background::start("delivery").map_err(StartError::Background)?;
         let depths = Depths::default();
@@ -247,6 +247,7 @@ impl Relay {
         }
         let address = admin.address().map_err(RunError::AdminAddress)?;
         info!(%address, "listening for metrics and health");
+        info!(socket = %admin.socket().display(), "listening for commands");
         let (keeper, roster) = RosterKeeper::new(Roster::new(config.tenants.clone()));
         let logins =
             Logins::new(roster.clone(), config.smtp.lockout, config.smtp.client_prefix, metrics.clone());

@@ -134,6 +134,12 @@ pub enum AdminRefused {
     TooLarge,
     /// No HTTP.
     Malformed,
+    /// `Host` is missing, or names somebody else.
+    Host,
+    /// No token, a wrong one, or none that would do.
+    Token,
+    /// Too many questions at a time.
+    Busy,
 }
 
 macro_rules! label {
@@ -158,6 +164,7 @@ label! {
     }
     AdminRefused {
         Crowded => "crowded", Timeout => "timeout", TooLarge => "too_large", Malformed => "malformed",
+        Host => "host", Token => "token", Busy => "busy",
     }
     Outcome {
         Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",

@@ -11,6 +11,7 @@
 mod harness;
 
 mod access;
+mod admin;
 mod bounces;
 mod commands;
 mod confirm;

@@ -1,6 +1,6 @@
 //! `m365-relay queue show`: why a message waits, and until when.
 
-use std::{fs, process::Output};
+use std::process::Output;
 
 use m365_relay::sandbox::{Action, Fault, On, StatusFault};
 use serde_json::Value;
@@ -18,19 +18,10 @@ fn send(lab: &Lab, subject: &str) -> String {
     lab.logged("accepted")[before]["id"].as_str().unwrap().to_owned()
 }
 
-/// Runs the command with the configuration that the relay would have if it did not choose its own port.
+/// Runs the command, which finds the relay by its socket.
 fn show(lab: &Lab, arguments: &[&str]) -> Output {
-    let config = fs::read_to_string(lab.config_file()).unwrap();
-    let address = lab.admin_address();
-    let config =
-        config.replace("[admin]\naddress = \"127.0.0.1:0\"", &format!("[admin]\naddress = \"{address}\""));
-    let file = lab.folder().join("with-port.toml");
-    fs::write(&file, config).unwrap();
-    let arguments: Vec<_> = ["queue", "show", "--config", file.to_str().unwrap()]
-        .into_iter()
-        .chain(arguments.iter().copied())
-        .collect();
-    lab.run(&arguments)
+    let file = lab.config_file();
+    lab.run(&[&["queue", "show", "--config", file.to_str().unwrap()], arguments].concat())
 }
 
 fn json(lab: &Lab, id: &str) -> Value {
@@ -92,10 +83,10 @@ fn a_message_that_is_not_there() {
     let output = show(&lab, &[&id]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no message"), "{output:?}");
-    let (status, page) = lab.page(&format!("/api/v1/messages/{id}"));
+    let (status, page) = lab.api("GET", &format!("/api/v1/messages/{id}"));
     assert_eq!(status, 404);
     assert!(serde_json::from_str::<Value>(&page).unwrap()["error"].is_string(), "{page}");
-    assert_eq!(lab.page("/api/v1/messages/nonsense").0, 400);
+    assert_eq!(lab.api("GET", "/api/v1/messages/nonsense").0, 400);
     assert_eq!(show(&lab, &["nonsense"]).status.code(), Some(2));
 
     // Nobody is there to be asked.

@@ -33,7 +33,7 @@ use tokio::{runtime::Runtime, time::Instant};
 pub use keys::{APP, APP_KEY, OTHER, certificate_der, federated_token, federates, first_token};
 pub use mail::{Attached, Mail, base64_mail, fields, message, mixed_mail};
 pub use metrics::Metrics;
-pub use process::{Log, Process, Reading};
+pub use process::{Log, Process, Reading, socket_ask};
 pub use proxy::{Proxy, ProxySetup, TlsFront};
 pub use setup::{Setup, TenantSetup};
 pub use smtp::{Reply, Smtp, Stream, with_end};
@@ -212,6 +212,20 @@ impl Lab {
     /// Status and body of a page of the relay.
     pub fn page(&self, path: &str) -> (u16, String) {
         process::http_get(self.process().admin, path)
+    }
+
+    /// Status and body of a page of the API, by the socket for commands.
+    pub fn api(&self, method: &str, path: &str) -> (u16, String) {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        process::socket_ask(&self.socket(), &request)
+    }
+
+    /// The socket for commands.
+    pub fn socket(&self) -> PathBuf {
+        self.folder().join("spool/admin.sock")
     }
 
     pub fn metrics(&self) -> Metrics {

@@ -28,6 +28,7 @@ pub struct Setup {
     /// Further lines of the cloud.
     pub cloud: String,
     pub network: String,
+    pub admin: String,
     pub tenants: Vec<TenantSetup>,
     pub service_limits: Limits,
     /// Of access tokens, if not as Microsoft's.
@@ -81,6 +82,7 @@ impl Default for Setup {
             graph: None,
             cloud: String::new(),
             network: String::new(),
+            admin: String::new(),
             tenants: vec![TenantSetup::new("contoso"), TenantSetup::new("fabrikam")],
             service_limits: Limits::unthrottled(),
             token_lifetime: None,
@@ -153,6 +155,7 @@ impl Setup {
             graph,
             cloud,
             network,
+            admin,
             tenants,
             ..
         } = self;
@@ -184,6 +187,7 @@ path = "pickup"
 
 [admin]
 address = "127.0.0.1:0"
+{admin}
 
 [log]
 format = "json"

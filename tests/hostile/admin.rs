@@ -194,3 +194,154 @@ fn a_request_has_its_time_and_its_size() {
     let tries = slow.len() + large.len() + strange.len();
     held("Requests at the admin port that are slow, huge or malformed", tries);
 }
+
+/// A name that leads to this machine ("DNS rebinding"), and other ways to write one.
+#[test]
+fn strange_hosts_get_nothing() {
+    let lab = Lab::start();
+    let hosts = [
+        "Host: evil.example\r\n",
+        "Host: evil.example:8025\r\n",
+        "Host: localhost.evil.example\r\n",
+        "Host: 127.0.0.1.evil.example\r\n",
+        "Host: localhost@evil.example\r\n",
+        "Host: evil.example@localhost\r\n",
+        "Host: localhost.\r\n",
+        "Host: 0.0.0.0\r\n",
+        "Host: 2130706433\r\n",
+        "Host: 0x7f000001\r\n",
+        "Host: [::]\r\n",
+        "Host: localhost, evil.example\r\n",
+        "Host: localhost\r\nHost: evil.example\r\n",
+        "Host: evil.example\r\nHost: localhost\r\n",
+        "Host:\r\n",
+        "Host: localhost\\evil\r\n",
+        "X-Forwarded-Host: localhost\r\n",
+        "Host: evil.example\r\nX-Forwarded-Host: localhost\r\n",
+        "",
+    ];
+    let targets =
+        ["/metrics", "/healthz", "/readyz", "/api/v1/reload", "/nothing", "http://evil.example/metrics"];
+    let mut tries = 0;
+    for target in targets {
+        for host in hosts
+            .into_iter()
+            .chain([("Host: localhost\r\n")].into_iter().filter(|_| target.starts_with("http")))
+        {
+            let request = format!("GET {target} HTTP/1.1\r\nConnection: close\r\n{host}\r\n");
+            let code = ask(lab.admin_address(), request.as_bytes());
+            assert!(matches!(code, 400 | 421), "{code} to {request:?}");
+            tries += 1;
+        }
+    }
+    assert_eq!(ask(lab.admin_address(), b"GET /metrics HTTP/1.0\r\n\r\n"), 400);
+    others_are_served(&lab, "afterwards");
+    held("Names of other hosts at the admin port (DNS rebinding)", tries + 1);
+}
+
+#[test]
+fn wrong_tokens_open_nothing_and_fill_no_log() {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    let lab = Lab::with(|setup| setup.admin = format!("token = '{TOKEN}'"));
+    let address = lab.admin_address();
+    let reload = |token: &str| {
+        let head = format!(
+            "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: 2\r\nAuthorization: Bearer {token}\r\n\r\n{{}}"
+        );
+        ask(address, head.as_bytes())
+    };
+    let wrong: Vec<String> = (0..200)
+        .map(|n| match n % 4 {
+            0 => TOKEN[..n % 32].to_owned(),
+            1 => format!("{TOKEN}{n}"),
+            2 => format!("{n:032x}"),
+            _ => TOKEN.to_uppercase().replace('0', &n.to_string()),
+        })
+        .collect();
+    thread::scope(|scope| {
+        let answers: Vec<_> = wrong.iter().map(|token| scope.spawn(|| reload(token))).collect();
+        // Meanwhile the right one opens, and the rest is there.
+        others_are_served(&lab, "meanwhile");
+        wait_until("the right token", || reload(TOKEN) == 200);
+        for answer in answers {
+            // 0: its seat was needed.
+            let code = answer.join().unwrap();
+            assert!(matches!(code, 0 | 401 | 429), "{code}");
+        }
+    });
+    let log = lab.log();
+    assert!(log.iter().filter(|line| line.contains("wrong token")).count() <= 9);
+    assert!(!log.join("\n").contains(TOKEN) && !lab.page("/metrics").1.contains(TOKEN));
+    held("Wrong tokens at the admin port", wrong.len());
+}
+
+#[test]
+fn ids_cannot_be_walked() {
+    let lab = Lab::start();
+    lab.inject(m365_relay::sandbox::Fault::status(
+        m365_relay::sandbox::On::SendMail,
+        503,
+        "serviceNotAvailable",
+    ));
+    lab.send(FROM, &[TO], &message(FROM, TO, "waits"));
+    wait_until("the log of its acceptance", || !lab.logged("accepted").is_empty());
+    let id = lab.logged("accepted")[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(lab.api("GET", &format!("/api/v1/messages/{id}")).0, 200);
+    // The id itself, and ways to spell the path that a check might not see.
+    let mut tries = 0;
+    for path in [
+        "/api/v1/messages/ID",
+        "/api/v1/messages/ID?x=/metrics",
+        "/api/v1/messages/ID/",
+        "//api/v1/messages/ID",
+        "/%61pi/v1/messages/ID",
+        "/API/v1/messages/ID",
+        "/metrics/../api/v1/messages/ID",
+        "/metrics/%2e%2e/api/v1/messages/ID",
+        "/healthz;/api/v1/messages/ID",
+        "/healthz%00/api/v1/messages/ID",
+        "/./api/v1/messages/ID",
+        "/api//v1/messages/ID",
+        "http://localhost/api/v1/messages/ID",
+        "/api/v1/messages/%30",
+    ] {
+        for method in ["GET", "HEAD", "POST", "OPTIONS", "PUT", "TRACE"] {
+            for more in [
+                "",
+                "X-Original-URL: /metrics\r\n",
+                "X-HTTP-Method-Override: GET\r\n",
+                "X-Forwarded-For: 127.0.0.1\r\n",
+            ] {
+                let path = path.replace("ID", &id);
+                let mut stream = TcpStream::connect(lab.admin_address()).unwrap();
+                let head =
+                    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n");
+                stream.write_all(head.as_bytes()).unwrap();
+                let said = answer(&stream);
+                assert!(!said.starts_with("HTTP/1.1 200") && !said.contains(FROM), "{head:?}: {said}");
+                tries += 1;
+            }
+        }
+    }
+    held("Asking for messages without a token, at the admin port", tries);
+}
+
+#[test]
+fn many_questions_are_told_to_come_again_and_delay_nobody() {
+    const QUESTIONS: usize = 400;
+    let lab = Lab::start();
+    let request = "GET /api/v1/messages/0000000000000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let socket = lab.socket();
+    let codes: Vec<_> = thread::scope(|scope| {
+        let ask = || crate::harness::socket_ask(&socket, request);
+        let asked: Vec<_> = (0..QUESTIONS).map(|_| scope.spawn(ask)).collect();
+        others_are_served(&lab, "meanwhile");
+        asked.into_iter().map(|answer| answer.join().unwrap()).collect()
+    });
+    assert!(codes.iter().all(|(code, _)| matches!(code, 400 | 404 | 503)), "{codes:?}");
+    let busy = codes.iter().find(|(code, _)| *code == 503).expect("none was told to come again");
+    assert!(busy.1.contains("come again"), "{busy:?}");
+    assert!(lab.metric("m365_relay_admin_refused_total", &[("reason", "busy")]) >= 1.0);
+    held("Questions to the API, all at the same time", QUESTIONS);
+}

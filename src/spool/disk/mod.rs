@@ -25,7 +25,8 @@ mod walk;
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -360,7 +361,9 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::Io { path: path.to_path_buf(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(io)?;
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(io)?;
+    // Whoever can open it can hold it. Versions before made it with the umask alone.
+    make_private(&file).map_err(io)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.to_path_buf() }),
@@ -371,7 +374,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 fn check_version(path: &Path) -> Result<(), OpenError> {
     let io = |source| OpenError::Io { path: path.to_path_buf(), source };
     match fs::read_to_string(path) {
-        Ok(found) if found == VERSION => Ok(()),
+        Ok(found) if found == VERSION => File::open(path).and_then(|file| make_private(&file)).map_err(io),
         // An empty file is what a crash during the very first start leaves.
         Ok(found) if !found.is_empty() => Err(OpenError::Version { path: path.to_path_buf(), found }),
         Ok(_) => write_version(path).map_err(io),
@@ -381,6 +384,13 @@ fn check_version(path: &Path) -> Result<(), OpenError> {
 }
 
 fn write_version(path: &Path) -> io::Result<()> {
-    fs::write(path, VERSION)?;
-    File::open(path)?.sync_all()
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    file.write_all(VERSION.as_bytes())?;
+    file.sync_all()
+}
+
+/// The relay's group may pass through the spool's folder, to the socket for commands.
+fn make_private(file: &File) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 == 0 { Ok(()) } else { file.set_permissions(fs::Permissions::from_mode(0o600)) }
 }

@@ -1,0 +1,148 @@
+//! `[admin]`: where metrics, health and the API are, and who may use them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    ConfigErrors, SecretSource, SpoolConfig,
+    access::Owners,
+    files::{self, ConfigFile},
+    reader::{Findings, Item, TableReader},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Without a `token` it is a loopback address.
+    pub address: SocketAddr,
+    /// For the commands of this machine. Its path fits into an address.
+    pub socket: AdminSocket,
+    /// Opens the API by TCP; what is not on loopback asks for it for metrics, too.
+    pub token: Option<SecretSource>,
+    /// Names that requests may have in `Host`, besides addresses of this machine. In lower case.
+    pub hosts: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSocket {
+    pub path: PathBuf,
+    /// The configuration does not name it: it is in the spool's folder.
+    pub is_default: bool,
+}
+
+/// The name of the socket in the spool's folder.
+const SOCKET: &str = "admin.sock";
+/// In octets: unix(7), `sun_path` with its NUL.
+const LONGEST_PATH: usize = 107;
+/// In octets. Half of what `openssl rand -hex 16` prints.
+pub const SHORTEST_TOKEN: usize = 16;
+
+impl AdminConfig {
+    /// Reads `[admin]` out of the main file, and `spool.path`, which it may rest on; lets mistakes elsewhere pass. It is to find a
+    /// relay that runs. Whether the token can be read is not looked at.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = ConfigFile::read(path.to_owned(), Owners::Any)
+            .map_err(|problem| ConfigErrors::new(vec![problem]))?;
+        let findings = Findings::default();
+        let admin = files::read_some(&file, &findings, &["admin", "spool.path"], |root| {
+            let spool = root.table("spool", SpoolConfig::read);
+            root.table("admin", |table| Self::read(table, spool.as_ref(), SecretSource::read_place))
+        });
+        let mut errors = findings.errors.into_inner();
+        if admin.as_ref().is_some_and(|admin| !admin.socket.is_default) {
+            errors.retain(|problem| problem.key != "spool.path");
+        }
+        match admin {
+            Some(admin) if errors.is_empty() => Ok(admin),
+            _ => Err(ConfigErrors::new(errors)),
+        }
+    }
+
+    /// `None`: neither the table nor the spool says where the socket is, or its path is too long.
+    pub(super) fn read(
+        table: &mut TableReader<'_>,
+        spool: Option<&SpoolConfig>,
+        read_token: fn(&Item<'_>) -> Option<SecretSource>,
+    ) -> Option<Self> {
+        table.note_keys("token", &super::secret::PLACES);
+        let has_token = table.has("token");
+        let token = table.optional("token", read_token);
+        let address = table
+            .or_default("address", (Ipv4Addr::LOCALHOST, 8025).into(), |item| read_address(item, has_token));
+        let socket = table.optional("socket", |item| {
+            let path = item.path()?;
+            if path.as_os_str().as_bytes().len() > LONGEST_PATH {
+                return item.fail(too_long(&path));
+            }
+            Some(AdminSocket { path, is_default: false })
+        });
+        let in_spool = || {
+            let path = spool?.path.join(SOCKET);
+            if !table.has("socket") && path.as_os_str().as_bytes().len() > LONGEST_PATH {
+                return table.fail_at("socket", too_long(&path));
+            }
+            Some(AdminSocket { path, is_default: true })
+        };
+        let socket = socket.or_else(in_spool);
+        let hosts = table.or_default("hosts", Vec::new(), |item| {
+            let names = item.elements(HOSTS)?;
+            Some(names.iter().filter_map(read_host).collect())
+        });
+        Some(Self { address, socket: socket?, token, hosts })
+    }
+}
+
+const HOSTS: &str = r#"["relay.example.net"]"#;
+
+fn read_address(item: &Item<'_>, has_token: bool) -> Option<SocketAddr> {
+    const EXAMPLE: &str = r#""127.0.0.1:8025""#;
+    let address = item.socket_address(EXAMPLE)?;
+    if address.ip().to_canonical().is_loopback() {
+        return Some(address);
+    }
+    if !has_token {
+        return item.fail(format!(
+            "other machines can reach this: write a loopback address such as {EXAMPLE}, or have it ask for a token: \
+             token = {{ file = \"/etc/m365-relay/admin.token\" }}"
+        ));
+    }
+    item.warn(
+        "the token goes to this address in clear, and so do metrics: let it be reached by a proxy with TLS, or in a network that \
+         you trust",
+    );
+    Some(address)
+}
+
+/// For `token`: one that cannot be guessed.
+pub(super) fn read_token(item: &Item<'_>) -> Option<SecretSource> {
+    let source = SecretSource::read_item(item)?;
+    // It could be read a moment ago.
+    if source.read().is_ok_and(|token| token.expose().len() < SHORTEST_TOKEN) {
+        return item.fail(format!(
+            "the token has fewer than {SHORTEST_TOKEN} characters, so it can be guessed: make one by `openssl rand -hex 32`"
+        ));
+    }
+    Some(source)
+}
+
+fn read_host(item: &Item<'_>) -> Option<String> {
+    const EXAMPLE: &str = r#""relay.example.net""#;
+    let name = item.text(EXAMPLE)?;
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if name.split('.').all(is_label) {
+        return Some(name.to_ascii_lowercase());
+    }
+    item.fail(format!("{name:?} is not the name of a host: write one without port, such as {EXAMPLE}"))
+}
+
+fn too_long(path: &Path) -> String {
+    format!(
+        "{} is too long for a socket, whose path has {LONGEST_PATH} octets at most: write socket = \"/run/m365-relay/admin.sock\" or \
+         the like",
+        path.display()
+    )
+}
