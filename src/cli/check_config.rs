@@ -9,7 +9,10 @@ use std::{fmt::Write, path::Path, process::ExitCode};
 use serde::Serialize;
 
 use super::{config_path::ConfigPath, console};
-use crate::config::{Config, Problem};
+use crate::{
+    config::{Config, Problem},
+    ingress::pickup,
+};
 
 /// Check the configuration: every error at once, with line and key
 #[derive(Debug, clap::Args)]
@@ -37,7 +40,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Whether the configuration can be run.
 fn check(path: &Path, json: bool, out: &mut String, err: &mut String) -> anyhow::Result<bool> {
-    let result = Config::load(path);
+    let mut result = Config::load(path);
+    if let Ok(config) = &mut result
+        && let Some(folders) = &config.pickup
+    {
+        // The relay runs all the same, and looks again every ten seconds. So these are no errors.
+        let barriers = pickup::barriers(&folders.path, config.tenants.keys());
+        let warning = |message| Problem { key: "pickup.path".into(), ..Problem::of_file(path, message) };
+        config.warnings.extend(barriers.into_iter().map(warning));
+    }
     let (errors, warnings): (&[Problem], &[Problem]) = match &result {
         Ok(config) => (&[], &config.warnings),
         Err(errors) => (errors.problems(), &[]),

@@ -52,6 +52,8 @@ pub enum Refused {
     Late,
     /// To or Cc names others than the envelope, and the tenant refuses that.
     Mismatch,
+    /// A pickup folder that others could put another in the place of, or that cannot be read.
+    Folder,
 }
 
 /// How a delivery attempt ended.
@@ -160,7 +162,7 @@ label! {
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
         ConnectionsPerAddress => "connections_per_address", SessionTimeout => "session_timeout", HeaderMemory => "header_memory", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
-        Late => "late", Mismatch => "mismatch",
+        Late => "late", Mismatch => "mismatch", Folder => "folder",
     }
     AdminRefused {
         Crowded => "crowded", Timeout => "timeout", TooLarge => "too_large", Malformed => "malformed",

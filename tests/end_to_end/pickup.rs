@@ -84,6 +84,8 @@ fn the_envelope_sender_gets_the_bounce_of_a_file() {
 fn a_file_that_is_being_written_waits_until_it_is_closed() {
     let lab = Lab::start();
     let content = base64_mail("a@contoso.example", TO, "slowly", 200_000);
+    // Folders are made and watched one after the other: now this one is watched, and it is seen that the file is open.
+    lab.pickup("fabrikam");
     let path = lab.pickup("contoso").join("slow.eml");
     let mut file = File::create(&path).unwrap();
     let (first, second) = content.split_at(content.len() / 2);

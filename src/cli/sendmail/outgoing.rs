@@ -1,22 +1,30 @@
 //! A message becomes a file in a pickup folder, whole or not at all.
 //!
 //! It is written as `.sendmail-ID.tmp`, which pickup leaves alone, synced, renamed to `sendmail-ID.eml`, and the folder is
-//! synced. Whoever is killed on the way leaves the hidden file behind; the writer holds a lock on it (`flock`) until just
+//! synced. The folder is one that nobody but root and the relay can put another in the place of (`ingress::pickup::way`), and all
+//! goes by its descriptor. Whoever is killed on the way leaves the hidden file behind; the writer holds a lock on it (`flock`) until just
 //! before the renaming, so a later run can tell that nobody is at work on it, and removes it after an hour.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    ffi::{OsStr, OsString},
+    fs::{File, Permissions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{MetadataExt, PermissionsExt, fchown},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, renameat, unlinkat};
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
-use crate::clock;
+use crate::{
+    clock,
+    ingress::pickup::way::{self, Barrier, Walker},
+};
 
 const PREFIX: &str = ".sendmail-";
 const SUFFIX: &str = ".tmp";
@@ -34,8 +42,8 @@ pub(super) struct Outgoing {
     /// The folder itself, to be synced.
     directory: File,
     file: File,
-    hidden: PathBuf,
-    visible: PathBuf,
+    hidden: OsString,
+    visible: OsString,
     size: u64,
     renamed: bool,
 }
@@ -43,21 +51,16 @@ pub(super) struct Outgoing {
 impl Outgoing {
     pub(super) fn create(folder: PathBuf) -> Result<Self, Failure> {
         // Syncing needs it open, so that whoever may not read the folder learns it before there is a file.
-        let directory = File::open(&folder).map_err(|error| failure(&folder, "cannot be opened", &error))?;
+        let directory = File::from(way::open(&folder, Walker::Sender).map_err(|why| barred(&folder, &why))?);
         let owner = directory.metadata().map_err(|error| failure(&folder, "cannot be looked at", &error))?;
-        if !owner.is_dir() {
-            return Err(Exit::Config.because(format!("{} is not a folder", folder.display())));
-        }
-        sweep(&folder);
+        sweep(&directory);
         let id = Uuid::new_v4().simple();
-        let hidden = folder.join(format!("{PREFIX}{id}{SUFFIX}"));
-        let visible = folder.join(format!("sendmail-{id}.eml"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&hidden)
-            .map_err(|error| failure(&folder, "cannot be written to", &error))?;
+        let hidden = OsString::from(format!("{PREFIX}{id}{SUFFIX}"));
+        let visible = OsString::from(format!("sendmail-{id}.eml"));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&directory, &hidden, flags, Mode::RUSR | Mode::WUSR);
+        let file: File =
+            file.map_err(|error| failure(&folder, "cannot be written to", &error.into()))?.into();
         let outgoing = Self { folder, directory, file, hidden, visible, size: 0, renamed: false };
         flock(&outgoing.file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| outgoing.failure("cannot be written to", &error.into()))?;
@@ -79,7 +82,7 @@ impl Outgoing {
         let placed = self.file.sync_all().and_then(|()| {
             // Pickup takes a lock of its own, at once.
             flock(&self.file, FlockOperation::Unlock)?;
-            fs::rename(&self.hidden, &self.visible)
+            Ok(renameat(&self.directory, &self.hidden, &self.directory, &self.visible)?)
         });
         placed.map_err(|error| self.failure("cannot be written to", &error))?;
         self.renamed = true;
@@ -117,8 +120,21 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         if !self.renamed {
             // If that fails, a later run does it.
-            let _ = fs::remove_file(&self.hidden);
+            let _ = unlinkat(&self.directory, &self.hidden, AtFlags::empty());
         }
+    }
+}
+
+/// What the caller is told of a folder that is not there, or not safe.
+fn barred(folder: &Path, why: &Barrier) -> Failure {
+    match why {
+        why if why.is_missing() => failure(folder, "", &io::ErrorKind::NotFound.into()),
+        Barrier::Denied { .. } => {
+            failure(folder, "cannot be opened", &io::ErrorKind::PermissionDenied.into())
+        }
+        Barrier::Closed { .. } => Exit::NoPerm.because(format!("pickup folder {}: {why}", folder.display())),
+        Barrier::Io { .. } => Exit::TempFail.because(format!("pickup folder {}: {why}", folder.display())),
+        _ => Exit::Config.because(format!("pickup folder {}: {why}", folder.display())),
     }
 }
 
@@ -144,33 +160,44 @@ fn group_of(folder: &Path) -> String {
 }
 
 /// Removes what dead processes left, as far as that is allowed.
-fn sweep(folder: &Path) {
-    let Ok(entries) = folder.read_dir() else { return };
+fn sweep(directory: &File) {
+    let Ok(entries) = Dir::read_from(directory) else { return };
     for entry in entries.take(MAX_SWEPT).flatten() {
-        let name = entry.file_name();
+        let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
         let is_ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
         if is_ours {
             // Another run may be at it, too; or the file belongs to somebody whose files are out of reach.
-            let _ = remove_abandoned(&entry.path());
+            let _ = remove_abandoned(directory, &name);
         }
     }
 }
 
-fn remove_abandoned(path: &Path) -> io::Result<()> {
-    let metadata = path.symlink_metadata()?;
+fn remove_abandoned(directory: &File, name: &OsStr) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(directory, name, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
     let now = clock::now().as_system_time();
     let age = now.duration_since(metadata.modified()?).unwrap_or_default();
     if age < ABANDONED || !metadata.is_file() {
         return Ok(());
     }
-    let file = File::open(path)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    fs::remove_file(path)
+    Ok(unlinkat(directory, name, AtFlags::empty())?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    /// In a folder that nobody else can write to.
+    fn temp() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("contoso");
+        fs::create_dir(&folder).unwrap();
+        (dir, folder)
+    }
 
     fn names(folder: &Path) -> Vec<String> {
         let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -179,29 +206,29 @@ mod tests {
 
     #[test]
     fn it_is_hidden_until_it_is_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut outgoing = Outgoing::create(folder.path().to_owned()).unwrap();
+        let (_dir, folder) = temp();
+        let mut outgoing = Outgoing::create(folder.clone()).unwrap();
         outgoing.write(b"half").unwrap();
-        let [name] = names(folder.path()).try_into().unwrap();
+        let [name] = names(&folder).try_into().unwrap();
         assert!(name.starts_with(".sendmail-") && name.ends_with(".tmp"), "{name}");
         outgoing.write(b" and half").unwrap();
         assert_eq!(outgoing.size(), 13);
         outgoing.finish().unwrap();
-        let [name] = names(folder.path()).try_into().unwrap();
+        let [name] = names(&folder).try_into().unwrap();
         assert!(name.starts_with("sendmail-") && name.ends_with(".eml"), "{name}");
-        let path = folder.path().join(name);
+        let path = folder.join(name);
         assert_eq!(fs::read(&path).unwrap(), b"half and half");
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, MODE);
-        drop(Outgoing::create(folder.path().to_owned()).unwrap());
-        assert_eq!(names(folder.path()).len(), 1);
+        drop(Outgoing::create(folder.clone()).unwrap());
+        assert_eq!(names(&folder).len(), 1);
     }
 
     #[test]
     fn what_a_dead_process_left_is_removed_after_an_hour() {
-        let folder = tempfile::tempdir().unwrap();
+        let (_dir, folder) = temp();
         let old = clock::now().as_system_time() - ABANDONED * 2;
         let leave = |name: &str| {
-            let file = File::create(folder.path().join(name)).unwrap();
+            let file = File::create(folder.join(name)).unwrap();
             file.set_modified(old).unwrap();
             file
         };
@@ -209,31 +236,31 @@ mod tests {
         leave(".other.tmp");
         let alive = leave(".sendmail-alive.tmp");
         flock(&alive, FlockOperation::NonBlockingLockExclusive).unwrap();
-        File::create(folder.path().join(".sendmail-young.tmp")).unwrap();
-        drop(Outgoing::create(folder.path().to_owned()).unwrap());
-        let mut left = names(folder.path());
+        File::create(folder.join(".sendmail-young.tmp")).unwrap();
+        drop(Outgoing::create(folder.clone()).unwrap());
+        let mut left = names(&folder);
         left.sort();
         assert_eq!(left, [".other.tmp", ".sendmail-alive.tmp", ".sendmail-young.tmp"]);
     }
 
     #[test]
     fn errors_name_the_folder() {
-        let folder = tempfile::tempdir().unwrap();
+        let (_dir, folder) = temp();
         let failed = |path: PathBuf| Outgoing::create(path).unwrap_err();
-        let missing = failed(folder.path().join("nowhere"));
+        let missing = failed(folder.join("nowhere"));
         assert_eq!(missing.exit, Exit::TempFail);
         assert!(missing.text.contains("nowhere is not there"), "{missing}");
-        File::create(folder.path().join("file")).unwrap();
-        assert_eq!(failed(folder.path().join("file")).exit, Exit::Config);
+        File::create(folder.join("file")).unwrap();
+        assert_eq!(failed(folder.join("file")).exit, Exit::Config);
         for (kind, exit) in [
             (io::ErrorKind::PermissionDenied, Exit::NoPerm),
             (io::ErrorKind::StorageFull, Exit::TempFail),
             (io::ErrorKind::QuotaExceeded, Exit::TempFail),
             (io::ErrorKind::ReadOnlyFilesystem, Exit::TempFail),
         ] {
-            let failure = failure(folder.path(), "cannot be written to", &kind.into());
+            let failure = failure(&folder, "cannot be written to", &kind.into());
             assert_eq!(failure.exit, exit);
-            assert!(failure.text.contains(folder.path().to_str().unwrap()), "{failure}");
+            assert!(failure.text.contains(folder.to_str().unwrap()), "{failure}");
         }
     }
 }

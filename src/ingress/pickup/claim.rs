@@ -7,15 +7,14 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
     sync::Arc,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags, flock, renameat, renameat_with, statat},
+    fs::{FlockOperation, flock, fstat},
     io::Errno,
 };
 
@@ -23,7 +22,7 @@ use super::{
     candidates::Stamp,
     marks::Marks,
     names::{self, ClaimName},
-    place,
+    place::{self, Place},
 };
 use crate::{
     config::TenantName,
@@ -56,7 +55,7 @@ pub(super) enum Content {
 /// The right to do something with a file. Dropped, it leaves the file where it is, for the next start.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
-    folder: Arc<Path>,
+    place: Arc<Place>,
     name: ClaimName,
     file: Arc<File>,
     stamp: Stamp,
@@ -71,12 +70,12 @@ pub(super) struct Claimant<'a> {
 
 /// Claims the file, if its header is complete. On the last chance it is claimed in any case, to be refused.
 pub(super) fn open(
-    folder: &Arc<Path>,
+    place: &Arc<Place>,
     name: &OsStr,
     claimant: &Claimant<'_>,
     last_chance: bool,
 ) -> io::Result<Opened> {
-    let file = match open_plain(&folder.join(name)) {
+    let file = match place.open_file(name) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
         Err(error) if is(&error, Errno::LOOP) => return Ok(Opened::Odd(place::SYMBOLIC_LINK)),
@@ -84,54 +83,58 @@ pub(super) fn open(
         Err(error) if is(&error, Errno::NXIO) => return Ok(Opened::Odd("not a plain file")),
         Err(error) => return Err(error),
     };
-    let metadata = file.metadata()?;
-    if let Some(odd) = place::odd(&metadata) {
+    let stat = fstat(&file)?;
+    if let Some(odd) = place::odd(&stat) {
         return Ok(Opened::Odd(odd));
     }
     if !lock(&file)? {
         return Ok(Opened::Locked);
     }
-    let stamp = Stamp::of(&metadata)?;
+    let stamp = Stamp::of(&stat);
     let content = match (read_header(&file, stamp.size)?, last_chance) {
         (Some(content), _) => content,
         (None, false) => return Ok(Opened::Incomplete(stamp)),
         (None, true) if stamp.size == 0 => Content::Malformed("the file is empty".into()),
         (None, true) => Content::Malformed("the header does not end: an empty line has to follow it".into()),
     };
-    let now = Stamp::of(&file.metadata()?)?;
+    let now = Stamp::of_file(&file)?;
     if now != stamp {
         return Ok(Opened::Incomplete(now));
     }
     let Claimant { tenant, id, marks } = claimant;
-    let mark = Some(marks.mark(tenant, *id, metadata.ino()));
+    let mark = Some(marks.mark(tenant, *id, stat.st_ino));
     let claim_name = ClaimName { original: name.to_owned(), id: *id, mark };
-    let claim = Claim { folder: folder.clone(), name: claim_name, file: Arc::new(file), stamp };
-    match rename_new(&claim.path(), &claim.claimed_path()) {
+    let claim = Claim { place: place.clone(), name: claim_name, file: Arc::new(file), stamp };
+    match place.rename_new(name, &claim.file_name()) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
         Err(error) => return Err(error),
     }
-    // Between opening and renaming, another file may have taken the name.
-    if claim.claimed_path().symlink_metadata()?.ino() != metadata.ino() {
-        claim.release()?;
-        return Ok(Opened::Gone);
+    // Between opening and renaming, another file may have taken the name; or it was renamed again by now.
+    match place.stat(&claim.file_name()) {
+        Ok(found) if (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino) => {
+            Ok(Opened::Claimed(claim, content))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => match claim.release() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(Opened::Gone),
+        },
     }
-    Ok(Opened::Claimed(claim, content))
 }
 
 /// A file that a process had claimed that is gone. `None`: it lives, or the file is not there any more, or is none.
-pub(super) fn take_over(folder: &Arc<Path>, name: ClaimName) -> io::Result<Option<Claim>> {
-    let file = match open_plain(&folder.join(name.file_name())) {
+pub(super) fn take_over(place: &Arc<Place>, name: ClaimName) -> io::Result<Option<Claim>> {
+    let file = match place.open_file(&name.file_name()) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || !lock(&file)? {
+    if !file.metadata()?.is_file() || !lock(&file)? {
         return Ok(None);
     }
-    let stamp = Stamp::of(&metadata)?;
-    Ok(Some(Claim { folder: folder.clone(), name, file: Arc::new(file), stamp }))
+    let stamp = Stamp::of_file(&file)?;
+    Ok(Some(Claim { place: place.clone(), name, file: Arc::new(file), stamp }))
 }
 
 impl Claim {
@@ -142,7 +145,7 @@ impl Claim {
     /// Whether the relay with these marks has claimed this very file for the tenant. `None`: its name says nothing about that,
     /// as those of earlier versions.
     pub(super) fn is_marked(&self, tenant: &TenantName, marks: &Marks) -> io::Result<Option<bool>> {
-        let inode = self.file.metadata()?.ino();
+        let inode = fstat(&*self.file)?.st_ino;
         Ok(self.name.mark.map(|mark| mark == marks.mark(tenant, self.name.id, inode)))
     }
 
@@ -159,14 +162,14 @@ impl Claim {
 
     /// What the file is like now: its writer may not have been done.
     pub(super) fn stamp_now(&self) -> io::Result<Stamp> {
-        Stamp::of(&self.file.metadata()?)
+        Stamp::of_file(&self.file)
     }
 
     /// Gives the file its name back, or another if that has been taken meanwhile.
     pub(super) fn release(&self) -> io::Result<()> {
         let names = [self.name.original.clone()].into_iter().chain(names::others(&self.name.original));
         for name in names {
-            match rename_new(&self.claimed_path(), &self.folder.join(name)) {
+            match self.place.rename_new(&self.file_name(), &name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 renamed => return renamed,
             }
@@ -180,26 +183,31 @@ impl Claim {
         if now != self.stamp {
             return Ok(Some(now));
         }
-        match std::fs::remove_file(self.claimed_path()) {
+        match self.unlink() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(None),
         }
     }
 
+    /// Unlinks the file, whatever has become of it.
+    pub(super) fn unlink(&self) -> io::Result<()> {
+        self.place.remove(&self.file_name())
+    }
+
     /// Renames the file to `.bad`, with `reason` beside it. Returns the name that it has then.
     pub(super) fn reject(&self, reason: &str) -> io::Result<OsString> {
         for name in names::bad(&self.name.original) {
-            let beside = self.folder.join(names::reason(&name));
+            let beside = names::reason(&name);
             // The reason comes first, so that it is complete when the file shows up.
-            match OpenOptions::new().write(true).create_new(true).mode(0o660).open(&beside) {
-                Ok(mut explanation) => explanation.write_all(reason.as_bytes())?,
+            match self.place.write_new(&beside, reason.as_bytes()) {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            match rename_new(&self.claimed_path(), &self.folder.join(&name)) {
+            match self.place.rename_new(&self.file_name(), &name) {
                 Ok(()) => return Ok(name),
                 Err(error) => {
-                    std::fs::remove_file(&beside)?;
+                    self.place.remove(&beside)?;
                     if error.kind() != io::ErrorKind::AlreadyExists {
                         return Err(error);
                     }
@@ -209,19 +217,14 @@ impl Claim {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.join(&self.name.original)
+    fn file_name(&self) -> OsString {
+        self.name.file_name()
     }
 
+    /// For the log.
     pub(super) fn claimed_path(&self) -> PathBuf {
-        self.folder.join(self.name.file_name())
+        self.place.path_of(&self.file_name())
     }
-}
-
-/// Opens for reading, but not a link, and without waiting for the other end of a pipe.
-fn open_plain(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 /// `false`: another process has it.
@@ -248,22 +251,6 @@ fn read_header(file: &File, size: u64) -> io::Result<Option<Content>> {
             Ok(Some(begun)) => return Ok(Some(Content::Message { begun, is_whole })),
             Err(error) => return Ok(Some(Content::Malformed(error.to_string()))),
         }
-    }
-}
-
-/// Renames without overwriting: then the error's kind is `AlreadyExists`.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some network file systems cannot. Looking first leaves a moment for another file to take the name; it would
-        // have to be one of the same name, claimed at the same time by another process.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            match statat(CWD, to, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(Errno::NOENT) => Ok(renameat(CWD, from, CWD, to)?),
-                Err(error) => Err(error.into()),
-            }
-        }
-        renamed => Ok(renamed?),
     }
 }
 

@@ -15,10 +15,15 @@ use super::{
     candidates::{Candidates, Then},
     claim,
     intake::{Begun, Intake, Outcome, Stored},
-    place::{self, Listing, Unusable},
+    place::{Listing, Place},
     watch::Hint,
+    way::Barrier,
 };
-use crate::{config::TenantName, ingress::Refusal, telemetry::Ingress};
+use crate::{
+    config::TenantName,
+    ingress::Refusal,
+    telemetry::{Ingress, Refused},
+};
 
 /// Files of one folder under way at a time: enough for one commit of the spool to carry many.
 const FILES: usize = 256;
@@ -213,6 +218,10 @@ impl Folder {
                 Then::Forget
             }
             Outcome::Rejected | Outcome::Gone => Then::Forget,
+            Outcome::NoPlace => {
+                self.scan_by(Instant::now());
+                Then::Forget
+            }
             Outcome::Unfinished { found, released } => Then::Wait { found, released },
             Outcome::Later(refusal) => {
                 self.wait(&refusal);
@@ -260,27 +269,30 @@ impl Folder {
         let (path, looks) = (self.path.clone(), self.intake.looks.clone());
         // Thousands of folders are looked into a few at a time. The semaphore is never closed.
         let _look = looks.acquire().await;
-        let listed = blocking(move || Ok(place::list(&path)))
-            .await
-            .unwrap_or_else(|source| Err(Unusable::Io { path: self.path.to_path_buf(), source }));
-        match listed {
-            Ok(listing) => {
+        let listed = blocking(move || {
+            let io_at = |source| Barrier::Io { path: path.to_path_buf(), source };
+            Ok(Place::open(&path).and_then(|place| Ok((place.list().map_err(io_at)?, place))))
+        });
+        let failed = |source| Err(Barrier::Io { path: self.path.to_path_buf(), source });
+        match listed.await.unwrap_or_else(failed) {
+            Ok((listing, place)) => {
                 if self.unusable.take().is_some() {
                     info!(folder = %self.path.display(), "files are picked up from this folder again");
                 }
-                self.listed(listing).await;
+                self.listed(listing, place).await;
             }
-            Err(unusable) => {
-                let why = unusable.to_string();
+            Err(barrier) => {
+                self.intake.metrics.refused(Ingress::Pickup, Refused::Folder);
+                let why = barrier.to_string();
                 if self.unusable.as_ref() != Some(&why) {
-                    error!(folder = %self.path.display(), %why, "nothing is picked up from this folder");
+                    error!(tenant = %self.tenant, folder = %self.path.display(), why, "nothing is picked up from this folder");
                     self.unusable = Some(why);
                 }
             }
         }
     }
 
-    async fn listed(&mut self, listing: Listing) {
+    async fn listed(&mut self, listing: Listing, place: Arc<Place>) {
         let Listing { files, claimed, odd } = listing;
         let there: HashSet<&OsString> = files
             .iter()
@@ -294,8 +306,8 @@ impl Folder {
             if self.candidates.is_busy(&name) || self.warned.contains(&name) {
                 continue;
             }
-            let path = self.path.clone();
-            match blocking(move || claim::take_over(&path, claim)).await {
+            let place = place.clone();
+            match blocking(move || claim::take_over(&place, claim)).await {
                 Ok(Some(_)) => self.warn_once(&name, &format_args!(
                     "its name says that it was claimed as message {id} by a relay that is gone: the next start of that relay \
                      settles it if that is so; if it has been sent, remove the file, else rename it"

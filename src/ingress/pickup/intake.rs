@@ -19,6 +19,7 @@ use super::{
     candidates::{Ready, Stamp},
     claim::{self, Claim, Claimant, Content, Opened},
     marks::Marks,
+    place::Place,
 };
 use crate::{
     clock,
@@ -54,6 +55,8 @@ pub(super) enum Outcome {
     Rejected,
     /// The file is not there any more.
     Gone,
+    /// The folder cannot be used.
+    NoPlace,
     /// The file is not whole, or somebody else has it. `released`: it was claimed and has its name back.
     Unfinished {
         found: Option<Stamp>,
@@ -109,10 +112,14 @@ impl Intake {
         let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
         let (spool, tenant, marks) = (self.door.spool().clone(), tenant.clone(), self.marks.clone());
         let claimed = blocking(move || {
+            let Ok(place) = Place::open(&folder) else {
+                // The next look says why.
+                return Ok(files.into_iter().map(|file| (file.name, Err(Outcome::NoPlace))).collect());
+            };
             let claim = |Ready { name, last_chance }: Ready| {
                 let (id, body) = spool.begin();
                 let claimant = Claimant { tenant: &tenant, id, marks: &marks };
-                let begun = match claim::open(&folder, &name, &claimant, last_chance) {
+                let begun = match claim::open(&place, &name, &claimant, last_chance) {
                     Ok(Opened::Claimed(claim, content)) => Ok(Begun { claim, content, body }),
                     Ok(Opened::Incomplete(stamp)) => {
                         Err(Outcome::Unfinished { found: Some(stamp), released: false })

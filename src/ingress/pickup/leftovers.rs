@@ -20,7 +20,7 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -32,6 +32,7 @@ use super::{
     claim::{self, Claim},
     marks::Marks,
     names::ClaimName,
+    place::Place,
 };
 use crate::{
     config::TenantName,
@@ -42,7 +43,7 @@ use crate::{
 
 /// What is named as a claimed file is.
 struct Leftover {
-    folder: Arc<Path>,
+    place: Arc<Place>,
     tenant: TenantName,
     name: ClaimName,
 }
@@ -96,18 +97,24 @@ pub async fn settle_leftovers(
 }
 
 fn find((folder, tenant): (PathBuf, TenantName)) -> Vec<Leftover> {
-    let folder: Arc<Path> = folder.into();
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                error!(folder = %folder.display(), %error, "cannot look for claimed files in a pickup folder");
-            }
-            return Vec::new();
-        }
+    let place = match Place::find(&folder) {
+        Err(barrier) if barrier.is_missing() => return Vec::new(),
+        found => found,
     };
-    let claims = entries.filter_map(Result::ok).filter_map(|entry| ClaimName::read(&entry.file_name()));
-    claims.map(|name| Leftover { folder: folder.clone(), tenant: tenant.clone(), name }).collect()
+    let listed = place.map_err(|barrier| barrier.to_string()).and_then(|place| {
+        let listing = place.list().map_err(|error| error.to_string())?;
+        Ok((place, listing.claimed))
+    });
+    match listed {
+        Ok((place, claimed)) => {
+            let leftover = |name| Leftover { place: place.clone(), tenant: tenant.clone(), name };
+            claimed.into_iter().map(leftover).collect()
+        }
+        Err(why) => {
+            error!(folder = %folder.display(), why, "cannot look for claimed files in a pickup folder");
+            Vec::new()
+        }
+    }
 }
 
 #[derive(Default)]
@@ -130,14 +137,14 @@ enum Verdict {
 
 fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
     let mut settled = Settled::default();
-    for Leftover { folder, tenant, name } in leftovers {
-        let claim = match claim::take_over(&folder, name.clone()) {
+    for Leftover { place, tenant, name } in leftovers {
+        let claim = match claim::take_over(&place, name.clone()) {
             Ok(Some(claim)) => claim,
             // Another relay's, which lives; or no plain file.
             Ok(None) => continue,
             Err(error) => {
-                let (folder, file) = (folder.display(), name.file_name());
-                warn!(%folder, file = %file.display(), %error, "cannot open a claimed file");
+                let file = place.path_of(&name.file_name());
+                warn!(file = %file.display(), %error, "cannot open a claimed file");
                 continue;
             }
         };
@@ -147,7 +154,7 @@ fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
             Ok(Verdict::GiveBack) => (claim.release().map(|()| settled.given_back += 1), false),
             // Not `Claim::remove`, which asks whether it has changed: the spool has it as it was.
             Ok(Verdict::Unlink { is_marked }) => {
-                let removed = fs::remove_file(claim.claimed_path());
+                let removed = claim.unlink();
                 (removed.map(|()| settled.removed += 1), is_marked)
             }
             Ok(Verdict::Leave(why)) => {

@@ -8,8 +8,9 @@
 //!   to `.bad`, with a file `.bad.txt` beside it that says why. One that cannot be taken now stays, and its folder waits.
 //! * The format is RFC 5322, with lines that end in CR LF or LF. X-Sender and X-Receiver lines at the top are the envelope
 //!   (Exchange Replay, IIS, .NET); without them the header is (Exchange Pickup).
-//! * Links, folders and other files that are no plain files are never followed or opened for reading. A folder that everybody on
-//!   the machine can write to is not read.
+//! * Links, folders and other files that are no plain files are never followed or opened for reading.
+//! * Nobody but root and the relay can put another folder in the place of a tenant's (`way`): one where that is not so is not
+//!   read, and is looked at again until that is mended.
 //! * A folder of one tenant that is broken, full or paused does not hold up another's.
 //!
 //! # Crashes
@@ -56,6 +57,7 @@ mod place;
 #[cfg(test)]
 mod tests;
 mod watch;
+pub(crate) mod way;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -91,6 +93,23 @@ const SLOW_SCAN: Duration = Duration::from_secs(10);
 const MAX_FILES: usize = 512;
 /// Folders looked into at a time.
 const MAX_LOOKS: usize = 4;
+
+/// What keeps the folders of these tenants from being read, and what to type; each once. Makes nothing. Blocks.
+pub fn barriers<'a>(path: &Path, tenants: impl IntoIterator<Item = &'a TenantName>) -> Vec<String> {
+    let mut found = Vec::new();
+    for tenant in tenants {
+        let Err(barrier) = way::open(&path.join(tenant.as_str()), way::Walker::Check) else { continue };
+        // The relay makes it.
+        if barrier.is_missing() {
+            continue;
+        }
+        let text = format!("nothing will be picked up: {barrier}");
+        if !found.contains(&text) {
+            found.push(text);
+        }
+    }
+    found
+}
 
 /// All pickup folders.
 pub struct Pickup {
@@ -192,7 +211,7 @@ impl Folders {
                 .into_iter()
                 .map(|folder| {
                     // One that cannot be made is an error of its first scan.
-                    let _ = place::make(&folder);
+                    let _ = place::Place::open(&folder);
                     // Watched before it is looked into, so that no file falls between.
                     let hints = watch.add(&folder);
                     (folder, hints)

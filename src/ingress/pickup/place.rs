@@ -1,28 +1,40 @@
-//! A tenant's folder as a place: is it safe to read, and what is in it. Everything here blocks.
+//! A tenant's folder as a place: what is in it, and what is done there. Everything here blocks.
 //!
-//! Whoever can write to the folder sends as the tenant. So a folder that everybody on the machine can write to is not read at
-//! all, and neither is one in a folder of folders where everybody could put another in its place.
-//!
-//! The folder may be a symbolic link, since an administrator may have reason to keep it on another disk; but only if root or the
-//! relay's own user made the link: who makes it decides whose files are sent.
+//! It is open by a descriptor that the way has led to (`way`), and everything goes by that.
 
 use std::{
-    ffi::OsString,
-    fs::{self, DirBuilder, Metadata},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Write},
+    os::{
+        fd::OwnedFd,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use rustix::{
-    fs::{Access, AtFlags, CWD, accessat},
-    process::geteuid,
+    fs::{
+        AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat, fchmod, fstat, openat, renameat,
+        renameat_with, statat, unlinkat,
+    },
+    io::Errno,
 };
 
 use super::{
     candidates::{Listed, Stamp},
     names::{self, ClaimName},
+    way::{self, Barrier, Walker},
 };
+
+/// A tenant's folder, open.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    folder: OwnedFd,
+}
 
 /// What is in a folder.
 #[derive(Debug, Default)]
@@ -35,121 +47,136 @@ pub(super) struct Listing {
     pub(super) odd: Vec<(OsString, &'static str)>,
 }
 
-/// Why a folder is not read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unusable {
-    #[error(
-        "everybody on this machine can write to {path} and so send mail as any tenant in it: run chmod o-w {path}",
-        path = .0.display()
-    )]
-    Open(PathBuf),
-    #[error(
-        "{path} is a symbolic link that user {user} has made: only root and the relay's own user may say where mail is read from",
-        path = .path.display()
-    )]
-    StrangersLink { path: PathBuf, user: u32 },
-    #[error("{path} is not a folder", path = .0.display())]
-    NoFolder(PathBuf),
-    #[error(
-        "user {user}, which this relay runs as, needs to read, write and search {path}: give it rwx there (chown, chgrp, chmod)",
-        path = .path.display()
-    )]
-    Denied { path: PathBuf, user: u32 },
-    #[error("cannot read {path}: {source}", path = .path.display())]
-    Io { path: PathBuf, source: io::Error },
-}
+/// Reading what others write, but no link, and without waiting for the other end of a pipe.
+const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+/// Of an explanation, whatever the umask says: whoever may write to the folder may read it.
+const EXPLANATION: Mode = Mode::from_raw_mode(0o640);
 
-/// What is in `folder`, if that is safe to read. Makes it, if it is missing: somebody may have removed it.
-pub(super) fn list(folder: &Path) -> Result<Listing, Unusable> {
-    let failed = |source| Unusable::Io { path: folder.into(), source };
-    if let Err(error) = folder.symlink_metadata()
-        && error.kind() == io::ErrorKind::NotFound
-    {
-        make(folder).map_err(failed)?;
+impl Place {
+    /// The folder, if nobody can put another in its place. Makes it, if it is missing: somebody may have removed it.
+    pub(super) fn open(path: &Path) -> Result<Arc<Self>, Barrier> {
+        Self::by(path, Walker::Relay { makes: true })
     }
-    check(folder)?;
-    entries(folder).map_err(failed)
-}
 
-/// Makes the folder with those above it. Its group may leave files; nobody else can look inside.
-pub(super) fn make(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o770).create(folder)
-}
+    /// The same, but a missing one is an error.
+    pub(super) fn find(path: &Path) -> Result<Arc<Self>, Barrier> {
+        Self::by(path, Walker::Relay { makes: false })
+    }
 
-fn check(folder: &Path) -> Result<(), Unusable> {
-    let user = geteuid().as_raw();
-    let metadata = |path: &Path, found: io::Result<Metadata>| match found {
-        Ok(metadata) => Ok(metadata),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(Unusable::Denied { path: path.into(), user })
+    fn by(path: &Path, walker: Walker) -> Result<Arc<Self>, Barrier> {
+        let folder = way::open(path, walker)?;
+        Ok(Arc::new(Self { path: path.to_owned(), folder }))
+    }
+
+    /// For the log.
+    pub(super) fn path_of(&self, name: &OsStr) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(super) fn open_file(&self, name: &OsStr) -> io::Result<File> {
+        Ok(openat(&self.folder, name, PLAIN | OFlags::CLOEXEC, Mode::empty())?.into())
+    }
+
+    /// What has this name, be it a link.
+    pub(super) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
+        Ok(statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.folder, name, AtFlags::empty())?)
+    }
+
+    /// Makes a file that the folder's group can read. The name must be free.
+    pub(super) fn write_new(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR)?);
+        file.write_all(content)?;
+        Ok(fchmod(&file, EXPLANATION)?)
+    }
+
+    /// Renames without overwriting: then the error's kind is `AlreadyExists`.
+    pub(super) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        let folder = &self.folder;
+        match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+            // Some network file systems cannot. Looking first leaves a moment for another file to take the name; it would
+            // have to be one of the same name, claimed at the same time by another process.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match self.stat(to) {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Ok(renameat(folder, from, folder, to)?)
+                }
+                Err(error) => Err(error),
+            },
+            renamed => Ok(renamed?),
         }
-        Err(source) => Err(Unusable::Io { path: path.into(), source }),
-    };
-    if let Some(above) = folder.parent() {
-        refuse_open(above, &metadata(above, above.metadata())?)?;
     }
-    let itself = metadata(folder, folder.symlink_metadata())?;
-    if itself.is_symlink() && ![0, user].contains(&itself.uid()) {
-        return Err(Unusable::StrangersLink { path: folder.into(), user: itself.uid() });
-    }
-    let target = metadata(folder, folder.metadata())?;
-    if !target.is_dir() {
-        return Err(Unusable::NoFolder(folder.into()));
-    }
-    refuse_open(folder, &target)?;
-    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    accessat(CWD, folder, all, AtFlags::EACCESS).map_err(|_| Unusable::Denied { path: folder.into(), user })
-}
 
-fn refuse_open(path: &Path, metadata: &Metadata) -> Result<(), Unusable> {
-    // The sticky bit does not help: it keeps people from removing others' files, not from adding their own.
-    if metadata.mode() & 0o002 != 0 { Err(Unusable::Open(path.into())) } else { Ok(()) }
-}
-
-fn entries(folder: &Path) -> io::Result<Listing> {
-    let mut listing = Listing::default();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let kind = entry.file_type()?;
-        if names::is_hidden(&name) {
-            listing.claimed.extend(ClaimName::read(&name).filter(|_| kind.is_file()));
-        } else if kind.is_dir() {
-            listing.odd.push((name, "a folder in a tenant's folder"));
-        } else if names::is_message(&name) {
-            if kind.is_symlink() {
-                listing.odd.push((name, SYMBOLIC_LINK));
-            } else if !kind.is_file() {
-                listing.odd.push((name, NO_PLAIN_FILE));
-            } else if name.len() > names::LONGEST {
-                listing.odd.push((name, "its name is too long: 215 octets are possible"));
-            } else if let Ok(metadata) = entry.metadata() {
-                match odd(&metadata) {
-                    Some(what) => listing.odd.push((name, what)),
-                    None => listing.files.push(Listed { name, stamp: Stamp::of(&metadata)? }),
+    pub(super) fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        for entry in Dir::read_from(&self.folder)? {
+            let entry = entry?;
+            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+            if [&b"."[..], b".."].contains(&name.as_bytes()) {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                // Some file systems do not say.
+                FileType::Unknown => match self.stat(&name) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(_) => continue,
+                },
+                kind => kind,
+            };
+            if names::is_hidden(&name) {
+                listing.claimed.extend(ClaimName::read(&name).filter(|_| kind.is_file()));
+            } else if kind.is_dir() {
+                listing.odd.push((name, "a folder in a tenant's folder"));
+            } else if names::is_message(&name) {
+                if kind.is_symlink() {
+                    listing.odd.push((name, SYMBOLIC_LINK));
+                } else if !kind.is_file() {
+                    listing.odd.push((name, NO_PLAIN_FILE));
+                } else if name.len() > names::LONGEST {
+                    listing.odd.push((name, "its name is too long: 215 octets are possible"));
+                } else if let Ok(stat) = self.stat(&name) {
+                    match odd(&stat) {
+                        Some(what) => listing.odd.push((name, what)),
+                        None => listing.files.push(Listed { name, stamp: Stamp::of(&stat) }),
+                    }
                 }
             }
         }
+        listing.files.sort_by_key(|file| file.stamp.modified);
+        Ok(listing)
     }
-    listing.files.sort_by_key(|file| file.stamp.modified);
-    Ok(listing)
 }
 
 pub(super) const SYMBOLIC_LINK: &str = "a symbolic link";
 const NO_PLAIN_FILE: &str = "not a plain file";
 
 /// Why a file is none that this relay takes.
-pub(super) fn odd(metadata: &Metadata) -> Option<&'static str> {
-    if !metadata.is_file() {
+pub(super) fn odd(stat: &Stat) -> Option<&'static str> {
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Some(NO_PLAIN_FILE);
     }
     // Whoever cannot read a file may still be able to give it another name, and the relay would read it for them.
-    (metadata.nlink() > 1)
+    (stat.st_nlink > 1)
         .then_some("a hard link: the file has another name, perhaps one that its sender must not read")
 }
 
 impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> io::Result<Self> {
-        Ok(Self { size: metadata.len(), modified: metadata.modified()? })
+    pub(super) fn of(stat: &Stat) -> Self {
+        let seconds = Duration::from_secs(stat.st_mtime.unsigned_abs());
+        let whole = match stat.st_mtime < 0 {
+            true => SystemTime::UNIX_EPOCH.checked_sub(seconds),
+            false => SystemTime::UNIX_EPOCH.checked_add(seconds),
+        };
+        let modified =
+            whole.and_then(|whole| whole.checked_add(Duration::from_nanos(stat.st_mtime_nsec as u64)));
+        Self { size: stat.st_size as u64, modified: modified.unwrap_or(SystemTime::UNIX_EPOCH) }
+    }
+
+    pub(super) fn of_file(file: &File) -> io::Result<Self> {
+        Ok(Self::of(&fstat(file)?))
     }
 }

@@ -1,0 +1,361 @@
+//! Two tenants' programs and the relay, each with a user of its own, set up as docs/security.md says: what one of the programs
+//! tries with the other's mail.
+//!
+//! Behind the feature `root`, since only root can play other users. They are numbers without names, so that nothing on the
+//! machine is changed.
+#![cfg(feature = "root")]
+// Test helpers are no test functions, which alone may unwrap by clippy's rules.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
+mod harness;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::PathBuf,
+    process::{Command, Output},
+    thread,
+};
+
+use m365_relay::sandbox::{Fault, On};
+
+use harness::{Lab, message, run, run_with_input, wait_until};
+
+/// The relay's user and group.
+const RELAY: u32 = 61_000;
+const TENANTS: [Program; 2] = [
+    Program { tenant: "contoso", user: 61_001, group: 61_101 },
+    Program { tenant: "fabrikam", user: 61_002, group: 61_102 },
+];
+const TO: &str = "b@example.net";
+
+/// A tenant's program.
+#[derive(Clone, Copy)]
+struct Program {
+    tenant: &'static str,
+    user: u32,
+    /// That may write to the tenant's folder.
+    group: u32,
+}
+
+/// A machine that is set up as the documents say.
+struct Machine {
+    lab: Lab,
+}
+
+/// The commands in docs/security.md that make folders, for users and a tenant of this machine.
+fn documented(pickup: &str, program: Program) -> Vec<String> {
+    let document = include_str!("../docs/security.md");
+    let section = document.split("## Pickup folders").nth(1).unwrap().split("\n## ").next().unwrap();
+    let lines = section.lines().map(str::trim).filter(|line| line.starts_with("install -d "));
+    let here = |line: &str| {
+        let (owner, group) = (format!("-o {RELAY}"), format!("-g {}", program.group));
+        line.replace("/var/spool/m365-relay/pickup/contoso", &format!("{pickup}/{}", program.tenant))
+            .replace("/var/spool/m365-relay/pickup", pickup)
+            .replace(" /var/spool/m365-relay ", " ")
+            .replace("-o m365-relay", &owner)
+            .replace("-g m365-relay", &format!("-g {RELAY}"))
+            .replace("-g mail-contoso", &group)
+    };
+    lines.map(here).collect()
+}
+
+impl Machine {
+    fn start() -> Self {
+        let mut lab = Lab::without_relay(|setup| {
+            // Nobody comes in but by a folder.
+            for program in TENANTS {
+                setup.tenant(program.tenant).networks = "[]".into();
+            }
+        });
+        let folder = lab.folder().to_owned();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        // Where the relay's user may not be able to reach it.
+        fs::copy(env!("CARGO_BIN_EXE_m365-relay"), folder.join("m365-relay")).unwrap();
+        for name in ["config.toml", "service.pem"] {
+            chown(folder.join(name), Some(0), Some(RELAY)).unwrap();
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o640)).unwrap();
+        }
+        let spool = folder.join("spool");
+        fs::create_dir(&spool).unwrap();
+        chown(&spool, Some(RELAY), Some(RELAY)).unwrap();
+        fs::set_permissions(&spool, fs::Permissions::from_mode(0o700)).unwrap();
+        let pickup = folder.join("pickup").display().to_string();
+        let mut commands: Vec<String> =
+            TENANTS.iter().flat_map(|program| documented(&pickup, *program)).collect();
+        commands.dedup();
+        assert!(commands.len() >= 3, "{commands:?}");
+        for command in commands {
+            let output = run(Command::new("sh").args(["-c", &command]));
+            assert!(output.status.success(), "{command}: {}", said(&output));
+        }
+        let groups = TENANTS.map(|program| program.group.to_string()).join(",");
+        let program = folder.join("m365-relay").display().to_string();
+        let wrapper =
+            format!("umask 077; shift; exec {} {program} \"$@\"", setpriv(RELAY, &groups).join(" "));
+        lab.setup.wrapper = ["sh", "-c", &wrapper, "sh"].map(str::to_owned).into();
+        lab.restart();
+        Self { lab }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.lab.folder().join(name)
+    }
+
+    /// Runs a shell command as the program's user, in the folder that everything is in.
+    fn shell(&self, program: Program, command: &str, input: &[u8]) -> Output {
+        let setpriv = setpriv(program.user, &program.group.to_string());
+        let mut shell = Command::new(&setpriv[0]);
+        shell.args(&setpriv[1..]).args(["sh", "-c", command]).current_dir(self.lab.folder());
+        for name in ["M365_RELAY_TENANT", "M365_RELAY_PICKUP", "M365_RELAY_CONFIG", "M365_RELAY_FROM"] {
+            shell.env_remove(name);
+        }
+        run_with_input(&mut shell, input)
+    }
+
+    /// Something that the program may not do.
+    fn fails(&self, program: Program, command: &str) {
+        let output = self.shell(program, command, b"");
+        assert!(!output.status.success(), "user {} could: {command}", program.user);
+    }
+
+    /// Leaves a file, as the documents say.
+    fn leaves(&self, program: Program, name: &str, content: &[u8]) {
+        let folder = format!("pickup/{}", program.tenant);
+        let command =
+            format!("umask 027; cat >{folder}/.{name}.tmp && mv {folder}/.{name}.tmp {folder}/{name}.eml");
+        let output = self.shell(program, &command, content);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    /// Mail of its own goes through, by a file and by `sendmail`.
+    fn sends(&self, program: Program, subject: &str) {
+        let Program { tenant, .. } = program;
+        let sender = format!("a@{tenant}.example");
+        self.leaves(program, subject, &message(&sender, TO, subject));
+        let command =
+            format!("./m365-relay sendmail --pickup $PWD/pickup --tenant {tenant} -f {sender} {TO}");
+        let output = self.shell(program, &command, &message(&sender, TO, &format!("{subject}-sendmail")));
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    /// How often each subject was delivered, and out of which directory.
+    fn delivered(&self) -> BTreeMap<(String, String), usize> {
+        let mut times = BTreeMap::new();
+        for message in self.lab.service.messages() {
+            *times.entry((message.directory.clone(), message.subject.clone())).or_default() += 1;
+        }
+        times
+    }
+
+    fn refusals(&self) -> f64 {
+        self.lab.metric("m365_relay_refused_total", &[("ingress", "pickup"), ("reason", "folder")])
+    }
+
+    fn check_config(&self) -> String {
+        let setpriv = setpriv(RELAY, &RELAY.to_string());
+        let mut command = Command::new(&setpriv[0]);
+        command.args(&setpriv[1..]).arg(self.path("m365-relay")).args(["check-config", "--config"]);
+        let output = run(command.arg(self.lab.config_file()));
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    }
+}
+
+fn setpriv(user: u32, groups: &str) -> Vec<String> {
+    let options =
+        ["setpriv", &format!("--reuid={user}"), &format!("--regid={user}"), &format!("--groups={groups}")];
+    options.map(str::to_owned).into()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn each_program_sends_as_its_own_tenant() {
+    let machine = Machine::start();
+    for program in TENANTS {
+        machine.sends(program, "legit");
+    }
+    machine.lab.wait_for(4);
+    for program in TENANTS {
+        let directory = format!("{}.example", program.tenant);
+        for subject in ["legit", "legit-sendmail"] {
+            assert_eq!(machine.delivered()[&(directory.clone(), subject.to_owned())], 1);
+        }
+        // Why something was refused can be read by whom it concerns, although the relay's umask is 077.
+        machine.leaves(program, "bad", b"From: nobody\n\nx\n");
+        let folder = format!("pickup/{}", program.tenant);
+        wait_until("the reason", || machine.path(&format!("{folder}/bad.bad")).exists());
+        assert!(machine.shell(program, &format!("cat {folder}/bad.bad.txt"), b"").status.success());
+    }
+    assert!(!machine.check_config().contains("chmod"), "{}", machine.check_config());
+}
+
+#[test]
+fn a_program_gets_nowhere_with_another_tenants_mail() {
+    let mut machine = Machine::start();
+    let [contoso, fabrikam] = TENANTS;
+    // Mail of the other waits in its folder, hidden, and in the spool.
+    machine.lab.inject(Fault::status(On::Token, 503, "temporarily_unavailable"));
+    let secret = message("a@fabrikam.example", TO, "secret");
+    machine.leaves(fabrikam, "waiting", &message("a@fabrikam.example", TO, "waiting"));
+    machine.lab.wait_for_metric("m365_relay_queue_messages", &[("tenant", "fabrikam")], 1.0);
+    let output = machine.shell(fabrikam, "umask 022; cat >pickup/fabrikam/.secret", &secret);
+    assert!(output.status.success());
+    let forged = message("a@fabrikam.example", TO, "forged");
+    assert!(machine.shell(contoso, "mkdir -m 777 /tmp/own.$$ && rmdir /tmp/own.$$", b"").status.success());
+    fs::write(machine.path("forged"), &forged).unwrap();
+    let before = fs::metadata(machine.path("pickup/fabrikam")).unwrap().ino();
+
+    let attempts = [
+        // Another folder in the place of the other's, of the own one, or of all.
+        "mv pickup/fabrikam pickup/aside",
+        "mv pickup/fabrikam pickup/contoso/theirs",
+        "mv pickup/contoso pickup/mine",
+        "mv pickup aside",
+        "rmdir pickup/fabrikam",
+        "rm -r pickup/fabrikam",
+        "mkdir pickup/newcomer",
+        "ln -s $PWD/pickup/contoso pickup/newcomer",
+        "ln -sfn $PWD/pickup/contoso pickup/fabrikam",
+        "mv -T --exchange pickup/contoso pickup/fabrikam",
+        "mount --bind pickup/contoso pickup/fabrikam",
+        // Files in the other's folder, or among the folders.
+        "cp forged pickup/fabrikam/forged.eml",
+        "ln forged pickup/fabrikam/forged.eml",
+        "ln -s $PWD/forged pickup/fabrikam/forged.eml",
+        "cp forged pickup/forged.eml",
+        "mv pickup/contoso/.x pickup/fabrikam/x.eml",
+        // To read it, or to have it read.
+        "ls pickup/fabrikam",
+        "ls pickup",
+        "cat pickup/fabrikam/.secret",
+        "mv pickup/fabrikam/.secret pickup/contoso/stolen.eml",
+        "ln pickup/fabrikam/.secret pickup/contoso/stolen.eml",
+        "cat spool/pickup.key",
+        "ls spool",
+        "cat config.toml",
+        // More rights than it has.
+        "chmod 777 pickup",
+        "chmod 777 pickup/contoso",
+        "chmod 777 pickup/fabrikam",
+        "chown 61001 pickup/contoso",
+        "chgrp 61101 pickup/fabrikam",
+        "setfacl -m u:61001:rwx pickup/fabrikam",
+        "setfacl -m u:61001:rwx pickup",
+        // By the command, too.
+        "./m365-relay sendmail --pickup $PWD/pickup --tenant fabrikam -f a@fabrikam.example b@example.net <forged",
+    ];
+    for attempt in attempts {
+        machine.fails(contoso, attempt);
+    }
+    // What it can do in its own folder, and what comes of it. Some of it the system refuses already.
+    for command in [
+        "ln -s $PWD/pickup/fabrikam/.secret pickup/contoso/soft.eml",
+        "ln -s $PWD/config.toml pickup/contoso/config.eml",
+        "ln forged pickup/contoso/hard.eml",
+        "ln -s $PWD/pickup/fabrikam pickup/contoso/folder.eml",
+        "mkfifo pickup/contoso/pipe.eml",
+        "umask 0; cp forged pickup/contoso/.f && mv pickup/contoso/.f pickup/contoso/forged.eml",
+    ] {
+        machine.shell(contoso, command, b"");
+    }
+    // A name that is a file and a link to the other's by turns, as fast as it goes.
+    let race = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); \
+                printf 'From: a@contoso.example\\nTo: b@example.net\\nSubject: raced\\n\\nx\\n' >pickup/contoso/.r; \
+                mv pickup/contoso/.r pickup/contoso/race.eml; \
+                ln -sf $PWD/pickup/fabrikam/.secret pickup/contoso/.l; mv pickup/contoso/.l pickup/contoso/race.eml; done";
+    machine.shell(contoso, race, b"");
+    wait_until("the forged mail to be refused", || machine.path("pickup/contoso/forged.bad").exists());
+    // And names of claims, for the next start.
+    let accepted = machine.lab.logged("accepted");
+    let waiting = accepted.iter().find(|entry| entry["tenant"] == "fabrikam").unwrap();
+    let id = waiting["id"].as_str().unwrap();
+    for name in [format!(".x.eml.{id}.claimed"), format!(".y.eml.{id}-0000000000000000.claimed")] {
+        assert!(machine.shell(contoso, &format!("mkdir pickup/contoso/{name}"), b"").status.success());
+        machine.shell(contoso, &format!("cp forged pickup/contoso/.f{name}"), b"");
+    }
+    machine.lab.kill9();
+    machine.lab.service.clear_faults();
+    machine.lab.restart();
+    machine.sends(contoso, "after");
+    machine.sends(fabrikam, "after");
+    wait_until("mail of both", || {
+        let delivered = machine.delivered();
+        let expected = [("contoso", "after"), ("contoso", "after-sendmail"), ("fabrikam", "after")];
+        let more = [("fabrikam", "after-sendmail"), ("fabrikam", "waiting")];
+        let is_there = |(tenant, subject): &(&str, &str)| {
+            delivered.get(&(format!("{tenant}.example"), (*subject).to_owned())) == Some(&1)
+        };
+        expected.iter().chain(&more).all(is_there)
+    });
+    machine.lab.wait_until_empty();
+    for (directory, subject) in machine.delivered().into_keys() {
+        assert!(!["forged", "secret"].contains(&subject.as_str()), "{subject} out of {directory}");
+        assert!(subject != "raced" || directory == "contoso.example");
+    }
+    assert_eq!(fs::metadata(machine.path("pickup/fabrikam")).unwrap().ino(), before);
+    assert_eq!(fs::read(machine.path("pickup/fabrikam/.secret")).unwrap(), secret);
+    assert_eq!(machine.refusals(), 0.0);
+    println!("{} attempts, and what a program can do in its own folder", attempts.len());
+}
+
+/// An administrator's mistakes: each is named with what to type, costs the folder that it is about and no other, and is over
+/// when it is mended.
+#[test]
+fn a_folder_that_others_could_replace_is_refused_until_it_is_mended() {
+    let mistakes = [
+        ("chmod o+w pickup/fabrikam", 1, "chmod o-w PICKUP/fabrikam"),
+        ("chown 61002 pickup/fabrikam", 1, "chown 61000 PICKUP/fabrikam"),
+        ("chmod g+w pickup", 0, "chmod g-w PICKUP"),
+        ("chmod 1777 pickup", 0, "chmod go-w PICKUP"),
+        ("setfacl -m u:61001:rwx pickup", 0, "chmod g-w PICKUP"),
+        ("chown 61001 pickup", 0, "chown 61000 PICKUP"),
+    ];
+    // Side by side, since the relay looks at a folder again after ten seconds.
+    thread::scope(|scope| {
+        for (mistake, first_stopped, command) in mistakes {
+            scope.spawn(move || is_mended(mistake, &TENANTS[first_stopped..], command));
+        }
+    });
+}
+
+fn is_mended(mistake: &str, stopped: &[Program], command: &str) {
+    let machine = Machine::start();
+    let command = command.replace("PICKUP", &machine.path("pickup").display().to_string());
+    let sh = |command: &str| {
+        let output = run(Command::new("sh").args(["-c", command]).current_dir(machine.lab.folder()));
+        assert!(output.status.success(), "{command}: {}", said(&output));
+    };
+    sh(mistake);
+    for program in TENANTS {
+        let Program { tenant, .. } = program;
+        // As root, which is let in everywhere.
+        let content = message(&format!("a@{tenant}.example"), TO, mistake);
+        let (hidden, shown) = (format!("pickup/{tenant}/.tmp"), format!("pickup/{tenant}/m.eml"));
+        fs::write(machine.path(&hidden), content).unwrap();
+        fs::rename(machine.path(&hidden), machine.path(&shown)).unwrap();
+        if stopped.iter().all(|one| one.tenant != tenant) {
+            assert_eq!(machine.lab.wait_for(1)[0].directory, format!("{tenant}.example"));
+        }
+    }
+    let is_said = || machine.lab.log().iter().any(|line| line.contains(&command));
+    wait_until("what to type", || is_said() && machine.refusals() > 0.0);
+    assert!(machine.check_config().contains(&command), "{}", machine.check_config());
+    let sendmail =
+        "./m365-relay sendmail --pickup $PWD/pickup --tenant fabrikam -f a@fabrikam.example b@x.example";
+    let refused = machine.shell(TENANTS[1], sendmail, &message("a@fabrikam.example", TO, "x"));
+    assert_eq!(refused.status.code(), Some(78), "{}", said(&refused));
+    // A sender knows the relay's user by what root has given away, which may be the mistake.
+    assert!(said(&refused).contains(&command) || mistake == "chown 61001 pickup", "{}", said(&refused));
+    for program in stopped {
+        assert!(machine.path(&format!("pickup/{}/m.eml", program.tenant)).exists());
+    }
+    sh(&command);
+    machine.lab.wait_for(TENANTS.len());
+    machine.lab.wait_for_log("files are picked up from this folder again");
+}
