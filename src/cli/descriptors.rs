@@ -6,9 +6,9 @@
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-use crate::config::Config;
+use crate::{config::Config, ingress::pickup::MAX_FILES};
 
-/// Listeners, the database, the log, pickup folders, logins, metrics.
+/// Listeners, the database, the log, logins, metrics.
 const FOR_THE_REST: u64 = 200;
 
 /// Raises the limit as far as the system lets it, and warns if that is not enough for what `config` allows.
@@ -34,7 +34,12 @@ pub(super) fn provide(config: &Config) {
     }
 }
 
-/// A descriptor for each client and for each delivery, which is a connection; a body is open for a moment only.
+/// Two for each client, who may be sending a body that has a file; one for each delivery, which is a connection; two for each
+/// file that is picked up.
 fn needed(max_connections: usize, max_in_flight: usize) -> u64 {
-    (max_connections as u64).saturating_add(max_in_flight as u64).saturating_add(FOR_THE_REST)
+    let clients = (max_connections as u64).saturating_mul(2);
+    clients
+        .saturating_add(max_in_flight as u64)
+        .saturating_add(MAX_FILES as u64 * 2)
+        .saturating_add(FOR_THE_REST)
 }

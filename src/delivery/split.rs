@@ -53,7 +53,7 @@ async fn write_parts(
     let whole = &claim.message;
     let mut parts = Vec::new();
     for envelope in envelopes {
-        let (id, mut body) = spool.begin();
+        let (id, mut body) = spool.begin_for(&whole.tenant);
         let mut rest = claim.body.open().await.map_err(unreadable)?;
         let mut next = rest.next().await.map_err(|e| unreadable(claim.body.damaged(e)))?;
         // One mark is enough, however often a message is divided.

@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Refusal, login::Login};
+use super::{Party, Refusal, login::Login};
 use crate::{
     config::{ByteSize, LiveRoster, MaxQueuedBytes, Roster, Tenant, TenantName, WhileSuspended},
     message::MailboxAddress,
@@ -81,6 +81,11 @@ impl Door {
         self.check_size(size.unwrap_or(0))?;
         self.check_room(tenant, size.unwrap_or(0))?;
         Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
+    }
+
+    /// Whose a connection of a client at `peer` is, as far as that is known.
+    pub fn party_at(&self, peer: IpAddr) -> Party {
+        Party::at(&self.roster.now(), peer)
     }
 
     /// Whether a client at `peer` is in a tenant's networks, and needs no login.

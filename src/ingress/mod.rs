@@ -14,6 +14,7 @@
 mod door;
 pub mod login;
 pub(crate) mod newlines;
+mod party;
 pub mod pickup;
 mod refusal;
 pub mod smtp;
@@ -24,5 +25,6 @@ mod submission;
 mod testing;
 
 pub use door::{Door, Grant};
+pub use party::Party;
 pub use refusal::Refusal;
 pub use submission::{Client, Origin, Submission};

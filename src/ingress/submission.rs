@@ -73,7 +73,8 @@ enum Part {
 
 impl Submission {
     pub fn begin(door: &Door, grant: Grant, envelope: Envelope, origin: Origin) -> Self {
-        Self::begin_with(door, door.spool().begin(), grant, envelope, origin)
+        let begun = door.spool().begin_for(&grant.tenant.name);
+        Self::begin_with(door, begun, grant, envelope, origin)
     }
 
     /// For a message that has got its id from the spool already.

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
+    iter,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -31,6 +32,8 @@ struct Taken<K> {
 pub struct Place<K: Eq + Hash> {
     places: Arc<Inner<K>>,
     party: K,
+    /// The party is one of many, who together have no more than a party's share.
+    among: Option<K>,
 }
 
 /// Why there is no place.
@@ -49,8 +52,29 @@ impl<K: Eq + Hash + Clone> Places<K> {
     }
 
     pub fn take(&self, party: K) -> Result<Place<K>, Full> {
-        self.0.add(&party)?;
-        Ok(Place { places: self.0.clone(), party })
+        self.take_one(party, None)
+    }
+
+    /// For a party that is one of many: all of `crowd` together have no more than one party may have, and each of them has its
+    /// share besides.
+    pub fn take_among(&self, party: K, crowd: K) -> Result<Place<K>, Full> {
+        self.take_one(party, Some(crowd))
+    }
+
+    fn take_one(&self, party: K, among: Option<K>) -> Result<Place<K>, Full> {
+        let mut taken = self.0.lock();
+        let free = self.0.all - taken.sum;
+        if free == 0 {
+            return Err(Full::All);
+        }
+        for party in iter::once(&party).chain(&among) {
+            if !self.0.share.allows(taken.held(party), 1, free) {
+                return Err(Full::Share);
+            }
+        }
+        taken.add(&party, among.as_ref());
+        drop(taken);
+        Ok(Place { places: self.0.clone(), party, among })
     }
 }
 
@@ -61,38 +85,24 @@ impl<K: Eq + Hash> Clone for Places<K> {
 }
 
 impl<K: Eq + Hash + Clone> Place<K> {
-    /// The place is another party's from now on, if that may have one more; else it stays whose it was.
-    pub fn give_to(&mut self, party: &K) -> Result<(), Full> {
+    /// The place is another party's from now on, if that may have one more; else it stays whose it was. `among` as for
+    /// [`take_among`](Places::take_among).
+    pub fn give_to(&mut self, party: &K, among: Option<&K>) -> Result<(), Full> {
         if self.party == *party {
             return Ok(());
         }
         let mut taken = self.places.lock();
-        // As if it were free already.
-        let (held, free) = (taken.held(party), (self.places.all - taken.sum).saturating_add(1));
-        if !self.places.share.allows(held, 1, free) {
+        // As if it had been given back.
+        taken.remove(&self.party, self.among.as_ref());
+        let free = self.places.all - taken.sum;
+        let mut taking = iter::once(party).chain(among);
+        if taking.any(|party| !self.places.share.allows(taken.held(party), 1, free)) {
+            taken.add(&self.party, self.among.as_ref());
             return Err(Full::Share);
         }
-        taken.remove(&self.party);
-        *taken.by_party.entry(party.clone()).or_default() += 1;
-        taken.sum += 1;
+        taken.add(party, among);
         drop(taken);
-        self.party = party.clone();
-        Ok(())
-    }
-}
-
-impl<K: Eq + Hash + Clone> Inner<K> {
-    fn add(&self, party: &K) -> Result<(), Full> {
-        let mut taken = self.lock();
-        let free = self.all - taken.sum;
-        if free == 0 {
-            return Err(Full::All);
-        }
-        if !self.share.allows(taken.held(party), 1, free) {
-            return Err(Full::Share);
-        }
-        *taken.by_party.entry(party.clone()).or_default() += 1;
-        taken.sum += 1;
+        (self.party, self.among) = (party.clone(), among.cloned());
         Ok(())
     }
 }
@@ -109,18 +119,30 @@ impl<K: Eq + Hash> Taken<K> {
         self.by_party.get(party).copied().unwrap_or(0)
     }
 
-    fn remove(&mut self, party: &K) {
+    fn add(&mut self, party: &K, among: Option<&K>)
+    where
+        K: Clone,
+    {
+        self.sum += 1;
+        for party in iter::once(party).chain(among) {
+            *self.by_party.entry(party.clone()).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, party: &K, among: Option<&K>) {
         self.sum -= 1;
-        match self.by_party.get_mut(party) {
-            Some(held) if *held > 1 => *held -= 1,
-            _ => drop(self.by_party.remove(party)),
+        for party in iter::once(party).chain(among) {
+            match self.by_party.get_mut(party) {
+                Some(held) if *held > 1 => *held -= 1,
+                _ => drop(self.by_party.remove(party)),
+            }
         }
     }
 }
 
 impl<K: Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
-        self.places.lock().remove(&self.party);
+        self.places.lock().remove(&self.party, self.among.as_ref());
     }
 }
 
@@ -150,12 +172,12 @@ mod tests {
         let places = Places::new(4, Share::LASTING);
         let mut first = places.take("stranger").unwrap();
         let mut second = places.take("stranger").unwrap();
-        first.give_to(&"tenant").unwrap();
-        second.give_to(&"tenant").unwrap();
+        first.give_to(&"tenant", None).unwrap();
+        second.give_to(&"tenant", None).unwrap();
         assert_eq!(places.0.lock().by_party, HashMap::from([("tenant", 2)]));
         let mut third = places.take("stranger").unwrap();
-        assert_eq!(third.give_to(&"tenant"), Err(Full::Share));
-        assert_eq!(third.give_to(&"stranger"), Ok(()));
+        assert_eq!(third.give_to(&"tenant", None), Err(Full::Share));
+        assert_eq!(third.give_to(&"stranger", None), Ok(()));
         assert_eq!(places.0.lock().by_party, HashMap::from([("tenant", 2), ("stranger", 1)]));
         drop((first, second, third));
         assert_eq!(places.0.lock().sum, 0);

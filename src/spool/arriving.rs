@@ -1,7 +1,7 @@
 //! Bodies on their way in.
 //!
 //! A [`BodyWriter`] keeps a body in memory as long as there is room for it: up to [`SMALL_BODY`] always, up to
-//! [`SEGMENT_BODY`] while the spool's share of memory for that lasts. Such a body is appended to a segment, together with
+//! [`SEGMENT_BODY`] while there is memory for that, of which each tenant has its share. Such a body is appended to a segment, together with
 //! others'. A larger one goes to a file of its own as it comes, so that it never sits whole in memory. Both are the same
 //! record on disk (see [`RecordHeader`]).
 //!
@@ -16,18 +16,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
-};
+use tokio::task::spawn_blocking;
 
 use super::{Message, SEGMENT_BODY, SMALL_BODY, SpoolError, body_record::RecordHeader};
-use crate::message::MessageId;
+use crate::{
+    config::TenantName,
+    message::MessageId,
+    share::{Place, Places, Share},
+};
 
 /// Octets written to a file at a time.
 const CHUNK: usize = 256 * 1024;
 /// Bodies over [`SMALL_BODY`] that may be in memory at once; for further ones there are files.
-const IN_MEMORY: usize = 128;
+const IN_MEMORY: u64 = 128;
 
 /// Where bodies too large for memory go.
 #[derive(Debug, Clone)]
@@ -41,12 +42,12 @@ pub enum Spill {
 #[derive(Debug, Clone)]
 pub(super) struct Room {
     spill: Spill,
-    memory: Arc<Semaphore>,
+    memory: Places<Option<TenantName>>,
 }
 
 impl Room {
     pub(super) fn new(spill: Spill) -> Self {
-        Self { spill, memory: Arc::new(Semaphore::new(IN_MEMORY)) }
+        Self { spill, memory: Places::new(IN_MEMORY, Share::BRIEF) }
     }
 }
 
@@ -61,7 +62,7 @@ pub enum Body {
 pub struct InMemory {
     pub(super) bytes: Bytes,
     /// Given back when the body is stored or dropped.
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Place<Option<TenantName>>>,
 }
 
 #[derive(Debug)]
@@ -96,14 +97,16 @@ impl Drop for Unlink {
 pub struct BodyWriter {
     id: MessageId,
     room: Room,
-    in_memory: Option<OwnedSemaphorePermit>,
+    in_memory: Option<Place<Option<TenantName>>>,
+    /// Who shares in the memory; `None`: the relay itself.
+    tenant: Option<TenantName>,
     buffer: Vec<u8>,
     large: Option<LargeBody>,
 }
 
 impl BodyWriter {
-    pub(super) fn new(id: MessageId, room: Room) -> Self {
-        Self { id, room, in_memory: None, buffer: Vec::new(), large: None }
+    pub(super) fn new(id: MessageId, tenant: Option<TenantName>, room: Room) -> Self {
+        Self { id, room, in_memory: None, tenant, buffer: Vec::new(), large: None }
     }
 
     /// Octets so far.
@@ -137,7 +140,7 @@ impl BodyWriter {
             len if len > SEGMENT_BODY => false,
             _ => {
                 if self.in_memory.is_none() {
-                    self.in_memory = self.room.memory.clone().try_acquire_owned().ok();
+                    self.in_memory = self.room.memory.take(self.tenant.clone()).ok();
                 }
                 self.in_memory.is_some()
             }
@@ -240,4 +243,35 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many bodies as the memory is for, of 100,000 octets; how many of them went to a file.
+    async fn come(room: &Room, tenant: &str, count: u64) -> (Vec<BodyWriter>, usize) {
+        let mut writers = Vec::new();
+        for n in 0..count {
+            let id = MessageId::from_bytes((n + u64::from(crc32fast::hash(tenant.as_bytes()))).to_be_bytes());
+            let mut writer = BodyWriter::new(id, Some(tenant.parse().unwrap()), room.clone());
+            writer.write(&[b'x'; 100_000]).await.unwrap();
+            writers.push(writer);
+        }
+        let in_files = writers.iter().filter(|writer| writer.large.is_some()).count();
+        (writers, in_files)
+    }
+
+    #[tokio::test]
+    async fn no_tenants_bodies_have_all_of_the_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = Room::new(Spill::Folder(folder.path().into()));
+        let (many, in_files) = come(&room, "contoso", IN_MEMORY).await;
+        assert_eq!(in_files, 14, "one alone has eight ninths of 128");
+        let (few, in_files) = come(&room, "fabrikam", 10).await;
+        assert_eq!(in_files, 0);
+        drop((many, few));
+        let (_all, in_files) = come(&room, "fabrikam", IN_MEMORY).await;
+        assert_eq!(in_files, 14, "all of it has come back");
+    }
 }

@@ -266,10 +266,16 @@ impl Spool {
         Ok((Self { errands, operations, shared }, heard))
     }
 
-    /// Begins a message: gives it its id, which `Received` needs, and a place to write its body to.
+    /// Begins a message of the tenant's: gives it its id, which `Received` needs, and a place to write its body to.
+    pub fn begin_for(&self, tenant: &TenantName) -> (MessageId, BodyWriter) {
+        let id = self.next_id();
+        (id, BodyWriter::new(id, Some(tenant.clone()), self.shared.room.clone()))
+    }
+
+    /// The same for a message that is nobody's yet, or the relay's own.
     pub fn begin(&self) -> (MessageId, BodyWriter) {
         let id = self.next_id();
-        (id, BodyWriter::new(id, self.shared.room.clone()))
+        (id, BodyWriter::new(id, None, self.shared.room.clone()))
     }
 
     /// Makes a message durable. When this returns `Ok`, it may be acknowledged. It is delivered once what is returned is

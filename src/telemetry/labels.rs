@@ -38,6 +38,8 @@ pub enum Refused {
     Suspended,
     /// Too many connections.
     Connections,
+    /// The tenant or the client's network has its share of the connections.
+    ConnectionsShare,
     /// Too many connections of one client address.
     ConnectionsPerAddress,
     /// A connection that lasted as long as one may, whatever was under way on it.
@@ -161,6 +163,7 @@ label! {
         TenantBytes => "tenant_bytes",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",
+        ConnectionsShare => "connections_share",
         ConnectionsPerAddress => "connections_per_address", SessionTimeout => "session_timeout", HeaderMemory => "header_memory", ProxyHeader => "proxy_header", TlsHandshake => "tls_handshake",
         Late => "late", Mismatch => "mismatch", Folder => "folder",
     }

@@ -1,11 +1,14 @@
 //! What all tenants share: one takes as much as it can get, and another's mail goes through meanwhile. The table "What all
 //! tenants share" in docs/architecture.md names these tests.
 
-use std::fs;
+use std::{
+    fs,
+    net::{IpAddr, TcpStream},
+};
 
 use m365_relay::sandbox::{Fault, On};
 
-use crate::harness::{Lab, base64_mail, wait_until};
+use crate::harness::{Lab, Reply, Smtp, base64_mail, message, wait_until};
 
 const TO: &str = "b@example.net";
 const CONTOSO: &str = "a@contoso.example";
@@ -120,4 +123,85 @@ fn a_folder_waits_alone_while_its_tenant_has_its_bytes() {
     lab.restart();
     lab.wait_for(3);
     wait_until("the folder to be empty", || fs::read_dir(lab.pickup("contoso")).unwrap().count() == 0);
+}
+
+// === connections ===
+
+/// 90 seats. Clients of `contoso` come from 127.1.0.0/16, of `fabrikam` from 127.2.0.0/16, strangers from elsewhere.
+fn lab_with_seats() -> Lab {
+    Lab::with(|setup| {
+        setup.smtp = "max_connections = 90\nmax_connections_per_address = 0".into();
+        setup.tenant("contoso").networks = "['127.1.0.0/16']".into();
+        setup.tenant("fabrikam").networks = "['127.2.0.0/16']".into();
+    })
+}
+
+fn connect(lab: &Lab, source: [u8; 4]) -> (Smtp<TcpStream>, Reply) {
+    Smtp::from_address(IpAddr::from(source), lab.smtp_address())
+}
+
+/// Sends one message of fabrikam's from its own network, and waits until it is delivered as number `count`.
+fn fabrikams_mail_goes_through(lab: &Lab, count: usize) {
+    let (mut smtp, greeting) = connect(lab, [127, 2, 0, 1]);
+    assert_eq!(greeting.code, 220, "{greeting:?}");
+    assert_eq!(smtp.command("EHLO client.example").code, 250);
+    smtp.send(FABRIKAM, &[TO], &message(FABRIKAM, TO, &format!("other {count}")));
+    smtp.quit();
+    assert_eq!(lab.wait_for(count)[count - 1].directory, "fabrikam.example");
+}
+
+#[test]
+fn the_last_seats_are_not_for_a_tenant_that_has_many() {
+    let lab = lab_with_seats();
+    let mut taken = Vec::new();
+    let refused = loop {
+        // Whatever address of its networks they come from.
+        let n = taken.len() as u8;
+        let (smtp, reply) = connect(&lab, [127, 1, n, n]);
+        if reply.code != 220 {
+            break reply;
+        }
+        taken.push(smtp);
+    };
+    assert_eq!(taken.len(), 80);
+    assert!(refused.code == 421 && refused.text.starts_with("4.7.0 "), "{refused:?}");
+    fabrikams_mail_goes_through(&lab, 1);
+    assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "connections_share")]), 1.0);
+    assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "connections")]), 0.0);
+
+    // Who gives some back may have some again.
+    taken.truncate(70);
+    lab.wait_for_metric("m365_relay_smtp_connections", &[], 70.0);
+    let (_, reply) = connect(&lab, [127, 1, 0, 1]);
+    assert_eq!(reply.code, 220);
+}
+
+#[test]
+fn strangers_of_a_hundred_networks_leave_seats_for_who_is_known() {
+    let lab = lab_with_seats();
+    let come: Vec<_> = (0..100).map(|n| connect(&lab, [127, 3, n, 1])).collect();
+    let (seated, refused): (Vec<_>, Vec<_>) = come.into_iter().partition(|(_, reply)| reply.code == 220);
+    assert_eq!((seated.len(), refused.len()), (80, 20));
+    fabrikams_mail_goes_through(&lab, 1);
+}
+
+// === pickup ===
+
+#[test]
+fn a_folder_with_hundreds_of_files_does_not_hold_up_another() {
+    const FILES: usize = 800;
+    let mut lab = Lab::without_relay(|_| {});
+    let put = |tenant: &str, name: String, content: &[u8]| {
+        let folder = lab.folder().join("pickup").join(tenant);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(name), content).unwrap();
+    };
+    for n in 0..FILES {
+        put("contoso", format!("{n}.eml"), &message(CONTOSO, TO, &format!("{n}")));
+    }
+    put("fabrikam", "m.eml".into(), &message(FABRIKAM, TO, "other"));
+    lab.restart();
+    let delivered = lab.wait_for(FILES + 1);
+    let at = delivered.iter().position(|message| message.subject == "other").unwrap();
+    assert!(at < FILES / 2, "it was number {at}");
 }

@@ -2,8 +2,10 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
 };
+
+use tokio::net::TcpSocket;
 
 use super::PATIENCE;
 
@@ -26,6 +28,22 @@ impl Smtp {
         let mut smtp = Self::dial(address);
         assert_eq!(smtp.reply().code, 220);
         smtp
+    }
+
+    /// Connects from another address of this machine, such as 127.1.2.3, and answers what comes first.
+    pub fn from_address(source: IpAddr, address: SocketAddr) -> (Self, Reply) {
+        let connect = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((source, 0).into())?;
+            socket.connect(address).await?.into_std()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let stream = runtime.block_on(connect).unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut smtp = Self::over(stream);
+        let first = smtp.reply();
+        (smtp, first)
     }
 
     /// Connects.

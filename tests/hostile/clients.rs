@@ -360,7 +360,7 @@ fn two_thousand_idle_connections() {
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
     let lab =
-        Lab::with(|setup| setup.smtp = "max_connections = 2001\nmax_connections_per_address = 0".into());
+        Lab::with(|setup| setup.smtp = "max_connections = 2260\nmax_connections_per_address = 0".into());
     let before = memory(&lab, "VmRSS");
     let address = lab.smtp_address();
     let connect = move || {

@@ -8,7 +8,7 @@ mod logins;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -25,8 +25,7 @@ use logins::UserIndex;
 pub struct Roster {
     tenants: BTreeMap<TenantName, Arc<Tenant>>,
     senders: SenderIndex,
-    /// Each network once, with the tenants that trust it.
-    networks: Vec<(IpNet, Vec<Arc<Tenant>>)>,
+    networks: NetworkIndex,
     users: UserIndex,
 }
 
@@ -40,6 +39,15 @@ struct SenderIndex {
     any: Vec<Arc<Tenant>>,
 }
 
+/// Tenants by the clients that they trust. A client is looked up by each length of prefix that there is, however many networks
+/// have that length.
+#[derive(Default)]
+struct NetworkIndex {
+    lengths: BTreeSet<(bool, u8)>,
+    /// Each network once.
+    networks: HashMap<IpNet, Vec<Arc<Tenant>>>,
+}
+
 /// The roster of this moment. Cheap to clone; all clones see a new one at the same time.
 #[derive(Clone)]
 pub struct LiveRoster(watch::Receiver<Arc<Roster>>);
@@ -49,19 +57,14 @@ pub struct RosterKeeper(watch::Sender<Arc<Roster>>);
 
 impl Roster {
     pub fn new(tenants: BTreeMap<TenantName, Arc<Tenant>>) -> Self {
-        let mut networks = BTreeMap::<IpNet, Vec<Arc<Tenant>>>::new();
+        let mut networks = NetworkIndex::default();
         let mut senders = SenderIndex::default();
         for tenant in tenants.values() {
             senders.add(tenant);
-            for network in &tenant.networks {
-                let trusting = networks.entry(network.trunc()).or_default();
-                if trusting.last().is_none_or(|last| !Arc::ptr_eq(last, tenant)) {
-                    trusting.push(tenant.clone());
-                }
-            }
+            tenant.networks.iter().for_each(|network| networks.add(network.trunc(), tenant));
         }
         let users = UserIndex::new(tenants.values());
-        Self { tenants, senders, networks: networks.into_iter().collect(), users }
+        Self { tenants, senders, networks, users }
     }
 
     pub fn tenants(&self) -> &BTreeMap<TenantName, Arc<Tenant>> {
@@ -83,10 +86,21 @@ impl Roster {
     pub fn neighbours_of(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Tenant>> {
         // A dual-stack listener sees IPv4 clients as ::ffff:a.b.c.d.
         let address = address.to_canonical();
-        self.networks
-            .iter()
-            .filter(move |(network, _)| network.contains(&address))
-            .flat_map(|(_, tenants)| tenants)
+        let NetworkIndex { lengths, networks } = &self.networks;
+        let of_its_kind = lengths.iter().filter(move |(is_ipv4, _)| *is_ipv4 == address.is_ipv4());
+        let around = of_its_kind.filter_map(move |(_, length)| IpNet::new(address, *length).ok());
+        around.filter_map(|network| networks.get(&network.trunc())).flatten()
+    }
+}
+
+impl NetworkIndex {
+    fn add(&mut self, network: IpNet, tenant: &Arc<Tenant>) {
+        self.lengths.insert((network.addr().is_ipv4(), network.prefix_len()));
+        let trusting = self.networks.entry(network).or_default();
+        // Two networks of one tenant can be the same.
+        if trusting.last().is_none_or(|last| !Arc::ptr_eq(last, tenant)) {
+            trusting.push(tenant.clone());
+        }
     }
 }
 

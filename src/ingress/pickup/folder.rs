@@ -22,12 +22,13 @@ use super::{
 use crate::{
     config::TenantName,
     ingress::Refusal,
+    share::Share,
     telemetry::{Ingress, Refused},
 };
 
 /// Files of one folder under way at a time: enough for one commit of the spool to carry many.
 const FILES: usize = 256;
-/// Files claimed in one go. A folder waits for that many free places, so it is a part of what all folders have together.
+/// Files claimed in one go, if the folder's share of all places has room for that.
 const CLAIMED_TOGETHER: usize = 128;
 /// Between two scans, however many files wait for the second look.
 const SCAN_PAUSE: Duration = Duration::from_millis(200);
@@ -130,15 +131,33 @@ impl Folder {
         if let Err(refusal) = self.intake.door.is_open_to(&self.tenant) {
             return self.wait(&refusal);
         }
+        let Some((room, slots)) = self.places(room) else { return };
         let files: Vec<_> = std::iter::from_fn(|| self.candidates.next()).take(room).collect();
         self.under_way += files.len();
         self.is_claiming = true;
         let (path, tenant, intake) = (self.path.clone(), self.tenant.clone(), self.intake.clone());
         self.steps.spawn(async move {
-            let slots = intake.slots.clone().acquire_many_owned(files.len() as u32).await;
-            // The semaphore is never closed.
-            Step::Claimed(intake.claim(&tenant, path, files).await, slots.ok())
+            let slots = match slots {
+                Some(slots) => Some(slots),
+                // In turn. The semaphore is never closed.
+                None => intake.slots.clone().acquire_owned().await.ok(),
+            };
+            Step::Claimed(intake.claim(&tenant, path, files).await, slots)
         });
+    }
+
+    /// How many of `wanted` files may be claimed now, with their places; without, one place has to be waited for. `None`: the
+    /// folder has its share, and the next of its own files that ends makes room.
+    fn places(&self, wanted: usize) -> Option<(usize, Option<OwnedSemaphorePermit>)> {
+        let slots = &self.intake.slots;
+        let share =
+            Share::LASTING.most(self.under_way as u64, wanted as u64, slots.available_permits() as u64);
+        if share > 0
+            && let Ok(taken) = slots.clone().try_acquire_many_owned(share as u32)
+        {
+            return Some((share as usize, Some(taken)));
+        }
+        (self.under_way == 0).then_some((1, None))
     }
 
     /// Unlinks files whose messages are in the spool, as many as there are by now.

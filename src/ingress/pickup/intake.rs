@@ -117,7 +117,7 @@ impl Intake {
                 return Ok(files.into_iter().map(|file| (file.name, Err(Outcome::NoPlace))).collect());
             };
             let claim = |Ready { name, last_chance }: Ready| {
-                let (id, body) = spool.begin();
+                let (id, body) = spool.begin_for(&tenant);
                 let claimant = Claimant { tenant: &tenant, id, marks: &marks };
                 let begun = match claim::open(&place, &name, &claimant, last_chance) {
                     Ok(Opened::Claimed(claim, content)) => Ok(Begun { claim, content, body }),

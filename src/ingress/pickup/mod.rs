@@ -89,8 +89,8 @@ pub use marks::Marks;
 /// Between two looks at folders whatever the system says about them: events can be missed, and network file systems have
 /// none.
 const SLOW_SCAN: Duration = Duration::from_secs(10);
-/// Files under way at a time, over all folders. Of each, 128 KiB are in memory at most, or what the spool has room for.
-const MAX_FILES: usize = 512;
+/// Files under way at a time, over all folders, of which each folder has its share. Of each, 128 KiB are in memory at most, or what the spool has room for.
+pub const MAX_FILES: usize = 512;
 /// Folders looked into at a time.
 const MAX_LOOKS: usize = 4;
 

@@ -15,8 +15,9 @@ use super::{
     wire::Heard,
 };
 use crate::{
+    config::TenantName,
     ingress::{
-        Grant, Refusal,
+        Grant, Party, Refusal,
         login::{Credentials, Denied},
     },
     message::MailboxAddress,
@@ -117,6 +118,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn log_in(&mut self, credentials: Credentials) -> (Reply, Next) {
         match self.service.logins.log_in(credentials, self.peer.address).await {
             Ok(login) => {
+                if let Err(refusal) = self.sit_with(&login.tenant.name) {
+                    return (self.refuse("AUTH", &Refusal { code: 421, ..refusal }), Next::Close);
+                }
                 self.login = Some(login);
                 (Reply::new(235, "2.7.0", "Authentication successful"), Next::Listen)
             }
@@ -140,12 +144,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The door's answer to MAIL.
     pub(super) fn admit(&self, sender: Option<&MailboxAddress>, size: Option<u64>) -> Result<Grant, Refusal> {
         let door = &self.service.door;
-        match &self.login {
+        let grant = match &self.login {
             Some(login) => door.admit_user(login, sender, size),
             None if self.offers_auth() && !door.is_neighbour(self.peer.address) => {
                 Err(Refusal::new(530, "5.7.0", "Authentication required", Refused::NoLogin))
             }
             None => door.admit_client(self.peer.address, sender, size),
-        }
+        }?;
+        self.sit_with(&grant.tenant.name)?;
+        Ok(grant)
+    }
+
+    /// The connection is this tenant's from now on.
+    fn sit_with(&self, tenant: &TenantName) -> Result<(), Refusal> {
+        let Some(seat) = &self.seat else { return Ok(()) };
+        let text = "Too many connections of this tenant, try again later";
+        let refuse = |_| Refusal::new(451, "4.7.0", text, Refused::ConnectionsShare);
+        seat.give_to(&Party::Tenant(tenant.clone())).map_err(refuse)
     }
 }

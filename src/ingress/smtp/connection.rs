@@ -22,11 +22,13 @@ use super::{
     auth::Peer,
     proxy::{self, Source},
     reply::Reply,
+    seats::Seat,
     session::{Ended, Service, Session},
     tls::{self, Current, Offer, Security},
 };
 use crate::{
     config::SmtpConfig,
+    share::Full,
     telemetry::{Ingress, Metrics, Refused},
 };
 
@@ -44,6 +46,7 @@ pub(super) enum Caller {
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) caller: Caller,
+    pub(super) seat: Seat,
     pub(super) tls: Offer,
     /// The listener may be logged in to in clear.
     pub(super) trusted: bool,
@@ -57,7 +60,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Serves the client to its end.
     pub(super) async fn run(self) {
-        let Self { mut stream, caller, tls, trusted, config, addresses, service, number } = self;
+        let Self { mut stream, caller, seat, tls, trusted, config, addresses, service, number } = self;
         let (client, _place, span) = match caller {
             Caller::Client(address, place) => {
                 (address, Some(place), info_span!("smtp", session = number, peer = %address))
@@ -75,6 +78,10 @@ impl Connection {
                             span.in_scope(|| info!("too many connections from this address, one refused"));
                             return turn_away(stream, Refused::ConnectionsPerAddress, &tls, &service.metrics);
                         };
+                        if let Err(full) = seat.give_to(&service.door.party_at(client)) {
+                            span.in_scope(|| info!(?full, "too many connections, one refused"));
+                            return turn_away(stream, refused(full), &tls, &service.metrics);
+                        }
                         (client, Some(place), span)
                     }
                 }
@@ -82,7 +89,7 @@ impl Connection {
         };
         let talk = async {
             let peer = Peer::new(client, trusted || config.trusts(client));
-            match converse(stream, peer, tls, service).await {
+            match converse(stream, peer, Some(seat), tls, service).await {
                 Ok(()) => debug!("closed"),
                 Err(error) => debug!(%error, "connection lost"),
             }
@@ -108,25 +115,26 @@ async fn read_header(stream: &mut TcpStream, service: &Service) -> Option<Source
 pub(super) async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     stream: S,
     peer: Peer,
+    seat: Option<Seat>,
     tls: Offer,
     service: Arc<Service>,
 ) -> io::Result<()> {
     let (stream, current) = match tls {
-        Offer::Nothing => return Session::new(stream, peer, service).run().await.map(drop),
+        Offer::Nothing => return Session::new(stream, peer, service).seated(seat).run().await.map(drop),
         Offer::Implicit(current) => {
-            return encrypted(stream, peer, &current, service, Greeting::Send).await;
+            return encrypted(stream, peer, seat, &current, service, Greeting::Send).await;
         }
         Offer::StartTls(current) => {
             let session =
                 Session::new(stream, Peer { security: Security::StartTlsOffered, ..peer }, service.clone());
-            match session.run().await? {
+            match session.seated(seat.clone()).run().await? {
                 Ended::Closed => return Ok(()),
                 Ended::StartTls(stream) => (stream, current),
             }
         }
     };
     // A session of its own: RFC 3207 section 4.2 has both sides forget what was said in clear.
-    encrypted(stream, peer, &current, service, Greeting::Sent).await
+    encrypted(stream, peer, seat, &current, service, Greeting::Sent).await
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,6 +147,7 @@ enum Greeting {
 async fn encrypted<S: AsyncRead + AsyncWrite + Unpin + Send>(
     stream: S,
     peer: Peer,
+    seat: Option<Seat>,
     current: &Current,
     service: Arc<Service>,
     greeting: Greeting,
@@ -157,9 +166,17 @@ async fn encrypted<S: AsyncRead + AsyncWrite + Unpin + Send>(
     };
     debug!(%encryption, "TLS");
     let peer = Peer { security: Security::Encrypted(encryption), ..peer };
-    let session = Session::new(stream, peer, service);
+    let session = Session::new(stream, peer, service).seated(seat);
     let session = if greeting == Greeting::Sent { session.greeted_before() } else { session };
     Box::pin(session.run()).await.map(drop)
+}
+
+/// Why a connection gets no seat.
+pub(super) fn refused(full: Full) -> Refused {
+    match full {
+        Full::All => Refused::Connections,
+        Full::Share => Refused::ConnectionsShare,
+    }
 }
 
 /// Says why and hangs up, at once. A client that waits for a handshake is just hung up on: it could not read the reply.
@@ -169,6 +186,9 @@ pub(super) fn turn_away(stream: TcpStream, reason: Refused, tls: &Offer, metrics
         return;
     }
     let reply = match reason {
+        Refused::ConnectionsShare => {
+            Reply::new(421, "4.7.0", "Too many connections from your network, try again later")
+        }
         Refused::ConnectionsPerAddress => {
             Reply::new(421, "4.7.0", "Too many connections from your address, try again later")
         }

@@ -38,6 +38,7 @@ mod memory;
 pub(crate) mod path;
 mod proxy;
 pub(crate) mod reply;
+mod seats;
 mod server;
 mod session;
 mod tls;

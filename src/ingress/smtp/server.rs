@@ -13,7 +13,6 @@ use std::{
 use prometheus::IntGauge;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -23,8 +22,9 @@ use tracing::{debug, error, info, warn};
 use super::{
     addresses::Addresses,
     certificate::LiveCertificate,
-    connection::{Caller, Connection, turn_away},
+    connection::{Caller, Connection, refused, turn_away},
     memory::Memory,
+    seats::Seats,
     session::Service,
     tls::{Handshakes, Offer},
 };
@@ -110,7 +110,7 @@ impl Server {
             shutdown,
             sessions: AtomicU64::new(0),
         });
-        let slots = Arc::new(Semaphore::new(config.max_connections));
+        let seats = Seats::new(config.max_connections);
         let config = Arc::new(config);
         let mut acceptors = JoinSet::new();
         for certificate in certificates {
@@ -121,7 +121,7 @@ impl Server {
                 listener,
                 config: config.clone(),
                 service: service.clone(),
-                slots: slots.clone(),
+                seats: seats.clone(),
                 addresses: addresses.clone(),
                 gauge: gauge.clone(),
             };
@@ -168,7 +168,7 @@ struct Acceptor {
     listener: Bound,
     config: Arc<SmtpConfig>,
     service: Arc<Service>,
-    slots: Arc<Semaphore>,
+    seats: Seats,
     addresses: Addresses,
     gauge: IntGauge,
 }
@@ -208,9 +208,12 @@ impl Acceptor {
         let Bound { config, tls, .. } = &self.listener;
         let metrics = &self.service.metrics;
         let address = peer.ip().to_canonical();
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
-            info!(peer = %address, "too many connections, one refused");
-            return turn_away(stream, Refused::Connections, tls, metrics);
+        let seat = match self.seats.take(self.service.door.party_at(address)) {
+            Ok(seat) => seat,
+            Err(full) => {
+                info!(peer = %address, ?full, "too many connections, one refused");
+                return turn_away(stream, refused(full), tls, metrics);
+            }
         };
         let caller = if config.is_proxy(address) {
             Caller::Proxy(address)
@@ -224,10 +227,11 @@ impl Acceptor {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
-        let open = Open::new(slot, &self.gauge);
+        let open = Open::new(&self.gauge);
         let connection = Connection {
             stream,
             caller,
+            seat,
             tls: tls.clone(),
             trusted: config.trusted,
             config: self.config.clone(),
@@ -245,13 +249,12 @@ impl Acceptor {
 /// Counts a connection for as long as it is open, however it ends.
 struct Open {
     gauge: IntGauge,
-    _slot: OwnedSemaphorePermit,
 }
 
 impl Open {
-    fn new(slot: OwnedSemaphorePermit, gauge: &IntGauge) -> Self {
+    fn new(gauge: &IntGauge) -> Self {
         gauge.inc();
-        Self { gauge: gauge.clone(), _slot: slot }
+        Self { gauge: gauge.clone() }
     }
 }
 

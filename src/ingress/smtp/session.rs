@@ -23,6 +23,7 @@ use super::{
     memory::{Memory, Share},
     path::{self, Mail},
     reply::Reply,
+    seats::Seat,
     tls::{Handshakes, Security},
     wire::{Heard, Wire},
 };
@@ -57,6 +58,8 @@ pub(super) struct Session<S> {
     pub(super) peer: Peer,
     /// Who has logged in, until the end of the session.
     pub(super) login: Option<Login>,
+    /// Its place among the connections, which is somebody's.
+    pub(super) seat: Option<Seat>,
     /// The greeting was sent before TLS was started.
     greeting_sent: bool,
     greeted: Option<Greeted>,
@@ -120,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             service,
             peer,
             login: None,
+            seat: None,
             greeting_sent: false,
             greeted: None,
             incoming: None,
@@ -127,6 +131,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             errors: 0,
             commands: 0,
         }
+    }
+
+    pub(super) fn seated(self, seat: Option<Seat>) -> Self {
+        Self { seat, ..self }
     }
 
     /// The client was greeted in clear, and speaks first.

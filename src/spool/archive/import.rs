@@ -224,7 +224,7 @@ impl Import {
             return Err(Fault::Failed(ArchiveError::Full { path: spool }));
         }
         let Entry { id, message, held, due, attempts, in_doubt, size, crc32 } = entry;
-        let writer = BodyWriter::new(id, self.room.clone());
+        let writer = BodyWriter::new(id, None, self.room.clone());
         let mut body =
             self.runtime.block_on(read_body(eml, writer, size, crc32)).map_err(|fault| match fault {
                 BodyFault::Eml(reason) => problem(eml, reason),

@@ -49,7 +49,7 @@ fn talk(
     tls: fn(Current) -> Offer,
 ) -> (Client<DuplexStream>, JoinHandle<io::Result<()>>) {
     let (near, far) = duplex(64 * 1024);
-    let talk = converse(far, LOOPBACK.into(), tls(secured.current.clone()), service(house));
+    let talk = converse(far, LOOPBACK.into(), None, tls(secured.current.clone()), service(house));
     (Client::new(near), tokio::spawn(talk))
 }
 
@@ -109,7 +109,7 @@ async fn handshakes_that_wait_hold_nobody_up() {
     for n in 0..200 {
         let (near, far) = duplex(64 * 1024);
         let tls = Offer::Implicit(secured.current.clone());
-        tokio::spawn(converse(far, LOOPBACK.into(), tls, service.clone()));
+        tokio::spawn(converse(far, LOOPBACK.into(), None, tls, service.clone()));
         let mut client = Client::new(near);
         // Some say nothing, some begin a hello.
         client.send(&endless_hello()[..n % 100]).await;
@@ -117,7 +117,7 @@ async fn handshakes_that_wait_hold_nobody_up() {
     }
     tokio::task::yield_now().await;
     let (near, far) = duplex(64 * 1024);
-    tokio::spawn(converse(far, LOOPBACK.into(), Offer::Implicit(secured.current.clone()), service));
+    tokio::spawn(converse(far, LOOPBACK.into(), None, Offer::Implicit(secured.current.clone()), service));
     let mut client = shake(Client::new(near), &secured.root).await.unwrap();
     client.hello().await;
     assert!(client.mail("over TLS\r\n.\r\n").await.starts_with("250 "));

@@ -133,11 +133,12 @@ async fn who_sends_no_header_counts_against_all_connections() {
     let house = House::new();
     let running = serve(&house, 1).await;
     let mut silent = Vec::new();
-    for _ in 0..10 {
+    // All but the last one, of ten.
+    for _ in 0..9 {
         silent.push(dial(running.addresses[0]).await);
     }
-    while house.metric("smtp_connections") < 10.0 {
+    while house.metric("smtp_connections") < 9.0 {
         tokio::task::yield_now().await;
     }
-    assert!(dial(running.addresses[0]).await.rest().await.starts_with("421 4.3.2 "));
+    assert!(dial(running.addresses[0]).await.rest().await.starts_with("421 4.7.0 "));
 }
