@@ -111,11 +111,17 @@ impl Door {
     }
 
     /// The header From, which receivers see and which decides the mailbox: it must be one of the tenant's too.
-    pub fn check_author(&self, grant: &Grant, author: &MailboxAddress) -> Result<(), Refusal> {
+    /// `field`: From, or the Sender beside it, which some programs show as well.
+    pub fn check_author(
+        &self,
+        grant: &Grant,
+        author: &MailboxAddress,
+        field: &'static str,
+    ) -> Result<(), Refusal> {
         if grant.tenant.may_send_as(author) {
             return Ok(());
         }
-        let text = format!("This client may not send mail from {}: header From", author.domain());
+        let text = format!("This client may not send mail from {}: header {field}", author.domain());
         Err(Refusal::new(550, "5.7.1", text, Refused::Sender))
     }
 

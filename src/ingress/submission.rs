@@ -221,21 +221,24 @@ impl Submission {
     /// Whose mailbox the message goes out of, and the From field if it needs one: the tenant must be allowed all that the
     /// header names.
     fn author(&self, header: &HeaderBlock) -> Result<(MailboxAddress, Option<MailboxAddress>), Refusal> {
+        // Where From is added, too.
+        if let Some(sender) = message::sender(header).map_err(|error| refuse_author(&error))? {
+            self.door.check_author(&self.grant, &sender, "Sender")?;
+        }
         let author = match message::author(header) {
             Ok(author) => author,
             // RFC 6409 section 8.1, as simple devices need it.
             Err(error @ (InvalidAuthor::Missing | InvalidAuthor::Empty)) => {
                 let default = self.grant.tenant.default_sender.as_ref();
                 let from = self.envelope.sender().or(default).ok_or_else(|| refuse_author(&error))?;
-                self.door.check_author(&self.grant, from)?;
+                self.door.check_author(&self.grant, from, "From")?;
                 return Ok((from.clone(), Some(from.clone())));
             }
             Err(error) => return Err(refuse_author(&error)),
         };
         for mailbox in author.from() {
-            self.door.check_author(&self.grant, mailbox)?;
+            self.door.check_author(&self.grant, mailbox, "From")?;
         }
-        self.door.check_author(&self.grant, author.mailbox())?;
         Ok((author.mailbox().clone(), None))
     }
 }

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{Field, HeaderBlock, MailboxAddress};
+use super::{Field, MailboxAddress};
 
 /// An entry of an address list that names no mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,29 +17,6 @@ pub struct BrokenAddress {
     pub field: String,
     /// As it was written, shortened.
     pub entry: String,
-}
-
-/// Who wrote the message: RFC 5322 section 3.6.2.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Author {
-    from: Vec<MailboxAddress>,
-    sender: Option<MailboxAddress>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidAuthor {
-    #[error("the header has no From field")]
-    Missing,
-    #[error("the header has more than one {0} field")]
-    Repeated(&'static str),
-    #[error("the From field names no mailbox")]
-    Empty,
-    #[error(transparent)]
-    Broken(#[from] BrokenAddress),
-    #[error(
-        "From names several mailboxes, so a Sender field with exactly one is needed (RFC 5322 section 3.6.2)"
-    )]
-    NoSender,
 }
 
 /// All mailboxes of the field, group members included, in their order.
@@ -51,51 +28,8 @@ pub fn addresses(field: &Field<'_>) -> Result<Vec<MailboxAddress>, BrokenAddress
         .collect()
 }
 
-/// The author: From, and Sender if there are several authors.
-pub fn author(header: &HeaderBlock) -> Result<Author, InvalidAuthor> {
-    let field = only(header, "From")?.ok_or(InvalidAuthor::Missing)?;
-    // Devices write this where nobody has told them their address.
-    if field.value().as_ref() == b"<>" {
-        return Err(InvalidAuthor::Empty);
-    }
-    let from = addresses(&field)?;
-    let sender = match from.len() {
-        0 => return Err(InvalidAuthor::Empty),
-        1 => None,
-        _ => Some(single_sender(header)?.ok_or(InvalidAuthor::NoSender)?),
-    };
-    Ok(Author { from, sender })
-}
-
-/// The one mailbox of the Sender field, if there is such a field.
-pub(super) fn single_sender(header: &HeaderBlock) -> Result<Option<MailboxAddress>, InvalidAuthor> {
-    let Some(field) = only(header, "Sender")? else { return Ok(None) };
-    match <[MailboxAddress; 1]>::try_from(addresses(&field)?) {
-        Ok([sender]) => Ok(Some(sender)),
-        Err(_) => Err(InvalidAuthor::NoSender),
-    }
-}
-
-fn only<'a>(header: &'a HeaderBlock, name: &'static str) -> Result<Option<Field<'a>>, InvalidAuthor> {
-    let mut fields = header.named(name);
-    let first = fields.next();
-    if fields.next().is_some() { Err(InvalidAuthor::Repeated(name)) } else { Ok(first) }
-}
-
-impl Author {
-    /// The mailboxes of the From field, at least one. A tenant must be allowed every one of them.
-    pub fn from(&self) -> &[MailboxAddress] {
-        &self.from
-    }
-
-    /// The mailbox that sends: the only one of From, or Sender.
-    pub fn mailbox(&self) -> &MailboxAddress {
-        self.sender.as_ref().unwrap_or(&self.from[0])
-    }
-}
-
 impl BrokenAddress {
-    fn new(field: &Field<'_>, entry: &[u8]) -> Self {
+    pub(super) fn new(field: &Field<'_>, entry: &[u8]) -> Self {
         Self {
             field: String::from_utf8_lossy(field.name()).into_owned(),
             entry: String::from_utf8_lossy(entry).chars().take(100).collect(),
@@ -108,6 +42,8 @@ pub(super) struct AddressList<'a> {
     pub(super) entries: Vec<Entry<'a>>,
     /// The commas, colons and semicolons between the entries stand where RFC 5322 has them.
     pub(super) regular: bool,
+    /// There is a group, or something like one.
+    pub(super) groups: bool,
 }
 
 /// One mailbox, or what stands in its place. Groups are not entries, their members are.
@@ -116,6 +52,8 @@ pub(super) struct Entry<'a> {
     pub(super) raw: &'a [u8],
     pub(super) address: Option<MailboxAddress>,
     pub(super) regular: bool,
+    /// Not regular for nothing but brackets in the display name, or a display name that is the address once more.
+    pub(super) tolerable: bool,
 }
 
 impl Entry<'_> {
@@ -133,7 +71,7 @@ impl<'a> AddressList<'a> {
     pub(super) fn parse(value: &'a [u8]) -> Self {
         let mut reader = Reader {
             value,
-            list: AddressList { entries: Vec::new(), regular: true },
+            list: AddressList { entries: Vec::new(), regular: true, groups: false },
             group: Group::None,
             comma: false,
             entry: Draft::default(),
@@ -178,6 +116,11 @@ struct Draft {
     /// An `@` stands outside of quotes, comments and angle brackets.
     at_sign: bool,
     comment: bool,
+    /// `[` or `]` outside of quotes, comments, angle brackets and address literals.
+    brackets: bool,
+    /// Behind a `[`, before its `]`.
+    in_brackets: bool,
+    quoted: bool,
     irregular: bool,
     broken: bool,
 }
@@ -190,6 +133,7 @@ impl Reader<'_> {
                 b' ' | b'\t' | b'\r' | b'\n' => at + 1,
                 b'(' => self.comment(at),
                 b'"' => {
+                    self.entry.quoted = true;
                     let end = self.end_of_quote(at);
                     self.bare(at, end)
                 }
@@ -200,8 +144,10 @@ impl Reader<'_> {
                 b';' => self.semicolon(at),
                 _ => {
                     // Specials and controls outside of quotes and comments: no two programs agree about them.
-                    self.entry.irregular |=
-                        matches!(byte, b')' | b'>' | b'[' | b']' | b'\\') || byte.is_ascii_control();
+                    if matches!(byte, b'[' | b']') {
+                        self.entry.bracket(byte);
+                    }
+                    self.entry.irregular |= matches!(byte, b')' | b'>' | b'\\') || byte.is_ascii_control();
                     self.bare(at, at + 1)
                 }
             };
@@ -310,7 +256,9 @@ impl Reader<'_> {
     fn colon(&mut self, at: usize) -> usize {
         let name = self.next_entry(at);
         let plain = name.bare.is_some() && name.angle.is_none();
-        self.list.regular &= plain && !name.at_sign && !name.irregular && self.group == Group::None;
+        self.list.regular &=
+            plain && !name.at_sign && !name.irregular && !name.brackets && self.group == Group::None;
+        self.list.groups = true;
         self.group = Group::Open;
         self.comma = false;
         at + 1
@@ -337,12 +285,34 @@ impl Reader<'_> {
         }
         self.list.regular &= self.group != Group::Closed;
         let address = entry.address(self.value);
-        let regular = address.is_some() && !entry.irregular && !(entry.angle.is_some() && entry.at_sign);
-        self.list.entries.push(Entry { raw: self.value[entry.start..end].trim_ascii(), address, regular });
+        let named = entry.angle.is_some();
+        let plain = address.is_some() && !entry.irregular && !entry.in_brackets;
+        let regular = plain && !entry.brackets && !(named && entry.at_sign);
+        let tolerable = match (entry.brackets, entry.at_sign) {
+            // Brackets beside quotes pass for a domain in some eyes.
+            (true, false) => plain && named && !entry.quoted,
+            (false, true) => plain && named && entry.is_twice_the_same(self.value, address.as_ref()),
+            _ => regular,
+        };
+        let raw = self.value[entry.start..end].trim_ascii();
+        self.list.entries.push(Entry { raw, address, regular, tolerable });
     }
 }
 
 impl Draft {
+    /// Brackets in a display name, in pairs.
+    fn bracket(&mut self, byte: u8) {
+        self.brackets = true;
+        self.irregular |= self.in_brackets == (byte == b'[');
+        self.in_brackets = byte == b'[';
+    }
+
+    /// The display name is the address.
+    fn is_twice_the_same(&self, value: &[u8], address: Option<&MailboxAddress>) -> bool {
+        let bare = self.bare.clone().filter(|_| !self.gap).and_then(|bare| str::from_utf8(&value[bare]).ok());
+        bare.and_then(|bare| bare.parse().ok()).as_ref() == address && address.is_some()
+    }
+
     fn address(&self, value: &[u8]) -> Option<MailboxAddress> {
         let range = match (&self.angle, &self.bare) {
             _ if self.broken => return None,

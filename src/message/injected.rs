@@ -11,7 +11,7 @@
 use super::{
     AddressList, BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, InvalidAuthor, InvalidNotification,
     MAX_HEADER, MailParameters, MailboxAddress, Recipient, RecipientWish, author, recipients_of,
-    single_sender, without_bcc,
+    sender as sender_of, without_bcc,
 };
 
 /// Lines that Exchange Replay knows beside X-Sender and X-Receiver. Nothing here needs them.
@@ -118,7 +118,7 @@ pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, Heade
 pub fn pickup_envelope(header: &HeaderBlock) -> Result<(Envelope, HeaderBlock), InvalidPickup> {
     let sender = match author(header) {
         Ok(author) => author.mailbox().clone(),
-        Err(InvalidAuthor::Missing) => single_sender(header)?.ok_or(InvalidAuthor::Missing)?,
+        Err(InvalidAuthor::Missing) => sender_of(header)?.ok_or(InvalidAuthor::Missing)?,
         Err(why) => return Err(why.into()),
     };
     let envelope = Envelope::new(Some(sender), recipients_of(header)?, FILE_BODY)

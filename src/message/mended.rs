@@ -63,6 +63,8 @@ fn has_value(field: &Field<'_>, found: &mut bool) -> bool {
 pub fn from_field(name: Option<&str>, address: &MailboxAddress) -> Vec<u8> {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let name = name.map(|name| name.chars().map(clean).collect::<String>());
+    // It is written as encoded words, in which nobody believes an address.
+    let name = name.map(|name| if name.is_ascii() { name } else { name.replace('@', " at ") });
     let name = name.as_deref().map(str::trim).filter(|name| !name.is_empty());
     let mut field = b"From: ".to_vec();
     Address::new_address(name, address.as_str()).write_header(&mut field, 6);

@@ -5,7 +5,8 @@
 //! | file           | what it does                                                                    |
 //! |----------------|---------------------------------------------------------------------------------|
 //! | `header`       | divides a message into header and body, fields into name and value               |
-//! | `address_list` | mailboxes in fields: the author, the recipients                                  |
+//! | `address_list` | mailboxes in fields                                                              |
+//! | `author`       | who is believed to have written a message: From and Sender                       |
 //! | `recipients`   | makes To, Cc and Bcc say what the envelope says                                  |
 //! | `injected`     | envelopes of picked-up files: X-Sender and X-Receiver lines, or plain headers    |
 //! | `notification` | what the sender wants to be told: NOTIFY, ORCPT, RET, ENVID                       |
@@ -15,6 +16,7 @@
 
 mod address;
 mod address_list;
+mod author;
 mod envelope;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -30,7 +32,8 @@ mod tests;
 mod trace;
 
 pub use address::{InvalidAddress, MailboxAddress};
-pub use address_list::{Author, BrokenAddress, InvalidAuthor, addresses, author};
+pub use address_list::{BrokenAddress, addresses};
+pub use author::{Author, InvalidAuthor, Twist, author, sender};
 pub use envelope::{BodyKind, EmptyEnvelope, Envelope, MailParameters};
 pub use header::{
     Field, HeaderBlock, HeaderScanner, InvalidHeader, MAX_HEADER, MAX_STORED_HEADER, SplitMessage,
@@ -48,4 +51,4 @@ pub use notification::{
 pub use recipients::{Addressed, Visible, address_to, recipients_of, without_bcc};
 pub use trace::{Encryption, Origin, Received, date};
 
-use address_list::{AddressList, Entry, single_sender};
+use address_list::{AddressList, Entry};

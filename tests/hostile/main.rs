@@ -11,8 +11,10 @@
 mod harness;
 
 mod admin;
+mod authors;
 mod clients;
 mod courier;
+mod from_fields;
 mod log;
 mod pickup;
 mod table;

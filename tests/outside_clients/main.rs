@@ -7,10 +7,14 @@
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[allow(dead_code, reason = "shared with the attacks")]
+#[path = "../hostile/from_fields.rs"]
+mod from_fields;
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod authors;
 mod curl;
 mod login;
 mod msal;

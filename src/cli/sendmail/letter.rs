@@ -82,7 +82,7 @@ impl Wishes {
             recipients.extend(recipients_of(&header)?);
         }
         let envelope = self.envelope(sender.cloned(), recipients)?;
-        let mut all: Vec<&MailboxAddress> = sender.into_iter().chain(author.from()).collect();
+        let mut all: Vec<&MailboxAddress> = sender.into_iter().chain(author.everybody()).collect();
         all.push(author.mailbox());
         let tenant = site.tenant_for(&all)?;
 

@@ -99,8 +99,12 @@ fn the_author() {
         Ok::<_, String>(format!("{} by {}", from.join(" "), author.mailbox()))
     };
     assert_eq!(of("from:\r\n =?utf-8?Q?=C3=84?=\r\n <a@x.se>\r\n").unwrap(), "a@x.se by a@x.se");
-    // A Sender beside one author changes nothing, whatever it holds.
+    // A Sender beside one author does not choose the mailbox. It is told, if it has an address.
     assert_eq!(of("From: a@x.se\r\nSender: root\r\n").unwrap(), "a@x.se by a@x.se");
+    assert_eq!(of("From: a@x.se\r\nSender: S <s@y.se>\r\n").unwrap(), "a@x.se by a@x.se");
+    let sender = |text: &str| author(&header(text)).map(|author| author.sender().map(ToString::to_string));
+    assert_eq!(sender("From: a@x.se\r\nSender: S <s@y.se>\r\n"), Ok(Some("s@y.se".into())));
+    assert_eq!(sender("From: a@x.se\r\nSender: <>\r\n"), Ok(None));
     assert_eq!(of("From: a@x.se, B <b@x.se>\r\nSender: s@x.se\r\n").unwrap(), "a@x.se b@x.se by s@x.se");
 
     let why = |text: &str| author(&header(text)).unwrap_err();
@@ -109,6 +113,6 @@ fn the_author() {
     assert_eq!(why("From:\r\n"), InvalidAuthor::Empty);
     assert_eq!(why("From: g:;\r\n"), InvalidAuthor::Empty);
     assert_eq!(why("From: a@x.se, b@x.se\r\n"), InvalidAuthor::NoSender);
-    assert_eq!(why("From: a@x.se, b@x.se\r\nSender: a@x.se, b@x.se\r\n"), InvalidAuthor::NoSender);
+    assert_eq!(why("From: a@x.se, b@x.se\r\nSender: a@x.se, b@x.se\r\n"), InvalidAuthor::SeveralSenders);
     assert!(matches!(why("From: root\r\n"), InvalidAuthor::Broken(_)));
 }
