@@ -35,8 +35,8 @@ pub struct Reloaded {
 
 impl Reloads {
     pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
-        // One at a time; who asks meanwhile waits.
-        let (sender, receiver) = mpsc::channel(4);
+        // One at a time; who asks meanwhile waits, and they are answered together. The gate lets fewer ask.
+        let (sender, receiver) = mpsc::channel(64);
         (Self(sender), receiver)
     }
 

@@ -94,11 +94,10 @@ impl TokenCache {
         (!failure.files.is_empty()).then(|| failure.files.clone())
     }
 
-    /// The failure no longer stands. Answers whether there was one.
-    pub(super) fn forgive(&self) -> bool {
+    /// The failure no longer stands.
+    pub(super) fn forgive(&self) {
         let mut state = self.state();
-        state.failures = 0;
-        state.failure.take().is_some()
+        (state.failures, state.failure) = (0, None);
     }
 
     pub(super) async fn token(self: &Arc<Self>) -> Result<AccessToken, TokenError> {
@@ -196,6 +195,8 @@ impl TokenCache {
         if let Credential::User { grant: UserGrant::RefreshToken { .. }, .. } = credential {
             files.push(self.means.store.file(&self.tenant.name));
         }
+        // It decides whether the login service is believed at all.
+        files.extend(self.tenant.cloud.ca_file.clone());
         if files.is_empty() {
             return Looks::default();
         }

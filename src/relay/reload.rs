@@ -4,11 +4,16 @@
 //! new mail. What tenants did not change is not disturbed; deliveries and SMTP transactions that have begun end as they began.
 //! Other tables count from the next start on, and are named.
 //!
-//! One reload at a time.
+//! One reload at a time, and so many in a while. Whoever asks before it begins gets its answer too, so a thousand questions are a few
+//! reloads. A login that failed is not tried again by one, unless its credential is another.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::spawn_blocking, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -37,6 +42,31 @@ pub(super) struct Reloader {
     pub(super) metrics: Metrics,
 }
 
+/// Lets some reloads go at once, and after these one in a while: each reads all files and hashes of the configuration.
+struct Pace {
+    /// When as many could go at once again as ever.
+    full_at: Instant,
+}
+
+impl Pace {
+    const EVERY: Duration = Duration::from_secs(1);
+    const AT_ONCE: u32 = 10;
+
+    fn new() -> Self {
+        Self { full_at: Instant::now() }
+    }
+
+    /// Waits for the turn of the next one.
+    async fn turn(&mut self) {
+        let full_at = self.full_at.max(Instant::now());
+        // A machine may have started a moment ago, and then it does not go so far back.
+        if let Some(at) = full_at.checked_sub(Self::EVERY * (Self::AT_ONCE - 1)) {
+            sleep_until(at).await;
+        }
+        self.full_at = full_at + Self::EVERY;
+    }
+}
+
 impl Reloader {
     /// Answers requests until `shutdown`.
     pub(super) async fn run(
@@ -44,11 +74,22 @@ impl Reloader {
         mut requests: mpsc::Receiver<ReloadRequest>,
         shutdown: CancellationToken,
     ) {
+        let mut pace = Pace::new();
         while let Some(Some(request)) = shutdown.run_until_cancelled(requests.recv()).await {
+            if shutdown.run_until_cancelled(pace.turn()).await.is_none() {
+                return;
+            }
+            // All who have asked by now are answered by files that are read from here on.
+            let mut asked = vec![request];
+            while let Ok(request) = requests.try_recv() {
+                asked.push(request);
+            }
             let reloaded = self.reload().await;
             self.metrics.reloaded(reloaded.ok);
-            // Whoever asked may have gone: it is done all the same.
-            let _ = request.answer.send(reloaded);
+            for request in asked {
+                // Whoever asked may have gone: it is done all the same.
+                let _ = request.answer.send(reloaded.clone());
+            }
         }
     }
 
@@ -98,14 +139,34 @@ impl Reloader {
         // First who delivers, then who accepts. It listens as long as the relay runs.
         let _ = self.orders.send(Order::Adopt(roster.clone()));
         self.keeper.replace(roster);
-        // Whoever reloads may have mended what the configuration only names.
-        for tenant in self.identity.forgive() {
-            let _ = self.orders.send(Order::LookAgain(tenant));
-        }
         self.identity.note_tenants(&new.tenants).await;
+        // Whoever reloads may have mended what the configuration only names. Who has a new credential begins anew in any case.
+        self.identity.watch_once(&|tenant| drop(self.orders.send(Order::LookAgain(tenant)))).await;
         let warnings = std::mem::take(&mut new.warnings);
         // Tables that wait for a restart are compared with what runs, each time.
         self.running.tenants = new.tenants;
         Reloaded { ok: true, errors: Vec::new(), warnings, changes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn some_at_once_and_then_one_in_a_while() {
+        let (mut pace, began) = (Pace::new(), Instant::now());
+        let mut turns = Vec::new();
+        for _ in 0..13 {
+            pace.turn().await;
+            turns.push(began.elapsed().as_secs());
+        }
+        assert_eq!(turns, [[0; 10].as_slice(), &[1, 2, 3]].concat());
+        tokio::time::sleep(Pace::EVERY * 100).await;
+        let began = Instant::now();
+        for _ in 0..Pace::AT_ONCE {
+            pace.turn().await;
+        }
+        assert!(began.elapsed().is_zero());
     }
 }

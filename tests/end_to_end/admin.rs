@@ -8,10 +8,9 @@ use std::{
         fs::{FileTypeExt, PermissionsExt},
         net::UnixListener,
     },
-    process::Command,
 };
 
-use crate::harness::{Lab, run, wait_until};
+use crate::harness::{Lab, wait_until};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -206,11 +205,13 @@ fn the_relays_group_may_ask_and_others_may_not() {
     assert_eq!(reload(&lab).0, Some(0), "root");
     let reload_as = |user, group| {
         let [program, arguments @ ..] = as_user(user, group);
-        let output = run(Command::new(program).args(arguments).arg(env!("CARGO_BIN_EXE_m365-relay")).args([
-            "reload",
-            "--config",
-            lab.config_file().to_str().unwrap(),
-        ]));
+        let output = crate::harness::run(
+            std::process::Command::new(program).args(arguments).arg(env!("CARGO_BIN_EXE_m365-relay")).args([
+                "reload",
+                "--config",
+                lab.config_file().to_str().unwrap(),
+            ]),
+        );
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, said) = reload_as(OTHER, RELAY);

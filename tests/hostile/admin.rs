@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use m365_relay::sandbox::User;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::time::Instant;
 
@@ -344,4 +345,84 @@ fn many_questions_are_told_to_come_again_and_delay_nobody() {
     assert!(busy.1.contains("come again"), "{busy:?}");
     assert!(lab.metric("m365_relay_admin_refused_total", &[("reason", "busy")]) >= 1.0);
     held("Questions to the API, all at the same time", QUESTIONS);
+}
+
+/// Entra ID counts failures, and locks users out.
+#[test]
+fn a_flood_of_reloads_is_a_few_and_logs_nobody_in_again() {
+    const RELOADS: usize = 60;
+    let mut lab = Lab::without_relay(|setup| {
+        setup.tenants.push(crate::harness::TenantSetup::new("northwind"));
+        setup.tenant("fabrikam").credential = "client_secret = { file = 'fabrikam.secret' }".into();
+        setup.tenant("northwind").credential =
+            "grant = 'password'\nusername = 'relay@northwind.example'\npassword = { file = 'northwind.password' }".into();
+        setup.service = Box::new(|options| {
+            let directory = options.directories.iter_mut().find(|d| d.name() == "northwind.example").unwrap();
+            directory.users = vec![User::new("relay@northwind.example", "the right password")];
+            directory.public_client_id = Some(directory.client_id.clone());
+        });
+    });
+    let files = ["fabrikam.secret", "northwind.password"].map(|name| lab.folder().join(name));
+    let write = |path: &std::path::Path, text: &str| {
+        let new = path.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::rename(&new, path).unwrap();
+    };
+    files.iter().for_each(|file| write(file, "wrong"));
+    lab.restart();
+    for tenant in ["contoso", "fabrikam", "northwind"] {
+        // Only its own mailbox lets the user send.
+        let from = format!("{}@{tenant}.example", if tenant == "northwind" { "relay" } else { "a" });
+        lab.send(&from, &[TO], &message(&from, TO, tenant));
+    }
+    let logins = |lab: &Lab, tenant: &str| {
+        let path = format!("/{tenant}.example/oauth2/v2.0/token");
+        lab.service.calls().iter().filter(|call| call.path == path).count()
+    };
+    wait_until("the first logins", || {
+        ["fabrikam", "northwind"].iter().all(|tenant| logins(&lab, tenant) == 1)
+    });
+    for tenant in ["fabrikam", "northwind"] {
+        lab.wait_for_metric("m365_relay_tenant_blocked", &[("tenant", tenant)], 1.0);
+    }
+    let flood = |lab: &Lab| {
+        thread::scope(|scope| {
+            let asked: Vec<_> = (0..RELOADS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut answer = lab.api("POST", "/api/v1/reload");
+                        while answer.0 == 503 {
+                            thread::park_timeout(Duration::from_millis(50));
+                            answer = lab.api("POST", "/api/v1/reload");
+                        }
+                        answer.0
+                    })
+                })
+                .collect();
+            for _ in 0..RELOADS {
+                lab.hang_up();
+                // What changes nothing is no reason either.
+                files.iter().for_each(|file| write(file, "wrong"));
+            }
+            others_are_served(lab, "meanwhile");
+            assert!(asked.into_iter().all(|answer| answer.join().unwrap() == 200));
+        });
+    };
+    let began = Instant::now();
+    flood(&lab);
+    let took = began.elapsed().as_secs();
+    let reloads = lab.metric("m365_relay_config_reloads_total", &[]);
+    println!("{RELOADS} questions and {RELOADS} signals were {reloads} reloads in {took} s");
+    assert!(reloads <= (took + 12) as f64, "{reloads} reloads in {took} s");
+    // The secret is tried again by itself after a minute, should this take so long; the password is not.
+    assert!(logins(&lab, "fabrikam") <= 1 + usize::from(took >= 50));
+    assert_eq!((logins(&lab, "northwind"), logins(&lab, "contoso")), (1, 1));
+
+    // What is mended goes on at once, by the file alone.
+    write(&files[0], &crate::harness::TenantSetup::secret("fabrikam"));
+    write(&files[1], "the right password");
+    lab.wait_for(4);
+    assert_eq!((logins(&lab, "fabrikam"), logins(&lab, "northwind")), (2, 2));
+    held("Reloads by the API and by SIGHUP, of tenants whose logins fail", 2 * RELOADS);
 }

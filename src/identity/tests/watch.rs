@@ -52,6 +52,33 @@ async fn a_file_that_stays_ends_nothing() {
     assert_eq!(bench.requests(), 1);
 }
 
+/// So that nothing but another credential has a login tried again.
+#[tokio::test]
+async fn a_file_that_is_touched_or_replaced_by_the_same_ends_nothing() {
+    let (bench, folder) = bench().await;
+    let (secret, new) = (folder.path().join("secret"), folder.path().join("new"));
+    bench.token("contoso").await.unwrap_err();
+    let still_fails = || async {
+        bench.identity.watch_once(&|_| panic!("nothing has changed")).await;
+        assert!(bench.token("contoso").await.is_err());
+        assert_eq!(bench.requests(), 1);
+    };
+    fs::File::options().append(true).open(&secret).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    still_fails().await;
+    fs::write(&new, "wrong-secret").unwrap();
+    fs::rename(&new, &secret).unwrap();
+    still_fails().await;
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    still_fails().await;
+    // The same length at the same time.
+    fs::write(&secret, "right-secret").unwrap();
+    fs::File::options().append(true).open(&secret).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    let again = std::sync::Mutex::new(Vec::new());
+    bench.identity.watch_once(&|tenant| again.lock().unwrap().push(tenant)).await;
+    assert_eq!(again.lock().unwrap().len(), 1);
+    assert!(bench.token("contoso").await.is_ok());
+}
+
 #[tokio::test]
 async fn idle_tenants_cost_nothing_and_spent_tokens_are_forgotten() {
     let bench = Bench::new("right-secret", Duration::from_secs(3)).await;
