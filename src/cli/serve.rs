@@ -23,7 +23,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = args.config.path();
-    let config = match Config::load(&path) {
+    let config = match Config::load_to_run(&path) {
         Ok(config) => config,
         Err(errors) => {
             console::complain(errors);

@@ -221,7 +221,7 @@ impl ClientCertificate {
                     "certificate_password" => at_password.as_ref(),
                     _ => None,
                 };
-                return place.unwrap_or(&at_certificate).fail(error.to_string());
+                return place.unwrap_or(&at_certificate).fail_alone(all, error.to_string());
             }
         };
         // A certificate alone is no secret.

@@ -84,8 +84,8 @@ impl Credential {
         }
         let proof = ClientProof::read(table);
         let username = table.optional("username", |item| Some(item.word(USERNAME)?.to_owned()));
-        let password = table.optional("password", SecretSource::read_item);
-        let refresh_token = table.optional("refresh_token", |item| Some(SecretSource::read_item(item)));
+        let password = table.optional("password", SecretSource::read_of_tenant);
+        let refresh_token = table.optional("refresh_token", |item| Some(SecretSource::read_of_tenant(item)));
         let proof = proof.filter(|_| is_whole);
         let credential = match kind? {
             Kind::Managed => {
@@ -227,7 +227,7 @@ impl ClientProof {
             given += usize::from(is_given);
             found = found.take().or(proof);
         };
-        let secret = table.optional("client_secret", SecretSource::read_item).map(Self::Secret);
+        let secret = table.optional("client_secret", SecretSource::read_of_tenant).map(Self::Secret);
         take(table.has("client_secret"), secret);
         let certificate = ClientCertificate::read_keys(table).map(Self::Certificate);
         take(table.has("certificate"), certificate);
@@ -237,7 +237,7 @@ impl ClientProof {
             // Kubernetes lets every user of the container read it, so that is no reason to warn.
             match SecretSource::File(path.clone()).read() {
                 Ok(_) => Some(Self::Federated(path)),
-                Err(error) => item.fail(error.to_string()),
+                Err(error) => item.fail_alone(Self::Federated(path), error.to_string()),
             }
         });
         take(table.has("federated_token_file"), federated);

@@ -131,17 +131,22 @@ impl Config {
     ///
     /// Relative paths in any of these files start at the folder of `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        Self::read(&files::read_files(path)?)
+        Self::read(&files::read_files(path)?, Findings::default())
+    }
+
+    /// As [`load`](Self::load), for a relay that is to run by it: what of a tenant's credential cannot be read now is a warning, and
+    /// stops that tenant alone.
+    pub fn load_to_run(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::read(&files::read_files(path)?, Findings::to_run())
     }
 
     /// Reads a configuration out of `text`. `file` is the name in errors, and relative paths start at its folder; it is
     /// not opened, and neither is tenants.d.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
-        Self::read(&[ConfigFile::of_text(text, file)])
+        Self::read(&[ConfigFile::of_text(text, file)], Findings::default())
     }
 
-    fn read(files: &[ConfigFile]) -> Result<Self, ConfigErrors> {
-        let findings = Findings::default();
+    fn read(files: &[ConfigFile], findings: Findings) -> Result<Self, ConfigErrors> {
         let config = files::read_config(files, &findings);
         let mut errors = findings.errors.into_inner();
         match config {

@@ -30,6 +30,8 @@ pub(super) struct Findings {
     pub(super) errors: RefCell<Vec<Problem>>,
     pub(super) warnings: RefCell<Vec<Problem>>,
     pub(super) known_keys: RefCell<HashSet<String>>,
+    /// What is one tenant's trouble is not to stop the others: see [`Item::fail_alone`].
+    is_to_run: bool,
     /// The key that is noted, written anew each time: there are dozens for each of thousands of tenants.
     noted: RefCell<String>,
 }
@@ -235,6 +237,17 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// Something of this tenant's cannot be read now, and is read again at each use. Whoever runs the relay is warned, and gets
+    /// `value`: the tenant's mail waits until that is mended. For whoever checks the configuration it is an error.
+    pub(super) fn fail_alone<T>(&self, value: T, message: impl Into<String>) -> Option<T> {
+        let message = message.into();
+        if !self.source.findings.is_to_run {
+            return self.fail(message);
+        }
+        self.warn(format!("{message}; mail of this tenant waits until that is mended"));
+        Some(value)
+    }
+
     pub(super) fn warn(&self, message: impl Into<String>) {
         let problem = self.source.problem(Some(self.place), self.path.shown.clone(), message.into());
         self.source.findings.warnings.borrow_mut().push(problem);
@@ -328,6 +341,11 @@ impl<'a> Source<'a> {
 }
 
 impl Findings {
+    /// Of a configuration that a relay is to run by.
+    pub(super) fn to_run() -> Self {
+        Self { is_to_run: true, ..Self::default() }
+    }
+
     fn note_key(&self, table: &str, key: &str) {
         let mut noted = self.noted.borrow_mut();
         noted.clear();

@@ -125,6 +125,17 @@ impl SecretSource {
         Some(source)
     }
 
+    /// The same for a tenant's credential: see [`Item::fail_alone`].
+    pub(super) fn read_of_tenant(item: &Item<'_>) -> Option<Self> {
+        let source = Self::read_place(item)?;
+        source.refuse_if_exposed(item)?;
+        if let Err(error) = source.read() {
+            return item.fail_alone(source, error.to_string());
+        }
+        source.warn_if_exposed(item);
+        Some(source)
+    }
+
     /// Where it is said to be; whether anything is there is not looked at.
     pub(super) fn read_place(item: &Item<'_>) -> Option<Self> {
         item.note_keys(&PLACES);

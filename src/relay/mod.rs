@@ -29,7 +29,7 @@ use crate::{
     config::{Config, Roster, RosterKeeper},
     delivery::{
         Routes, Worker, WorkerSettings,
-        allowance::{Allowances, LedgerError},
+        allowance::Allowances,
         graph::{Graph, Means},
         smtp::{self as submission, DialError, Smtp},
     },
@@ -99,8 +99,6 @@ pub enum StartError {
     Spool(#[from] StoreError),
     #[error("cannot tell how much space is free at {path}: {source}")]
     FreeSpace { path: PathBuf, source: io::Error },
-    #[error("cannot read what was sent in the last day: {0}")]
-    Ledger(#[from] LedgerError),
     #[error("cannot get ready to mark files that are picked up: {path}: {source}")]
     Marks { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -156,7 +154,7 @@ impl Relay {
         let ledger = config.spool.path.join("limits/recipients");
         let told = vital.clone();
         let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some((&ledger, &told))));
-        let allowances = allowances.await??;
+        let allowances = allowances.await?;
         let submission = submission::Means {
             identity: identity.clone(),
             clients: clients.clone(),

@@ -97,7 +97,7 @@ impl Reloader {
         let began = Instant::now();
         let (file, clients) = (self.file.clone(), self.clients.clone());
         let read = move || {
-            let config = Config::load(&file).map_err(|errors| errors.problems().to_vec())?;
+            let config = Config::load_to_run(&file).map_err(|errors| errors.problems().to_vec())?;
             clients
                 .follow(config.tenants.values().map(|tenant| &tenant.cloud))
                 .map_err(|error| vec![Problem::of_file(&file, error.to_string())])?;

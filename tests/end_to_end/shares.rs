@@ -205,3 +205,54 @@ fn a_folder_with_hundreds_of_files_does_not_hold_up_another() {
     let at = delivered.iter().position(|message| message.subject == "other").unwrap();
     assert!(at < FILES / 2, "it was number {at}");
 }
+
+// === what is one tenant's trouble ===
+
+#[test]
+fn what_one_tenant_lacks_to_log_in_stops_neither_the_start_nor_a_reload_for_others() {
+    let mut lab = Lab::without_relay(|setup| {
+        setup.tenant("contoso").credential = "client_secret = { file = 'contoso.secret' }".into();
+    });
+    // Whoever checks is told all the same.
+    let config = lab.config_file();
+    let checked = lab.run(&["check-config", "--config", config.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(!checked.status.success() && said.contains("contoso.secret"), "{said}");
+
+    lab.restart();
+    let goes_through = |count: usize| {
+        lab.send(FABRIKAM, &[TO], &message(FABRIKAM, TO, &format!("other {count}")));
+        assert_eq!(lab.wait_for(count)[count - 1].directory, "fabrikam.example");
+    };
+    lab.send(CONTOSO, &[TO], &message(CONTOSO, TO, "waits"));
+    goes_through(1);
+    lab.wait_for_metric("m365_relay_tenant_blocked", &[("tenant", "contoso"), ("reason", "credential")], 1.0);
+    let reloaded = || lab.metric("m365_relay_config_reloads_total", &[("result", "ok")]);
+    lab.hang_up();
+    wait_until("the reload", || reloaded() == 1.0);
+    goes_through(2);
+    let warned = lab.log().iter().filter(|line| line.contains("mail of this tenant waits")).count();
+    assert!(warned >= 2, "{:#?}", lab.log());
+
+    let file = lab.folder().join("contoso.secret");
+    fs::write(&file, crate::harness::TenantSetup::secret("contoso")).unwrap();
+    assert_eq!(lab.wait_for(3)[2].subject, "waits");
+}
+
+/// The ledger of the day's recipients is all tenants'.
+#[test]
+fn a_damaged_ledger_stops_nobody() {
+    let mut lab = Lab::start();
+    lab.send(CONTOSO, &[TO], &message(CONTOSO, TO, "1"));
+    lab.wait_for(1);
+    lab.wait_until_empty();
+    assert_eq!(lab.terminate(), Some(0));
+    let ledger = lab.folder().join("spool/limits/recipients");
+    fs::remove_dir_all(&ledger).unwrap();
+    fs::write(&ledger, "no folder").unwrap();
+    lab.restart();
+    lab.send(FABRIKAM, &[TO], &message(FABRIKAM, TO, "2"));
+    lab.wait_for(2);
+    assert_eq!(lab.metric("m365_relay_spool_quarantined", &[]), 1.0);
+    assert!(lab.folder().join("spool/limits/recipients.damaged").is_file() && ledger.is_dir());
+}

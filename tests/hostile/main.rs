@@ -16,6 +16,8 @@ mod clients;
 mod courier;
 mod from_fields;
 mod log;
+mod loops;
+mod many_tenants;
 mod pickup;
 mod table;
 mod threads;

@@ -11,6 +11,11 @@
 //!   then send so many more, and the service is the judge.
 //! * What a crash left unfinished at the end of a file is cut off, and a damaged record is passed over.
 //!
+//! # Damage
+//!
+//! All tenants are in the same files, so nothing that is wrong with one may stop the start: a file that cannot be read is put aside,
+//! a ledger that cannot be is done without, and the log and `spool_quarantined` say so.
+//!
 //! Writing on the calling thread, which runs tasks, is allowed here since it is a plain append of 32 octets to the page
 //! cache: 1.6 µs on average and 4 ms at most over a million of them, of a delivery that takes a tenth of a second.
 
@@ -24,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::record::{Hour, Key, Record};
 use crate::{faults::Turns, vital::Vital};
@@ -40,9 +45,9 @@ pub(super) type Remembered = HashMap<Key, BTreeMap<Hour, u64>>;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]
-pub struct LedgerError {
-    pub path: PathBuf,
-    pub source: io::Error,
+pub(super) struct LedgerError {
+    path: PathBuf,
+    source: io::Error,
 }
 
 pub(super) struct Ledger {
@@ -68,35 +73,55 @@ struct Current {
 }
 
 impl Ledger {
-    /// Opens the ledger in `folder`, or makes one there, and reads what still counts.
-    pub(super) fn open(folder: &Path, now: Hour, vital: &Vital) -> Result<(Self, Remembered), LedgerError> {
+    /// Opens the ledger in `folder`, or makes one there, and reads what still counts. `damaged` hears of each file that cannot be
+    /// read to its end: what could be read counts, and the file is put aside.
+    ///
+    /// An error says that there can be no ledger here. Mail goes on without: see [`Allowances::new`](super::Allowances::new).
+    pub(super) fn open(
+        folder: &Path,
+        now: Hour,
+        vital: &Vital,
+        damaged: &dyn Fn(),
+    ) -> Result<(Self, Remembered), LedgerError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| LedgerError { path, source }
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
+        let put_aside = |path: &Path, error: &io::Error| {
+            damaged();
+            put_aside(path, error);
+        };
+        if let Err(error) = make(folder) {
+            put_aside(folder, &error);
+            make(folder).map_err(at(folder))?;
+        }
         let mut sums: HashMap<Key, BTreeMap<Hour, i64>> = HashMap::new();
         let mut ahead = Vec::new();
         for (from, path) in files_in(folder).map_err(at(folder))? {
             if is_past(from, now) {
-                fs::remove_file(&path).map_err(at(&path))?;
+                if let Err(error) = fs::remove_file(&path) {
+                    put_aside(&path, &error);
+                }
                 continue;
             }
-            read_file(&path, &mut |Record { key, hour, count }| {
+            let read = read_file(&path, &mut |Record { key, hour, count }| {
                 // The clock was wrong then, or is now: so it counts from now on, and not until then.
                 let hour = hour.min(now);
                 if hour + DAY >= now {
                     *sums.entry(key).or_default().entry(hour).or_default() += i64::from(count);
                 }
-            })
-            .map_err(at(&path))?;
-            if from > now {
+            });
+            if let Err(error) = read {
+                put_aside(&path, &error);
+            } else if from > now {
                 ahead.push((from, path));
             }
         }
         let mut current = Current::open(folder, now).map_err(at(folder))?;
         for (from, path) in ahead {
-            current.bring_back(from, &path).map_err(at(&path))?;
+            if let Err(error) = current.bring_back(from, &path) {
+                put_aside(&path, &error);
+            }
         }
         let files = Arc::new(Files { folder: folder.to_owned(), current: Mutex::new(current) });
         let (stop, stopped) = mpsc::channel();
@@ -214,6 +239,25 @@ impl Current {
         }
         Ok(())
     }
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Out of the way, for a person to look at. What was in it and could not be read counts for nothing: the mailboxes may send
+/// more today than they should, and the service is the judge.
+fn put_aside(path: &Path, error: &io::Error) {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".damaged");
+    let aside = PathBuf::from(name);
+    // One of an earlier start makes room.
+    let _ = fs::remove_file(&aside).or_else(|_| fs::remove_dir(&aside));
+    let moved = fs::rename(path, &aside);
+    error!(
+        path = %path.display(), %error, is_aside = moved.is_ok(),
+        "recipients of the day cannot be read: what could be read counts, and the rest is put aside as NAME.damaged"
+    );
 }
 
 /// Whether nothing in the file that begins with this hour counts any more.

@@ -38,6 +38,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use tracing::error;
+
 use crate::{
     clock::{self, Timestamp},
     config::{AppLimit, Tenant, TenantName},
@@ -46,8 +48,7 @@ use crate::{
     vital::Vital,
 };
 use ceiling::Ceilings;
-pub use ledger::LedgerError;
-use ledger::{Ledger, Remembered};
+use ledger::{Ledger, LedgerError, Remembered};
 use record::{Hour, Key};
 use windows::{Now, Windows};
 
@@ -107,17 +108,20 @@ pub struct Exhausted {
 
 impl Allowances {
     /// `ledger` is the folder that the day's recipients are written down in, and where it is told that the thread for it has ended;
-    /// `None`: they are not written down. Reads files, so it is called where that may block.
-    pub fn new(
-        app: AppLimit,
-        metrics: Metrics,
-        ledger: Option<(&Path, &Vital)>,
-    ) -> Result<Self, LedgerError> {
-        let opened =
-            ledger.map(|(folder, vital)| Ledger::open(folder, hour_of(clock::now()), vital)).transpose()?;
+    /// `None`: they are not written down. Nor are they if the folder cannot be used, which stops no mail. Reads files, so it is called where that may block.
+    pub fn new(app: AppLimit, metrics: Metrics, ledger: Option<(&Path, &Vital)>) -> Self {
+        let damaged = || metrics.quarantined();
+        let opened = ledger.and_then(|(folder, vital)| {
+            let opened = Ledger::open(folder, hour_of(clock::now()), vital, &damaged);
+            let complain = |error: &LedgerError| {
+                damaged();
+                error!(%error, "the recipients of the day cannot be written down: a restart will forget them");
+            };
+            opened.inspect_err(complain).ok()
+        });
         let (ledger, remembered) = opened.unzip();
         let now = Instant::now();
-        Ok(Self(Arc::new(Shared {
+        Self(Arc::new(Shared {
             metrics,
             ceilings: Ceilings::new(app),
             ledger,
@@ -127,7 +131,7 @@ impl Allowances {
                 remembered: remembered.unwrap_or_default(),
                 swept: now,
             }),
-        })))
+        }))
     }
 
     pub fn of(&self, tenant: &Tenant, mailbox: &MailboxAddress) -> Arc<Allowance> {

@@ -22,7 +22,7 @@ fn made(limits: Limits, app: u32, ledger: Option<&TempDir>) -> (Allowances, Tena
     let app = AppLimit(NonZeroU32::new(app));
     let vital = Vital::unwatched();
     let allowances = Allowances::new(app, Metrics::new(), ledger.map(|folder| (folder.path(), &vital)));
-    (allowances.unwrap(), tenant)
+    (allowances, tenant)
 }
 
 fn a() -> MailboxAddress {
@@ -148,7 +148,7 @@ async fn tenants_of_one_application_share_its_ceiling() {
     let other = Tenant { client_id: "BBBB".into(), ..tenant("other", Limits::NONE) };
     let same = Tenant { client_id: "aaaa".into(), ..fabrikam };
     let app = AppLimit(NonZeroU32::new(100));
-    let allowances = Allowances::new(app, Metrics::new(), None).unwrap();
+    let allowances = Allowances::new(app, Metrics::new(), None);
     let mailboxes = [allowances.of(&contoso, &a()), allowances.of(&same, &a())];
     let (start, mut went) = (Instant::now(), Vec::new());
     while start.elapsed() < MINUTE {

@@ -62,7 +62,7 @@ impl Bench {
         let config = GraphConfig { max_recipients: 10_000, ..GraphConfig::default() };
         // A message that is carried again at once stands for one that has waited.
         let settled = Duration::ZERO;
-        let allowances = Allowances::new(AppLimit::default(), metrics.clone(), None).unwrap();
+        let allowances = Allowances::new(AppLimit::default(), metrics.clone(), None);
         let submission = smtp::Means {
             identity: identity.clone(),
             clients: clients.clone(),

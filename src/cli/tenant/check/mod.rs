@@ -76,7 +76,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
     let metrics = Metrics::new();
     let clients = Clients::new(&config.network, [&tenant.cloud].into_iter())?;
     let identity = Identity::new(clients.clone(), metrics.clone(), credential_folder(&config.spool.path));
-    let allowances = Allowances::new(AppLimit(None), metrics, None)?;
+    let allowances = Allowances::new(AppLimit(None), metrics, None);
     let report = Report {
         tenant: tenant.name.to_string(),
         cloud: tenant.cloud.name.to_string(),

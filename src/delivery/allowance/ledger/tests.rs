@@ -13,7 +13,7 @@ fn a() -> Key {
 }
 
 fn reopened(folder: &Path, now: Hour) -> Remembered {
-    Ledger::open(folder, now, &Vital::unwatched()).unwrap().1
+    Ledger::open(folder, now, &Vital::unwatched(), &|| {}).unwrap().1
 }
 
 fn sum(remembered: &Remembered, key: Key) -> u64 {
@@ -24,7 +24,7 @@ fn sum(remembered: &Remembered, key: Key) -> u64 {
 fn what_was_noted_is_remembered_by_mailbox_and_hour() {
     let folder = tempfile::tempdir().unwrap();
     let (ledger, remembered) =
-        Ledger::open(&folder.path().join("limits/recipients"), NOW, &Vital::unwatched()).unwrap();
+        Ledger::open(&folder.path().join("limits/recipients"), NOW, &Vital::unwatched(), &|| {}).unwrap();
     assert!(remembered.is_empty());
     ledger.note(a(), NOW, 5, NOW);
     ledger.note(key("b@contoso.example"), NOW, 7, NOW);
@@ -43,7 +43,7 @@ fn what_was_noted_is_remembered_by_mailbox_and_hour() {
 #[test]
 fn what_is_over_a_day_old_is_forgotten_and_its_files_go() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched(), &|| {}).unwrap();
     for hour in NOW..NOW + 100 {
         ledger.note(a(), hour, 1, hour);
     }
@@ -60,7 +60,7 @@ fn what_is_over_a_day_old_is_forgotten_and_its_files_go() {
 #[test]
 fn a_thread_removes_old_files_while_the_relay_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched(), &|| {}).unwrap();
     for hour in NOW..NOW + 100 {
         ledger.note(a(), hour, 1, hour);
     }
@@ -75,7 +75,7 @@ fn a_thread_removes_old_files_while_the_relay_runs() {
 #[test]
 fn a_record_that_was_cut_off_spoils_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched(), &|| {}).unwrap();
     for _ in 0..3 {
         ledger.note(a(), NOW, 1, NOW);
     }
@@ -83,7 +83,7 @@ fn a_record_that_was_cut_off_spoils_no_other() {
     let octets = fs::read(&path).unwrap();
     for cut in 0..octets.len() {
         fs::write(&path, &octets[..cut]).unwrap();
-        let (ledger, remembered) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
+        let (ledger, remembered) = Ledger::open(folder.path(), NOW, &Vital::unwatched(), &|| {}).unwrap();
         let kept = (cut / Record::LEN) as u64;
         assert_eq!(sum(&remembered, a()), kept, "cut off at {cut}");
         ledger.note(a(), NOW, 100, NOW);
@@ -94,7 +94,7 @@ fn a_record_that_was_cut_off_spoils_no_other() {
 #[test]
 fn a_damaged_record_spoils_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched()).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched(), &|| {}).unwrap();
     for _ in 0..3 {
         ledger.note(a(), NOW, 1, NOW);
     }
@@ -108,10 +108,46 @@ fn a_damaged_record_spoils_no_other() {
 #[test]
 fn hours_of_a_clock_that_ran_ahead_count_from_now() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(folder.path(), NOW + 1000, &Vital::unwatched()).unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW + 1000, &Vital::unwatched(), &|| {}).unwrap();
     ledger.note(a(), NOW + 1000, 9, NOW + 1000);
     assert_eq!(reopened(folder.path(), NOW)[&a()], BTreeMap::from([(NOW, 9)]));
     // And no longer than that.
     assert_eq!(sum(&reopened(folder.path(), NOW + DAY - HOURS), a()), 9);
     assert!(reopened(folder.path(), NOW + DAY + 1).is_empty());
+}
+
+/// What is wrong with a file or with the folder keeps nobody from starting.
+#[test]
+fn a_file_that_cannot_be_read_is_put_aside_and_the_others_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), NOW, &Vital::unwatched(), &|| {}).unwrap();
+    ledger.note(a(), NOW, 5, NOW);
+    drop(ledger);
+    // Folders where files should be: one that counts, one that is past, one of the future.
+    let names =
+        [NOW - HOURS, NOW - 100 * HOURS, NOW + 100 * HOURS].map(|hour| (hour - hour % HOURS).to_string());
+    for name in &names {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let damaged = std::cell::Cell::new(0);
+    let open =
+        || Ledger::open(folder.path(), NOW, &Vital::unwatched(), &|| damaged.set(damaged.get() + 1)).unwrap();
+    let (ledger, remembered) = open();
+    assert_eq!((sum(&remembered, a()), damaged.get()), (5, 3));
+    assert!(names.iter().all(|name| folder.path().join(format!("{name}.damaged")).is_dir()));
+    ledger.note(a(), NOW, 7, NOW);
+    drop(ledger);
+    assert_eq!((sum(&open().1, a()), damaged.get()), (12, 3));
+}
+
+#[test]
+fn a_folder_that_is_none_is_put_aside() {
+    let spool = tempfile::tempdir().unwrap();
+    let folder = spool.path().join("recipients");
+    fs::write(&folder, "not a folder").unwrap();
+    let (ledger, remembered) = Ledger::open(&folder, NOW, &Vital::unwatched(), &|| {}).unwrap();
+    assert!(remembered.is_empty());
+    ledger.note(a(), NOW, 5, NOW);
+    assert_eq!(sum(&reopened(&folder, NOW), a()), 5);
+    assert!(spool.path().join("recipients.damaged").is_file());
 }

@@ -68,7 +68,7 @@ impl Bench {
             )),
             clients,
             network,
-            allowances: Allowances::new(AppLimit::default(), metrics.clone(), None).unwrap(),
+            allowances: Allowances::new(AppLimit::default(), metrics.clone(), None),
             hostname: "relay.example".into(),
             max_recipients: 500,
             metrics: metrics.clone(),
