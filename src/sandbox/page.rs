@@ -12,7 +12,7 @@ use axum::{
 use http::header;
 
 use super::{store::Delivered, world::World};
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, outside::visible};
 
 /// Rows on the page; the newest.
 const ROWS: usize = 200;
@@ -115,12 +115,13 @@ fn write_faults(page: &mut String, world: &World) -> fmt::Result {
     write!(page, "<pre>{}</pre></body></html>", Escaped(&example))
 }
 
-/// Text inside HTML, or inside a quoted attribute.
+/// Text inside HTML, or inside a quoted attribute. What cannot be seen is shown.
 pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
+        let text = visible(self.0, |c| c == '\n');
+        let mut rest = &*text;
         while let Some(at) = rest.find(['&', '<', '>', '"', '\'']) {
             f.write_str(&rest[..at])?;
             f.write_str(match rest.as_bytes()[at] {

@@ -20,6 +20,7 @@ mod loops;
 mod many_tenants;
 mod pickup;
 mod table;
+mod text;
 mod threads;
 
 use table::held;

@@ -29,9 +29,13 @@ use crate::{
         newlines::{BareNewline, Lenience, Newlines},
     },
     message::{Envelope, HeaderBlock, InvalidPickup, SplitMessage, injected_envelope, pickup_envelope},
+    outside::Outside,
     spool::{Accepted, BodyWriter},
     telemetry::{Ingress, Metrics, Refused},
 };
+
+/// Characters of what is said about a refused file.
+const LONGEST_REASON: usize = 2000;
 
 /// What all folders share.
 pub(super) struct Intake {
@@ -273,6 +277,8 @@ impl Intake {
             Failure::Malformed(text) => (Refused::Malformed, text),
         };
         self.metrics.refused(Ingress::Pickup, reason);
+        // It quotes what was in the file.
+        let text = Outside::up_to(LONGEST_REASON, text).to_string();
         let explanation = format!("{}: {text}\n", clock::now());
         let rejected = claim.clone();
         let name = blocking(move || rejected.reject(&explanation)).await?;
