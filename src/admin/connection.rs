@@ -73,7 +73,7 @@ where
         tokio::select! {
             // First what has come.
             biased;
-            ended = connection.as_mut() => break ended.err().and_then(|error| refused(&error)),
+            ended = connection.as_mut() => break ended.err().and_then(|error| refused(&error, seat)),
             () = seat.is_needed() => break Some(AdminRefused::Crowded),
             () = seat.is_overdue() => break Some(AdminRefused::Timeout),
             () = shutdown.cancelled(), if !is_told => {
@@ -85,10 +85,11 @@ where
     refused.into_iter().for_each(|reason| site.metrics.admin_refused(reason));
 }
 
-/// `None`: the client has gone.
-fn refused(error: &hyper::Error) -> Option<AdminRefused> {
+/// `None`: the client has gone, or has kept the connection open for nothing.
+fn refused(error: &hyper::Error, seat: &Seat) -> Option<AdminRefused> {
     debug!(%error, "a connection to the admin address ended");
     match error {
+        _ if error.is_timeout() && seat.is_idle() => None,
         _ if error.is_timeout() => Some(AdminRefused::Timeout),
         _ if error.is_parse_too_large() => Some(AdminRefused::TooLarge),
         _ if error.is_parse() => Some(AdminRefused::Malformed),
@@ -148,7 +149,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.seat.heard();
+        }
+        read
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Seat {
     /// Somebody else needs it.
     is_needed: AtomicBool,
     needed: Notify,
+    /// It has had an answer, and asks nothing more.
+    is_idle: AtomicBool,
 }
 
 /// Whose turn it is.
@@ -95,6 +97,7 @@ impl Seats {
             standing: Mutex::new((Stage::Asking, Instant::now())),
             is_needed: AtomicBool::new(false),
             needed: Notify::new(),
+            is_idle: AtomicBool::new(false),
         };
         let (seat, number) = (Arc::new(seat), taken.next);
         taken.next += 1;
@@ -140,7 +143,18 @@ impl Seat {
         let mut standing = self.standing();
         if standing.0 == Stage::Answering {
             *standing = (Stage::Asking, Instant::now());
+            self.is_idle.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Something of a request has come.
+    pub(super) fn heard(&self) {
+        self.is_idle.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it is merely kept open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_idle.load(Ordering::Relaxed)
     }
 
     /// Returns when somebody else needs the seat, and this one is not at work. Whoever asks looks first whether a request has come

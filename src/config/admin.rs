@@ -146,3 +146,55 @@ fn too_long(path: &Path) -> String {
         path.display()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn parsed(spool: &str, admin: &str) -> Result<AdminConfig, String> {
+        let text = format!("[spool]\npath = '{spool}'\n[pickup]\npath = 'p'\n[admin]\n{admin}");
+        let config = Config::parse(&text, Path::new("/etc/relay/config.toml"));
+        config.map(|config| config.admin).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn the_socket_is_in_the_spool_unless_it_is_named() {
+        let socket = |admin: &str| parsed("/var/spool", admin).unwrap().socket;
+        assert_eq!(socket(""), AdminSocket { path: "/var/spool/admin.sock".into(), is_default: true });
+        let named = AdminSocket { path: "/etc/relay/a.sock".into(), is_default: false };
+        assert_eq!(socket("socket = 'a.sock'"), named);
+        // As long as may be, and one more.
+        let folder = |length: usize| format!("/{}", "x".repeat(length - "//admin.sock".len()));
+        assert!(parsed(&folder(LONGEST_PATH), "").is_ok());
+        let said = parsed(&folder(LONGEST_PATH + 1), "").unwrap_err();
+        assert!(said.contains("admin.socket: /x") && said.contains("107 octets at most"), "{said}");
+        assert!(parsed(&folder(LONGEST_PATH + 1), "socket = '/run/a.sock'").is_ok());
+    }
+
+    /// A command finds the relay whatever is wrong elsewhere, without the secrets.
+    #[test]
+    fn commands_read_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        let load = |text: &str| {
+            fs::write(&file, text).unwrap();
+            AdminConfig::load(&file).map_err(|errors| errors.to_string())
+        };
+        let admin = load(
+            "[spool]\npath = '/s'\nmin_free = 7\n[admin]\ntoken = { file = 'no-such' }\n[smtp]\nx = 1\n",
+        )
+        .unwrap();
+        assert_eq!(admin.socket.path, Path::new("/s/admin.sock"));
+        assert!(admin.token.is_some());
+        assert!(load("[admin]\nsocket = '/a.sock'\n").is_ok());
+        assert!(load("").unwrap_err().contains("spool.path"));
+        assert!(
+            load("[spool]\npath = '/s'\n[admin]\nadress = 'x'\n")
+                .unwrap_err()
+                .contains("did you mean address?")
+        );
+    }
+}

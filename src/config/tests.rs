@@ -194,6 +194,10 @@ fn a_secret_is_in_one_place() {
 fn single_values() {
     for (lines, key, part) in [
         ("[admin]\naddress = \"0.0.0.0:8025\"", "admin.address", "other machines can reach this"),
+        ("[admin]\ntoken = \"0123456789abcde\"", "admin.token", "openssl rand -hex 32"),
+        ("[admin]\nhosts = [\"relay.example:8025\"]", "admin.hosts[0]", "without port"),
+        ("[admin]\nhosts = \"relay.example\"", "admin.hosts", "a list such as"),
+        ("[admin]\nsocket = \"\"", "admin.socket", "is not a path"),
         ("[log]\nformat = \"jsn\"", "log.format", "did you mean \"json\"?"),
         ("[log]\nfilter = \"a=b=c\"", "log.filter", "not a log filter"),
         ("[delivery]\nsettle_after = 300", "delivery.settle_after", "a unit in quotes"),
