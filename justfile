@@ -19,9 +19,13 @@ test *ARGS:
 test-all:
     scripts/test
 
+# The release build for other machines: no path of this one is in it
+release:
+    scripts/build-release
+
 # The release build, as a user starts it
 smoke:
-    cargo build --release
+    scripts/build-release
     scripts/smoke
 
 # Format and clippy

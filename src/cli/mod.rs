@@ -3,6 +3,7 @@
 pub mod check_config;
 pub mod config_path;
 mod console;
+mod core_dumps;
 mod daemon;
 mod descriptors;
 mod hash_password;
@@ -76,6 +77,8 @@ enum Command {
 impl Cli {
     /// Runs the command that was asked for. Exit code 0: done, 1: failed, 2: wrong use.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        // Before anything is read. The daemon asks again, and says if it cannot.
+        core_dumps::forbid();
         match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Sandbox(args) => sandbox::run(&args),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tracing::warn;
 
-use super::{config_path::ConfigPath, console, descriptors, stop};
+use super::{config_path::ConfigPath, console, core_dumps, descriptors, stop};
 use crate::{
     admin::Reloads,
     config::Config,
@@ -39,6 +39,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         warn!("{warning}");
     }
     descriptors::provide(&config);
+    if !core_dumps::forbid() {
+        warn!(
+            "cannot forbid core dumps: one would have mail and secrets in it. Set LimitCORE=0 in the systemd unit"
+        );
+    }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         let shutdown = stop::on_signal()?;

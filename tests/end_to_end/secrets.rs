@@ -170,3 +170,13 @@ fn read_all(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
         }
     }
 }
+
+/// A dump would have them in it. The relay forbids that even where it is started with leave for it.
+#[test]
+fn there_are_no_core_dumps() {
+    let raised = "ulimit -S -c \"$(ulimit -H -c)\"; exec \"$@\"";
+    let lab = Lab::with(|setup| setup.wrapper = ["sh", "-c", raised, "sh"].map(str::to_owned).into());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", lab.process_id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{line}");
+}

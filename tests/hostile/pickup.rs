@@ -2,15 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, OpenOptions},
+    io::Write,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
 };
 
 use m365_relay::sandbox::{Fault, On};
 
 use crate::{
-    harness::{Lab, message, wait_until},
+    harness::{Lab, holds_within, message, wait_until},
     held,
 };
 
@@ -85,4 +89,90 @@ fn a_planted_claim_takes_no_message_away() {
         "A file in a tenant's pickup folder that is named as a claimed one, with the id of a message that is not its own",
         planted,
     );
+}
+
+/// Files that change under the relay's hands: renamed by their program, before they are claimed and while they are under way;
+/// replaced; and appended to after they were closed.
+#[test]
+fn files_that_change_while_they_are_claimed_arrive_once() {
+    const EACH: usize = 150;
+    let lab = Lab::start();
+    let (folder, outside) = (lab.pickup("contoso"), lab.folder().join("outside"));
+    // By then this one is watched.
+    lab.pickup("fabrikam");
+    fs::create_dir(&outside).unwrap();
+    let content = |subject: &str| message("a@contoso.example", TO, subject);
+    let is_over = AtomicBool::new(false);
+    let (renamed, stolen) = thread::scope(|scope| {
+        let renamer = scope.spawn(|| {
+            let mut times = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                for name in names(&folder).iter().filter(|name| name.starts_with("renamed-")) {
+                    // Not for ever, or it would never arrive.
+                    if times == 10 * EACH {
+                        return times;
+                    }
+                    let new = format!("renamed-{times}-{}", name.rsplit('-').next().unwrap());
+                    times += usize::from(fs::rename(folder.join(name), folder.join(new)).is_ok());
+                }
+            }
+            times
+        });
+        let thief = scope.spawn(|| {
+            let mut times = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let is_claimed = |name: &&String| name.starts_with(".stolen-") && name.ends_with(".claimed");
+                for name in names(&folder).iter().filter(is_claimed) {
+                    // Not for ever, or it would never arrive.
+                    if times < EACH {
+                        let new = folder.join(format!("stolen-again-{times}.eml"));
+                        times += usize::from(fs::rename(folder.join(name), new).is_ok());
+                    }
+                }
+            }
+            times
+        });
+        scope.spawn(|| {
+            for number in 0..EACH {
+                for kind in ["renamed", "stolen"] {
+                    let subject = format!("{kind}-{number}");
+                    fs::write(outside.join(&subject), content(&subject)).unwrap();
+                    fs::rename(outside.join(&subject), folder.join(format!("{subject}.eml"))).unwrap();
+                }
+                // Closed, and gone on with.
+                let appended = folder.join(format!("appended-{number}.eml"));
+                fs::write(&appended, content(&format!("appended-{number}"))).unwrap();
+                thread::park_timeout(Duration::from_micros(50 * (number % 40) as u64));
+                if let Ok(mut file) = OpenOptions::new().append(true).open(&appended) {
+                    file.write_all(b"and more\r\n").unwrap();
+                }
+                for version in ["old", "new"] {
+                    let subject = format!("{version}-{number}");
+                    fs::write(outside.join(&subject), content(&subject)).unwrap();
+                    fs::rename(outside.join(&subject), folder.join(format!("replaced-{number}.eml")))
+                        .unwrap();
+                    thread::park_timeout(Duration::from_micros(50 * (number % 40) as u64));
+                }
+            }
+            let is_done =
+                |kind: &str| (0..EACH).all(|n| delivered(&lab).contains_key(&format!("{kind}-{n}")));
+            let all = || ["renamed", "stolen", "appended", "new"].iter().all(|kind| is_done(kind));
+            let arrived = holds_within(Duration::from_secs(60), all);
+            is_over.store(true, Ordering::Relaxed);
+            assert!(arrived, "{:?} are left", names(&folder));
+        });
+        (renamer.join().unwrap(), thief.join().unwrap())
+    });
+    wait_until("the folder to be empty", || names(&folder).is_empty());
+    lab.wait_until_empty();
+    let times = delivered(&lab);
+    let more: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(more.is_empty(), "more than once: {more:?}");
+    let old = times.keys().filter(|subject| subject.starts_with("old-")).count();
+    println!(
+        "{renamed} renamed, {stolen} renamed while under way, {old} of {EACH} taken before they were replaced"
+    );
+    assert_eq!(times.len(), 4 * EACH + old);
+    assert!(renamed > 0 && stolen > 0, "{renamed} {stolen}");
+    held("Files that are renamed, replaced or appended to while the relay claims them", 4 * EACH);
 }

@@ -165,28 +165,46 @@ impl Claim {
         Stamp::of_file(&self.file)
     }
 
-    /// Gives the file its name back, or another if that has been taken meanwhile.
+    /// Gives the file its name back, or another if that has been taken meanwhile. One that somebody has renamed keeps the name
+    /// that it has now.
     pub(super) fn release(&self) -> io::Result<()> {
         let names = [self.name.original.clone()].into_iter().chain(names::others(&self.name.original));
         for name in names {
             match self.place.rename_new(&self.file_name(), &name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 renamed => return renamed,
             }
         }
         Ok(())
     }
 
-    /// Unlinks the file, whose message is in the spool. `Some`: it has been written to meanwhile, and is still there.
+    /// Unlinks the file, whose message is in the spool. `Some`: it is still there, since it has been written to or renamed
+    /// meanwhile.
     pub(super) fn remove(&self) -> io::Result<Option<Stamp>> {
-        let now = self.stamp_now()?;
+        let stat = fstat(&*self.file)?;
+        let now = Stamp::of(&stat);
         if now != self.stamp {
             return Ok(Some(now));
         }
-        match self.unlink() {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(None),
+        let is_here = match self.place.stat(&self.file_name()) {
+            Ok(found) => (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if is_here {
+            return match self.unlink() {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(None),
+            };
         }
+        if stat.st_nlink > 0 {
+            // Under its new name it is taken again.
+            return Ok(Some(now));
+        }
+        // Somebody has removed it, or put another in its place; that is not under way.
+        self.release()?;
+        Ok(None)
     }
 
     /// Unlinks the file, whatever has become of it.

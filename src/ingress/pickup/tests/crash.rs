@@ -170,9 +170,10 @@ async fn a_message_whose_file_goes_on_is_unwound() {
     assert!(running.house.next().await.content.ends_with(b"and more\r\n"));
 }
 
-/// Unlinking fails, as in a folder whose permissions were changed: the message does not stay while its file does.
+/// Its program has renamed the file while it was under way, and put something else in its place: the message does not stay
+/// while its file does, and what is in its place is not removed.
 #[tokio::test]
-async fn a_message_whose_file_cannot_be_unlinked_is_unwound() {
+async fn a_message_whose_file_is_elsewhere_by_now_is_unwound() {
     let house = House::new();
     let (_dir, pickup, staging) = temp();
     let intake = intake(&house, &pickup);
@@ -180,11 +181,12 @@ async fn a_message_whose_file_cannot_be_unlinked_is_unwound() {
     let begun = claim(&intake, &staging, "a.eml").await;
     let path = begun.claim.claimed_path();
     let stored = store(&intake, begun).await;
-    // A folder of that name cannot be unlinked as a file can, whoever tries.
     fs::rename(&path, staging.join("elsewhere")).unwrap();
-    fs::create_dir(&path).unwrap();
+    fs::write(&path, "another").unwrap();
     let outcomes = intake.finish(&name("contoso"), vec![("a.eml".into(), stored)]).await;
-    assert!(matches!(outcomes[0].1, intake::Outcome::Unreadable(_)), "{outcomes:?}");
+    assert!(matches!(outcomes[0].1, intake::Outcome::Unfinished { .. }), "{outcomes:?}");
+    assert_eq!(fs::read_to_string(staging.join("a.eml")).unwrap(), "another");
+    assert_eq!(fs::read_to_string(staging.join("elsewhere")).unwrap(), MAIL);
     assert_eq!(house.store.count(), (0, 0));
     assert!(house.is_empty());
 }
