@@ -126,6 +126,23 @@ mod tests {
         assert_eq!((part, &*why), ("the other", "it has ended"));
     }
 
+    /// By another process of this very test.
+    #[test]
+    fn a_stop_that_does_not_come_to_an_end_is_cut_off() {
+        const HANG: &str = "M365_RELAY_TEST_HANG";
+        if std::env::var_os(HANG).is_some() {
+            let watchdog = Watchdog::default();
+            watchdog.arm(Duration::from_millis(10));
+            loop {
+                thread::park();
+            }
+        }
+        let name = "vital::tests::a_stop_that_does_not_come_to_an_end_is_cut_off";
+        let mut hanging = std::process::Command::new(std::env::current_exe().unwrap());
+        let ended = hanging.args(["--exact", name]).env(HANG, "").output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    }
+
     #[test]
     fn nobody_has_to_listen() {
         let (vital, deaths) = watched();

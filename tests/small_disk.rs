@@ -32,18 +32,23 @@ struct SmallDisk {
 impl SmallDisk {
     /// With as much of it as one tenant wants.
     fn with(spool: &str) -> Self {
-        Self::shared(spool, "max_queued_bytes = '1TiB'")
+        Self::shared(spool, "max_queued_bytes = '1TiB'", false)
     }
 
-    fn shared(spool: &str, of_contoso: &str) -> Self {
+    fn shared(spool: &str, of_contoso: &str, log_is_there: bool) -> Self {
         let mut lab = Lab::without_relay(|setup| {
             setup.spool = spool.into();
             setup.tenant("contoso").more = of_contoso.into();
         });
         let folder = lab.folder().join("spool");
         std::fs::create_dir(&folder).unwrap();
-        let mount =
+        let mut mount =
             format!("mount -t tmpfs -o size=64m,mode=0700 tmpfs '{}' && exec \"$@\"", folder.display());
+        if log_is_there {
+            let log = folder.join("relay.log");
+            mount += &format!(" 2>>'{}'", log.display());
+            lab.setup.log_file = Some(log);
+        }
         let namespace: &[&str] = if rustix::process::getuid().is_root() {
             &["unshare", "--mount"]
         } else {
@@ -137,7 +142,7 @@ fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
 /// One tenant's mail does not flow out, and it goes on sending: it gets half of what is free, and the other goes on as ever.
 #[test]
 fn one_tenant_never_fills_the_disk_for_all() {
-    let mut disk = SmallDisk::shared("min_free = '8MiB'\nmin_free_inodes = 10", "");
+    let mut disk = SmallDisk::shared("min_free = '8MiB'\nmin_free_inodes = 10", "", false);
     disk.lab
         .inject(Fault::status(On::Token, 503, "temporarily_unavailable").for_directory("contoso.example"));
     let mut smtp = disk.lab.smtp();
@@ -208,9 +213,71 @@ fn a_disk_that_others_fill_heals_in_the_same_process() {
     assert_eq!(disk.lab.metric("m365_relay_unknown_outcomes_total", &[]), 0.0);
 }
 
+/// The log is on the same disk: while it is full, neither mail nor a line fits. 452 or 451 meanwhile; afterwards both go on, in the same
+/// process, and what was lost of the log is counted and said.
+#[test]
+fn a_full_disk_with_the_log_on_it_harms_no_mail() {
+    let spool = "min_free = '4MiB'\nmin_free_inodes = 0";
+    let mut disk = SmallDisk::shared(spool, "max_queued_bytes = '1TiB'", true);
+    let mut smtp = disk.lab.smtp();
+    let (process, lost) = (disk.lab.process_id(), "m365_relay_log_lines_lost_total");
+    for round in 1..=3 {
+        for _ in 0..20 {
+            assert_eq!(disk.offer(&mut smtp, 50_000).code, 250);
+        }
+        disk.lab.inject(Fault::new(On::SendMail, Action::Delay(Duration::from_secs(1))));
+        for _ in 0..5 {
+            assert_eq!(disk.offer(&mut smtp, 10_000).code, 250);
+        }
+        wait_until("deliveries to be under way", || disk.lab.service.peak_concurrency(FROM) >= 5);
+        let filler = disk.spool().join("filler");
+        fill_but(&filler, 2 << 20);
+        wait_until("mail to be refused in time", || match disk.offer(&mut smtp, 10_000).code {
+            250 => false,
+            code => {
+                assert_eq!(code, 452);
+                true
+            }
+        });
+        fill(&filler);
+        let (before, mut refused) = (disk.lab.metric(lost, &[("reason", "failed")]), 0);
+        wait_until("log lines to be lost", || {
+            // What was removed meanwhile makes a little room.
+            fill(&filler);
+            let code = disk.offer(&mut smtp, 100_000).code;
+            assert!([451, 452].contains(&code), "{code}");
+            refused += 1;
+            refused >= 20 && disk.lab.metric(lost, &[("reason", "failed")]) > before
+        });
+        disk.lab.service.clear_faults();
+        std::fs::remove_file(&filler).unwrap();
+        wait_until("mail to be accepted again", || disk.offer(&mut smtp, 10_000).code == 250);
+        wait_until("the spool to be well", || disk.is_healthy());
+        wait_until("lost lines to be told", || disk.lab.logged("log lines were lost").len() >= round);
+    }
+    assert_eq!(disk.lab.process_id(), process);
+    disk.delivered_once();
+    let said: u64 = disk.lab.logged("log lines were lost").iter().filter_map(|e| e["failed"].as_u64()).sum();
+    assert!(said > 0 && disk.lab.metric(lost, &[]) >= said as f64);
+    assert!(!disk.lab.log().iter().any(|line| line.contains("panicked")));
+    assert_eq!(disk.lab.terminate(), Some(0));
+}
+
+/// Writes until no more than this is left.
+fn fill_but(path: &std::path::Path, left: u64) {
+    let mut file = File::options().create(true).append(true).open(path).unwrap();
+    loop {
+        let space = rustix::fs::fstatvfs(&file).unwrap();
+        if space.f_bavail * space.f_frsize <= left {
+            return;
+        }
+        file.write_all(&[1; 1 << 16]).unwrap();
+    }
+}
+
 /// Writes until nothing more fits.
 fn fill(path: &std::path::Path) {
-    let mut file = File::create(path).unwrap();
+    let mut file = File::options().create(true).append(true).open(path).unwrap();
     for size in [1 << 16, 1 << 12, 1] {
         let octets = vec![1; size];
         loop {

@@ -88,12 +88,7 @@ impl Lab {
     /// Starts the relay, again or for the first time, and returns when it is ready.
     pub fn restart(&mut self) {
         assert!(self.relay.is_none(), "the relay runs already");
-        self.relay = Some(Process::start(
-            &self.setup.wrapper,
-            &self.config_file(),
-            &self.log,
-            self.setup.nonblocking_log,
-        ));
+        self.relay = Some(Process::start(&self.setup, &self.config_file(), &self.log));
     }
 
     /// As a crash or `kill -9`: returns when the process is gone.

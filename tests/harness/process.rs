@@ -1,6 +1,7 @@
 //! The relay as a child process: its addresses, its log, its end.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
@@ -17,7 +18,7 @@ use rustix::{
 };
 use serde_json::Value;
 
-use super::{PATIENCE, holds_within};
+use super::{PATIENCE, Setup, holds_within};
 
 /// Killed when it is dropped.
 pub struct Process {
@@ -50,11 +51,13 @@ pub enum Reading {
 
 impl Process {
     /// Returns when the relay says that it is ready.
-    pub fn start(wrapper: &[String], config: &Path, log: &Arc<Log>, is_nonblocking: bool) -> Self {
+    pub fn start(setup: &Setup, config: &Path, log: &Arc<Log>) -> Self {
+        let Setup { wrapper, nonblocking_log, log_file, .. } = setup;
+        let log_file = log_file.clone();
         let command_line = wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_m365-relay")]);
         let command_line: Vec<_> = command_line.collect();
         let (reader, stderr) = std::io::pipe().unwrap();
-        if is_nonblocking {
+        if *nonblocking_log {
             fcntl_setfl(&stderr, OFlags::NONBLOCK).unwrap();
         }
         let child = Command::new(command_line[0])
@@ -68,8 +71,12 @@ impl Process {
             .unwrap();
         let first = log.lines().len();
         log.read(Reading::Steadily);
-        let to_log = log.clone();
+        let (to_log, process) = (log.clone(), child.id());
+        let file = log_file.map(|file| format!("/proc/{process}/root{}", file.display()));
         let reader = thread::spawn(move || {
+            if let Some(file) = file {
+                return to_log.follow(&file, process);
+            }
             let mut lines = BufReader::new(reader).lines();
             loop {
                 match to_log.reading() {
@@ -165,6 +172,28 @@ impl Log {
     fn entries_from(&self, first: usize) -> Vec<Value> {
         let lines = self.lines.lock().unwrap();
         lines[first..].iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// What is appended to a file while the process is there, as it is seen by it.
+    fn follow(&self, path: &str, process: u32) {
+        let (mut file, mut rest) = (None, Vec::new());
+        loop {
+            let is_over = !Path::new(&format!("/proc/{process}/root/")).exists();
+            if file.is_none() {
+                file = File::open(path).ok();
+            }
+            if let Some(file) = &mut file {
+                file.read_to_end(&mut rest).unwrap();
+            }
+            while let Some(end) = rest.iter().position(|&octet| octet == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                self.push(String::from_utf8_lossy(&line[..end]).into_owned());
+            }
+            if is_over {
+                return;
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
     }
 
     fn push(&self, line: String) {

@@ -1,6 +1,10 @@
 //! What a test wants to differ, as a configuration file and as options of the simulated service.
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use m365_relay::sandbox::{Directory, Limits, Options, Service, SubmissionRules};
 
@@ -21,6 +25,8 @@ pub struct Setup {
     pub wrapper: Vec<String>,
     /// Its standard error is a pipe that does not wait for its reader.
     pub nonblocking_log: bool,
+    /// Where the wrapper puts its standard error, if it does.
+    pub log_file: Option<PathBuf>,
     /// Where login is, if not at the service itself.
     pub login: Option<String>,
     /// Where Graph is, if not at the service itself.
@@ -78,6 +84,7 @@ impl Default for Setup {
             log_filter: "info".into(),
             wrapper: Vec::new(),
             nonblocking_log: false,
+            log_file: None,
             login: None,
             graph: None,
             cloud: String::new(),
