@@ -106,6 +106,11 @@ impl Lab {
         self.relay.take().expect("the relay runs").end(2 * PATIENCE)
     }
 
+    /// Whether the relay has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.relay.as_mut().expect("the relay runs").has_ended()
+    }
+
     /// How the relay's log is read from its next line on. A start reads it steadily.
     pub fn read_log(&self, how: Reading) {
         self.log.read(how);

@@ -134,6 +134,10 @@ impl Process {
         self.child.wait().unwrap().code()
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// SIGTERM. Answers the exit code, `None` after a signal.
     pub fn terminate(mut self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();

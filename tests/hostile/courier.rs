@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::harness::{Lab, base64_mail, wait_until, with_end};
+use crate::harness::{Lab, PATIENCE, base64_mail, holds_within, with_end};
 
 pub(crate) const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
@@ -98,12 +98,16 @@ fn reply(stream: &mut BufReader<TcpStream>) -> io::Result<u16> {
     }
 }
 
+/// What was acknowledged and has not arrived yet, if there is such a message.
+pub(crate) fn missing(lab: &Lab, acknowledged: &[String]) -> Option<String> {
+    let messages = lab.service.messages();
+    let delivered: BTreeSet<&str> = messages.iter().map(|message| message.subject.as_str()).collect();
+    acknowledged.iter().find(|subject| !delivered.contains(subject.as_str())).cloned()
+}
+
 /// Everything that was acknowledged arrives, and nothing is left.
 pub(crate) fn all_arrive(lab: &Lab, acknowledged: &[String]) {
-    let delivered = || -> BTreeSet<String> {
-        lab.service.messages().iter().map(|message| message.subject.clone()).collect()
-    };
-    let missing = || acknowledged.iter().find(|subject| !delivered().contains(*subject));
-    wait_until("what was acknowledged to be delivered", || missing().is_none());
+    let all = holds_within(PATIENCE, || missing(lab, acknowledged).is_none());
+    assert!(all, "{:?} was acknowledged, and is lost", missing(lab, acknowledged));
     lab.wait_until_empty();
 }
