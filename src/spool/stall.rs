@@ -105,7 +105,7 @@ mod tests {
             () = busy => {}
             watched = timeout(LIMIT * 50, stall.long_enough(LIMIT)) => assert!(watched.is_err()),
         }
-        assert_eq!(stall.index.during(|| stall.index.under_way().is_some()), true);
+        assert!(stall.index.during(|| stall.index.under_way().is_some()));
         assert_eq!(stall.index.under_way(), None);
     }
 }
