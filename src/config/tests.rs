@@ -353,6 +353,17 @@ fn clouds_can_be_added_and_changed() {
         "clouds.lab.graph",
         "missing",
     );
+    let config = with("[clouds.global]\nupload_hosts = ['up.example', '*.Up.example']").unwrap();
+    let hosts: Vec<_> =
+        config.tenants["contoso"].cloud.upload_hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["up.example", "*.up.example"]);
+    for host in ["*", "*.com", "10.0.0.1", "up.example:443", "https://up.example"] {
+        assert_error(
+            with(&format!("[clouds.global]\nupload_hosts = ['{host}']")),
+            "clouds.global.upload_hosts[0]",
+            "is not a host name",
+        );
+    }
     assert_error(with("[clouds.global]\nca_file = \"no.pem\""), "clouds.global.ca_file", "cannot be read");
 }
 

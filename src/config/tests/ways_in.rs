@@ -125,6 +125,24 @@ fn users_without_a_way_to_log_in_are_a_warning() {
 }
 
 #[test]
+fn clients_and_what_they_may_hold() {
+    let with_smtp = |lines: &str| parse(&format!("{MINIMAL}{lines}{TENANT}"));
+    let whole = |lines: &str| {
+        let config = with_smtp(lines).unwrap();
+        config.smtp.client_prefix.whole_network("2001:db8:1:2ff::1".parse().unwrap()).to_string()
+    };
+    assert_eq!(whole(""), "2001:db8:1:2ff::");
+    assert_eq!(whole("ipv6_client_prefix = 56"), "2001:db8:1:200::");
+    assert_eq!(whole("ipv6_client_prefix = 128"), "2001:db8:1:2ff::1");
+    for length in [47, 129] {
+        let lines = format!("ipv6_client_prefix = {length}");
+        assert_error(with_smtp(&lines), "smtp.ipv6_client_prefix", "from 48 to 128");
+    }
+    assert_eq!(with_smtp("header_memory = '1MiB'").unwrap().smtp.header_memory, ByteSize::mib(1));
+    assert_error(with_smtp("header_memory = '1023KiB'"), "smtp.header_memory", "1MiB");
+}
+
+#[test]
 fn trusted_networks_and_lockout() {
     let with_smtp = |lines: &str| parse(&format!("{MINIMAL}{lines}{TENANT}"));
     let config =

@@ -20,6 +20,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::config::ClientPrefix;
+
 /// Who made the relay log something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Source {
@@ -142,12 +144,10 @@ impl Visit for Found {
     }
 }
 
+/// As elsewhere, but for `smtp.ipv6_client_prefix`: the log is there before the configuration is known.
 fn network(address: IpAddr) -> u64 {
     let mut hash = DefaultHasher::new();
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.octets().hash(&mut hash),
-        IpAddr::V6(address) => address.octets()[..8].hash(&mut hash),
-    }
+    ClientPrefix::default().whole_network(address).hash(&mut hash);
     hash.finish()
 }
 
