@@ -5,7 +5,7 @@
 //! machine is changed.
 #![cfg(feature = "root")]
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "shared by several test programs")]
 mod harness;
