@@ -2,7 +2,9 @@
 //!
 //! A build without optimizations carries 10,000 within the time of a test; docs/security.md has figures of a release build.
 
-use std::{fmt::Write, fs, time::Instant};
+use std::{fmt::Write, fs};
+
+use tokio::time::Instant;
 
 use super::{
     harness::{Lab, message},
