@@ -55,7 +55,7 @@ pub enum SocketFault {
     NoSocket,
     #[error("its folder {} cannot be used: {source}", folder.display())]
     Folder { folder: PathBuf, source: io::Error },
-    #[error("others can put something else into its folder: {remedy}")]
+    #[error("others can put something else into its folder: {remedy}, or have admin.socket name another")]
     Exposed { remedy: String },
     #[error("cannot listen there: {0}")]
     Io(#[from] io::Error),
