@@ -71,6 +71,7 @@ const MANNERS: [Manner; 19] = [
     ),
 ];
 
+#[allow(clippy::disallowed_methods, reason = "to be slow is what it is about")]
 fn act(manner: Manner, mut client: TcpStream) -> std::io::Result<()> {
     match manner {
         Manner::ClosesAtOnce => {}
@@ -110,10 +111,9 @@ fn meet(
     let length = client.read(&mut head)?;
     let text = String::from_utf8_lossy(&head[..length]);
     // A login that fails is put off for longer and longer: calls to Graph are what this is about.
-    if !text.contains("/oauth2/") && !text.starts_with("CONNECT login.") {
-        if let Some(manner) = manners.get(count.fetch_add(1, Ordering::SeqCst)) {
-            return act(*manner, client);
-        }
+    let is_login = text.contains("/oauth2/") || text.starts_with("CONNECT login.");
+    if !is_login && let Some(manner) = manners.get(count.fetch_add(1, Ordering::SeqCst)) {
+        return act(*manner, client);
     }
     let mut server = TcpStream::connect(honest)?;
     server.write_all(&head[..length])?;
@@ -149,6 +149,7 @@ fn memory(lab: &Lab) -> u64 {
 }
 
 /// Mail is taken all the time, memory stays where it is, and once the proxy behaves, all of it arrives, once.
+#[allow(clippy::disallowed_methods, reason = "a pace for what is sent while the condition is waited for")]
 fn survives(lab: &Lab, met: &AtomicUsize, manners: usize) {
     let before = memory(lab);
     let mut sent = 0;
