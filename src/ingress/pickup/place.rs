@@ -171,8 +171,7 @@ impl Stamp {
             true => SystemTime::UNIX_EPOCH.checked_sub(seconds),
             false => SystemTime::UNIX_EPOCH.checked_add(seconds),
         };
-        let modified =
-            whole.and_then(|whole| whole.checked_add(Duration::from_nanos(stat.st_mtime_nsec as u64)));
+        let modified = whole.and_then(|whole| whole.checked_add(Duration::from_nanos(stat.st_mtime_nsec)));
         Self { size: stat.st_size as u64, modified: modified.unwrap_or(SystemTime::UNIX_EPOCH) }
     }
 

@@ -129,7 +129,7 @@ pub(crate) fn open(path: &Path, walker: Walker) -> Result<OwnedFd, Barrier> {
                 if let Some(target) = walk.down(&name, ahead.is_empty(), may_make)? {
                     behind_link = behind_link.min(ahead.len());
                     if target.is_absolute() {
-                        walk.to_root();
+                        walk.start_over();
                     }
                     let mut new = names(&target);
                     new.append(&mut ahead);
@@ -193,7 +193,7 @@ impl Walk {
         self.steps.pop();
     }
 
-    fn to_root(&mut self) {
+    fn start_over(&mut self) {
         self.steps.clear();
     }
 
