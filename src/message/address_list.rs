@@ -309,6 +309,11 @@ impl Draft {
 
     /// The display name is the address.
     fn is_twice_the_same(&self, value: &[u8], address: Option<&MailboxAddress>) -> bool {
+        // With a fold or a comment between the two, mail-parser reads them as one.
+        let (Some(name), Some(angle)) = (&self.bare, &self.angle) else { return false };
+        if self.comment || name.start > angle.start || value[name.start..angle.start].contains(&b'\n') {
+            return false;
+        }
         let bare = self.bare.clone().filter(|_| !self.gap).and_then(|bare| str::from_utf8(&value[bare]).ok());
         bare.and_then(|bare| bare.parse().ok()).as_ref() == address && address.is_some()
     }

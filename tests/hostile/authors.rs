@@ -10,7 +10,7 @@ use crate::{
     held,
 };
 
-const RANDOM: usize = 12_000;
+const RANDOM: usize = 100_000;
 
 /// The mailboxes in From, as mail-parser reads them.
 fn read_by_mail_parser(value: &[u8]) -> Vec<String> {

@@ -115,4 +115,12 @@ fn the_author() {
     assert_eq!(why("From: a@x.se, b@x.se\r\n"), InvalidAuthor::NoSender);
     assert_eq!(why("From: a@x.se, b@x.se\r\nSender: a@x.se, b@x.se\r\n"), InvalidAuthor::SeveralSenders);
     assert!(matches!(why("From: root\r\n"), InvalidAuthor::Broken(_)));
+
+    assert_eq!(of("From: a@x.se <a@x.se>\r\n").unwrap(), "a@x.se by a@x.se");
+    for twisted in
+        ["a@x.se\r\n <a@x.se>", "a@x.se (x) <a@x.se>", "b@x.se <a@x.se>", "<a@x.se> b", "g: a@x.se;"]
+    {
+        let text = format!("From: {twisted}\r\n");
+        assert!(matches!(why(&text), InvalidAuthor::Ambiguous { .. }), "{twisted:?}");
+    }
 }
