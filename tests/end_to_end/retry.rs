@@ -83,7 +83,8 @@ fn a_429_with_retry_after_3_is_obeyed_with_the_same_octets() {
 #[test]
 fn a_throttled_mailbox_delays_its_own_mail_and_no_other() {
     let lab = Lab::start();
-    lab.inject(refusal(429, "TooManyRequests", "3"));
+    // Long enough for all that follows, on a busy machine too.
+    lab.inject(refusal(429, "TooManyRequests", "8"));
     let mut smtp = lab.smtp();
     smtp.send(FROM, &[TO], &message(FROM, TO, "first"));
     lab.wait_for_metric("m365_relay_waiting_for_limit", &[("limit", "service")], 1.0);
@@ -97,7 +98,7 @@ fn a_throttled_mailbox_delays_its_own_mail_and_no_other() {
     lab.wait_until_empty();
     let calls = lab.sends(FROM);
     assert!(
-        calls[1..].iter().all(|call| call.received_at_ms >= calls[0].received_at_ms + 3000),
+        calls[1..].iter().all(|call| call.received_at_ms >= calls[0].received_at_ms + 8000),
         "{calls:#?}"
     );
     assert_eq!(calls.len(), 3);
@@ -107,7 +108,8 @@ fn a_throttled_mailbox_delays_its_own_mail_and_no_other() {
 fn a_fractional_retry_after_is_understood() {
     let lab = Lab::start();
     let waited = delivered_after(&lab, refusal(429, "TooManyRequests", "1.250"), &message(FROM, TO, "soon"));
-    assert!((1250..5000).contains(&waited), "{waited}");
+    // If it were not understood, it would be half a minute.
+    assert!((1250..20_000).contains(&waited), "{waited}");
 }
 
 #[test]
