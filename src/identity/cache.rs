@@ -14,7 +14,9 @@ use rand::RngExt;
 use tokio::{task::spawn_blocking, time::Instant};
 use tracing::{info, warn};
 
-use super::{AccessToken, Audience, Means, TokenError, TokenErrorKind, grant, watch::Looks};
+use super::{
+    AccessToken, Audience, Means, TokenError, TokenErrorKind, grant, token_error::Pause, watch::Looks,
+};
 use crate::{
     clock,
     config::{Credential, Tenant, TenantName, UserGrant},
@@ -92,6 +94,13 @@ impl TokenCache {
         let state = self.state();
         let failure = state.failure.as_ref().filter(|failure| failure.until > Instant::now())?;
         (!failure.files.is_empty()).then(|| failure.files.clone())
+    }
+
+    /// Whether a failure stands that the login service knows nothing of.
+    pub(super) fn is_unreached(&self) -> bool {
+        let state = self.state();
+        let standing = state.failure.as_ref().filter(|failure| failure.until > Instant::now());
+        standing.is_some_and(|failure| failure.error.pause == Pause::Unreached)
     }
 
     /// The failure no longer stands.

@@ -145,8 +145,10 @@ pub(super) fn url(tenant: &Tenant, path: &str) -> String {
 
 /// Sends a request; `service` is what an error calls it.
 pub(super) async fn send(request: reqwest::RequestBuilder, service: &str) -> Result<Answer, TokenError> {
-    let failed = |e| {
-        TokenError::transient(format!("cannot reach the login service {service}: {}", network::describe(e)))
+    let failed = |e: reqwest::Error| {
+        let is_unreached = e.is_connect();
+        let why = format!("cannot reach the login service {service}: {}", network::describe(e));
+        if is_unreached { TokenError::unreached(why) } else { TokenError::transient(why) }
     };
     let mut answer = request.timeout(TIMEOUT).send().await.map_err(failed)?;
     let (status, headers) = (answer.status().as_u16(), std::mem::take(answer.headers_mut()));

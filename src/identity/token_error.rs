@@ -29,6 +29,8 @@ pub enum TokenErrorKind {
 pub(super) enum Pause {
     /// From a second to ten minutes.
     Short,
+    /// The same. Nothing got to the service, so that it has counted no failed login: a reload may ask again at once.
+    Unreached,
     /// The same three times, then it is taken as refused.
     ShortAtFirst,
     /// From a minute to ten. Microsoft's own client library remembers a refusal for a minute.
@@ -54,6 +56,11 @@ impl TokenError {
         }
     }
 
+    /// There was no connection.
+    pub(super) fn unreached(why: impl Into<String>) -> Self {
+        Self { pause: Pause::Unreached, ..Self::transient(why) }
+    }
+
     pub(super) fn blocked(why: impl Into<String>) -> Self {
         Self { kind: TokenErrorKind::Blocked, pause: Pause::Minute, ..Self::transient(why) }
     }
@@ -69,7 +76,7 @@ impl TokenError {
             (self.kind, self.pause) = (TokenErrorKind::Blocked, Pause::Minute);
         }
         let (first, longest) = match self.pause {
-            Pause::Short | Pause::ShortAtFirst => (Duration::from_secs(1), TEN_MINUTES),
+            Pause::Short | Pause::Unreached | Pause::ShortAtFirst => (Duration::from_secs(1), TEN_MINUTES),
             Pause::Minute => (Duration::from_secs(60), TEN_MINUTES),
             Pause::Long => (Duration::from_secs(300), HOUR),
             Pause::Hour => (HOUR, HOUR),

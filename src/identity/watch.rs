@@ -157,9 +157,20 @@ impl Identity {
         self.caches().retain(|_, cache| !cache.is_spent());
     }
 
-    /// One look at the files of those that could not log in; `again` as for [`watch`](Self::watch). What a reload does, too: it tries no
-    /// login again that would fail as before, since so many failures lock a user out.
-    pub async fn watch_once(&self, again: &(impl Fn(TenantName) + Sync)) {
+    /// What a reload does; `again` as for [`watch`](Self::watch). Who reloads may have mended a file, or the way to the login service. A
+    /// login that the service has refused is not tried again with the same credential, since so many failures lock a user out.
+    pub async fn look_again(&self, again: &(impl Fn(TenantName) + Sync)) {
+        let unreached: Vec<_> =
+            self.caches().values().filter(|cache| cache.is_unreached()).cloned().collect();
+        for cache in unreached {
+            cache.forgive();
+            again(cache.tenant().clone());
+        }
+        self.watch_once(again).await;
+    }
+
+    /// One look at the files of those that could not log in; `again` as for [`watch`](Self::watch).
+    pub(super) async fn watch_once(&self, again: &(impl Fn(TenantName) + Sync)) {
         let failed: Vec<(Arc<TokenCache>, Looks)> =
             self.caches().values().filter_map(|cache| Some((cache.clone(), cache.blamed_files()?))).collect();
         if failed.is_empty() {
