@@ -235,7 +235,8 @@ fn a_full_disk_with_the_log_on_it_harms_no_mail() {
         wait_until("mail to be refused in time", || match disk.offer(&mut smtp, 10_000).code {
             250 => false,
             code => {
-                assert_eq!(code, 452);
+                // 451: mail was quicker than the look at the disk, each second.
+                assert!([451, 452].contains(&code), "{code}");
                 true
             }
         });

@@ -156,7 +156,10 @@ fn addresses(list: &[impl AsRef<str>]) -> Vec<m365_relay::message::MailboxAddres
 #[test]
 fn on_every_path_the_envelope_decides() {
     for (confirm, filler) in [("off", 0), ("draft", 0), ("off", 2_400_000)] {
-        let lab = Lab::with(|setup| setup.tenant("contoso").confirm = confirm.into());
+        let lab = Lab::with(|setup| {
+            setup.tenant("contoso").confirm = confirm.into();
+            setup.tenant("contoso").senders = "['@contoso.example', 'list-bounces@lists.example']".into();
+        });
         let filler = format!("{}\r\n", "x".repeat(76)).repeat(filler / 78);
         for (n, (header, envelope)) in TABLE.iter().enumerate() {
             let mail = format!(

@@ -193,12 +193,14 @@ impl Claim {
             Err(error) => return Err(error),
         };
         if is_here {
-            return match self.unlink() {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(None),
-            };
+            match self.unlink() {
+                Ok(()) => return Ok(None),
+                // Renamed since the look at it, or removed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
-        if stat.st_nlink > 0 {
+        if fstat(&*self.file)?.st_nlink > 0 {
             // Under its new name it is taken again.
             return Ok(Some(now));
         }
