@@ -184,6 +184,28 @@ fn killed_inside_each_step_it_arrives_once() {
     }
 }
 
+/// The service does what it was asked before the kill while the relay does it again.
+#[test]
+fn a_call_that_outlives_its_relay_adds_nothing() {
+    let mut lab = Lab::with(|setup| {
+        change(setup);
+        setup.tenant("contoso").confirm = "draft".into();
+    });
+    let slow = |ms| Fault::new(On::Attach, Action::Delay(Duration::from_millis(ms))).times(1);
+    lab.inject(slow(2000));
+    let attached = [Attached::random("a.bin", 100_000), Attached::random("b.bin", 2_600_000)];
+    lab.send(FROM, &[TO], &mixed_mail(FROM, TO, "killed", "", &attached));
+    wait_until("the step", || lab.service.faults().is_empty());
+    lab.kill9();
+    lab.inject(slow(6000));
+    lab.restart();
+    let delivered = lab.wait_for(1).remove(0);
+    lab.wait_until_empty();
+    is_as_sent(&delivered, &attached);
+    assert_eq!(lab.service.drafts(), 0, "a draft is left");
+    assert_eq!(lab.logged("a draft has more attachments than it should: another is made").len(), 1);
+}
+
 #[test]
 fn what_cannot_be_taken_apart_is_refused_with_the_reason_at_once() {
     let lab = lab();

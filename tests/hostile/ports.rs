@@ -1,7 +1,7 @@
 //! The ports that everybody can reach: memory, handshakes, logins.
 
 use std::{
-    io::Write,
+    io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     process::{Command, Stdio},
     thread,
@@ -85,6 +85,53 @@ fn six_hundred_unfinished_headers() {
     lab.wait_until_empty();
     assert_eq!(lab.service.messages().len(), 2 + CONNECTIONS - refused);
     held("Headers that never end, on many connections", CONNECTIONS);
+}
+
+/// An octet in a while keeps the client from being idle, and neither a chunk nor a login ends by it.
+#[test]
+fn what_never_comes_to_its_end_ends_with_its_time() {
+    let lab = Lab::with(|setup| setup.smtp = "session_timeout = '1m'".into());
+    let within: [(&str, &[&str]); 4] = [
+        ("a command", &[]),
+        ("a transaction", &["MAIL FROM:<a@contoso.example>", "RCPT TO:<b@example.net>"]),
+        ("content", &["MAIL FROM:<a@contoso.example>", "RCPT TO:<b@example.net>", "DATA"]),
+        ("a chunk", &["MAIL FROM:<a@contoso.example>", "RCPT TO:<b@example.net>", "BDAT 1000000 LAST"]),
+    ];
+    let drip = |place: &str, commands: &[&str]| {
+        let (mut smtp, began) = (lab.smtp(), Instant::now());
+        for command in commands {
+            if command.starts_with("BDAT") {
+                smtp.write(format!("{command}\r\n").as_bytes());
+            } else {
+                assert!(smtp.command(command).code < 400, "{place}: {command}");
+            }
+        }
+        let mut stream = smtp.into_stream();
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut said = Vec::new();
+        // Until the relay hangs up: what is written after that fails, or the end is read.
+        loop {
+            let (mut octets, written) = ([0; 512], stream.write_all(b"x"));
+            match stream.read(&mut octets) {
+                Ok(0) => break,
+                Ok(read) => said.extend_from_slice(&octets[..read]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => written.unwrap(),
+                Err(_) => break,
+            }
+        }
+        let (took, said) = (began.elapsed(), String::from_utf8_lossy(&said).into_owned());
+        assert!(said.contains("421 4.7.0 "), "{place}: {said:?} after {took:?}");
+        assert!((Duration::from_secs(55)..Duration::from_secs(90)).contains(&took), "{place}: {took:?}");
+    };
+    thread::scope(|scope| {
+        for (place, commands) in within {
+            scope.spawn(move || drip(place, commands));
+        }
+    });
+    lab.wait_for_metric("m365_relay_smtp_connections", &[], 0.0);
+    lab.wait_until_empty();
+    assert_eq!(lab.service.messages().len(), 0);
+    held("Messages and commands that never come to their end", within.len());
 }
 
 fn lab_with_tls() -> (Lab, CertificateDer<'static>) {

@@ -4,7 +4,9 @@
 //! there is a piece of some 4 MB in memory at a time, and of such messages [`AT_ONCE`] are on their way at a time.
 //!
 //! Attachments are added in order, and the draft says how many it has. So an attempt that broke off is taken up again where it
-//! stopped, by the draft that was remembered; one that fails for good deletes it.
+//! stopped, by the draft that was remembered; one that fails for good deletes it. A call that broke off may do its work later than
+//! anybody looks, after a crash of the relay too. So a draft with which that happened is counted once more before it is sent, and
+//! made anew if it has more than it should.
 
 use std::{collections::VecDeque, io, ops::Range};
 
@@ -41,6 +43,14 @@ const TRIES: u32 = 4;
 /// Pages of a list of attachments: a message has some hundreds of them at most.
 const MOST_PAGES: usize = 100;
 
+/// How an attachment got into a draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    Once,
+    /// A call for it broke off, and may yet add it once more.
+    PerhapsTwice,
+}
+
 impl Passage<'_> {
     pub(super) async fn send_large(&mut self) -> Disposition {
         let allowance = self.talk.allowance.clone();
@@ -51,14 +61,22 @@ impl Passage<'_> {
             Ok(apart) => apart,
             Err(disposition) => return disposition,
         };
-        // A draft that has gone is made again, once.
+        // A draft that cannot be used is made again, once.
         for _ in 0..2 {
+            let was_begun = self.draft.is_some();
             let (draft, done) = match self.large_draft(&properties, &outline).await {
                 Ok(draft) => draft,
                 Err(disposition) => return disposition,
             };
-            for (before, attachment) in outline.attachments.iter().enumerate().skip(done) {
-                if let Err(error) = self.attach(&draft, attachment, before).await {
+            match self.fill(&draft, &outline, done, was_begun).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    warn!(id = %self.claim.lease.id, "a draft has more attachments than it should: another is made");
+                    draft.delete(&mut self.talk).await;
+                    self.draft = None;
+                    continue;
+                }
+                Err(error) => {
                     let disposition = self.failed(error, Effect::Harmless);
                     return self.give_up_draft(draft, disposition).await;
                 }
@@ -68,7 +86,26 @@ impl Passage<'_> {
                 None => self.draft = None,
             }
         }
-        Disposition::Retry { after: None, why: "the draft was gone twice".into() }
+        Disposition::Retry {
+            after: None,
+            why: "the draft was gone, or had more in it than it should, twice".into(),
+        }
+    }
+
+    /// Adds the attachments that the draft has not got. `false`: it has others besides.
+    async fn fill(
+        &mut self,
+        draft: &Draft,
+        outline: &Outline,
+        done: usize,
+        was_begun: bool,
+    ) -> Result<bool, CallError> {
+        let mut is_in_doubt = was_begun;
+        for (before, attachment) in outline.attachments.iter().enumerate().skip(done) {
+            let added = self.attach(draft, attachment, before).await?;
+            is_in_doubt |= added == Added::PerhapsTwice;
+        }
+        Ok(!is_in_doubt || self.attached(draft).await? == outline.attachments.len())
     }
 
     /// What the message consists of. `Err`: Graph cannot carry it so.
@@ -177,7 +214,7 @@ impl Passage<'_> {
         draft: &Draft,
         attachment: &Attachment,
         before: usize,
-    ) -> Result<(), CallError> {
+    ) -> Result<Added, CallError> {
         if attachment.decoded_len >= UPLOAD_FROM {
             match upload::upload(self, draft, attachment, before).await {
                 // Where the limit lies is not documented to the octet.
@@ -202,7 +239,8 @@ impl Passage<'_> {
         loop {
             let request = Request::new(Method::POST, &["messages", &draft.id, "attachments"], body.clone());
             let error = match self.talk.call(request).await {
-                Ok(_) => return Ok(()),
+                Ok(_) if tries == 1 => return Ok(Added::Once),
+                Ok(_) => return Ok(Added::PerhapsTwice),
                 Err(error) => error,
             };
             let Some(pause) = error.worth_waiting(tries).filter(|_| tries < TRIES) else { return Err(error) };
@@ -210,7 +248,7 @@ impl Passage<'_> {
             tokio::time::sleep(pause).await;
             // A call that broke off may have done its work.
             if self.attached(draft).await? > before {
-                return Ok(());
+                return Ok(Added::PerhapsTwice);
             }
         }
     }

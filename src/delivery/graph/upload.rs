@@ -12,7 +12,7 @@ use super::{
     answer::CallError,
     conversation::Request,
     draft::{Draft, json_body},
-    large::ContentReader,
+    large::{Added, ContentReader},
     named::UploadUrl,
     resource::{AttachmentItem, CreateUploadSession, UploadProgress, UploadSession},
 };
@@ -37,13 +37,16 @@ pub(super) async fn upload(
     draft: &Draft,
     attachment: &Attachment,
     before: usize,
-) -> Result<(), CallError> {
+) -> Result<Added, CallError> {
     for session in 1..=SESSIONS {
         let url = begin(passage, draft, attachment).await?;
         let reader = passage.mime.content(attachment.range.clone(), attachment.encoding);
         match put_all(passage, &url, reader, attachment.decoded_len).await? {
-            Uploaded::Whole => return Ok(()),
-            Uploaded::SessionGone if passage.attached(draft).await? > before => return Ok(()),
+            Uploaded::Whole if session == 1 => return Ok(Added::Once),
+            Uploaded::Whole => return Ok(Added::PerhapsTwice),
+            Uploaded::SessionGone if passage.attached(draft).await? > before => {
+                return Ok(Added::PerhapsTwice);
+            }
             Uploaded::SessionGone => {
                 info!(id = %passage.claim.lease.id, session, "the upload session is gone, another is begun");
             }
