@@ -86,6 +86,7 @@ impl Committer {
     fn remove_refused(&mut self) -> Result<(), StoreError> {
         let (mut changes, mut left, mut discarded) = (Vec::new(), Vec::new(), Vec::new());
         for (id, place) in &self.refused {
+            self.context.stall.index.goes_on();
             match guarded(|| self.store.state(*id))? {
                 Some(was) => {
                     left.extend(self.lanes.lane(was.lane).map(|lane| (lane, was.body.len)));
@@ -96,8 +97,8 @@ impl Committer {
             }
         }
         if !changes.is_empty() {
-            let stall = self.context.stall.clone();
-            stall.index.during(|| guarded(|| self.store.commit(&changes)))?;
+            self.context.stall.index.goes_on();
+            guarded(|| self.store.commit(&changes))?;
         }
         for (lane, len) in left {
             self.context.tally.tenant(&lane.tenant).leave(len);
@@ -111,16 +112,25 @@ impl Committer {
         Ok(())
     }
 
-    fn heal(&mut self) -> Result<(), StoreError> {
-        let stall = self.context.stall.clone();
-        stall.index.during(|| guarded(|| self.store.reopen()))?;
+    /// Finds out what there is after the fault, and removes what nobody waits for. All of it is watched: it may hang at any step, as
+    /// what failed did, and takes long only while it goes from message to message.
+    fn take_stock(&mut self) -> Result<(), StoreError> {
+        guarded(|| self.store.reopen())?;
+        self.context.stall.index.goes_on();
         self.recover_after_fault()?;
         self.remove_refused()?;
         for (id, place) in std::mem::take(&mut self.copies) {
+            self.context.stall.index.goes_on();
             if guarded(|| self.store.state(id))?.is_none_or(|state| state.body != place) {
                 self.store.discard(id, place);
             }
         }
+        Ok(())
+    }
+
+    fn heal(&mut self) -> Result<(), StoreError> {
+        let stall = self.context.stall.clone();
+        stall.index.during(|| self.take_stock())?;
         self.context.health.healed();
         info!(
             results = self.unsettled.len(),

@@ -77,13 +77,10 @@ impl Committer {
     fn rescue(&mut self, damage: &StoreError) -> Result<(), StoreError> {
         error!(%damage, "the spool's index is damaged; it is made anew from what is left of it and from the bodies");
         let now = clock::now();
-        let state = |lane: LaneId, body: BodyPlace| State {
-            lane,
-            phase: Phase::Waiting { due: now },
-            epoch: 0,
-            attempts: 0,
-            doubt: Some(now),
-            body,
+        let stall = self.context.stall.clone();
+        let state = |lane: LaneId, body: BodyPlace| {
+            stall.index.goes_on();
+            State { lane, phase: Phase::Waiting { due: now }, epoch: 0, attempts: 0, doubt: Some(now), body }
         };
         let put_aside = guarded(|| self.store.rescue(&state))?;
         (0..put_aside).for_each(|_| self.context.metrics.quarantined());
@@ -109,7 +106,12 @@ impl Committer {
             in_doubt: 0,
             lost: None,
         };
-        let damaged = guarded(|| self.store.load(&mut |id, state| recovery.take(id, state)))?;
+        let damaged = guarded(|| {
+            self.store.load(&mut |id, state| {
+                recovery.context.stall.index.goes_on();
+                recovery.take(id, state);
+            })
+        })?;
         let Recovery { mut changes, last, messages, in_doubt, lost, noted, .. } = recovery;
         if let Some(id) = lost {
             return Err(StoreError::Damaged(format!("it does not know whose message {id} is")));
@@ -159,7 +161,10 @@ impl Recovery<'_> {
         let event = match was.phase {
             Phase::Held => Event::Held { id, lane },
             Phase::Waiting { due } => {
-                let due = due.min(self.now + LONGEST_WAIT);
+                // What was never tried waits for nothing: its time is that of its acceptance, by a clock that may have run ahead.
+                let is_untried = was.attempts == 0 && was.doubt.is_none();
+                let latest = if is_untried { self.now } else { self.now + LONGEST_WAIT };
+                let due = due.min(latest);
                 Event::Waiting(Waiting { id, lane, due })
             }
             Phase::Leased => match self.leases {

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Odd while an operation is under way, and another number for each.
+/// Odd while an operation is under way, and another number for each, and for each step of a long one.
 #[derive(Debug, Default)]
 pub(super) struct Pulse(AtomicU64);
 
@@ -20,6 +20,11 @@ impl Pulse {
     pub(super) fn during<T>(&self, operation: impl FnOnce() -> T) -> T {
         let _beat = Beat::begin(self);
         operation()
+    }
+
+    /// A step of a long operation is done. Outside of any, it says nothing.
+    pub(super) fn goes_on(&self) {
+        self.0.fetch_add(2, Ordering::Relaxed);
     }
 
     fn under_way(&self) -> Option<u64> {
@@ -90,6 +95,27 @@ mod tests {
         let began = Instant::now();
         assert_eq!(stall.long_enough(LIMIT).await, "bodies");
         assert!((LIMIT..LIMIT * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_one_that_goes_on_is_none() {
+        let stall = Arc::new(Stall::default());
+        let long = async {
+            let _beat = Beat::begin(&stall.index);
+            for _ in 0..20 {
+                sleep(LIMIT - Duration::from_secs(5)).await;
+                stall.index.goes_on();
+            }
+            std::future::pending::<()>().await;
+        };
+        let began = Instant::now();
+        tokio::select! {
+            () = long => {}
+            what = stall.long_enough(LIMIT) => assert_eq!(what, "index"),
+        }
+        assert!(began.elapsed() > LIMIT * 18, "{:?}", began.elapsed());
+        stall.bodies.goes_on();
+        assert_eq!(stall.bodies.under_way(), None);
     }
 
     #[tokio::test(start_paused = true)]

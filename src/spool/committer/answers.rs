@@ -104,7 +104,8 @@ impl Committer {
             };
             self.context.announcer.announce_found(id, event);
         };
-        guarded(|| self.store.walk(after, AT_A_TIME, &mut found)).map_err(|error| self.latch(&error))
+        let walk = || guarded(|| self.store.walk(after, AT_A_TIME, &mut found));
+        self.context.stall.index.during(walk).map_err(|error| self.latch(&error))
     }
 
     fn tell(&self, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
