@@ -82,7 +82,9 @@ where
             }
         }
     };
-    refused.into_iter().for_each(|reason| site.metrics.admin_refused(reason));
+    if let Some(reason) = refused {
+        site.metrics.admin_refused(reason);
+    }
 }
 
 /// `None`: the client has gone, or has kept the connection open for nothing.

@@ -137,10 +137,8 @@ impl Gate {
             // `localhost@evil.example`
             !authority.as_str().contains('@') && (is_this_machine(host) || is_here() || is_named())
         };
-        match std::iter::once(&host).chain(head.uri.authority()).all(is_mine) {
-            true => Ok(()),
-            false => Err(Refusal::StrangeHost),
-        }
+        let mut named = std::iter::once(&host).chain(head.uri.authority());
+        if named.all(is_mine) { Ok(()) } else { Err(Refusal::StrangeHost) }
     }
 
     async fn check_token(&self, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -201,9 +199,10 @@ impl Gate {
                 format!("{MOST_QUESTIONS} questions are being answered: come again"),
             ),
         };
-        let mut response = match is_api(path) {
-            true => (status, Json(ErrorPage { error: text })).into_response(),
-            false => (status, format!("{text}\n")).into_response(),
+        let mut response = if is_api(path) {
+            (status, Json(ErrorPage { error: text })).into_response()
+        } else {
+            (status, format!("{text}\n")).into_response()
         };
         let headers = response.headers_mut();
         match refusal {

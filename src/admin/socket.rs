@@ -17,7 +17,7 @@ use std::{
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
 use tokio::{
     net::{UnixListener, UnixSocket, UnixStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tracing::warn;
 
@@ -73,8 +73,7 @@ impl Socket {
         let at_folder = |source| SocketFault::Folder { folder: folder.to_owned(), source };
         let opened = File::open(folder).map_err(at_folder)?;
         check_folder(folder, &opened)?;
-        // Of two relays that start, one is first. It ends with `opened`.
-        flock(&opened, FlockOperation::NonBlockingLockExclusive).map_err(|_| SocketFault::Taken)?;
+        take_turns(&opened).await;
         make_way(path).await?;
         let socket = UnixSocket::new_stream()?;
         // The file is made with the mode of the socket, less the umask (unix(7)), so it is never open to more.
@@ -115,6 +114,18 @@ impl Drop for Place {
             warn!(path = %self.path.display(), %error, "cannot remove the socket");
         }
     }
+}
+
+/// Of two relays that start, one clears the way and listens before the other looks. The turn ends with `folder`. Whoever can read the folder can hold
+/// it up, so nobody waits for long: what is missing then is care in a rare case.
+async fn take_turns(folder: &File) {
+    const LOOK_EVERY: Duration = Duration::from_millis(20);
+    let turn = async {
+        while flock(folder, FlockOperation::NonBlockingLockExclusive).is_err() {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    let _ = timeout(ANSWERS_WITHIN, turn).await;
 }
 
 /// Whoever else can write to the folder could put a socket of their own into this one's place.
@@ -204,6 +215,16 @@ mod tests {
         UnixStream::connect(&config.path).await.unwrap();
         drop(socket);
         assert!(!config.path.exists());
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_the_folder_holds_nobody_up() {
+        let folder = private_folder();
+        let held = File::open(folder.path()).unwrap();
+        flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let config = at(folder.path().join("admin.sock"));
+        let _socket = Socket::bind(&config).await.unwrap();
+        UnixStream::connect(&config.path).await.unwrap();
     }
 
     #[tokio::test]

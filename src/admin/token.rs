@@ -34,8 +34,7 @@ impl Token {
     async fn tag(&self) -> Result<hmac::Tag, String> {
         // Who asks meanwhile waits for the one who reads.
         let mut read = self.read.lock().await;
-        if let Some((at, tag)) = read.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
-            let _ = at;
+        if let Some((_, tag)) = read.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
             return tag.clone();
         }
         let (source, key) = (self.source.clone(), self.key.clone());

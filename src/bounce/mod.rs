@@ -30,8 +30,7 @@ use crate::{
 /// Whether anybody is to be told that the message was given up.
 ///
 /// Not if the sender is null, not if the tenant wants none, and not if the message is a report itself
-/// (`multipart/report`): mail servers behind this relay may send theirs with a sender. Nor if it is an automatic reply (RFC 3834
-/// section 5.1): nobody waits for news of it, and what replies to everything would reply to that.
+/// (`multipart/report`): mail servers behind this relay may send theirs with a sender.
 pub fn wants_bounce(envelope: &Envelope, header: &HeaderBlock, bounces: &BouncesConfig) -> bool {
     let wanted = match bounces.to {
         BounceTo::Mailbox => true,
@@ -40,12 +39,7 @@ pub fn wants_bounce(envelope: &Envelope, header: &HeaderBlock, bounces: &Bounces
     let is_report = header.named("Content-Type").any(|field| {
         field.value().get(..REPORT.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(REPORT.as_bytes()))
     });
-    let is_reply = header.named("Auto-Submitted").any(|field| {
-        field.value().get(..REPLIED.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(REPLIED.as_bytes()))
-    });
-    wanted && envelope.sender().is_some() && !is_report && !is_reply
+    wanted && envelope.sender().is_some() && !is_report
 }
-
-const REPLIED: &str = "auto-replied";
 
 const REPORT: &str = "multipart/report";

@@ -22,9 +22,10 @@ impl Party {
     pub(super) fn at(roster: &Roster, address: IpAddr) -> Self {
         let mut trusting = roster.neighbours_of(address);
         let Some(tenant) = trusting.next() else { return Self::Stranger(network(address)) };
-        match trusting.all(|other| other.name == tenant.name) {
-            true => Self::Tenant(tenant.name.clone()),
-            false => Self::Shared(network(address)),
+        if trusting.all(|other| other.name == tenant.name) {
+            Self::Tenant(tenant.name.clone())
+        } else {
+            Self::Shared(network(address))
         }
     }
 }

@@ -34,6 +34,14 @@ pub(super) enum NotSent {
     Call(CallError),
 }
 
+/// How an attachment got into a draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    Once,
+    /// A call for it broke off, and may yet add it once more.
+    PerhapsTwice,
+}
+
 #[derive(Deserialize)]
 struct Created {
     id: String,

@@ -19,7 +19,7 @@ use super::{
     Passage,
     answer::{CallError, Effect, status},
     conversation::Request,
-    draft::{Draft, json_body},
+    draft::{Added, Draft, json_body},
     named::PageUrl,
     resource::{FILE_ATTACHMENT, FileAttachment, ItemBody, Listed, Message},
     upload,
@@ -42,14 +42,6 @@ const UPLOAD_FROM: u64 = 3_000_000;
 const TRIES: u32 = 4;
 /// Pages of a list of attachments: a message has some hundreds of them at most.
 const MOST_PAGES: usize = 100;
-
-/// How an attachment got into a draft.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Added {
-    Once,
-    /// A call for it broke off, and may yet add it once more.
-    PerhapsTwice,
-}
 
 impl Passage<'_> {
     pub(super) async fn send_large(&mut self) -> Disposition {

@@ -71,9 +71,10 @@ impl PageUrl {
         let path =
             Url::parse(&cloud.graph).map(|graph| format!("{}/v1.0/", graph.path().trim_end_matches('/')));
         let is_own = is_of(&url, &cloud.graph) && path.is_ok_and(|path| url.path().starts_with(&path));
-        match is_own && !has_user {
-            true => Ok(Self(url)),
-            false => Err(Foreign::Page(shown(url.host_str().unwrap_or_default()))),
+        if is_own && !has_user {
+            Ok(Self(url))
+        } else {
+            Err(Foreign::Page(shown(url.host_str().unwrap_or_default())))
         }
     }
 

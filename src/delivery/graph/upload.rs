@@ -11,8 +11,8 @@ use super::{
     Passage,
     answer::CallError,
     conversation::Request,
-    draft::{Draft, json_body},
-    large::{Added, ContentReader},
+    draft::{Added, Draft, json_body},
+    large::ContentReader,
     named::UploadUrl,
     resource::{AttachmentItem, CreateUploadSession, UploadProgress, UploadSession},
 };

@@ -167,9 +167,10 @@ pub(super) fn odd(stat: &Stat) -> Option<&'static str> {
 impl Stamp {
     pub(super) fn of(stat: &Stat) -> Self {
         let seconds = Duration::from_secs(stat.st_mtime.unsigned_abs());
-        let whole = match stat.st_mtime < 0 {
-            true => SystemTime::UNIX_EPOCH.checked_sub(seconds),
-            false => SystemTime::UNIX_EPOCH.checked_add(seconds),
+        let whole = if stat.st_mtime < 0 {
+            SystemTime::UNIX_EPOCH.checked_sub(seconds)
+        } else {
+            SystemTime::UNIX_EPOCH.checked_add(seconds)
         };
         let modified = whole.and_then(|whole| whole.checked_add(Duration::from_nanos(stat.st_mtime_nsec)));
         Self { size: stat.st_size as u64, modified: modified.unwrap_or(SystemTime::UNIX_EPOCH) }

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::{
     data::{DataReader, Piece},
-    memory::Share,
+    memory::Holding,
     reply::Reply,
     session::{Admitted, Session},
 };
@@ -31,7 +31,7 @@ use crate::{
 pub(super) struct Incoming {
     message: Result<Submission, Refusal>,
     /// Of the memory for envelopes and headers.
-    share: Share,
+    holding: Holding,
     /// Octets that the envelope has of it.
     envelope: u64,
     newlines: Newlines,
@@ -43,7 +43,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn begin<S>(session: &Session<S>, accepted: Admitted) -> Self {
-        let Admitted { grant, envelope, origin, share, held } = accepted;
+        let Admitted { grant, envelope, origin, holding, held } = accepted;
         let limits = &session.service.limits;
         let lenience = match limits.bare_newlines {
             BareNewlines::Refuse => Lenience::None,
@@ -54,7 +54,7 @@ impl Incoming {
             sender: envelope.sender().cloned(),
             recipients: envelope.recipients().len(),
             message: Ok(Submission::begin(&session.service.door, grant, envelope, origin)),
-            share,
+            holding,
             envelope: held,
             newlines: Newlines::new(lenience),
             size: 0,
@@ -70,10 +70,10 @@ impl Incoming {
             Err(bare) => Err(bare.into()),
         };
         let held = self.envelope + submission.held() as u64;
-        if let Err(refusal) = taken.and_then(|()| self.share.hold(held)) {
+        if let Err(refusal) = taken.and_then(|()| self.holding.hold(held)) {
             self.message = Err(refusal);
             // Giving back is never refused.
-            let _ = self.share.hold(0);
+            let _ = self.holding.hold(0);
         }
     }
 

@@ -45,7 +45,7 @@ struct Held {
 }
 
 /// What one transaction holds. Given back when it is dropped.
-pub(super) struct Share {
+pub(super) struct Holding {
     memory: Memory,
     client: IpAddr,
     tenant: TenantName,
@@ -58,9 +58,9 @@ impl Memory {
     }
 
     /// Holds nothing yet.
-    pub(super) fn share(&self, address: IpAddr, tenant: &TenantName) -> Share {
+    pub(super) fn holding(&self, address: IpAddr, tenant: &TenantName) -> Holding {
         let client = self.0.prefix.whole_network(address);
-        Share { memory: self.clone(), client, tenant: tenant.clone(), octets: 0 }
+        Holding { memory: self.clone(), client, tenant: tenant.clone(), octets: 0 }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -69,7 +69,7 @@ impl Memory {
     }
 }
 
-impl Share {
+impl Holding {
     /// From now on it holds so many octets. Refused, it holds what it held.
     pub(super) fn hold(&mut self, octets: u64) -> Result<(), Refusal> {
         match octets.checked_sub(self.octets) {
@@ -109,7 +109,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Holding {
     fn drop(&mut self) {
         if self.octets > 0 {
             self.give_back(self.octets);
@@ -132,34 +132,34 @@ mod tests {
         Memory::new(ByteSize(total), ClientPrefix::default(), IntGauge::new("held", "x").unwrap())
     }
 
-    fn share(memory: &Memory, client: &str, tenant: &str) -> Share {
-        memory.share(client.parse().unwrap(), &tenant.parse().unwrap())
+    fn holding(memory: &Memory, client: &str, tenant: &str) -> Holding {
+        memory.holding(client.parse().unwrap(), &tenant.parse().unwrap())
     }
 
     /// Takes what it can get, an octet at a time.
-    fn fill(share: &mut Share) -> u64 {
-        while share.hold(share.octets + 1).is_ok() {}
-        share.octets
+    fn fill(holding: &mut Holding) -> u64 {
+        while holding.hold(holding.octets + 1).is_ok() {}
+        holding.octets
     }
 
     #[test]
     fn nobody_takes_all_and_who_holds_little_finds_room() {
         let memory = memory(3000);
-        let mut first = share(&memory, "2001:db8::1", "a");
+        let mut first = holding(&memory, "2001:db8::1", "a");
         assert_eq!(fill(&mut first), 1000);
         // The same network is the same client.
-        assert_eq!(fill(&mut share(&memory, "2001:db8::2", "b")), 0);
-        let mut second = share(&memory, "192.0.2.2", "b");
+        assert_eq!(fill(&mut holding(&memory, "2001:db8::2", "b")), 0);
+        let mut second = holding(&memory, "192.0.2.2", "b");
         assert_eq!(fill(&mut second), 666);
-        let mut hogs: Vec<_> = (0..100).map(|n| share(&memory, &format!("10.0.0.{n}"), "c")).collect();
+        let mut hogs: Vec<_> = (0..100).map(|n| holding(&memory, &format!("10.0.0.{n}"), "c")).collect();
         for hog in &mut hogs {
             fill(hog);
         }
         // One tenant, by however many clients, leaves as much as it has.
         let by_tenant = memory.held().tenants[&"c".parse::<TenantName>().unwrap()];
         assert!(by_tenant <= 3000 - 1666 - by_tenant, "{by_tenant}");
-        assert!(share(&memory, "192.0.2.3", "d").hold(100).is_ok());
-        assert_eq!(share(&memory, "192.0.2.3", "d").hold(3000).unwrap_err().code, 452);
+        assert!(holding(&memory, "192.0.2.3", "d").hold(100).is_ok());
+        assert_eq!(holding(&memory, "192.0.2.3", "d").hold(3000).unwrap_err().code, 452);
 
         assert_eq!(memory.0.gauge.get() as u64, memory.held().all);
         drop((first, second, hogs));
@@ -170,11 +170,11 @@ mod tests {
     #[test]
     fn what_is_refused_changes_nothing() {
         let memory = memory(300);
-        let mut share = share(&memory, "192.0.2.1", "a");
-        share.hold(100).unwrap();
-        assert!(share.hold(101).is_err());
-        assert_eq!((share.octets, memory.held().all), (100, 100));
-        share.hold(10).unwrap();
+        let mut one = holding(&memory, "192.0.2.1", "a");
+        one.hold(100).unwrap();
+        assert!(one.hold(101).is_err());
+        assert_eq!((one.octets, memory.held().all), (100, 100));
+        one.hold(10).unwrap();
         assert_eq!(memory.held().all, 10);
     }
 }

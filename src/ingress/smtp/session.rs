@@ -20,7 +20,7 @@ use super::{
     command::{self, Command, Hello, Misunderstood, Then},
     content::{self, Incoming},
     exchange,
-    memory::{Memory, Share},
+    memory::{Holding, Memory},
     path::{self, Mail},
     reply::Reply,
     seats::Seat,
@@ -83,7 +83,7 @@ struct Transaction {
     parameters: MailParameters,
     recipients: Vec<Recipient>,
     /// Of the memory for envelopes and headers.
-    share: Share,
+    holding: Holding,
     /// Octets of what the recipients hold.
     held: u64,
     /// A RCPT was refused, so a DATA that follows it in one batch is to be expected.
@@ -97,8 +97,8 @@ pub(super) struct Admitted {
     pub(super) grant: Grant,
     pub(super) envelope: Envelope,
     pub(super) origin: Origin,
-    pub(super) share: Share,
-    /// Octets that the envelope has of the share.
+    pub(super) holding: Holding,
+    /// Octets that the envelope has of the holding.
     pub(super) held: u64,
 }
 
@@ -339,10 +339,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(grant) => grant,
             Err(refusal) => return self.refuse("MAIL", &refusal),
         };
-        let share = self.service.memory.share(self.peer.address, &grant.tenant.name);
+        let holding = self.service.memory.holding(self.peer.address, &grant.tenant.name);
         if let Some(greeted) = &mut self.greeted {
             greeted.transaction = Some(Transaction {
-                share,
+                holding,
                 held: 0,
                 grant,
                 sender,
@@ -377,7 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             };
         }
         let held = transaction.held + recipient.held() as u64;
-        if let Err(refusal) = transaction.share.hold(held) {
+        if let Err(refusal) = transaction.holding.hold(held) {
             transaction.refused_recipient = true;
             return self.refuse("RCPT", &refusal);
         }
@@ -408,7 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Some(begun) = transaction.take_if(|begun| !begun.recipients.is_empty()) else {
             return Err(no_recipient());
         };
-        let Transaction { grant, sender, parameters, recipients, share, held, .. } = begun;
+        let Transaction { grant, sender, parameters, recipients, holding, held, .. } = begun;
         let envelope =
             Envelope::with_parameters(sender, parameters, recipients).map_err(|_| no_recipient())?;
         let client = Client {
@@ -418,7 +418,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             encryption: security.encryption(),
             authenticated,
         };
-        Ok(Admitted { grant, envelope, origin: Origin { client: Some(client), by }, share, held })
+        Ok(Admitted { grant, envelope, origin: Origin { client: Some(client), by }, holding, held })
     }
 
     /// A message was accepted: the client knows what it does.

@@ -7,23 +7,18 @@ use std::{panic, thread};
 
 use tracing::warn;
 
-use crate::vital;
+use crate::{outside::one_line, vital};
 
 /// Longer messages are cut: some have a whole value in them.
 const LONGEST: usize = 300;
 
 pub(super) fn log_them() {
     panic::set_hook(Box::new(|panic| {
-        let (thread, message) = (thread::current(), message_of(panic.payload()));
+        let thread = thread::current();
+        let message = one_line(vital::message_of(panic.payload()), LONGEST);
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         warn!(thread = thread.name().unwrap_or("?"), at, why = message, "panicked");
     }));
-}
-
-/// In one line.
-fn message_of(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = vital::message_of(payload);
-    text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -32,8 +27,8 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_and_not_long() {
-        assert_eq!(message_of(&"a\n\u{1b}[1mb"), "a  [1mb");
-        assert_eq!(message_of(&"x".repeat(5000)).len(), LONGEST);
-        assert_eq!(message_of(&7), "no message");
+        assert_eq!(one_line(vital::message_of(&"a\n\u{1b}[1mb"), LONGEST), "a [1mb");
+        assert_eq!(one_line(vital::message_of(&"x".repeat(5000)), LONGEST).len(), LONGEST);
+        assert_eq!(one_line(vital::message_of(&7), LONGEST), "no message");
     }
 }
