@@ -95,7 +95,9 @@ fn the_readme_has_every_command() {
 fn commands_in_documents_exist() {
     let cli = Cli::command();
     let mut found = 0;
-    for document in documents() {
+    let forms = files_of(".github/ISSUE_TEMPLATE", "yml");
+    assert!(!forms.is_empty());
+    for document in documents().into_iter().chain(forms) {
         let text = fs::read_to_string(&document).unwrap();
         for begin in ["`m365-relay ", "\n    m365-relay ", "$ m365-relay ", "=/usr/bin/m365-relay "] {
             for rest in
@@ -125,10 +127,14 @@ fn is_command(cli: &Command, text: &str) -> bool {
 }
 
 fn documents() -> Vec<PathBuf> {
-    let folders = ["", "docs", "dashboards"].map(|folder| Path::new(ROOT).join(folder));
-    let files =
-        folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+    ["", ".github", "docs", "dashboards"].iter().flat_map(|folder| files_of(folder, "md")).collect()
+}
+
+/// The files of a folder whose names end so.
+fn files_of(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(Path::new(ROOT).join(folder)).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
 }
 
 /// The headings as GitHub names them, and anchors that are written out.
