@@ -33,6 +33,10 @@ check:
     cargo fmt --check
     cargo clippy --all-targets --all-features -- -D warnings
 
+# Misspellings, by the typos that scripts/test has installed
+spelling:
+    target/typos/bin/typos
+
 # Licences, sources, banned crates; then known vulnerabilities, which needs github.com
 deny:
     cargo deny check bans licenses sources

@@ -158,7 +158,7 @@ fn answers_to_nothing_deliver_nothing() {
 
 /// The answer to one tenant's call comes on the connection of another's, and says so; nothing was sent.
 #[test]
-fn an_answer_to_anothers_call_delivers_nothing() {
+fn an_answer_to_another_tenants_call_delivers_nothing() {
     const TRIES: usize = 20;
     let swapped = Arc::<AtomicUsize>::default();
     let lab = {
