@@ -272,8 +272,9 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
     machine.shell(contoso, race, b"");
     wait_until("the forged mail to be refused", || machine.path("pickup/contoso/forged.bad").exists());
     // And names of claims, for the next start.
-    let accepted = machine.lab.logged("accepted");
-    let waiting = accepted.iter().find(|entry| entry["tenant"] == "fabrikam").unwrap();
+    let waiting = || machine.lab.logged("accepted").into_iter().find(|entry| entry["tenant"] == "fabrikam");
+    wait_until("the log of its acceptance", || waiting().is_some());
+    let waiting = waiting().unwrap();
     let id = waiting["id"].as_str().unwrap();
     for name in [format!(".x.eml.{id}.claimed"), format!(".y.eml.{id}-0000000000000000.claimed")] {
         assert!(machine.shell(contoso, &format!("mkdir pickup/contoso/{name}"), b"").status.success());

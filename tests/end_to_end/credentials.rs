@@ -125,7 +125,8 @@ fn each_credential_delivers_mail() {
     // One of the passwords is the test's own.
     assert_eq!((by.password, by.refresh_token), (2, 1));
     lab.wait_until_empty();
-    assert!(lab.logged("delivered").iter().all(|entry| entry["attempt"] == 1));
+    let delivered = lab.wait_for_logs("delivered", expected.len());
+    assert!(delivered.iter().all(|entry| entry["attempt"] == 1));
     for tenant in ["certificate", "pfx"] {
         let ends = lab.metric("m365_relay_credential_expiry_timestamp_seconds", &[("tenant", tenant)]);
         // 2120-01-01T00:00:00Z
@@ -173,7 +174,7 @@ fn a_login_service_that_names_a_time_is_left_alone_until_then() {
         .collect();
     assert!(asked.len() == 2 && asked[1] - asked[0] >= 3000, "{asked:?}");
     lab.wait_until_empty();
-    assert!(lab.logged("delivered").iter().all(|entry| entry["attempt"] == 1));
+    assert!(lab.wait_for_logs("delivered", 2).iter().all(|entry| entry["attempt"] == 1));
 }
 
 /// The service takes none of them twice, and the process is killed after each delivery.

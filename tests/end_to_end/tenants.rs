@@ -66,10 +66,10 @@ fn a_wrong_secret_blocks_its_tenant_alone_and_mail_flows_when_it_is_mended() {
     // Long before the refusal's minute is over.
     fs::write(&file, TenantSetup::secret("contoso")).unwrap();
     lab.wait_for(2);
-    assert!(!lab.logged("a file of the credential has changed, the login is tried again").is_empty());
+    lab.wait_for_log("a file of the credential has changed, the login is tried again");
     lab.wait_until_empty();
     assert_eq!(lab.metric("m365_relay_tenant_blocked", &[]), 0.0);
-    let delivered = lab.logged("delivered");
+    let delivered = lab.wait_for_logs("delivered", 2);
     assert!(delivered.iter().all(|entry| entry["attempt"] == 1), "{delivered:#?}");
 }
 

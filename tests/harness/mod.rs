@@ -251,11 +251,17 @@ impl Lab {
 
     /// The log line with this message, as JSON, when it is there.
     pub fn wait_for_log(&self, message: &str) -> Value {
-        wait_until(&format!("{message:?} in the log"), || !self.logged(message).is_empty());
-        self.logged(message).remove(0)
+        self.wait_for_logs(message, 1).remove(0)
     }
 
-    /// Log lines with this message, as JSON, over all starts, as far as they have arrived.
+    /// Waits for `count` log lines with this message, and returns all that have arrived by then.
+    pub fn wait_for_logs(&self, message: &str, count: usize) -> Vec<Value> {
+        wait_until(&format!("{count} times {message:?} in the log"), || self.logged(message).len() >= count);
+        self.logged(message)
+    }
+
+    /// Log lines with this message, as JSON, over all starts, as far as they have arrived. The log is written by a thread of its own:
+    /// what has just happened may not be in it yet, and is never if the relay is killed.
     pub fn logged(&self, message: &str) -> Vec<Value> {
         self.log.entries().into_iter().filter(|entry| entry["message"] == message).collect()
     }

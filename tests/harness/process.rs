@@ -27,6 +27,7 @@ pub struct Process {
     pub listeners: Vec<SocketAddr>,
     pub admin: SocketAddr,
     child: Child,
+    log: Arc<Log>,
     /// Of its log.
     reader: Option<JoinHandle<()>>,
 }
@@ -91,7 +92,9 @@ impl Process {
         });
         // A child that does not come up is killed all the same.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut process = Self { smtp: nowhere, listeners: Vec::new(), admin: nowhere, child, reader: None };
+        let listeners = Vec::new();
+        let mut process =
+            Self { smtp: nowhere, listeners, admin: nowhere, child, log: log.clone(), reader: None };
         let said = |message: &str| log.entries_from(first).into_iter().find(|e| e["message"] == message);
         let mut died = false;
         let is_ready = holds_within(PATIENCE, || {
@@ -119,6 +122,14 @@ impl Process {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.read_last_words();
+    }
+
+    /// Of one that has ended: what it wrote is in the log then, as far as somebody reads it.
+    fn read_last_words(&mut self) {
+        if self.log.reading() != Reading::Paused {
+            holds_within(PATIENCE, || self.reader.as_ref().is_none_or(JoinHandle::is_finished));
+        }
     }
 
     /// Sends SIGHUP.
@@ -130,8 +141,9 @@ impl Process {
     pub fn end(mut self, time: Duration) -> Option<i32> {
         let ended = holds_within(time, || self.child.try_wait().unwrap().is_some());
         assert!(ended, "the relay does not end");
-        self.reader.take().unwrap().join().unwrap();
-        self.child.wait().unwrap().code()
+        let status = self.child.wait().unwrap();
+        self.read_last_words();
+        status.code()
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -143,7 +155,9 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let ended = holds_within(PATIENCE, || self.child.try_wait().unwrap().is_some());
         assert!(ended, "the relay does not stop");
-        self.child.wait().unwrap().code()
+        let status = self.child.wait().unwrap();
+        self.read_last_words();
+        status.code()
     }
 }
 

@@ -44,6 +44,10 @@ const FAULTS: [&str; 16] = [
     "unlink,unlinkat:error=EROFS:when=1+2",
 ];
 
+/// The first of them, which take a minute each.
+const SLOW: usize = 4;
+/// So many calls have failed at least.
+const CALLS: usize = 300;
 /// How long calls fail.
 const SPELL: Duration = Duration::from_millis(1500);
 
@@ -52,13 +56,18 @@ fn whatever_call_fails_nothing_acknowledged_is_lost() {
     if !has_strace() {
         return;
     }
-    let (left, injected) = (Mutex::new(FAULTS.iter()), AtomicUsize::new(0));
+    // Each once; those that are soon over again, where few calls were made because the machine is busy.
+    let again = FAULTS[SLOW..].iter().cycle();
+    let faults = Mutex::new(FAULTS.iter().map(|fault| (fault, 0)).chain(again.map(|fault| (fault, CALLS))));
+    let injected = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 loop {
-                    let next = left.lock().unwrap().next();
-                    let Some(fault) = next else { return };
+                    let (fault, enough) = faults.lock().unwrap().next().unwrap();
+                    if (1..=injected.load(Ordering::Relaxed)).contains(&enough) {
+                        return;
+                    }
                     injected.fetch_add(under(fault), Ordering::Relaxed);
                 }
             });

@@ -5,7 +5,7 @@
 //! filled with zeros a bit ahead ([`AHEAD`]).
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, IoSlice},
     os::unix::fs::FileExt,
     path::Path,
@@ -167,10 +167,14 @@ impl Appender {
     }
 
     fn begin(&self) -> io::Result<Current> {
-        let number = self.segments.next_number();
+        let number = self.segments.take_number();
         let path = self.segments.path_of(number);
-        let file = File::options().read(true).write(true).create_new(true).open(path)?;
-        self.dir.sync_all()?;
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        if let Err(error) = self.dir.sync_all() {
+            // Nothing is in it. If it cannot be removed either, the next start sweeps it.
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
         self.segments.begin(number);
         Ok(Current { number, file, end: 0, len: 0 })
     }

@@ -178,9 +178,12 @@ impl Segments {
 
     // === for the thread that appends ===
 
-    /// The number for a new segment.
-    pub(super) fn next_number(&self) -> u32 {
-        self.account().last + 1
+    /// The number for a new segment. It is not given again, whatever becomes of that segment: a file that is in the way stands in the
+    /// way once.
+    pub(super) fn take_number(&self) -> u32 {
+        let mut account = self.account();
+        account.last += 1;
+        account.last
     }
 
     /// A segment that bodies are appended to from now on, and to no other.

@@ -30,6 +30,21 @@ async fn quarantine_puts_aside() {
     }
 }
 
+/// A file that a segment's beginning left behind, or that somebody put there, costs one group and no more.
+#[tokio::test]
+async fn a_file_in_the_way_of_a_segment_is_in_the_way_once() {
+    let place = Place::Disk(tempfile::tempdir().unwrap());
+    let (spool, _heard) = place.start();
+    let Place::Disk(dir) = &place else { unreachable!() };
+    let segments = dir.path().join("body");
+    fs::write(segments.join("00000001.seg"), "").unwrap();
+    let new = new_message(&spool, b"one").await;
+    assert!(matches!(spool.accept(new).await, Err(SpoolError::Body(_))));
+    assert_eq!(spool.unhealthy(), None);
+    accept(&spool, b"two").await;
+    assert!(segments.join("00000002.seg").exists());
+}
+
 /// A spool on disk with a few messages of each size, and nobody who has it open.
 struct Damaged {
     place: Place,
