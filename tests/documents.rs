@@ -127,7 +127,10 @@ fn is_command(cli: &Command, text: &str) -> bool {
 }
 
 fn documents() -> Vec<PathBuf> {
-    ["", ".github", "docs", "dashboards"].iter().flat_map(|folder| files_of(folder, "md")).collect()
+    ["", ".github", "docs", "docs/decisions", "dashboards"]
+        .iter()
+        .flat_map(|folder| files_of(folder, "md"))
+        .collect()
 }
 
 /// The files of a folder whose names end so.
