@@ -2,16 +2,14 @@
 
 use std::{path::Path, time::Duration};
 
-use serde::Deserialize;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
 };
-use zeroize::Zeroizing;
 
 use super::{
     Audience, Claims, Means, TokenError, TokenErrorKind, claims,
-    endpoint::{self, Answer, ErrorAnswer, Form, Granted},
+    endpoint::{DeviceAuthorization, Endpoint, Granted, Poll},
     grant::{prove_if_there, scope},
     store::{Stored, fingerprint},
 };
@@ -32,21 +30,8 @@ pub struct DeviceCode {
     pub expires_in: Duration,
 }
 
-#[derive(Deserialize)]
-struct CodeAnswer {
-    device_code: Zeroizing<String>,
-    user_code: String,
-    verification_uri: String,
-    #[serde(default)]
-    message: String,
-    expires_in: u64,
-    #[serde(default)]
-    interval: Option<u64>,
-}
-
-const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// RFC 8628 section 3.2, and what "slow_down" adds by section 3.5.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// What "slow_down" adds to the interval, by RFC 8628 section 3.5.
+const SLOWER: Duration = Duration::from_secs(5);
 /// No code is waited for longer. Entra ID's are good for 15 minutes.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -69,28 +54,19 @@ pub async fn log_in(
         RouteRule::Smtp => Audience::Exchange,
         RouteRule::Graph | RouteRule::Auto => Audience::Graph,
     };
-    let form = Form::empty()
-        .field("client_id", &tenant.client_id)
-        .field("scope", &format!("{} offline_access", scope(tenant, audience)));
-    let answer = endpoint::post(&means.client_of(tenant)?, tenant, "devicecode", form).await?;
-    if answer.status >= 300 {
-        return Err(answer.refused(&tenant.cloud.login));
-    }
-    let Some(code) = answer.json::<CodeAnswer>() else {
-        return Err(TokenError::transient("the login service answered with something that is no code"));
-    };
-    let expires_in = Duration::from_secs(code.expires_in).min(LONGEST);
+    let scope = format!("{} offline_access", scope(tenant, audience));
+    let code = Endpoint::of(&means, tenant, None)?.device_code(scope).await?;
+    let expires_in = code.expires_in().min(LONGEST);
     let shown = show(&DeviceCode {
-        user_code: code.user_code,
-        verification_uri: code.verification_uri,
-        message: code.message,
+        user_code: code.user_code().secret().clone(),
+        verification_uri: code.verification_uri().to_string(),
+        message: code.extra_fields().message.clone(),
         expires_in,
     });
     if !shown {
         return Err(TokenError::defect("the code cannot be shown to anybody"));
     }
-    let interval = code.interval.map_or(INTERVAL, Duration::from_secs);
-    let granted = poll(&means, tenant, proof.as_ref(), &code.device_code, interval, expires_in).await?;
+    let granted = poll(&means, tenant, proof.as_ref(), &code, expires_in).await?;
     let Some(refresh_token) = granted.refresh_token else {
         return Err(TokenError::blocked(
             "the login service gave no refresh token: let the app have the permission offline_access",
@@ -107,29 +83,33 @@ pub async fn log_in(
     Ok(claims(&granted.token))
 }
 
-/// Asks until somebody has signed in, or the code is no longer good.
+/// Asks until somebody has signed in, or the code is no longer good. The application proves itself anew each time: an
+/// assertion is good once, and for less time than the code.
 async fn poll(
     means: &Means,
     tenant: &Tenant,
     proof: Option<&ClientProof>,
-    device_code: &str,
-    mut interval: Duration,
+    code: &DeviceAuthorization,
     expires_in: Duration,
 ) -> Result<Granted, TokenError> {
     let end = Instant::now() + expires_in;
+    // A service that claims more than a clock can count is at fault.
+    let mut interval = code.interval().min(LONGEST);
     let mut wait = interval;
     while Instant::now() + wait < end {
         sleep(wait).await;
         let proved = prove_if_there(means, tenant, proof).await?;
-        let form = Form::of_grant(GRANT).of_client(tenant, proved.as_ref()).field("device_code", device_code);
-        let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await;
-        wait = match answer.and_then(|answer| Said::of(answer, tenant)) {
-            Ok(Said::Granted(granted)) => return Ok(granted),
-            Ok(Said::Pending) => interval,
-            Ok(Said::SlowDown) => {
-                interval += INTERVAL;
+        wait = match Endpoint::of(means, tenant, proved.as_ref())?.poll(code).await {
+            Ok(Poll::Granted(granted)) => return Ok(granted),
+            Ok(Poll::Pending) => interval,
+            Ok(Poll::SlowDown) => {
+                interval += SLOWER;
                 interval
             }
+            Ok(Poll::Declined) => {
+                return Err(TokenError::blocked("the sign-in was declined in the browser"));
+            }
+            Ok(Poll::Expired) => return Err(too_late()),
             // The network may come back while somebody is still typing.
             Err(error) if error.kind == TokenErrorKind::Transient => interval.max(error.retry_after),
             Err(error) => return Err(error),
@@ -140,25 +120,4 @@ async fn poll(
 
 fn too_late() -> TokenError {
     TokenError::blocked("nobody has signed in while the code was good: begin again")
-}
-
-enum Said {
-    Granted(Granted),
-    Pending,
-    SlowDown,
-}
-
-impl Said {
-    fn of(answer: Answer, tenant: &Tenant) -> Result<Self, TokenError> {
-        let error = answer.json::<ErrorAnswer>().map(|answer| answer.error).unwrap_or_default();
-        match &*error {
-            "authorization_pending" => Ok(Self::Pending),
-            "slow_down" => Ok(Self::SlowDown),
-            "authorization_declined" | "access_denied" => {
-                Err(TokenError::blocked("the sign-in was declined in the browser"))
-            }
-            "expired_token" | "code_expired" => Err(too_late()),
-            _ => answer.granted(tenant).map(Self::Granted),
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     AccessToken, Audience, Means, TokenError,
-    endpoint::{self, Form},
+    endpoint::Endpoint,
     managed,
     proof::{self, Proved},
     user,
@@ -18,12 +18,8 @@ pub(super) async fn token(
     match &tenant.credential {
         Credential::App(proof) => {
             let proved = proof::prove(means, tenant, proof).await?;
-            // Graph and login are configured by base URL, and the resource's name is Graph's.
-            let form = Form::of_grant("client_credentials")
-                .of_client(tenant, Some(&proved))
-                .field("scope", &scope(tenant, audience));
-            let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await?;
-            Ok(answer.granted(tenant)?.token)
+            let endpoint = Endpoint::of(means, tenant, Some(&proved))?;
+            Ok(endpoint.by_client_credentials(scope(tenant, audience)).await?.token)
         }
         Credential::User { grant: UserGrant::Password { username, password }, proof } => {
             let proved = prove_if_there(means, tenant, proof.as_ref()).await?;
@@ -40,7 +36,8 @@ pub(super) async fn token(
     }
 }
 
-/// All that the application was given for that resource.
+/// All that the application was given for that resource. Graph and login are configured by base URL, and the resource's name is
+/// Graph's.
 pub(super) fn scope(tenant: &Tenant, audience: Audience) -> String {
     format!("{}/.default", audience.resource(&tenant.cloud))
 }

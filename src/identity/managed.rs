@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AccessToken, TokenError,
-    endpoint::{self, Answer, TIMEOUT},
+    endpoint::{self, Response, TIMEOUT},
 };
 use crate::{
     config::{ManagedIdentity, TokenSource, UserAssigned},
@@ -50,11 +50,11 @@ pub(super) async fn token(
     let mut waits = WAITS.into_iter();
     loop {
         let asked = timeout_at(deadline, ask(http, identity, resource)).await;
-        let answer = asked.unwrap_or_else(|_| Err(late()))?;
-        let error = match answer.status {
-            200..300 => return Ok(answer.tokens(SERVICE)?.token),
-            404 | 410 | 429 | 500.. => explain(answer, true),
-            _ => return Err(explain(answer, false)),
+        let response = asked.unwrap_or_else(|_| Err(late()))?;
+        let error = match response.head.status.as_u16() {
+            200..300 => return Ok(response.tokens(SERVICE)?.token),
+            404 | 410 | 429 | 500.. => explain(&response, true),
+            _ => return Err(explain(&response, false)),
         };
         let wait = waits.next().map(|wait| wait.max(error.retry_after));
         match wait.filter(|wait| Instant::now() + *wait < deadline) {
@@ -72,7 +72,7 @@ async fn ask(
     http: &reqwest::Client,
     identity: &ManagedIdentity,
     resource: &str,
-) -> Result<Answer, TokenError> {
+) -> Result<Response, TokenError> {
     let (url, version) = match &identity.source {
         TokenSource::Vm { url } => (url, "2018-02-01"),
         TokenSource::AppService { url, .. } => (url, "2019-08-01"),
@@ -97,7 +97,7 @@ async fn ask(
         }
         TokenSource::Arc { folder, .. } => {
             let challenge = endpoint::send(request(), SERVICE).await?;
-            if challenge.status != 401 {
+            if challenge.head.status != 401 {
                 return Ok(challenge);
             }
             let file = secret_file(&challenge, folder)?;
@@ -118,9 +118,9 @@ async fn ask(
 
 /// The file that a challenge names: `Basic realm=/var/opt/azcmagent/tokens/….key`. Whoever answers in the place of the agent
 /// must not have any other file sent to it.
-fn secret_file(challenge: &Answer, folder: &Path) -> Result<PathBuf, TokenError> {
+fn secret_file(challenge: &Response, folder: &Path) -> Result<PathBuf, TokenError> {
     let refused = |why: &str| TokenError::blocked(format!("Azure Arc: the challenge {why}"));
-    let header = challenge.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+    let header = challenge.head.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
     let realm =
         header.and_then(|value| value.split_once("realm=")).map(|(_, realm)| realm.trim().trim_matches('"'));
     let file = PathBuf::from(realm.ok_or_else(|| refused("names no file"))?);
@@ -151,9 +151,9 @@ fn sensitive(text: &str) -> Result<HeaderValue, TokenError> {
     Ok(value)
 }
 
-fn explain(answer: Answer, may_pass: bool) -> TokenError {
-    let status = answer.status;
-    let said = answer.json::<serde_json::Value>().unwrap_or_default();
+fn explain(response: &Response, may_pass: bool) -> TokenError {
+    let status = response.head.status.as_u16();
+    let said = response.json::<serde_json::Value>().unwrap_or_default();
     let text = |key: &str| said.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     // App Service says `message`, the others are as OAuth.
     let words = [text("error"), text("error_description"), text("message")];
@@ -162,7 +162,7 @@ fn explain(answer: Answer, may_pass: bool) -> TokenError {
     let why = format!(
         "managed_identity: the host answers {status} ({words}): is an identity assigned to this machine, and the right one?"
     );
-    let waits = answer.refused(SERVICE).retry_after;
+    let waits = response.refused(SERVICE).retry_after;
     let error = if may_pass { TokenError::transient(why) } else { TokenError::blocked(why) };
     TokenError { retry_after: waits, ..error }
 }

@@ -2,33 +2,13 @@
 
 use zeroize::Zeroizing;
 
-use super::{
-    Means, TokenError, assertion,
-    endpoint::{self, Form},
-};
+use super::{Means, TokenError, assertion, endpoint};
 use crate::config::{ClientProof, Secret, SecretSource, Tenant};
 
-/// Ready to be put into a form.
+/// Ready to be put into a request.
 pub(super) enum Proved {
     Secret(Secret),
     Assertion(Zeroizing<String>),
-}
-
-/// Of RFC 7523.
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-
-impl Form {
-    /// With the application's id and, if there is one, its proof.
-    pub(super) fn of_client(self, tenant: &Tenant, proof: Option<&Proved>) -> Self {
-        let form = self.field("client_id", &tenant.client_id);
-        match proof {
-            None => form,
-            Some(Proved::Secret(secret)) => form.field("client_secret", secret.expose()),
-            Some(Proved::Assertion(assertion)) => {
-                form.field("client_assertion_type", ASSERTION_TYPE).field("client_assertion", assertion)
-            }
-        }
-    }
 }
 
 /// Reads what the proof is made of, as it is now: secrets, certificates and tokens of other providers are replaced while the

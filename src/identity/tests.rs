@@ -5,11 +5,11 @@ mod grants;
 mod managed;
 mod refresh;
 mod watch;
+mod wire;
 
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::{
@@ -292,40 +292,15 @@ async fn a_request_that_is_sent_elsewhere_goes_there_once_and_not_to_another_hos
     assert_eq!((token.unwrap_err().kind, asked.len()), (TokenErrorKind::Transient, 2));
 }
 
-/// A good answer, for a token that lives so many seconds.
+/// A good response, for a token that lives so many seconds.
 fn ok(lifetime: u64) -> String {
     let body = format!(r#"{{"token_type":"Bearer","expires_in":{lifetime},"access_token":"a-token"}}"#);
-    format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    wire::response("200 OK", &body)
 }
 
-/// What comes of a login service that gives these answers, which the simulated service does not; and what it was asked.
-async fn answered(answers: &[String]) -> (Result<AccessToken, TokenError>, Vec<String>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let answers = answers.to_vec();
-    let service = tokio::spawn(async move {
-        let mut asked = Vec::new();
-        for answer in answers {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            // The whole request, or the close that follows could reset the connection before the answer is read.
-            let mut request = Vec::new();
-            let mut text = String::new();
-            while !text.ends_with("default") {
-                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
-                text = String::from_utf8_lossy(&request).into_owned();
-            }
-            asked.push(text);
-            let answer = answer.replacen("\r\n", "\r\nConnection: close\r\n", 1);
-            let end = if answer.contains("\r\n\r\n") { "" } else { "\r\n" };
-            stream.write_all(format!("{answer}{end}").as_bytes()).await.unwrap();
-        }
-        asked
-    });
-    let config = Bench::config(&url, "client_id = 'app'\nclient_secret = 'secret'");
-    let identity = Bench::identity(&config, &Metrics::new(), Path::new("no-such-folder"));
-    let token = identity.token(&config.tenants["contoso"], Audience::Graph).await;
-    (token, service.await.unwrap())
+/// What comes of a login service that gives these responses, which the simulated service does not; and what it was asked.
+async fn answered(responses: &[String]) -> (Result<AccessToken, TokenError>, Vec<String>) {
+    let scripted = wire::Scripted::start(responses).await;
+    let token = scripted.token("client_id = 'app'\nclient_secret = 'secret'").await;
+    (token, scripted.asked().await)
 }

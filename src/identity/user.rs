@@ -14,7 +14,7 @@ use tracing::{debug, error};
 
 use super::{
     AccessToken, Audience, Means, TokenError,
-    endpoint::{self, Form},
+    endpoint::Endpoint,
     grant::scope,
     proof::Proved,
     store::{StoreError, Stored, Successor, fingerprint},
@@ -44,14 +44,10 @@ pub(super) async fn by_password(
     let source = password.clone();
     let password = spawn_blocking(move || source.read()).await.map_err(|e| broken_off(&e))?;
     let password = password.map_err(|e| TokenError::blocked(format!("password: {e}")))?;
+    let endpoint = Endpoint::of(means, tenant, proved.as_ref())?;
     // Without offline_access: there is no use for a refresh token where the password is.
-    let form = Form::of_grant("password")
-        .of_client(tenant, proved.as_ref())
-        .field("username", username)
-        .field("password", password.expose())
-        .field("scope", &scope(tenant, audience));
-    let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await?;
-    Ok(answer.granted(tenant)?.token)
+    let granted = endpoint.by_password(username, &password, scope(tenant, audience)).await?;
+    Ok(granted.token)
 }
 
 pub(super) async fn by_refresh_token(
@@ -68,12 +64,9 @@ pub(super) async fn by_refresh_token(
         *unstored = None;
     }
     let current = current(means, tenant, first).await?;
-    let form = Form::of_grant("refresh_token")
-        .of_client(tenant, proved.as_ref())
-        .field("refresh_token", current.token.expose())
-        .field("scope", &format!("{} offline_access", scope(tenant, audience)));
-    let answer = endpoint::post(&means.client_of(tenant)?, tenant, "token", form).await?;
-    let granted = answer.granted(tenant)?;
+    let endpoint = Endpoint::of(means, tenant, proved.as_ref())?;
+    let scope = format!("{} offline_access", scope(tenant, audience));
+    let granted = endpoint.by_refresh_token(&current.token, scope).await?;
     if let Some(token) = granted.refresh_token.filter(|token| *token != current.token) {
         let successor = Successor {
             stored: Stored::of(tenant, token, current.descends_from.clone()),
