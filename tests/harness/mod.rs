@@ -40,7 +40,7 @@ pub use smtp::{Reply, Smtp, Stream, with_end};
 pub use tls::{make_certificate, shake};
 
 /// For anything that takes milliseconds on a machine with nothing else to do.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Lab {
     pub service: Service,
@@ -339,7 +339,7 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     stdin.rewind().unwrap();
     command.stdin(stdin).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let ended = holds_within(PATIENCE, || child.try_wait().unwrap().is_some());
+    let ended = holds_within(2 * PATIENCE, || child.try_wait().unwrap().is_some());
     if !ended {
         child.kill().unwrap();
     }

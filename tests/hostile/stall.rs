@@ -30,7 +30,7 @@ fn ends(hang: &str) {
     let courier = Courier::start(lab.smtp_address(), "one");
     let strace = Strace::attach(lab.process_id(), hang, lab.folder());
     // Deliveries under way have half a minute.
-    let stopped = holds_within(3 * PATIENCE, || !lab.logged("stopped").is_empty());
+    let stopped = holds_within(PATIENCE, || !lab.logged("stopped").is_empty());
     // A process is not gone before its last thread is, and strace holds that one.
     strace.kill();
     assert!(stopped, "{hang}");
