@@ -67,7 +67,7 @@ fn every_key_is_documented_and_every_documented_key_is_known() {
         collect_keys(&toml_span::parse(&text).unwrap(), "", &mut documented);
     }
 
-    // "Whatever is secret in this file can be written in these four ways."
+    // "Every secret in this file can be written in these four ways."
     let files: Vec<String> =
         documented.iter().filter_map(|key| key.strip_suffix(".file").map(str::to_owned)).collect();
     assert!(files.len() > 5, "{files:?}");
