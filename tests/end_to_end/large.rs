@@ -192,12 +192,12 @@ fn a_call_that_outlives_its_relay_adds_nothing() {
         setup.tenant("contoso").confirm = "draft".into();
     });
     let slow = |ms| Fault::new(On::Attach, Action::Delay(Duration::from_millis(ms))).times(1);
-    lab.inject(slow(2000));
+    lab.inject(slow(8000));
     let attached = [Attached::random("a.bin", 100_000), Attached::random("b.bin", 2_600_000)];
     lab.send(FROM, &[TO], &mixed_mail(FROM, TO, "killed", "", &attached));
     wait_until("the step", || lab.service.faults().is_empty());
     lab.kill9();
-    lab.inject(slow(6000));
+    lab.inject(slow(16_000));
     lab.restart();
     let delivered = lab.wait_for(1).remove(0);
     lab.wait_until_empty();

@@ -94,7 +94,7 @@ fn one_throttled_mailbox_of_fifty_hurts_no_other() {
     assert!(delivered.iter().all(|message| message.mailbox != "m7@contoso.example"));
     assert_eq!(lab.sends("m7@contoso.example").len(), 1, "called while it was throttled");
     let took = delivered.last().unwrap().accepted_at_ms - began;
-    assert!(took < 20_000, "{took}");
+    assert!(took < 60_000, "{took}");
     // A storm of refusals costs no attempt: there was one.
     assert_eq!(lab.metric("m365_relay_deliveries_total", &[("outcome", "retry")]), 0.0);
 }

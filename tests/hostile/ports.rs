@@ -202,7 +202,7 @@ fn a_flood_of_handshakes_leaves_time_for_others() {
         longest = longest.max(began.elapsed());
     }
     flood.into_iter().for_each(|client| client.join().unwrap());
-    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
     held("A flood of handshakes", EACH * CLIENTS);
 }
 
