@@ -1,7 +1,8 @@
 //! The task that owns all pools.
 //!
 //! Woken by five things: a message that waits (from the spool), a job that has ended, a credential that is ready or not, an
-//! order from outside, and a timer. After each it hands out whatever can be handed out, pool by pool, queue by queue, one message a turn.
+//! order from outside, and a timer. Whichever woke it, it looks at all five, and then hands out whatever can be handed out, pool by pool,
+//! queue by queue, one message a turn.
 //!
 //! `max_in_flight` is shared by need ([`Share`]): one tenant alone gets eight ninths; however many slow tenants there are, some
 //! slots stay free for the one that wakes up next, who then gets its share at once.
@@ -38,6 +39,8 @@ use crate::{
 
 /// How often messages that have waited too long are looked for, and idle queues forgotten.
 const ROUND: Duration = Duration::from_secs(15);
+/// What one turn takes from one source: a start with a million messages begins to deliver at once.
+const AT_ONCE: usize = 1000;
 /// No slot is kept for longer: whatever a service is at work on so long is not in its books any more.
 const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
@@ -138,30 +141,18 @@ impl<C: Courier> Scheduler<C> {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(report) = reported.recv() => {
-                    scheduler.take(report);
-                    // What came in meanwhile costs no turn of the loop each.
-                    while let Ok(report) = reported.try_recv() {
-                        scheduler.take(report);
-                    }
-                }
-                Some(Question { id, answer }) = questions.recv() => {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(scheduler.inspect(id));
-                }
+                Some(report) = reported.recv() => scheduler.take(report),
+                Some(question) = questions.recv() => scheduler.answer(question),
                 Some(order) = orders.recv() => scheduler.obey(order),
-                Some(event) = events.recv() => {
-                    scheduler.hear(event);
-                    // Bounded, so that a start with a million messages begins to deliver at once.
-                    for _ in 0..1000 {
-                        match events.try_recv() {
-                            Ok(event) => scheduler.hear(event),
-                            Err(_) => break,
-                        }
-                    }
-                }
-                () = tokio::time::sleep_until(timer) => scheduler.fire_timers(),
+                Some(event) = events.recv() => scheduler.hear(event),
+                () = tokio::time::sleep_until(timer) => {}
             }
+            // Under load one of them is always ready. Each turn takes from all, so that none waits for another to fall silent.
+            for_some(|| reported.try_recv(), |report| scheduler.take(report));
+            for_some(|| questions.try_recv(), |question| scheduler.answer(question));
+            for_some(|| orders.try_recv(), |order| scheduler.obey(order));
+            for_some(|| events.try_recv(), |event| scheduler.hear(event));
+            scheduler.fire_timers();
             scheduler.hand_out();
         }
         scheduler.jobs.close();
@@ -360,6 +351,11 @@ impl<C: Courier> Scheduler<C> {
         }
     }
 
+    fn answer(&self, Question { id, answer }: Question) {
+        // Whoever asked may have gone.
+        let _ = answer.send(self.inspect(id));
+    }
+
     fn inspect(&self, id: MessageId) -> Option<Standing> {
         if let Some((tenant, _)) = self.unknown.iter().find(|(_, ids)| ids.contains(&id)) {
             let why = "its tenant is not in the configuration".into();
@@ -490,6 +486,16 @@ impl<C: Courier> Scheduler<C> {
     fn next_lease(&mut self) -> u64 {
         self.last_lease += 1;
         self.last_lease
+    }
+}
+
+/// Takes what has come, up to [`AT_ONCE`].
+fn for_some<T>(mut next: impl FnMut() -> Result<T, mpsc::error::TryRecvError>, mut take: impl FnMut(T)) {
+    for _ in 0..AT_ONCE {
+        match next() {
+            Ok(one) => take(one),
+            Err(_) => break,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod expiry;
 mod inspection;
 mod login;
 mod ramp;
+mod saturation;
 mod sleep;
 
 use std::{
