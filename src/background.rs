@@ -5,10 +5,10 @@
 //! makes no difference. When there is none, a burst is taken in first, and deliveries go on with about a tenth of what there
 //! is.
 
-use std::io;
+use std::{io, sync::Once};
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tracing::debug;
+use tracing::warn;
 
 /// On the scale of nice(2). The kernel gives a thread at 10 a ninth of what one at 0 gets.
 const NICENESS: i32 = 10;
@@ -19,8 +19,12 @@ pub struct Background(Option<Runtime>);
 impl Background {
     /// `name` is that of its threads.
     pub fn start(name: &str) -> io::Result<Self> {
-        let runtime =
-            Builder::new_multi_thread().thread_name(name).on_thread_start(give_way).enable_all().build()?;
+        let told = Once::new();
+        let runtime = Builder::new_multi_thread()
+            .thread_name(name)
+            .on_thread_start(move || give_way(lower_priority, &told))
+            .enable_all()
+            .build()?;
         Ok(Self(Some(runtime)))
     }
 
@@ -40,16 +44,66 @@ impl Drop for Background {
     }
 }
 
-/// On Linux, priority is a thread's own (setpriority(2), "C library/kernel differences").
-fn give_way() {
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        debug!(%error, "cannot lower the priority of a thread");
+/// Warns if that fails, once for all threads.
+fn give_way(lower_priority: impl Fn() -> io::Result<()>, told: &Once) {
+    if let Err(error) = lower_priority() {
+        told.call_once(|| {
+            warn!(
+                %error,
+                "cannot lower the priority of delivery threads: in a burst of mail, deliveries slow down accepting. \
+                 Allow the system call setpriority (SystemCallFilter=setpriority in a systemd unit, after any \
+                 line that denies @resources)"
+            );
+        });
     }
+}
+
+/// On Linux, priority is a thread's own (setpriority(2), "C library/kernel differences"). One that is lower already stays: to
+/// raise it takes a privilege.
+fn lower_priority() -> io::Result<()> {
+    if rustix::process::getpriority_process(None)? < NICENESS {
+        rustix::process::setpriority_process(None, NICENESS)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::fmt;
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn that_threads_cannot_give_way_is_said_once() {
+        let lines = Lines::default();
+        let to = lines.clone();
+        // As the relay logs, whose usual level leaves debug lines out.
+        let log = fmt().with_max_level(tracing::Level::INFO).with_writer(move || to.clone()).finish();
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        with_default(log, || {
+            let told = Once::new();
+            (0..8).for_each(|_| give_way(denied, &told));
+        });
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        assert!(lines.contains("WARN") && lines.contains("SystemCallFilter=setpriority"), "{lines}");
+    }
 
     #[tokio::test]
     async fn its_threads_give_way_and_no_others() {

@@ -28,6 +28,7 @@ mod smtplib;
 mod strace;
 mod submission;
 mod swaks;
+mod unit;
 
 use std::{
     env,
