@@ -1,8 +1,8 @@
 //! The task that owns all pools.
 //!
-//! Woken by five things: a message that waits (from the spool), a job that has ended, a credential that is ready or not, an
-//! order from outside, and a timer. Whichever woke it, it looks at all five, and then hands out whatever can be handed out, pool by pool,
-//! queue by queue, one message a turn.
+//! Woken by five things: a message that waits (from the spool), a job that has ended, a credential that is ready or
+//! not, an order from outside, and a timer. Whichever woke it, it looks at all five, and then hands out whatever can
+//! be handed out, pool by pool, queue by queue, one message a turn.
 //!
 //! `max_in_flight` is shared by need ([`Share`]): one tenant alone gets eight ninths; however many slow tenants there are, some
 //! slots stay free for the one that wakes up next, who then gets its share at once.
@@ -147,7 +147,8 @@ impl<C: Courier> Scheduler<C> {
                 Some(event) = events.recv() => scheduler.hear(event),
                 () = tokio::time::sleep_until(timer) => {}
             }
-            // Under load one of them is always ready. Each turn takes from all, so that none waits for another to fall silent.
+            // Under load one of them is always ready. Each turn takes from all, so that none has to wait until
+            // another falls silent.
             for_some(|| reported.try_recv(), |report| scheduler.take(report));
             for_some(|| questions.try_recv(), |question| scheduler.answer(question));
             for_some(|| orders.try_recv(), |order| scheduler.obey(order));
