@@ -30,8 +30,8 @@ smoke:
 
 # Format and clippy
 check:
-    cargo fmt --check
-    cargo clippy --all-targets --all-features -- -D warnings
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 # Misspellings, by the typos that scripts/test has installed
 spelling:
@@ -44,7 +44,7 @@ deny:
 
 # The documentation of all rooms
 doc *ARGS:
-    RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items {{ARGS}}
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items {{ARGS}}
 
 # Random octets for a target of src/fuzzing.rs, a minute unless told otherwise; needs a nightly Rust and cargo-fuzz
 fuzz TARGET *ARGS="-max_total_time=60":

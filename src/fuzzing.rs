@@ -4,7 +4,8 @@
 //! (`just fuzz TARGET`), which needs a nightly compiler and runs for as long as it is let, and by the tests of this module,
 //! which replay every file of `fuzz/corpus` and try a fixed number of random inputs. See `CONTRIBUTING.md`.
 
-use crate::{ingress::smtp, message};
+use crate::ingress::smtp;
+use relay_mail as message;
 
 /// Panics if something does not hold.
 pub type Target = fn(&[u8]);

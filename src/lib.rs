@@ -1,6 +1,7 @@
 //! m365-relay: a persistent queueing mail relay that delivers through the senders' own Microsoft 365.
 //!
-//! One package, one room a noun. Data flows one way:
+//! The package that is the relay; beside it stand `relay_mail`, which knows nobody, `relay_spool`, which knows mail only, and
+//! `relay_sandbox`, the simulated Microsoft 365. One room a noun. Data flows one way:
 //!
 //! ```text
 //! ingress → spool → schedule → delivery → (settle) spool
@@ -8,20 +9,16 @@
 //!
 //! | room          | what it does                                                             |
 //! |---------------|--------------------------------------------------------------------------|
-//! | [`message`]   | envelopes, addresses, header edits: pure, knows nobody                    |
 //! | [`config`]    | the configuration file, parsed once into values that cannot hold nonsense |
 //! | [`ingress`]   | who is this for, may they, is there room; SMTP server, pickup folders     |
-//! | [`spool`]     | the durable store; knows no network                                      |
 //! | [`schedule`]  | which message next: tenant and mailbox queues, retry times, limits       |
 //! | [`delivery`]  | carries one message to Microsoft 365 and says how it went                |
-//! | [`share`]     | how much one may take of what all tenants have together: pure            |
+//! | [`limits`]    | what Microsoft allows, and how the relay keeps to it                      |
 //! | [`identity`]  | tenant credentials become access tokens                                  |
 //! | [`network`]   | HTTP clients to the clouds: TLS, timeouts                                |
-//! | [`outside`]   | text from outside, cleaned for the eyes                                  |
 //! | [`bounce`]    | delivery status notifications                                            |
 //! | [`admin`]     | metrics and health over HTTP                                             |
 //! | [`telemetry`] | metric families with typed labels                                        |
-//! | [`sandbox`]   | a simulated Microsoft 365, for trying out and for tests                  |
 //! | [`relay`]     | puts the rooms together and takes them apart again                       |
 //! | [`background`] | threads of lower priority, for what delivers                           |
 //! | [`vital`]     | what the relay cannot do without, and hears of when it ends              |
@@ -41,13 +38,9 @@ pub mod faults;
 pub mod fuzzing;
 pub mod identity;
 pub mod ingress;
-pub mod message;
+pub mod limits;
 pub mod network;
-pub mod outside;
 pub mod relay;
-pub mod sandbox;
 pub mod schedule;
-pub mod share;
-pub mod spool;
 pub mod telemetry;
 pub mod vital;

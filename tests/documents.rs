@@ -57,16 +57,19 @@ fn links_lead_somewhere() {
 
 #[test]
 fn every_dependency_is_explained() {
-    let manifest = toml_span::parse(include_str!("../Cargo.toml")).unwrap();
-    let manifest = manifest.as_table().unwrap();
     let explained = include_str!("../docs/dependencies.md");
     let rows: Vec<_> = explained.lines().filter(|line| line.starts_with("| `")).collect();
-    for table in ["dependencies", "dev-dependencies"] {
-        for name in manifest[table].as_table().unwrap().keys() {
-            let has_row = rows
-                .iter()
-                .any(|row| row[1..].split('|').next().unwrap().contains(&format!("`{}`", name.name)));
-            assert!(has_row, "docs/dependencies.md does not explain {}", name.name);
+    for package in [".", "crates/mail", "crates/spool", "crates/sandbox"] {
+        let manifest = fs::read_to_string(Path::new(ROOT).join(package).join("Cargo.toml")).unwrap();
+        let manifest = toml_span::parse(&manifest).unwrap();
+        for table in ["dependencies", "dev-dependencies"] {
+            let names = manifest.as_table().unwrap()[table].as_table().unwrap().keys();
+            for name in names.filter(|name| !name.name.starts_with("relay-")) {
+                let has_row = rows
+                    .iter()
+                    .any(|row| row[1..].split('|').next().unwrap().contains(&format!("`{}`", name.name)));
+                assert!(has_row, "docs/dependencies.md does not explain {}", name.name);
+            }
         }
     }
 }

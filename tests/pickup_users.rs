@@ -19,7 +19,7 @@ use std::{
     thread,
 };
 
-use m365_relay::sandbox::{Fault, On};
+use relay_sandbox::{Fault, On};
 
 use harness::{Lab, message, run, run_with_input, wait_until};
 

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::sandbox::{Action, Fault, On, StatusFault};
+use relay_sandbox::{Action, Fault, On, StatusFault};
 
 use harness::{Lab, Reply, Smtp, base64_mail, wait_until};
 

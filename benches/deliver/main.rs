@@ -18,12 +18,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use m365_relay::{
-    message::{BodyKind, Envelope, MailboxAddress},
-    sandbox::{Directory, Limits, Options, Service},
-    spool::{DiskStore, Message, NewMessage, Spool},
-    telemetry::{Ingress, Metrics},
-};
+use relay_mail::{BodyKind, Envelope, Ingress, MailboxAddress};
+use relay_sandbox::{Directory, Limits, Options, Service};
+use relay_spool::{DiskStore, Message, NewMessage, Spool};
 
 struct Run {
     messages: usize,
@@ -125,7 +122,7 @@ async fn deliver(run: &Run) {
 
 async fn fill(spool: &Path, run: &Run) {
     let store = DiskStore::open(spool).expect("a spool");
-    let (spool, _events) = Spool::start(store, Metrics::new()).expect("a spool");
+    let (spool, _events) = Spool::start(store, ()).expect("a spool");
     let mut waiting = Vec::new();
     for n in 0..run.messages {
         let author: MailboxAddress =

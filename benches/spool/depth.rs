@@ -9,10 +9,8 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::{
-    message::MessageId,
-    spool::{Event, Lease, Spool},
-};
+use relay_mail::MessageId;
+use relay_spool::{Event, Lease, Spool};
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet, time::Instant};
 
 use crate::{

@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::{message::MessageId, spool::Spool};
+use relay_mail::MessageId;
+use relay_spool::Spool;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::sleep,

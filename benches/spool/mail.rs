@@ -2,12 +2,9 @@
 
 use std::{fs::File, path::Path};
 
-use m365_relay::{
-    clock,
-    message::{BodyKind, Envelope, MailboxAddress, MessageId},
-    spool::{DiskStore, Event, Lease, Message, NewMessage, Settlement, Spool},
-    telemetry::{Ingress, Metrics},
-};
+use m365_relay::clock;
+use relay_mail::{BodyKind, Envelope, Ingress, MailboxAddress, MessageId};
+use relay_spool::{DiskStore, Event, Lease, Message, NewMessage, Settlement, Spool};
 use tokio::sync::mpsc;
 
 pub(crate) const TENANT: &str = "contoso";
@@ -15,7 +12,7 @@ const PART: usize = 16 * 1024;
 
 /// Opens the spool there, or makes one.
 pub(crate) fn open(dir: &Path) -> (Spool, mpsc::UnboundedReceiver<Event>) {
-    Spool::start(DiskStore::open(dir).unwrap(), Metrics::new()).unwrap()
+    Spool::start(DiskStore::open(dir).unwrap(), ()).unwrap()
 }
 
 /// As [`open`], for who does not care what waits.

@@ -19,9 +19,9 @@ use m365_relay::{
     config::{Changes, Config, Roster, Tenant},
     identity::{Audience, Identity},
     network::Clients,
-    sandbox::{Directory, Limits, Options, Service},
     telemetry::Metrics,
 };
+use relay_sandbox::{Directory, Limits, Options, Service};
 use tokio::time::Instant;
 
 fn main() {
@@ -151,10 +151,7 @@ fn identity(clients: &Clients) -> Arc<Identity> {
     Arc::new(Identity::new(clients.clone(), Metrics::new(), "/nowhere".into()))
 }
 
-async fn all_tokens(
-    identity: &Arc<Identity>,
-    tenants: &BTreeMap<m365_relay::config::TenantName, Arc<Tenant>>,
-) {
+async fn all_tokens(identity: &Arc<Identity>, tenants: &BTreeMap<relay_mail::TenantName, Arc<Tenant>>) {
     let mut asking = tokio::task::JoinSet::new();
     for tenant in tenants.values() {
         let (identity, tenant) = (identity.clone(), tenant.clone());

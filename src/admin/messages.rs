@@ -9,10 +9,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::Page;
-use crate::{
-    message::{InvalidMessageId, MessageId},
-    schedule::{Standing, Waits},
-};
+use crate::schedule::{Standing, Waits};
+use relay_mail::{InvalidMessageId, MessageId};
 
 /// The answer, as JSON has it. Times are RFC 3339 in UTC.
 #[derive(Debug, Serialize, Deserialize)]

@@ -43,11 +43,11 @@ use socket::Socket;
 use crate::{
     config::AdminConfig,
     schedule::{Depths, Inspector},
-    spool::{FreeSpace, Spool, Usage},
     telemetry::Metrics,
 };
 pub use gauges::Gauges;
 pub use messages::{ErrorPage, MessagePage, WaitsPage};
+use relay_spool::{FreeSpace, Spool, Usage};
 pub use reload::{ReloadRequest, Reloaded, Reloads};
 pub use socket::{SocketError, SocketFault};
 

@@ -22,10 +22,8 @@ mod tests;
 pub use report::{Kind, MAX_RETURNED_BODY, Notification, Outcome, Service, report};
 pub use status::{EnhancedStatus, InvalidStatus};
 
-use crate::{
-    config::{BounceTo, BouncesConfig},
-    message::{Envelope, HeaderBlock},
-};
+use crate::config::{BounceTo, BouncesConfig};
+use relay_mail::{Envelope, HeaderBlock};
 
 /// Whether anybody is to be told that the message was given up.
 ///

@@ -13,13 +13,9 @@ use mail_builder::{
 };
 
 use super::EnhancedStatus;
-use crate::{
-    clock::Timestamp,
-    message::{
-        EnvelopeId, HeaderBlock, MailboxAddress, MessageId, OriginalRecipient, RecipientWish, date,
-        without_bcc,
-    },
-    outside::one_line,
+use relay_mail::{
+    EnvelopeId, HeaderBlock, MailboxAddress, MessageId, OriginalRecipient, RecipientWish, Timestamp, date,
+    outside::one_line, without_bcc,
 };
 
 /// What became of a message, for its sender.

@@ -2,10 +2,7 @@ use mail_parser::{Message, MessageParser, MimeHeaders};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    clock::Timestamp,
-    message::{BodyKind, HeaderScanner, MailboxAddress, MessageId},
-};
+use relay_mail::{BodyKind, HeaderScanner, MailboxAddress, MessageId, Timestamp};
 
 fn header(text: &str) -> HeaderBlock {
     HeaderScanner::split_message(text.as_bytes()).unwrap().header

@@ -2,8 +2,8 @@
 //!
 //! # Contract
 //!
-//! * Nothing gives orders to the terminal: all that is hidden ([`crate::outside`]) but line ends is shown as an escape, whoever
-//!   wrote it. What comes from outside and must not break a line is wrapped in [`Outside`](crate::outside::Outside) besides.
+//! * Nothing gives orders to the terminal: all that is hidden ([`relay_mail::outside`]) but line ends is shown as an escape, whoever
+//!   wrote it. What comes from outside and must not break a line is wrapped in [`Outside`](relay_mail::outside::Outside) besides.
 //! * Nothing panics. What cannot be written to standard output is an error: [`Unwritten::Closed`] where nobody reads any more,
 //!   which ends the command without a word and with the exit code that a shell shows for a program that SIGPIPE ended, as it does
 //!   for those of coreutils; [`Unwritten::Failed`] (a full disk) with a message and exit code 1.
@@ -19,7 +19,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::outside::{json_visible, visible};
+use relay_mail::outside::{json_visible, visible};
 
 /// What a command prints could not be written to standard output.
 #[derive(Debug, thiserror::Error)]

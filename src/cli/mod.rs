@@ -9,6 +9,10 @@ mod descriptors;
 mod hash_password;
 mod queue;
 mod reload;
+#[cfg(feature = "sandbox")]
+mod sandbox;
+#[cfg(not(feature = "sandbox"))]
+#[path = "no_sandbox.rs"]
 mod sandbox;
 mod sendmail;
 mod serve;
@@ -20,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::outside::visible;
+use relay_mail::outside::visible;
 
 /// Runs the command of this process's command line, and answers the exit code.
 pub fn run() -> ExitCode {

@@ -8,7 +8,8 @@ use std::{
 use anyhow::Context;
 
 use super::{config_path::ConfigPath, console, daemon::Daemon};
-use crate::{admin::Reloaded, config::Changes, outside::json_visible};
+use crate::{admin::Reloaded, config::Changes};
+use relay_mail::outside::json_visible;
 
 /// Have the running relay read its configuration again: tenants, and what they consist of
 #[derive(Debug, clap::Args)]

@@ -23,10 +23,10 @@ use crate::{
     background::Background,
     config::Config,
     relay::{Given, Relay},
-    sandbox::{Directory, Limits, Options, Service},
     telemetry::{self, Metrics},
     vital::{self, Watchdog},
 };
+use relay_sandbox::{Directory, Limits, Options, Service};
 
 /// Try the relay out: a simulated Microsoft 365 and the relay, on loopback, nothing to configure
 #[derive(Debug, clap::Args)]

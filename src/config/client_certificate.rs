@@ -21,7 +21,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use zeroize::Zeroizing;
 
 use super::{SecretError, SecretSource, reader::TableReader};
-use crate::clock::{self, Timestamp};
+use relay_mail::Timestamp;
 
 /// Where certificate and key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl ClientCertificateError {
 impl SigningCertificate {
     /// What an administrator has to hear of its end, if it has come or comes soon.
     pub fn warning(&self) -> Option<String> {
-        let (now, end) = (clock::wall(), Timestamp::from_unix_seconds(self.not_after));
+        let (now, end) = (Timestamp::wall(), Timestamp::from_unix_seconds(self.not_after));
         match end.since(now) {
             Duration::ZERO => {
                 Some(format!("the certificate has ended at {end}: make a new one, and register it"))

@@ -1,6 +1,7 @@
 //! `[graph]`
 
-use super::{ByteSize, reader::TableReader};
+use super::reader::TableReader;
+use relay_mail::ByteSize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GraphConfig {

@@ -2,10 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use super::{
-    ByteSize,
-    reader::{Item, TableReader},
-};
+use super::reader::{Item, TableReader};
+use relay_mail::ByteSize;
 
 /// What one mailbox may do, as Microsoft publishes it. `None` (0 in the file): no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{
-    ByteSize, ConfigErrors, PickupConfig, Problem, SenderRule, TenantName,
+    ConfigErrors, PickupConfig, Problem, SenderRule,
     access::Owners,
     files::{self, ConfigFile},
     reader::{Findings, TableReader},
     smtp::SmtpConfig,
 };
+use relay_mail::{ByteSize, TenantName};
 
 /// The part of a configuration that an ordinary user may need, and may read without being let into any secret.
 ///

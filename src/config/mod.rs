@@ -26,7 +26,6 @@ mod problem;
 mod reader;
 mod roster;
 mod secret;
-mod size;
 mod smtp;
 mod spool;
 mod tenant;
@@ -44,6 +43,7 @@ use std::{
     sync::Arc,
 };
 
+use relay_mail::{ByteSize, TenantName};
 use tracing_subscriber::EnvFilter;
 
 #[cfg(test)]
@@ -69,13 +69,12 @@ pub use password::{InvalidHash, PasswordHash};
 pub use problem::{ConfigErrors, Problem};
 pub use roster::{LiveRoster, Roster, RosterKeeper, User};
 pub use secret::{Secret, SecretError, SecretSource};
-pub use size::{ByteSize, InvalidSize};
 pub use smtp::{BareNewlines, Listener, ListenerTls, SessionLimits, SmtpConfig};
 pub(crate) use spool::STALLED_AFTER;
 pub use spool::SpoolConfig;
 pub use tenant::{
-    BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, InvalidTenantName, MailboxRule, MaxQueuedBytes,
-    RouteRule, SenderRule, Tenant, TenantName, WhileSuspended,
+    BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, MailboxRule, MaxQueuedBytes, RouteRule, SenderRule,
+    Tenant, WhileSuspended,
 };
 pub use upload_hosts::HostRule;
 pub use users::{InvalidUserName, UserName, Users};

@@ -5,11 +5,12 @@ use std::{net::IpAddr, time::Duration};
 use reqwest::Url;
 
 use super::{
-    ByteSize, Cloud, SecretSource,
+    Cloud, SecretSource,
     cloud::Clouds,
     reader::{Item, TableReader},
     value::SHORTEST,
 };
+use relay_mail::ByteSize;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkConfig {

@@ -9,11 +9,12 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    ByteSize, Certificate, ClientPrefix, LockoutConfig,
+    Certificate, ClientPrefix, LockoutConfig,
     reader::{Item, TableReader},
     tenant_table::read_network,
     value::is_domain,
 };
+use relay_mail::ByteSize;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct SmtpConfig {

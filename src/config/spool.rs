@@ -6,11 +6,13 @@ use std::{
 };
 
 use super::{
-    ByteSize, ConfigErrors,
+    ConfigErrors,
     access::Owners,
     files::{self, ConfigFile},
     reader::{Findings, TableReader},
 };
+use relay_mail::ByteSize;
+use relay_spool::Floor;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpoolConfig {
@@ -38,6 +40,11 @@ impl SpoolConfig {
             Some(spool) if errors.is_empty() => Ok(spool),
             _ => Err(ConfigErrors::new(errors)),
         }
+    }
+
+    /// What is kept free on the spool's disk.
+    pub fn floor(&self) -> Floor {
+        Floor { octets: self.min_free.0, inodes: self.min_free_inodes }
     }
 
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {

@@ -1,20 +1,12 @@
 //! `[tenants.NAME]`: one organisation.
 
-use std::{borrow::Borrow, collections::HashMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Cloud, Credential, Limits, Users};
-use crate::message::MailboxAddress;
-
-/// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit: it is a folder name, a metric label and a table name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TenantName(Arc<str>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a tenant's name is 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
-pub struct InvalidTenantName;
+use super::{Cloud, Credential, Limits, Users};
+use relay_mail::MailboxAddress;
+use relay_mail::{ByteSize, TenantName};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
@@ -153,12 +145,6 @@ impl RouteRule {
     }
 }
 
-impl TenantName {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 impl Tenant {
     /// Whether `address` may be the envelope sender or the header From of this tenant's mail.
     pub fn may_send_as(&self, address: &MailboxAddress) -> bool {
@@ -201,36 +187,6 @@ impl SenderRule {
             Self::Domain(domain) => domain.eq_ignore_ascii_case(address.domain()),
             Self::Address(allowed) => allowed == address,
         }
-    }
-}
-
-impl FromStr for TenantName {
-    type Err = InvalidTenantName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidTenantName> {
-        let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let valid = (1..=64).contains(&text.len())
-            && text.bytes().next().is_some_and(lower)
-            && text.bytes().all(|b| lower(b) || matches!(b, b'.' | b'_' | b'-'));
-        if valid { Ok(Self(text.into())) } else { Err(InvalidTenantName) }
-    }
-}
-
-impl Borrow<str> for TenantName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for TenantName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for TenantName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -9,14 +9,15 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    BounceTo, BouncesConfig, ByteSize, Cloud, Confirm, Credential, EnvelopeMismatch, InvalidTenantName,
-    Limits, MailboxRule, MaxQueuedBytes, RouteRule, SenderRule, Tenant, TenantName, WhileSuspended,
+    BounceTo, BouncesConfig, Cloud, Confirm, Credential, EnvelopeMismatch, Limits, MailboxRule,
+    MaxQueuedBytes, RouteRule, SenderRule, Tenant, WhileSuspended,
     cloud::Clouds,
     reader::{Item, TableReader, nearest},
     users::read_users,
     value::is_domain,
 };
-use crate::message::MailboxAddress;
+use relay_mail::MailboxAddress;
+use relay_mail::{ByteSize, InvalidTenantName, TenantName};
 
 /// What the rest of the configuration says about every tenant.
 pub(super) struct Surroundings {

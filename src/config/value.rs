@@ -6,11 +6,9 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Durati
 
 use toml_span::value::ValueInner;
 
-use super::{
-    ByteSize,
-    reader::{Item, nearest},
-};
-use crate::message::MailboxAddress;
+use super::reader::{Item, nearest};
+use relay_mail::ByteSize;
+use relay_mail::MailboxAddress;
 
 /// Durations in the file stay below: nobody means more, and timers can count it.
 pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);

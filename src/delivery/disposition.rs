@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::allowance::Exhausted;
+use crate::limits::allowance::Exhausted;
 use crate::{
     bounce::EnhancedStatus,
-    clock::Timestamp,
     identity::{TokenError, TokenErrorKind},
-    message::MailboxAddress,
     telemetry::LimitKind,
 };
+use relay_mail::{MailboxAddress, Timestamp};
 
 /// What a route answers.
 #[derive(Debug, Clone, PartialEq, Eq)]

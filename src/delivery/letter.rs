@@ -4,13 +4,10 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::{
-    message::{
-        Addressed, HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MessageId, SplitMessage, Visible,
-        address_to,
-    },
-    spool::{BodyReader, Claim, DamagedBody, OpenBody},
+use relay_mail::{
+    Addressed, HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MessageId, SplitMessage, Visible, address_to,
 };
+use relay_spool::{BodyReader, Claim, DamagedBody, OpenBody};
 
 pub(super) struct Letter {
     header: HeaderBlock,

@@ -15,7 +15,6 @@
 //! The one seam between "how it went" and "what next" is [`Disposition`]: decided by the route, where the knowledge is,
 //! and acted on by the [`Worker`], in one place. Knows no SMTP ingress.
 
-pub mod allowance;
 mod disposition;
 pub mod graph;
 mod letter;

@@ -5,10 +5,9 @@ use crate::{
     bounce::{self, EnhancedStatus, Kind, MAX_RETURNED_BODY, Notification, Outcome, Service},
     clock,
     config::Tenant,
-    message::{BodyKind, Envelope, HeaderBlock, MailboxAddress, RecipientWish, Return},
-    spool::{BodyReader, Claim, DamagedBody, Message, NewMessage, Spool, SpoolError},
-    telemetry::Ingress,
 };
+use relay_mail::{BodyKind, Envelope, HeaderBlock, Ingress, MailboxAddress, RecipientWish, Return};
+use relay_spool::{BodyReader, Claim, DamagedBody, Message, NewMessage, Spool, SpoolError};
 
 /// What became of a message, for its sender.
 pub(super) struct News<'a> {

@@ -22,10 +22,10 @@ use super::{
 use crate::{
     bounce::EnhancedStatus,
     config::{EnvelopeMismatch, RouteRule, Tenant},
-    message::{MailboxAddress, Visible},
-    spool::{Claim, DamagedBody},
     telemetry::Route,
 };
+use relay_mail::{MailboxAddress, Visible};
+use relay_spool::{Claim, DamagedBody};
 
 /// The routes.
 pub struct Routes {

@@ -10,10 +10,8 @@
 use std::collections::HashSet;
 
 use super::letter::{is_marked, part_mark};
-use crate::{
-    message::{Envelope, MailParameters, MailboxAddress, Recipient},
-    spool::{Claim, Message, NewMessage, Spool, SpoolError},
-};
+use relay_mail::{Envelope, MailParameters, MailboxAddress, Recipient};
+use relay_spool::{Claim, Message, NewMessage, Spool, SpoolError};
 
 /// Whether the parts need a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +68,7 @@ async fn write_parts(
     Ok(parts)
 }
 
-fn unreadable(damaged: crate::spool::DamagedBody) -> SpoolError {
+fn unreadable(damaged: relay_spool::DamagedBody) -> SpoolError {
     SpoolError::Body(std::sync::Arc::new(std::io::Error::other(damaged)))
 }
 
@@ -104,17 +102,14 @@ fn with_recipients(envelope: &Envelope, recipients: Vec<Recipient>) -> Option<En
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        delivery::letter::Letter,
-        message::{BodyKind, RecipientWish},
-        spool::MemoryStore,
-        telemetry::{Ingress, Metrics},
-    };
+    use crate::delivery::letter::Letter;
+    use relay_mail::{BodyKind, Ingress, RecipientWish};
+    use relay_spool::MemoryStore;
 
     /// A header has room for a few marks, and a message may be divided hundreds of times.
     #[tokio::test]
     async fn a_part_of_a_part_has_one_mark_and_none_is_sent() {
-        let (spool, _waiting) = Spool::start(MemoryStore::default(), Metrics::new()).unwrap();
+        let (spool, _waiting) = Spool::start(MemoryStore::default(), ()).unwrap();
         let to = ["b@x.se", "c@x.se"].map(|text| text.parse::<MailboxAddress>().unwrap());
         let author: MailboxAddress = "a@x.se".parse().unwrap();
         let (id, mut body) = spool.begin();

@@ -39,14 +39,14 @@ use super::{
 };
 use crate::{
     bounce::{EnhancedStatus, Kind, Service},
-    clock::{self, Timestamp},
+    clock,
     config::{RetryConfig, RouteRule, Tenant},
     identity::{Audience, Identity},
-    message::MailboxAddress,
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
-    spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError},
     telemetry::{Metrics, Outcome, Route},
 };
+use relay_mail::{MailboxAddress, Timestamp};
+use relay_spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError};
 
 /// How long a message waits that something on this machine stops: too many open files, no room for its bounce.
 const LOCAL_FAULT: Duration = Duration::from_secs(60);

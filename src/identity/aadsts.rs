@@ -4,7 +4,7 @@
 //! the advice and the pause; a code that is not here blocks the tenant with Entra ID's own words.
 
 use super::{Pause, TokenError, TokenErrorKind};
-use crate::outside::one_line;
+use relay_mail::outside::one_line;
 
 /// What a code comes down to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Microsoft, "Microsoft identity platform application authentication certificate credentials".
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use relay_mail::Timestamp;
 use ring::{
     digest,
     rand::SystemRandom,
@@ -11,10 +12,7 @@ use ring::{
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::{
-    clock,
-    config::{AssertionAlgorithm, SigningCertificate},
-};
+use crate::config::{AssertionAlgorithm, SigningCertificate};
 
 /// In seconds. Entra ID wants five to ten minutes.
 const LIFETIME: u64 = 600;
@@ -41,7 +39,7 @@ pub(super) fn sign(
             &RSA_PKCS1_SHA256,
         ),
     };
-    let now = clock::wall().as_millis() / 1000;
+    let now = Timestamp::wall().as_millis() / 1000;
     let claims = json!({
         "aud": audience,
         "iss": client_id,

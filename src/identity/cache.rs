@@ -19,9 +19,10 @@ use super::{
 };
 use crate::{
     clock,
-    config::{Credential, Tenant, TenantName, UserGrant},
+    config::{Credential, Tenant, UserGrant},
     telemetry::TokenResult,
 };
+use relay_mail::TenantName;
 
 /// How long before its usable time ends a token is renewed, plus jitter of the same size so that tenants do not renew together.
 const AHEAD: Duration = Duration::from_secs(300);

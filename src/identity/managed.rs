@@ -27,10 +27,8 @@ use super::{
     AccessToken, TokenError,
     endpoint::{self, Response, TIMEOUT},
 };
-use crate::{
-    config::{ManagedIdentity, TokenSource, UserAssigned},
-    outside::one_line,
-};
+use crate::config::{ManagedIdentity, TokenSource, UserAssigned};
+use relay_mail::outside::one_line;
 
 /// The waits before it is asked again after 404, 410, 429 and 5xx: "exponential back-off, five tries", all within the time that
 /// a login has.

@@ -47,12 +47,13 @@ use tokio::{sync::OnceCell, task::spawn_blocking, time::Instant};
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{Cloud, Tenant, TenantName},
+    config::{Cloud, Tenant},
     network::{self, Clients},
     telemetry::Metrics,
 };
 use cache::TokenCache;
 use places::Places;
+use relay_mail::TenantName;
 use store::Store;
 use token_error::Pause;
 use user::Rotations;

@@ -18,10 +18,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::{
-    clock,
-    config::{Secret, Tenant, TenantName},
-};
+use crate::config::{Secret, Tenant};
+use relay_mail::{TenantName, Timestamp};
 
 #[derive(Debug, Clone)]
 pub(super) struct Store {
@@ -172,7 +170,7 @@ impl Stored {
             descends_from,
             client_id: tenant.client_id.to_lowercase(),
             directory: tenant.directory.to_lowercase(),
-            stored_at: clock::wall().to_string(),
+            stored_at: Timestamp::wall().to_string(),
         }
     }
 

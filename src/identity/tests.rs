@@ -12,10 +12,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    config::Config,
-    sandbox::{Action, Directory, Fault, On, Options, Service, StatusFault},
-};
+use crate::config::Config;
+use relay_sandbox::{Action, Directory, Fault, On, Options, Service, StatusFault};
 
 struct Bench {
     service: Service,

@@ -19,7 +19,8 @@ use super::{
     proof::Proved,
     store::{StoreError, Stored, Successor, fingerprint},
 };
-use crate::config::{Secret, SecretSource, Tenant, TenantName};
+use crate::config::{Secret, SecretSource, Tenant};
+use relay_mail::TenantName;
 
 /// One lock for each tenant with a refresh token; inside is what could not be stored.
 #[derive(Default)]

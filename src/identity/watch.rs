@@ -21,7 +21,8 @@ use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use super::{Identity, cache::TokenCache};
-use crate::config::{Tenant, TenantName};
+use crate::config::Tenant;
+use relay_mail::TenantName;
 
 /// How often the files of blocked tenants are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

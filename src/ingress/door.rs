@@ -7,12 +7,11 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{Party, Refusal, login::Login};
 use crate::{
-    config::{ByteSize, LiveRoster, MaxQueuedBytes, Roster, Tenant, TenantName, WhileSuspended},
-    message::MailboxAddress,
-    share::Share,
-    spool::{ArrivingBytes, FreeSpace, Spool},
-    telemetry::{Ingress, Refused},
+    config::{LiveRoster, MaxQueuedBytes, Roster, Tenant, WhileSuspended},
+    telemetry::Refused,
 };
+use relay_mail::{ByteSize, Ingress, MailboxAddress, TenantName, share::Share};
+use relay_spool::{ArrivingBytes, FreeSpace, Spool};
 
 /// Cheap to clone.
 #[derive(Clone)]

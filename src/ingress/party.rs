@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::{Roster, TenantName};
+use crate::config::Roster;
+use relay_mail::TenantName;
 
 /// Who shares with others what a connection costs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

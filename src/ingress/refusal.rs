@@ -2,7 +2,8 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::{spool::SpoolError, telemetry::Refused};
+use crate::telemetry::Refused;
+use relay_spool::SpoolError;
 
 /// An SMTP reply that refuses, with its enhanced status code (RFC 3463), and the reason for the metric.
 ///

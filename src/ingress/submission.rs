@@ -13,16 +13,13 @@ use super::{Door, Grant, Refusal};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{
-    clock,
-    config::EnvelopeMismatch,
-    message::{
-        self, Encryption, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS,
-        MailboxAddress, Mending, MessageId, Received, SplitMessage, Visible,
-    },
-    spool::{Accepted, ArrivingBytes, BodyWriter, Message, NewMessage},
-    telemetry::Refused,
+use crate::{clock, config::EnvelopeMismatch, telemetry::Refused};
+use relay_mail as message;
+use relay_mail::{
+    Encryption, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS, MailboxAddress,
+    Mending, MessageId, Received, SplitMessage, Visible,
 };
+use relay_spool::{Accepted, ArrivingBytes, BodyWriter, Message, NewMessage};
 
 /// Where a message came from, for its `Received` field.
 #[derive(Debug, Clone)]
@@ -263,10 +260,8 @@ mod tests {
     use std::{fs, net::Ipv4Addr, os::unix::fs::symlink, path::Path};
 
     use super::*;
-    use crate::{
-        ingress::testing::{House, spool_on},
-        spool::FreeSpace,
-    };
+    use crate::ingress::testing::House;
+    use relay_spool::{Floor, FreeSpace};
 
     const HEADER: &[u8] = b"From: a@contoso.example\r\n\r\n";
 
@@ -282,7 +277,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let disk = folder.path().join("disk");
             symlink(folder.path(), &disk).unwrap();
-            let free_space = FreeSpace::of(&spool_on(&disk, 1)).unwrap();
+            let free_space = FreeSpace::of(&disk, Floor { octets: 1, inodes: 0 }).unwrap();
             Self { house: House::on(free_space.clone(), 100 << 20), free_space, folder }
         }
 

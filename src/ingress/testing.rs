@@ -7,12 +7,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::{Door, login::Logins};
 use crate::{
     config::{
-        ByteSize, ClientPrefix, Cloud, LiveRoster, LockoutConfig, PasswordHash, Roster, RosterKeeper,
-        STALLED_AFTER, SenderRule, SpoolConfig, Tenant, TenantName, Users, WhileSuspended,
+        ClientPrefix, Cloud, LiveRoster, LockoutConfig, PasswordHash, Roster, RosterKeeper, SenderRule,
+        Tenant, Users, WhileSuspended,
     },
-    spool::{Event, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting},
     telemetry::Metrics,
 };
+use relay_mail::{ByteSize, TenantName};
+use relay_spool::{Event, Floor, FreeSpace, Lease, MemoryStore, Message, Settlement, Spool, Waiting};
 
 pub(super) const MAX_MESSAGE: u64 = 200_000;
 
@@ -48,19 +49,19 @@ impl House {
     }
 
     pub(super) fn with_max_queued(max_queued: u64) -> Self {
-        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        let free_space = FreeSpace::of(&std::env::temp_dir(), Floor { octets: 0, inodes: 0 }).unwrap();
         Self::build(MemoryStore::default(), max_queued, free_space, MAX_MESSAGE, &[])
     }
 
     /// Each of `users` is name, tenant and password.
     pub(super) fn with_users(users: &[(&str, &str, &str)]) -> Self {
-        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        let free_space = FreeSpace::of(&std::env::temp_dir(), Floor { octets: 0, inodes: 0 }).unwrap();
         Self::build(MemoryStore::default(), 1_000_000, free_space, MAX_MESSAGE, users)
     }
 
     /// `contoso` alone, with these users.
     pub(super) fn with_hashes(users: &[(&str, PasswordHash)]) -> Self {
-        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        let free_space = FreeSpace::of(&std::env::temp_dir(), Floor { octets: 0, inodes: 0 }).unwrap();
         let users = users.iter().map(|(name, hash)| (name.parse().unwrap(), hash.clone())).collect();
         let contoso = Tenant { users, ..tenant("contoso", 1_000_000) };
         Self::of(MemoryStore::default(), [contoso], free_space, MAX_MESSAGE)
@@ -85,13 +86,13 @@ impl House {
         let mut contoso = tenant("contoso", 1_000_000);
         contoso.default_sender = change.default_sender.map(|text| text.parse().unwrap());
         contoso.suspended = change.suspended;
-        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        let free_space = FreeSpace::of(&std::env::temp_dir(), Floor { octets: 0, inodes: 0 }).unwrap();
         Self::of(MemoryStore::default(), [contoso], free_space, MAX_MESSAGE)
     }
 
     /// What the next process finds. This one must be gone.
     pub(super) fn on_store(store: MemoryStore) -> Self {
-        let free_space = FreeSpace::of(&spool_on(&std::env::temp_dir(), 0)).unwrap();
+        let free_space = FreeSpace::of(&std::env::temp_dir(), Floor { octets: 0, inodes: 0 }).unwrap();
         Self::build(store, 1_000_000, free_space, MAX_MESSAGE, &[])
     }
 
@@ -118,7 +119,7 @@ impl House {
         max_message: u64,
     ) -> Self {
         let metrics = Metrics::new();
-        let (spool, waiting) = Spool::start(store.clone(), metrics.clone()).unwrap();
+        let (spool, waiting) = Spool::start(store.clone(), ()).unwrap();
         let tenants: BTreeMap<_, _> = tenants.map(|tenant| (tenant.name.clone(), Arc::new(tenant))).into();
         let (keeper, roster) = RosterKeeper::new(Roster::new(tenants));
         let door = Door::new(roster.clone(), spool, free_space, ByteSize(max_message));
@@ -174,15 +175,5 @@ fn tenant(of: &str, max_queued: u64) -> Tenant {
         networks: vec!["127.0.0.0/8".parse().unwrap()],
         max_queued,
         ..Tenant::sample(of, Cloud::loopback("http://127.0.0.1:1"))
-    }
-}
-
-/// A spool's place, for [`FreeSpace`].
-pub(super) fn spool_on(path: &std::path::Path, min_free: u64) -> SpoolConfig {
-    SpoolConfig {
-        path: path.into(),
-        min_free: ByteSize(min_free),
-        min_free_inodes: 0,
-        stalled_after: STALLED_AFTER,
     }
 }

@@ -264,7 +264,7 @@ fn cause(error: &dyn std::error::Error) -> String {
 }
 
 /// `Retry-After` (RFC 9110 section 10.2.3): seconds, which Graph gives with a fraction too, or a date.
-pub fn retry_after(headers: &http::HeaderMap, now: crate::clock::Timestamp) -> Option<Duration> {
+pub fn retry_after(headers: &http::HeaderMap, now: relay_mail::Timestamp) -> Option<Duration> {
     let value = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(LONGEST_WAIT));
@@ -279,10 +279,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        clock::Timestamp,
-        config::{ByteSize, ProxyLogin, Secret, SecretSource},
-    };
+    use crate::config::{ProxyLogin, Secret, SecretSource};
+    use relay_mail::{ByteSize, Timestamp};
 
     fn by_proxy(url: String) -> NetworkConfig {
         let password = SecretSource::Text(Secret::new("pass:w\u{f6}rd@~/%".into()));

@@ -11,6 +11,7 @@
 //! never comes back. Whoever watches the process starts it again. A stop that does not come to an end is cut off.
 
 mod reload;
+mod spool_watch;
 
 use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -29,9 +30,9 @@ use crate::{
     config::{Config, Roster, RosterKeeper},
     delivery::{
         Routes, Worker, WorkerSettings,
-        allowance::Allowances,
         graph::{Graph, Means},
-        smtp::{self as submission, DialError, Smtp},
+        smtp as submission,
+        smtp::{DialError, Smtp},
     },
     faults,
     identity::{Identity, credential_folder},
@@ -41,13 +42,15 @@ use crate::{
         pickup::{Marks, Pickup, settle_leftovers},
         smtp,
     },
+    limits::allowance::Allowances,
     network::{Clients, NetworkError},
     schedule::{Depths, Inbox, Inspector, Order, Scheduler, Settings},
-    spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Spool, StoreError, Tally, Usage},
     telemetry::Metrics,
     vital::{Death, Deaths, Vital, Watchdog},
 };
+use relay_spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Spool, StoreError, Tally, Usage};
 use reload::Reloader;
+use spool_watch::SpoolWatch;
 
 /// How long a stop waits for what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
@@ -130,10 +133,10 @@ impl Relay {
     pub async fn start(config: Config, given: Given) -> Result<Self, StartError> {
         let Given { metrics, reloads, vital: (vital, deaths) } = given;
         let (path, settle_after) = (config.spool.path.clone(), config.delivery.settle_after);
-        let (to_spool, told) = (metrics.clone(), vital.clone());
+        let watch = SpoolWatch::new(metrics.clone(), vital.clone());
         let opened = spawn_blocking(move || {
             let store = DiskStore::open(&path)?;
-            Ok::<_, StartError>(Spool::start_vital(store, to_spool, &told)?)
+            Ok::<_, StartError>(Spool::start(store, watch)?)
         });
         let (spool, events) = opened.await??;
         let path = &config.spool.path;
@@ -144,7 +147,7 @@ impl Relay {
             // Before anything is delivered: see there.
             settle_leftovers(&pickup.path, config.tenants.keys().cloned(), &spool, &marks).await;
         }
-        let free_space = FreeSpace::of(&config.spool)
+        let free_space = FreeSpace::of(path, config.spool.floor())
             .map_err(|source| StartError::FreeSpace { path: path.clone(), source })?;
 
         let roster = Arc::new(Roster::new(config.tenants.clone()));

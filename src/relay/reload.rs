@@ -24,9 +24,9 @@ use crate::{
     ingress::pickup::{Marks, settle_leftovers},
     network::Clients,
     schedule::Order,
-    spool::Spool,
     telemetry::Metrics,
 };
+use relay_spool::Spool;
 
 /// What a reload changes.
 pub(super) struct Reloader {

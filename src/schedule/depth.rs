@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::{clock::Timestamp, config::TenantName, message::MessageId};
+use relay_mail::{MessageId, TenantName, Timestamp};
 
 /// By tenant. Cheap to clone.
 #[derive(Debug, Clone, Default)]

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    clock::Timestamp, config::TenantName, message::MailboxAddress, message::MessageId, telemetry::LimitKind,
-};
+use crate::telemetry::LimitKind;
+use relay_mail::{MailboxAddress, MessageId, TenantName, Timestamp};
 
 const MOMENT: Duration = Duration::from_millis(250);
 

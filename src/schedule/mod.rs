@@ -20,7 +20,6 @@
 
 mod depth;
 mod inspector;
-mod limits;
 mod pool;
 mod queue;
 mod ramp;
@@ -37,12 +36,12 @@ use tokio::time::Instant;
 
 pub use depth::{Depth, Depths};
 pub use inspector::{Inspector, MessageState, Questions, Standing, Waits};
-pub(crate) use limits::{TokioClock, quota};
 pub use report::Early;
 pub use retry::retry_delay;
 pub use scheduler::{Inbox, Order, Scheduler, Settings};
 
-use crate::{config::Tenant, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
+use crate::{config::Tenant, telemetry::LimitKind};
+use relay_mail::{MailboxAddress, MessageId};
 
 /// After a start nothing expires for so long, or for `give_up_after` if that is shorter: what grew old while the relay was
 /// off is to be tried first. The same goes for a tenant that comes back.

@@ -17,18 +17,18 @@ use tokio::time::Instant;
 
 use super::{
     depth::{Counts, Depth},
-    limits::{MailboxLimits, TokioClock},
     queue::{Queue, Standing},
     ramp::Ramp,
     report::Ended,
 };
+use crate::limits::{MailboxLimits, TokioClock};
 use crate::{
-    clock::{self, Timestamp},
+    clock,
     config::Tenant,
-    message::{MailboxAddress, MessageId},
-    spool::{Lane, Waiting},
     telemetry::{LimitKind, Metrics},
 };
+use relay_mail::{MailboxAddress, MessageId, Timestamp};
+use relay_spool::{Lane, Waiting};
 
 pub(super) use adoption::Adopted;
 pub(super) use credential::Credential;

@@ -4,8 +4,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use tokio::time::Instant;
 
-use super::{limits::MailboxLimits, ramp::Ramp};
-use crate::{clock::Timestamp, message::MailboxAddress, message::MessageId, telemetry::LimitKind};
+use super::ramp::Ramp;
+use crate::limits::MailboxLimits;
+use crate::telemetry::LimitKind;
+use relay_mail::{MailboxAddress, MessageId, Timestamp};
 
 pub(super) struct Queue {
     pub(super) mailbox: MailboxAddress,

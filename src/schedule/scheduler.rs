@@ -24,18 +24,17 @@ use super::{
     Blocked, Courier, Depths, Early, GRACE, Job, Task, Verdict,
     depth::Counts,
     inspector::{MessageState, Question, Questions, Standing, Waits},
-    limits::TokioClock,
     pool::{Credential, Expiry, NO_QUEUE, Next, Pool, QueueId, Turn},
     report::{Ended, OnDrop, Report},
 };
+use crate::limits::TokioClock;
 use crate::{
-    clock::{self, Timestamp},
-    config::{Roster, Tenant, TenantName},
-    message::MessageId,
-    share::Share,
-    spool::{Event, Spool, Waiting},
+    clock,
+    config::{Roster, Tenant},
     telemetry::Metrics,
 };
+use relay_mail::{MessageId, TenantName, Timestamp, share::Share};
+use relay_spool::{Event, Spool, Waiting};
 
 /// How often messages that have waited too long are looked for, and idle queues forgotten.
 const ROUND: Duration = Duration::from_secs(15);

@@ -24,9 +24,9 @@ use super::*;
 use crate::{
     clock,
     config::{Cloud, Limits, Roster, Tenant},
-    spool::{Event, Lane, MemoryStore, Spool, Waiting},
     telemetry::Metrics,
 };
+use relay_spool::{Event, Lane, MemoryStore, Spool, Waiting};
 
 const GIVE_UP: Duration = Duration::from_secs(172_800);
 
@@ -130,7 +130,7 @@ impl Bench {
         });
         let (messages, waiting) = mpsc::unbounded_channel();
         let settings = Settings { roster: roster_of(tenants), max_in_flight, give_up_after: GIVE_UP };
-        let (spool, told) = Spool::start(MemoryStore::default(), Metrics::new()).unwrap();
+        let (spool, told) = Spool::start(MemoryStore::default(), ()).unwrap();
         let (depths, shutdown, metrics) = (Depths::default(), CancellationToken::new(), Metrics::new());
         let (inspector, questions) = Inspector::new();
         let (orders, obeyed) = mpsc::unbounded_channel();

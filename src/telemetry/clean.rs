@@ -21,10 +21,8 @@ use tracing_subscriber::{
     fmt::{FormatFields, MakeWriter, format::Writer},
 };
 
-use crate::{
-    config::LogFormat,
-    outside::{Outside, json_visible, visible},
-};
+use crate::config::LogFormat;
+use relay_mail::outside::{Outside, json_visible, visible};
 
 /// Characters that are shown of one value.
 const LONGEST: usize = 8192;
@@ -157,7 +155,7 @@ mod tests {
     use tracing_subscriber::fmt;
 
     use super::*;
-    use crate::outside::is_hidden;
+    use relay_mail::outside::is_hidden;
 
     const NASTY: &str = "a\r\n2026 INFO forged\u{1b}[2J\u{1b}[31m\u{9b}1m\u{7f}\u{202e}\u{2066}\u{2028}\u{200b}\u{feff}\u{e0041}z";
 

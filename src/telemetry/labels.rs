@@ -1,16 +1,5 @@
 //! The values that labels can take. No label is free text, and none holds an address.
 
-use serde::{Deserialize, Serialize};
-
-/// How a message came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Ingress {
-    Smtp,
-    Pickup,
-    /// Made here: a delivery status notification.
-    Bounce,
-}
-
 /// Why a message or a command was refused at the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -157,7 +146,6 @@ macro_rules! label {
 }
 
 label! {
-    Ingress { Smtp => "smtp", Pickup => "pickup", Bounce => "bounce" }
     Refused {
         NoTenant => "no_tenant", Sender => "sender", NoLogin => "no_login", TooLarge => "too_large", TenantFull => "tenant_full",
         TenantBytes => "tenant_bytes",

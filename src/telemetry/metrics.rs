@@ -10,10 +10,12 @@ use prometheus::{
 };
 
 use super::{
-    AdminRefused, Ingress, LimitKind, LoginResult, LostLine, Outcome, Refused, Resolved, Route, TokenResult,
+    AdminRefused, LimitKind, LoginResult, LostLine, Outcome, Refused, Resolved, Route, TokenResult,
     series::TenantSeries,
 };
-use crate::{clock, config::TenantName};
+use crate::clock;
+use relay_mail::Ingress;
+use relay_mail::TenantName;
 
 #[derive(Clone)]
 pub struct Metrics(Arc<Families>);

@@ -6,8 +6,6 @@ mod logs;
 mod metrics;
 mod series;
 
-pub use labels::{
-    AdminRefused, Ingress, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult,
-};
+pub use labels::{AdminRefused, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult};
 pub use logs::{Logs, LostLine, start as start_logs};
 pub use metrics::Metrics;

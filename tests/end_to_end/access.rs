@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use m365_relay::sandbox::Directory;
+use relay_sandbox::Directory;
 
 use crate::harness::{Lab, Setup, TenantSetup, message, run, wait_until};
 

@@ -1,9 +1,7 @@
 //! Mail that cannot be delivered: its sender is told, once, and nobody is told about a bounce.
 
-use m365_relay::{
-    clock,
-    sandbox::{Action, Fault, On, StatusFault},
-};
+use m365_relay::clock;
+use relay_sandbox::{Action, Fault, On, StatusFault};
 
 use crate::harness::{Lab, Mail, message};
 

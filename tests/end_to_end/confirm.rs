@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use m365_relay::sandbox::{Action, Fault, On, StatusFault};
+use relay_sandbox::{Action, Fault, On, StatusFault};
 
 use crate::harness::{Lab, Mail, message};
 

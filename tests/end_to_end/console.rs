@@ -146,7 +146,7 @@ fn nothing_gives_orders_to_the_terminal() {
         let output = lab.run(arguments);
         let shown = [output.stdout, output.stderr].concat();
         let shown = String::from_utf8(shown).unwrap();
-        let hidden = |c: char| c != '\n' && m365_relay::outside::is_hidden(c);
+        let hidden = |c: char| c != '\n' && relay_mail::outside::is_hidden(c);
         assert!(!shown.is_empty() && !shown.contains(hidden), "{arguments:?}: {shown:?}");
     }
 }

@@ -9,10 +9,8 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::{
-    clock,
-    sandbox::{Action, Fault, On, StatusFault},
-};
+use m365_relay::clock;
+use relay_sandbox::{Action, Fault, On, StatusFault};
 
 use crate::harness::{Lab, Mail, base64_mail, message, wait_until, with_end};
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use m365_relay::sandbox::{
+use relay_sandbox::{
     Action, Directory, Fault, LoginRules, ManagedIdentity, On, Options, RegisteredCertificate, StatusFault,
     User,
 };

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use m365_relay::sandbox::{Action, Delivered, Fault, Limits, On, StatusFault};
+use relay_sandbox::{Action, Delivered, Fault, Limits, On, StatusFault};
 
 use crate::harness::{Attached, Lab, Mail, Setup, mixed_mail, wait_until};
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use m365_relay::{
-    clock,
-    sandbox::{Action, Fault, Limits, On},
-};
+use m365_relay::clock;
+use relay_sandbox::{Action, Fault, Limits, On};
 
 use crate::harness::{Lab, message, wait_until};
 

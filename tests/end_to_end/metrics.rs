@@ -1,6 +1,6 @@
 //! The page of metrics, after all kinds of things have happened.
 
-use m365_relay::sandbox::{Action, Fault, On, StatusFault};
+use relay_sandbox::{Action, Fault, On, StatusFault};
 
 use crate::harness::{Lab, message};
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::sandbox::{Fault, On};
+use relay_sandbox::{Fault, On};
 
 use crate::harness::{Lab, Mail, base64_mail, fields, message, wait_until};
 

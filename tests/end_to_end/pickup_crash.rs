@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::sandbox::{Action, Fault, On};
+use relay_sandbox::{Action, Fault, On};
 
 use crate::harness::{Lab, Mail, PATIENCE, base64_mail, holds_within, message};
 

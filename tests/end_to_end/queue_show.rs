@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use m365_relay::sandbox::{Action, Fault, On, StatusFault};
+use relay_sandbox::{Action, Fault, On, StatusFault};
 use serde_json::Value;
 
 use crate::harness::{Lab, message, wait_until};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use m365_relay::sandbox::Delivered;
+use relay_sandbox::Delivered;
 
 use crate::harness::{Lab, Mail};
 
@@ -145,8 +145,8 @@ const TABLE: [(&str, &[&str]); 16] = [
     ("To: b@example.net\r\nTo: c@example.net, d@example.net\r\n", &["b@example.net", "c@example.net"]),
 ];
 
-fn addresses(list: &[impl AsRef<str>]) -> Vec<m365_relay::message::MailboxAddress> {
-    let mut addresses: Vec<m365_relay::message::MailboxAddress> =
+fn addresses(list: &[impl AsRef<str>]) -> Vec<relay_mail::MailboxAddress> {
+    let mut addresses: Vec<relay_mail::MailboxAddress> =
         list.iter().map(|text| text.as_ref().parse().unwrap()).collect();
     addresses.sort_by_key(|address| address.as_str().to_lowercase());
     addresses

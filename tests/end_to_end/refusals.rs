@@ -1,6 +1,6 @@
 //! No room, or too large.
 
-use m365_relay::sandbox::{Fault, On};
+use relay_sandbox::{Fault, On};
 
 use crate::harness::{Lab, base64_mail, message};
 

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use m365_relay::sandbox::{Action, Fault, On};
+use relay_sandbox::{Action, Fault, On};
 use serde_json::Value;
 
 use crate::harness::{Lab, Smtp, TenantSetup, message, wait_until};

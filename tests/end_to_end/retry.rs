@@ -1,6 +1,6 @@
 //! Refusals that pass: when a message is tried again, and that it is the same message.
 
-use m365_relay::sandbox::{Action, Fault, On, StatusFault};
+use relay_sandbox::{Action, Fault, On, StatusFault};
 use serde_json::json;
 
 use crate::harness::{Lab, Mail, base64_mail, message};

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use m365_relay::sandbox::{Fault, On, RegisteredCertificate, User};
+use relay_sandbox::{Fault, On, RegisteredCertificate, User};
 
 use crate::harness::{
     APP, APP_KEY, Lab, TenantSetup, certificate_der, federated_token, federates, first_token, message,

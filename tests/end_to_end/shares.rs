@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, TcpStream},
 };
 
-use m365_relay::sandbox::{Fault, On};
+use relay_sandbox::{Fault, On};
 
 use crate::harness::{Lab, Reply, Smtp, base64_mail, message, wait_until};
 

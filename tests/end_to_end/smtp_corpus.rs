@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use m365_relay::sandbox::Delivered;
+use relay_sandbox::Delivered;
 
 use super::smtp_route::by_smtp;
 use crate::harness::Lab;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use m365_relay::sandbox::{Action, Fault, On};
+use relay_sandbox::{Action, Fault, On};
 use tokio::time::Instant;
 
 use super::smtp_route::{FROM, by_smtp};
@@ -133,7 +133,7 @@ fn replies_that_pass() {
 fn a_kept_connection_that_was_closed_is_replaced_without_an_attempt() {
     let lab = Lab::with(|setup| {
         by_smtp(setup);
-        setup.submission.idle_timeout = Duration::from_millis(300);
+        setup.submission.idle_timeout = Duration::from_secs(3);
     });
     let mut smtp = lab.smtp();
     for (n, fault) in [
@@ -216,7 +216,7 @@ fn a_tenant_whose_smtp_is_off_is_blocked() {
 
 #[test]
 fn a_sender_that_may_not_be_used_bounces_with_advice() {
-    use m365_relay::sandbox::SenderRefusal::{NoPermission, SendAsDenied, StoreDriver};
+    use relay_sandbox::SenderRefusal::{NoPermission, SendAsDenied, StoreDriver};
     for refusal in [SendAsDenied, StoreDriver, NoPermission] {
         let lab = Lab::with(|setup| {
             by_smtp(setup);

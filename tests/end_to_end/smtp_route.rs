@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use m365_relay::sandbox::{Delivered, Fault, On, SmtpEnvelope, Via};
+use relay_sandbox::{Delivered, Fault, On, SmtpEnvelope, Via};
 
 use crate::harness::{Lab, Mail, Proxy, ProxySetup, Setup, base64_mail, fields, message, wait_until};
 
@@ -295,7 +295,7 @@ fn without_graph_permissions_a_lost_reply_is_settled_by_time() {
         tenant.roles = vec!["SMTP.SendAsApp".into()];
         tenant.confirm = "auto".into();
     });
-    lab.inject(Fault::new(On::SmtpContent, m365_relay::sandbox::Action::CutBefore).times(1));
+    lab.inject(Fault::new(On::SmtpContent, relay_sandbox::Action::CutBefore).times(1));
     lab.send(FROM, &["b@example.net"], &message(FROM, "b@example.net", "doubt"));
     lab.wait_for(1);
     lab.wait_until_empty();

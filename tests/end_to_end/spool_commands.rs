@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::sandbox::{Action, Fault, On};
+use relay_sandbox::{Action, Fault, On};
 use serde_json::Value;
 
 use crate::harness::{Lab, Mail, base64_mail, message, wait_until};

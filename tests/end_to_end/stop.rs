@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use m365_relay::sandbox::{Action, Fault, On};
+use relay_sandbox::{Action, Fault, On};
 
 use crate::harness::{Lab, Smtp, message, wait_until};
 

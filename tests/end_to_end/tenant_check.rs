@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt, process::Output};
 
-use m365_relay::sandbox::{Fault, On, User};
+use relay_sandbox::{Fault, On, User};
 use serde_json::Value;
 
 use crate::harness::{Lab, message};

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use m365_relay::sandbox::{Action, Fault, On};
+use relay_sandbox::{Action, Fault, On};
 
 use crate::harness::{Lab, TenantSetup, message};
 

@@ -5,10 +5,8 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::{
-    clock,
-    sandbox::{Action, Fault, Limits, On, StatusFault},
-};
+use m365_relay::clock;
+use relay_sandbox::{Action, Fault, Limits, On, StatusFault};
 
 use crate::harness::{Lab, holds_within, message, wait_until};
 

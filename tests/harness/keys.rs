@@ -6,7 +6,8 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use m365_relay::{clock, sandbox::FederatedIdentity};
+
+use relay_sandbox::FederatedIdentity;
 use ring::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ pub fn federates() -> FederatedIdentity {
 
 /// The provider's token, for an hour.
 pub fn federated_token() -> String {
-    let now = clock::wall().as_millis() / 1000;
+    let now = relay_mail::Timestamp::wall().as_millis() / 1000;
     let claims = json!({
         "aud": ["api://AzureADTokenExchange"], "iss": ISSUER, "sub": SUBJECT, "iat": now, "exp": now + 3600,
     });

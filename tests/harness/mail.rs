@@ -1,7 +1,7 @@
 //! Messages to send, and a look into those that arrived.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use m365_relay::sandbox::Delivered;
+use relay_sandbox::Delivered;
 
 /// A short message with all that the relay would add otherwise, so that it has nothing to add.
 pub fn message(from: &str, to: &str, subject: &str) -> Vec<u8> {

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::sandbox::{Call, Delivered, Fault, Service};
+use relay_sandbox::{Call, Delivered, Fault, Service};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time::Instant};

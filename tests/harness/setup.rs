@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::sandbox::{Directory, Limits, Options, Service, SubmissionRules};
+use relay_sandbox::{Directory, Limits, Options, Service, SubmissionRules};
 
 /// Fields named after a table hold lines of it.
 pub struct Setup {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::sandbox::User;
+use relay_sandbox::User;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::time::Instant;
 
@@ -281,11 +281,7 @@ fn wrong_tokens_open_nothing_and_fill_no_log() {
 #[test]
 fn ids_cannot_be_walked() {
     let lab = Lab::start();
-    lab.inject(m365_relay::sandbox::Fault::status(
-        m365_relay::sandbox::On::SendMail,
-        503,
-        "serviceNotAvailable",
-    ));
+    lab.inject(relay_sandbox::Fault::status(relay_sandbox::On::SendMail, 503, "serviceNotAvailable"));
     lab.send(FROM, &[TO], &message(FROM, TO, "waits"));
     wait_until("the log of its acceptance", || !lab.logged("accepted").is_empty());
     let id = lab.logged("accepted")[0]["id"].as_str().unwrap().to_owned();

@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path, thread, time::Duration};
 
-use m365_relay::sandbox::{Action, Fault, On};
+use relay_sandbox::{Action, Fault, On};
 use tokio::time::Instant;
 
 use crate::{

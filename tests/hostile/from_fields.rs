@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use m365_relay::message::{HeaderScanner, MailboxAddress, addresses, author};
+use relay_mail::{HeaderScanner, MailboxAddress, addresses, author};
 
 /// Whoever sends may use this.
 pub(crate) const OWN: &str = "a@contoso.example";

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, TcpStream},
 };
 
-use m365_relay::sandbox::{Fault, On};
+use relay_sandbox::{Fault, On};
 
 use super::{
     harness::{Lab, Mail, Smtp, message, wait_until},

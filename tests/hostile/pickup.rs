@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use m365_relay::sandbox::{Fault, On};
+use relay_sandbox::{Fault, On};
 
 use crate::{
     harness::{Lab, holds_within, message, wait_until},

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use m365_relay::sandbox::Limits;
+use relay_sandbox::Limits;
 
 use crate::{
     front::{Front, with_body},

@@ -10,11 +10,9 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use m365_relay::{
-    config::PasswordHash,
-    outside::is_hidden,
-    sandbox::{Action, Fault, On, StatusFault},
-};
+use m365_relay::config::PasswordHash;
+use relay_mail::outside::is_hidden;
+use relay_sandbox::{Action, Fault, On, StatusFault};
 
 use crate::{
     harness::{Lab, Smtp, message, wait_until},

@@ -11,7 +11,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use m365_relay::sandbox::{
+use relay_sandbox::{
     Directory, FederatedIdentity, Limits, LoginRules, ManagedIdentity, Options, RegisteredCertificate,
     Service, User,
 };

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use m365_relay::sandbox::Via;
+use relay_sandbox::Via;
 use serde_json::{Value, json};
 
 use crate::{

@@ -7,7 +7,9 @@ use anyhow::Context;
 use crate::{
     admin::{ErrorPage, MessagePage, WaitsPage},
     cli::{config_path::ConfigPath, console, daemon::Daemon},
-    message::MessageId,
+};
+use relay_mail::{
+    MessageId,
     outside::{Outside, json_visible},
 };
 

@@ -11,18 +11,16 @@ use super::{
     posting::Posting,
     site::Site,
 };
-use crate::{
-    ingress::{
-        newlines::{Lenience, Newlines},
-        smtp::{
-            command::{Command, Misunderstood, Then},
-            data::{DataReader, Piece},
-            path::{self, Mail},
-            reply::Reply,
-        },
+use crate::ingress::{
+    newlines::{Lenience, Newlines},
+    smtp::{
+        command::{Command, Misunderstood, Then},
+        data::{DataReader, Piece},
+        path::{self, Mail},
+        reply::Reply,
     },
-    message::{BodyKind, MailParameters, MailboxAddress, RecipientWish},
 };
+use relay_mail::{BodyKind, MailParameters, MailboxAddress, RecipientWish};
 
 /// Octets of a command line, its end included.
 const MAX_LINE: usize = 2048;

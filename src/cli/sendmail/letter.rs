@@ -5,13 +5,10 @@ use super::{
     options::Options,
     site::{Environment, Site},
 };
-use crate::{
-    config::TenantName,
-    message::{
-        BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, HeaderScanner, InvalidAuthor,
-        InvalidNotification, MailParameters, MailboxAddress, Recipient, RecipientWish, addresses, author,
-        from_field, injected_envelope,
-    },
+use relay_mail::{
+    BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidNotification,
+    MailParameters, MailboxAddress, Recipient, RecipientWish, TenantName, addresses, author, from_field,
+    injected_envelope,
 };
 
 /// Who is to be the envelope sender.

@@ -8,7 +8,7 @@
 //! can be told to leave it out. Anything else is an error that names it.
 
 use super::exit::{Exit, Failure};
-use crate::message::BodyKind;
+use relay_mail::BodyKind;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

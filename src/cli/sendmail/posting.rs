@@ -6,10 +6,8 @@ use super::{
     outgoing::Outgoing,
     site::Site,
 };
-use crate::{
-    ingress::newlines::{BareNewline, Lenience, Newlines},
-    message::{HeaderScanner, InvalidHeader, SplitMessage},
-};
+use crate::ingress::newlines::{BareNewline, Lenience, Newlines};
+use relay_mail::{HeaderScanner, InvalidHeader, SplitMessage};
 
 /// Holds the header until it is whole, then nothing but a chunk. Dropped before [`Posting::finish`], it leaves nothing.
 pub(super) struct Posting<'a> {

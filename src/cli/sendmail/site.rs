@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     cli::config_path::ConfigPath,
-    config::{ByteSize, LocalSubmission, Problem, SenderRule, TenantName},
-    message::MailboxAddress,
+    config::{LocalSubmission, Problem, SenderRule},
 };
+use relay_mail::{ByteSize, MailboxAddress, TenantName};
 
 /// What the environment says. An option says it louder.
 #[derive(Debug, Clone, Default)]

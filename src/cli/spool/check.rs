@@ -3,11 +3,9 @@
 use std::{path::Path, process::ExitCode};
 
 use super::{Common, advise, counted, progress::Progress, size};
-use crate::{
-    cli::console,
-    outside::Outside,
-    spool::archive::{self, Checked},
-};
+use crate::cli::console;
+use relay_mail::outside::Outside;
+use relay_spool::archive::{self, Checked};
 
 /// Read every message in the spool and compare it with its checksums; changes nothing
 ///

@@ -6,9 +6,9 @@ use super::{Common, advise, counted, progress::Progress, size};
 use crate::{
     cli::console::{self, Unwritten},
     config::DeliveryConfig,
-    outside::Outside,
-    spool::archive::{self, Exported, Source},
 };
+use relay_mail::outside::Outside;
+use relay_spool::archive::{self, Exported, Source};
 
 /// Write every message in the spool to a folder, as ID.eml and ID.json; changes nothing in the spool
 ///

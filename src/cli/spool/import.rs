@@ -3,11 +3,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{Common, advise, counted, progress::Progress, size};
-use crate::{
-    cli::console,
-    outside::Outside,
-    spool::archive::{self, Imported, Target},
-};
+use crate::cli::console;
+use relay_mail::outside::Outside;
+use relay_spool::archive::{self, Imported, Target};
 
 /// Take exported messages into the spool, which is made if it is missing
 ///
@@ -30,7 +28,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let spool = args.common.spool();
     let path = spool.as_ref().map(|spool| spool.path.clone()).unwrap_or_default();
     let outcome = spool.and_then(|spool| {
-        let target = Target { spool };
+        let target = Target { floor: spool.floor(), spool: spool.path };
         let mut progress = Progress::new("imported");
         archive::import(&target, &args.dir, &mut |step| progress.step(step)).map_err(advise)
     });

@@ -18,11 +18,12 @@ use super::{
     console::{self, Unwritten},
 };
 use crate::{
-    config::{ByteSize, LogConfig, LogFormat, STALLED_AFTER, SpoolConfig},
-    spool::{OpenError, archive::ArchiveError},
+    config::{LogConfig, LogFormat, STALLED_AFTER, SpoolConfig},
     telemetry::{self, Metrics},
     vital::Vital,
 };
+use relay_mail::ByteSize;
+use relay_spool::{OpenError, archive::ArchiveError};
 
 /// Look into a spool, and move it: with the relay stopped
 #[derive(Debug, clap::Args)]

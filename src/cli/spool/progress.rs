@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::size;
-use crate::{cli::console, spool::archive::Step};
+use crate::cli::console;
+use relay_spool::archive::Step;
 
 const EVERY: Duration = Duration::from_secs(2);
 

@@ -12,8 +12,8 @@ use crate::{
     config::{Config, Credential, UserGrant},
     identity::{DeviceCode, credential_folder, log_in},
     network::Clients,
-    outside::Outside,
 };
+use relay_mail::outside::Outside;
 
 /// Sign in for a tenant whose grant is "refresh_token": shows a code to type in in a browser
 #[derive(Debug, clap::Args)]

@@ -36,7 +36,7 @@ fn ending_in(left: Duration) -> String {
     let mut params = rcgen::CertificateParams::default();
     params.not_before = rcgen::date_time_ymd(1980, 1, 1);
     params.not_after =
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(clock::wall().as_millis()) + left;
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(Timestamp::wall().as_millis()) + left;
     params.self_signed(&key).unwrap().pem()
 }
 

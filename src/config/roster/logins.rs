@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Roster, Tenant, TenantName};
+use super::{Roster, Tenant};
 use crate::config::{PasswordHash, UserName};
+use relay_mail::TenantName;
 
 /// All users of all tenants.
 #[derive(Default)]

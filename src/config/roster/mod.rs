@@ -16,10 +16,11 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::{SenderRule, Tenant, TenantName};
-use crate::message::MailboxAddress;
+use super::{SenderRule, Tenant};
 pub use logins::User;
 use logins::UserIndex;
+use relay_mail::MailboxAddress;
+use relay_mail::TenantName;
 
 #[derive(Default)]
 pub struct Roster {

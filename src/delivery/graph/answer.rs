@@ -10,10 +10,10 @@ use crate::{
     bounce::EnhancedStatus,
     clock,
     delivery::{Disposition, NO_CREDENTIAL, Reason, Receipt},
-    message::MailboxAddress,
     network,
     telemetry::LimitKind,
 };
+use relay_mail::MailboxAddress;
 
 /// Most answers have some 500 octets; a draft comes back with all its properties.
 const LARGEST_ANSWER: usize = 8 << 20;

@@ -24,10 +24,8 @@ use super::{
     conversation::{Conversation, Request},
     draft::Draft,
 };
-use crate::{
-    config::{Confirm, Tenant, TenantName},
-    message::{Envelope, MailboxAddress},
-};
+use crate::config::{Confirm, Tenant};
+use relay_mail::{Envelope, MailboxAddress, TenantName};
 
 /// How long a refused permission is taken as missing.
 const REMEMBERED: Duration = Duration::from_secs(3600);

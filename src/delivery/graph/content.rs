@@ -7,7 +7,7 @@ use std::{collections::VecDeque, io};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 
-use crate::spool::OpenBody;
+use relay_spool::OpenBody;
 
 /// Octets of base64 for `len` octets of message.
 pub(super) fn encoded_len(len: u64) -> u64 {

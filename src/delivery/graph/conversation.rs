@@ -21,17 +21,13 @@ use super::{
 };
 use crate::{
     config::{NetworkConfig, Tenant},
-    delivery::{
-        Disposition,
-        allowance::{Allowance, Allowances},
-        letter::Mime,
-        put_off,
-    },
+    delivery::{Disposition, letter::Mime, put_off},
     identity::{AccessToken, Audience, Identity},
-    message::MailboxAddress,
+    limits::allowance::{Allowance, Allowances},
     network::{self, Clients},
-    spool::SMALL_BODY,
 };
+use relay_mail::MailboxAddress;
+use relay_spool::SMALL_BODY;
 
 /// What is asked of Graph.
 #[derive(Debug, Clone)]

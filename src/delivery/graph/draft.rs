@@ -13,10 +13,8 @@ use super::{
     answer::{Answer, CallError},
     conversation::{Body, Conversation, Request},
 };
-use crate::{
-    message::MailboxAddress,
-    spool::{Lease, Note, Spool},
-};
+use relay_mail::MailboxAddress;
+use relay_spool::{Lease, Note, Spool};
 
 /// What is remembered of a draft.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use crate::outside::one_line;
+use relay_mail::outside::one_line;
 
 /// What an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

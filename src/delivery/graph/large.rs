@@ -24,14 +24,12 @@ use super::{
     resource::{FILE_ATTACHMENT, FileAttachment, ItemBody, Listed, Message},
     upload,
 };
-use crate::{
-    delivery::{Disposition, Reason, letter::Mime},
-    message::{
-        Attachment, BodyText, Decoder, HeaderScanner, Outline, Properties, StructureScanner,
-        TransferEncoding, decode_text, outline,
-    },
-    spool::OpenBody,
+use crate::delivery::{Disposition, Reason, letter::Mime};
+use relay_mail::{
+    Attachment, BodyText, Decoder, HeaderScanner, Outline, Properties, StructureScanner, TransferEncoding,
+    decode_text, outline,
 };
+use relay_spool::OpenBody;
 
 /// Large messages on their way at a time, one a mailbox: each takes some 12 MB of memory.
 pub(super) const AT_ONCE: usize = 32;

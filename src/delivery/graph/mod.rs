@@ -37,10 +37,8 @@ use super::{
     put_off,
 };
 use crate::{
-    clock::{self, Timestamp},
-    config::{ByteSize, Confirm, GraphConfig, Tenant},
-    message::MailboxAddress,
-    spool::{Claim, Spool},
+    clock,
+    config::{Confirm, GraphConfig, Tenant},
     telemetry::{Metrics, Resolved, Route},
 };
 use answer::{CallError, Effect};
@@ -49,6 +47,8 @@ pub use conversation::Means;
 use conversation::{Body, Conversation, Request};
 use draft::{Draft, NotSent};
 pub use probe::{Probed, probe};
+use relay_mail::{ByteSize, MailboxAddress, Timestamp};
+use relay_spool::{Claim, Spool};
 
 pub struct Graph {
     config: GraphConfig,

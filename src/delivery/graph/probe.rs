@@ -16,9 +16,9 @@ use super::{
 use crate::{
     config::Tenant,
     delivery::{Disposition, Reason, Tried, letter::Mime},
-    message::MailboxAddress,
-    spool::OpenBody,
 };
+use relay_mail::MailboxAddress;
+use relay_spool::OpenBody;
 
 /// What was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]

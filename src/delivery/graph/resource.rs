@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{Importance, Mailbox, Properties};
+use relay_mail::{Importance, Mailbox, Properties};
 
 /// Without a sender, which Graph sets itself: one that is not the mailbox would be refused.
 #[derive(Debug, Serialize)]

@@ -16,7 +16,7 @@ use super::{
     named::UploadUrl,
     resource::{AttachmentItem, CreateUploadSession, UploadProgress, UploadSession},
 };
-use crate::message::Attachment;
+use relay_mail::Attachment;
 
 /// Below 4 MB, and a multiple of 320 KiB, which other services of Graph ask for.
 const PIECE: usize = 12 * 320 * 1024;

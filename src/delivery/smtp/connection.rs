@@ -22,8 +22,8 @@ use super::{
 use crate::{
     config::{Cloud, CloudName, SmtpAddress, Tenant},
     identity::AccessToken,
-    message::MailboxAddress,
 };
+use relay_mail::MailboxAddress;
 
 /// A connection that is logged in.
 pub(super) struct Connection {

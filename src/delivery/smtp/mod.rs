@@ -32,16 +32,16 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{
-    Attempted, Disposition, Division, Reason, Receipt, allowance::Allowances, letter::Letter, letter::Mime,
+    Attempted, Disposition, Division, Reason, Receipt,
+    letter::{Letter, Mime},
     put_off,
 };
+use crate::limits::allowance::Allowances;
 use crate::{
     bounce::EnhancedStatus,
     config::{NetworkConfig, RouteRule, Tenant},
     identity::{AccessToken, Audience, Identity},
-    message::MailboxAddress,
     network::Clients,
-    spool::Claim,
     telemetry::{LimitKind, Metrics},
 };
 use connection::{Connection, NotOpen, Open, Place};
@@ -49,6 +49,8 @@ pub use dial::DialError;
 use dial::Dialer;
 use parameters::{Lines, Needs};
 use pool::{Berth, Pool};
+use relay_mail::MailboxAddress;
+use relay_spool::Claim;
 use reply::{Class, Reply, Step};
 use transaction::{Ended, Outcome, Stage};
 

@@ -15,8 +15,8 @@ use super::reply::Extensions;
 use crate::{
     bounce::EnhancedStatus,
     delivery::{Reason, letter::Mime},
-    message::{Envelope, MailboxAddress},
 };
+use relay_mail::{Envelope, MailboxAddress};
 
 /// What of a message decides about parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,10 +150,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{
-        message::{BodyKind, MailParameters, Recipient, RecipientWish},
-        spool::OpenBody,
-    };
+    use relay_mail::{BodyKind, MailParameters, Recipient, RecipientWish};
+    use relay_spool::OpenBody;
 
     const ALL: Extensions = Extensions {
         start_tls: false,

@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use super::connection::{Connection, Place};
-use crate::{config::TenantName, identity::AccessToken, message::MailboxAddress};
+use crate::identity::AccessToken;
+use relay_mail::{MailboxAddress, TenantName};
 
 const MOST: usize = 3;
 /// Far below the five minutes after which Exchange closes a connection that says nothing.

@@ -8,7 +8,8 @@ use super::{
     Smtp,
     connection::{Connection, NotOpen, Open, Place},
 };
-use crate::{config::Tenant, delivery::Tried, identity::AccessToken, message::MailboxAddress};
+use crate::{config::Tenant, delivery::Tried, identity::AccessToken};
+use relay_mail::MailboxAddress;
 
 impl Smtp {
     pub async fn probe(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, token: &AccessToken) -> Tried {

@@ -5,7 +5,8 @@
 
 use smtp_proto::EhloResponse;
 
-use crate::{bounce::EnhancedStatus, outside::one_line};
+use crate::bounce::EnhancedStatus;
+use relay_mail::outside::one_line;
 
 /// The most octets that one reply may have.
 const LONGEST: usize = 64 * 1024;

@@ -18,7 +18,8 @@ use super::{
     parameters::Lines,
     reply::{Class, Reply, Step},
 };
-use crate::{config::NetworkConfig, delivery::letter::Mime, network, spool::OpenBody};
+use crate::{config::NetworkConfig, delivery::letter::Mime, network};
+use relay_spool::OpenBody;
 
 /// RCPT commands that wait for their replies at a time: replies have to fit into what lies between, as neither side may wait for
 /// the other to read.

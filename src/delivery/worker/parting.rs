@@ -7,9 +7,9 @@ use crate::{
     bounce::Kind,
     delivery::{Division, notice::Whom, split},
     schedule::Verdict,
-    spool::Settlement,
     telemetry::Route,
 };
+use relay_spool::Settlement;
 
 impl Attempt<'_> {
     pub(super) async fn split(self, most: usize) -> Verdict {

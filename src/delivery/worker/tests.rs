@@ -7,16 +7,16 @@ use super::*;
 use crate::{
     config::{AppLimit, ClientProof, Cloud, Credential, GraphConfig, NetworkConfig, SecretSource},
     delivery::{
-        allowance::Allowances,
         graph::{Graph, Means},
         smtp::{self, Smtp},
     },
-    message::{BodyKind, Envelope, MessageId},
+    limits::allowance::Allowances,
     network::Clients,
-    sandbox::{self, Action, Directory, Fault, On, Options, Service, StatusFault},
-    spool::{DiskStore, Event, Message, NewMessage},
-    telemetry::Ingress,
 };
+use relay_mail::{BodyKind, Envelope, Ingress, MessageId};
+use relay_sandbox as sandbox;
+use relay_sandbox::{Action, Directory, Fault, On, Options, Service, StatusFault};
+use relay_spool::{DiskStore, Event, Message, NewMessage};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ impl Bench {
         });
         let metrics = Metrics::new();
         let store = DiskStore::open(&dir.path().join("spool")).unwrap();
-        let (spool, waiting) = Spool::start(store, metrics.clone()).unwrap();
+        let (spool, waiting) = Spool::start(store, ()).unwrap();
         let clients = Clients::new(&NetworkConfig::default(), [&tenant.cloud].into_iter()).unwrap();
         let identity =
             Arc::new(Identity::new(clients.clone(), metrics.clone(), dir.path().join("credentials")));

@@ -16,12 +16,8 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use super::super::{AccessToken, TokenError, TokenErrorKind, aadsts};
-use crate::{
-    clock::{self, Timestamp},
-    config::Secret,
-    network,
-    outside::Outside,
-};
+use crate::{clock, config::Secret, network};
+use relay_mail::{Timestamp, outside::Outside};
 
 /// The wait after a 429 or 5xx that names none, as in Microsoft's own client library.
 const BUSY: Duration = Duration::from_secs(5);
@@ -175,7 +171,7 @@ impl Head {
     /// In words, if this machine's clock and the service's differ by much.
     fn skew(&self) -> Option<String> {
         let date = httpdate::parse_http_date(self.headers.get(DATE)?.to_str().ok()?).ok()?;
-        let here = clock::wall().as_system_time();
+        let here = Timestamp::wall().as_system_time();
         let (difference, word) = match here.duration_since(date) {
             Ok(ahead) => (ahead, "ahead of"),
             Err(behind) => (behind.duration(), "behind"),
@@ -247,7 +243,7 @@ impl EntraTokens {
             (Some(seconds), _) => seconds.number().map(Duration::from_secs),
             (None, Some(at)) => {
                 let at = Timestamp::from_millis(at.number()?.saturating_mul(1000));
-                Some(at.since(clock::wall()))
+                Some(at.since(Timestamp::wall()))
             }
             (None, None) => Some(DEFAULT_LIFETIME),
         }

@@ -5,7 +5,7 @@ use oauth2::TokenResponse;
 use zeroize::Zeroizing;
 
 use super::{response::Head, *};
-use crate::{clock, identity::TokenErrorKind};
+use crate::identity::TokenErrorKind;
 
 fn response(status: u16, headers: &[(&'static str, String)], body: &str) -> Response {
     let headers =
@@ -25,7 +25,7 @@ fn lifetimes_in_all_forms() {
     assert_eq!(lifetime(r#"{"access_token":"t","expires_in":3599}"#), Ok(3599));
     assert_eq!(lifetime(r#"{"access_token":"t","expires_in":"3599","expires_on":"1"}"#), Ok(3599));
     assert_eq!(lifetime(r#"{"access_token":"t"}"#), Ok(600));
-    let at = clock::wall().as_millis() / 1000 + 1000;
+    let at = relay_mail::Timestamp::wall().as_millis() / 1000 + 1000;
     let left = lifetime(&format!(r#"{{"access_token":"t","expires_on":"{at}"}}"#)).unwrap();
     assert!((998..=1000).contains(&left), "{left}");
     assert!(lifetime(&format!(r#"{{"access_token":"t","expires_on":{at}}}"#)).is_ok());
@@ -71,7 +71,7 @@ fn a_busy_service_is_given_time() {
 fn clocks_that_differ_are_compared() {
     let body = r#"{"error":"invalid_client","error_description":"AADSTS700024: x","error_codes":[700024]}"#;
     let why = |seconds: u64, is_ahead: bool| {
-        let (now, by) = (clock::wall().as_system_time(), Duration::from_secs(seconds));
+        let (now, by) = (relay_mail::Timestamp::wall().as_system_time(), Duration::from_secs(seconds));
         let date = if is_ahead { now - by } else { now + by };
         response(401, &[("date", httpdate::fmt_http_date(date))], body).refused("login").why
     };

@@ -1,7 +1,7 @@
 //! Signing in with a code.
 
 use super::{refresh::options, *};
-use crate::sandbox::LoginRules;
+use relay_sandbox::LoginRules;
 
 async fn bench(logins: LoginRules) -> Bench {
     let options = Options { logins: LoginRules { device_interval: 1, ..logins }, ..options() };

@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::*;
-use crate::{
-    clock,
-    sandbox::{FederatedIdentity, RegisteredCertificate, User, UserState},
-};
+use relay_sandbox::{FederatedIdentity, RegisteredCertificate, User, UserState};
 
 pub(super) const CERTIFICATE: &str = include_str!("../../../tests/made_up_keys/app.pem");
 pub(super) const KEY: &str = include_str!("../../../tests/made_up_keys/app.key");
@@ -60,7 +57,7 @@ pub(super) fn certificate_lines() -> String {
 
 /// As an outside provider would write it.
 fn federated_token(subject: &str) -> String {
-    let now = clock::wall().as_millis() / 1000;
+    let now = relay_mail::Timestamp::wall().as_millis() / 1000;
     let claims = json!({
         "aud": ["api://AzureADTokenExchange"], "iss": ISSUER, "sub": subject, "iat": now, "exp": now + 3600,
     });

@@ -1,7 +1,7 @@
 //! Managed identities, with the simulated hosts.
 
 use super::*;
-use crate::sandbox::{LoginRules, ManagedIdentity};
+use relay_sandbox::{LoginRules, ManagedIdentity};
 
 async fn bench(identities: Vec<ManagedIdentity>, logins: LoginRules, lines: &str) -> Bench {
     let [contoso, fabrikam] =

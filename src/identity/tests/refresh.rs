@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use serde_json::Value;
 
 use super::*;
-use crate::sandbox::User;
+use relay_sandbox::User;
 
 fn directory(name: &str) -> Directory {
     Directory {

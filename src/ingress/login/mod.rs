@@ -31,11 +31,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{ClientPrefix, LiveRoster, LockoutConfig, Tenant, User, UserName},
-    outside::Outside,
     telemetry::{LoginResult, Metrics},
 };
 use known::KnownLogins;
 use lockout::{Client, Lockout};
+use relay_mail::outside::Outside;
 
 /// How long a login waits for its turn to be checked.
 const LONGEST_TURN: Duration = Duration::from_secs(30);

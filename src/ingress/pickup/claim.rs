@@ -24,10 +24,7 @@ use super::{
     names::{self, ClaimName},
     place::{self, Place},
 };
-use crate::{
-    config::TenantName,
-    message::{HeaderScanner, MessageId, SplitMessage},
-};
+use relay_mail::{HeaderScanner, MessageId, SplitMessage, TenantName};
 
 /// Octets read at a time.
 const CHUNK: u64 = 64 * 1024;

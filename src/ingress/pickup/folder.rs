@@ -19,12 +19,8 @@ use super::{
     watch::Hint,
     way::Barrier,
 };
-use crate::{
-    config::TenantName,
-    ingress::Refusal,
-    share::Share,
-    telemetry::{Ingress, Refused},
-};
+use crate::{ingress::Refusal, telemetry::Refused};
+use relay_mail::{Ingress, TenantName, share::Share};
 
 /// Files of one folder under way at a time: enough for one commit of the spool to carry many.
 const FILES: usize = 256;

@@ -23,16 +23,17 @@ use super::{
 };
 use crate::{
     clock,
-    config::TenantName,
     ingress::{
         Door, Origin, Refusal, Submission,
         newlines::{BareNewline, Lenience, Newlines},
     },
-    message::{Envelope, HeaderBlock, InvalidPickup, SplitMessage, injected_envelope, pickup_envelope},
-    outside::Outside,
-    spool::{Accepted, BodyWriter},
-    telemetry::{Ingress, Metrics, Refused},
+    telemetry::{Metrics, Refused},
 };
+use relay_mail::{
+    Envelope, HeaderBlock, Ingress, InvalidPickup, SplitMessage, TenantName, injected_envelope,
+    outside::Outside, pickup_envelope,
+};
+use relay_spool::{Accepted, BodyWriter};
 
 /// Characters of what is said about a refused file.
 const LONGEST_REASON: usize = 2000;

@@ -34,12 +34,8 @@ use super::{
     names::ClaimName,
     place::Place,
 };
-use crate::{
-    config::TenantName,
-    message::MessageId,
-    spool::{Message, Spool},
-    telemetry::Ingress,
-};
+use relay_mail::{Ingress, MessageId, TenantName};
+use relay_spool::{Message, Spool};
 
 /// What is named as a claimed file is.
 struct Leftover {

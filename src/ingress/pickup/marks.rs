@@ -25,7 +25,7 @@ use ring::{
 };
 use tracing::error;
 
-use crate::{config::TenantName, message::MessageId};
+use relay_mail::{MessageId, TenantName};
 
 const FILE: &str = "pickup.key";
 const KEY_LEN: usize = 32;

@@ -78,13 +78,14 @@ use tracing::{error, warn};
 
 use super::Door;
 use crate::{
-    config::{LiveRoster, Roster, TenantName},
+    config::{LiveRoster, Roster},
     telemetry::Metrics,
 };
 use folder::Folder;
 use intake::Intake;
 pub use leftovers::settle_leftovers;
 pub use marks::Marks;
+use relay_mail::TenantName;
 
 /// Between two looks at folders whatever the system says about them: events can be missed, and network file systems have
 /// none.

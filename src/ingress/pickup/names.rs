@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::marks::Mark;
-use crate::message::MessageId;
+use relay_mail::MessageId;
 
 const MESSAGE: &[u8] = b".eml";
 const CLAIMED: &[u8] = b".claimed";

@@ -15,14 +15,13 @@ use super::{
     wire::Heard,
 };
 use crate::{
-    config::TenantName,
     ingress::{
         Grant, Party, Refusal,
         login::{Credentials, Denied},
     },
-    message::MailboxAddress,
     telemetry::Refused,
 };
+use relay_mail::{MailboxAddress, TenantName};
 
 /// Who is at the other end, and what carries the conversation.
 #[derive(Debug, Clone, Copy)]

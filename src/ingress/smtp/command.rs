@@ -13,7 +13,7 @@ use super::{
     path::{self, Mail},
     reply::Reply,
 };
-use crate::message::Recipient;
+use relay_mail::Recipient;
 
 /// A command that the server carries out.
 #[derive(Debug, PartialEq, Eq)]
@@ -189,8 +189,8 @@ impl From<Reply> for Misunderstood {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{BodyKind, MailParameters, MailboxAddress, RecipientWish, Return};
     use proptest::prelude::*;
+    use relay_mail::{BodyKind, MailParameters, MailboxAddress, RecipientWish, Return};
 
     fn parsed(line: &str) -> Result<Command, String> {
         Command::parse(format!("{line}\r\n").as_bytes()).map_err(|wrong| wrong.reply.to_string())

@@ -28,9 +28,9 @@ use super::{
 };
 use crate::{
     config::SmtpConfig,
-    share::Full,
-    telemetry::{Ingress, Metrics, Refused},
+    telemetry::{Metrics, Refused},
 };
+use relay_mail::{Ingress, share::Full};
 
 /// A proxy sends its header at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -18,14 +18,14 @@ use super::{
     session::{Admitted, Session},
 };
 use crate::{
-    config::{BareNewlines, TenantName},
+    config::BareNewlines,
     ingress::{
         Refusal, Submission,
         newlines::{BareNewline, Lenience, Newlines},
     },
-    message::MailboxAddress,
-    telemetry::{Ingress, Refused},
+    telemetry::Refused,
 };
+use relay_mail::{Ingress, MailboxAddress, TenantName};
 
 /// A message whose content is coming in.
 pub(super) struct Incoming {

@@ -25,10 +25,8 @@ use super::{
     reply::Reply,
     wire::{Heard, MAX_LINE, Wire},
 };
-use crate::{
-    ingress::newlines::{Lenience, Newlines},
-    message::{BodyKind, MailParameters, Recipient},
-};
+use crate::ingress::newlines::{Lenience, Newlines};
+use relay_mail::{BodyKind, MailParameters, Recipient};
 
 pub(crate) use session::session;
 

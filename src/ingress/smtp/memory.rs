@@ -18,11 +18,8 @@ use std::{
 
 use prometheus::IntGauge;
 
-use crate::{
-    config::{ByteSize, ClientPrefix, TenantName},
-    ingress::Refusal,
-    telemetry::Refused,
-};
+use crate::{config::ClientPrefix, ingress::Refusal, telemetry::Refused};
+use relay_mail::{ByteSize, TenantName};
 
 /// Cheap to clone.
 #[derive(Clone)]

@@ -4,9 +4,7 @@
 //! are part of it, and since RFC 3461's parameters are kept as they were written.
 
 use super::reply::Reply;
-use crate::message::{
-    BodyKind, InvalidNotification, MailParameters, MailboxAddress, Recipient, RecipientWish,
-};
+use relay_mail::{BodyKind, InvalidNotification, MailParameters, MailboxAddress, Recipient, RecipientWish};
 
 /// Octets of `MAIL` and `RCPT`.
 const VERB_LEN: usize = 4;
@@ -127,7 +125,7 @@ impl<'a> Path<'a> {
     fn mailbox(&self, enhanced: &'static str, whose: &str) -> Result<MailboxAddress, Reply> {
         let invalid = |why: String| Reply::new(501, enhanced, format!("Bad {whose} address: {why}"));
         match std::str::from_utf8(self.address) {
-            Ok(text) => text.parse().map_err(|why: crate::message::InvalidAddress| invalid(why.to_string())),
+            Ok(text) => text.parse().map_err(|why: relay_mail::InvalidAddress| invalid(why.to_string())),
             Err(_) => Err(needs_utf8(whose)),
         }
     }

@@ -6,10 +6,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::{
-    ingress::Party,
-    share::{Full, Place, Places, Share},
-};
+use crate::ingress::Party;
+use relay_mail::share::{Full, Place, Places, Share};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

@@ -33,9 +33,9 @@ use crate::{
         Client, Door, Grant, Origin, Refusal,
         login::{Login, Logins},
     },
-    message::{Envelope, MailParameters, MailboxAddress, Recipient},
-    telemetry::{Ingress, Metrics, Refused},
+    telemetry::{Metrics, Refused},
 };
+use relay_mail::{Envelope, Ingress, MailParameters, MailboxAddress, Recipient};
 
 /// What all sessions share.
 pub(super) struct Service {

@@ -22,7 +22,8 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::PollSemaphore;
 
-use crate::{config::LoadedCertificate, message::Encryption};
+use crate::config::LoadedCertificate;
+use relay_mail::Encryption;
 
 /// From the first octet to the last of a handshake, for slow devices on slow lines.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);

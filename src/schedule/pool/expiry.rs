@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use super::{Credential, Pool, Standing, Stands, Turn};
-use crate::{
-    clock::{self, Timestamp},
-    message::MessageId,
-};
+use crate::clock;
+use relay_mail::{MessageId, Timestamp};
 
 /// When a message has waited too long.
 #[derive(Debug, Clone, Copy)]

@@ -4,14 +4,14 @@ use tokio::time::Instant;
 
 use super::{Credential, Entry, Pool, Queue, Stands};
 use crate::{
-    clock::{self, Timestamp},
-    message::MessageId,
+    clock,
     schedule::{
         inspector::{MessageState, Standing, Waits},
         queue,
     },
     telemetry::LimitKind,
 };
+use relay_mail::{MessageId, Timestamp};
 
 impl Pool {
     pub(in crate::schedule) fn inspect(&self, id: MessageId) -> Option<Standing> {

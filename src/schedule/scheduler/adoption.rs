@@ -8,10 +8,8 @@ use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 use tracing::{info, warn};
 
 use super::{Courier, Order, Scheduler, Timer};
-use crate::{
-    config::{Roster, TenantName},
-    schedule::pool::Adopted,
-};
+use crate::{config::Roster, schedule::pool::Adopted};
+use relay_mail::TenantName;
 
 impl<C: Courier> Scheduler<C> {
     pub(super) fn obey(&mut self, order: Order) {

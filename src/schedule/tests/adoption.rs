@@ -1,12 +1,9 @@
 //! A new roster of tenants.
 
 use super::*;
-use crate::{
-    config::MailboxRule,
-    message::{BodyKind, Envelope, MailboxAddress},
-    spool::{Message, NewMessage},
-    telemetry::Ingress,
-};
+use crate::config::MailboxRule;
+use relay_mail::{BodyKind, Envelope, Ingress, MailboxAddress};
+use relay_spool::{Message, NewMessage};
 
 impl Bench {
     fn adopt(&self, tenants: &[Arc<Tenant>]) {

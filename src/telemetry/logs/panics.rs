@@ -7,7 +7,8 @@ use std::{panic, thread};
 
 use tracing::warn;
 
-use crate::{outside::one_line, vital};
+use crate::vital;
+use relay_mail::outside::one_line;
 
 /// Longer messages are cut: some have a whole value in them.
 const LONGEST: usize = 300;

@@ -8,8 +8,8 @@ use crate::{
         graph::{Probed, probe},
     },
     identity::{Audience, Claims},
-    message::MailboxAddress,
 };
+use relay_mail::MailboxAddress;
 
 /// The app registration's permissions, by what needs them.
 const SEND: &str = "Mail.Send";

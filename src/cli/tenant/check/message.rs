@@ -6,10 +6,10 @@ use mail_builder::MessageBuilder;
 use super::Check;
 use crate::{
     delivery::{Disposition, Reason, Receipt, Routes, graph::Graph},
-    message::{BodyKind, Envelope, MailboxAddress},
-    spool::{MemoryStore, Message, NewMessage, Spool},
-    telemetry::{Ingress, Metrics},
+    telemetry::Metrics,
 };
+use relay_mail::{BodyKind, Envelope, Ingress, MailboxAddress};
+use relay_spool::{MemoryStore, Message, NewMessage, Spool};
 
 pub(super) async fn send(
     check: &mut Check<'_>,
@@ -19,8 +19,7 @@ pub(super) async fn send(
     let tenant = check.tenant;
     let metrics = Metrics::new();
     // It is in no queue: one try, and no other.
-    let (spool, _events) =
-        Spool::start(MemoryStore::default(), metrics.clone()).context("no place for the message")?;
+    let (spool, _events) = Spool::start(MemoryStore::default(), ()).context("no place for the message")?;
     let (id, mut body) = spool.begin();
     let text = format!(
         "This is a test message.\r\n\r\nm365-relay {} sent it, since somebody ran\r\n\r\n    m365-relay tenant check {} --send {to}\r\n",

@@ -17,15 +17,16 @@ use crate::{
     cli::{config_path::ConfigPath, console},
     config::{AppLimit, Config, Credential, MailboxRule, RouteRule, SenderRule, Tenant, UserGrant},
     delivery::{
-        allowance::Allowances,
         graph::Means,
-        smtp::{self as submission, DialError, Smtp},
+        smtp as submission,
+        smtp::{DialError, Smtp},
     },
     identity::{AccessToken, Audience, Claims, Identity, claims, credential_folder},
-    message::MailboxAddress,
+    limits::allowance::Allowances,
     network::Clients,
     telemetry::Metrics,
 };
+use relay_mail::MailboxAddress;
 use report::Report;
 
 /// Find out whether a tenant's mail can go, and say what is to be mended

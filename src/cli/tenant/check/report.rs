@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use crate::outside::Outside;
+use relay_mail::outside::Outside;
 
 /// Characters of a finding that are shown. What a service said may hold anything.
 const LONGEST: usize = 4096;

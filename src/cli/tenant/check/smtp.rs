@@ -5,8 +5,8 @@ use crate::{
     config::RouteRule,
     delivery::Tried,
     identity::{Audience, Claims},
-    message::MailboxAddress,
 };
+use relay_mail::MailboxAddress;
 
 const SEND: &str = "SMTP.SendAsApp";
 

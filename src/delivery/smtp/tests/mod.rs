@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     config::{AppLimit, Cloud, SmtpAddress},
-    message::{BodyKind, Envelope},
     network::Clients,
-    sandbox::{self, Directory, Options, Service},
-    spool::{DiskStore, Event, Message, NewMessage, Spool},
-    telemetry::Ingress,
 };
+use relay_mail::{BodyKind, Envelope, Ingress};
+use relay_sandbox as sandbox;
+use relay_sandbox::{Directory, Options, Service};
+use relay_spool::{DiskStore, Event, Message, NewMessage, Spool};
 use script::{Act, Rule, Script};
 
 const EVERYTHING: &[&str] =
@@ -58,7 +58,7 @@ impl Bench {
         let tenant = Arc::new(Tenant { route: RouteRule::Smtp, ..Tenant::sample("contoso", cloud) });
         let (metrics, network) = (Metrics::new(), NetworkConfig::default());
         let store = DiskStore::open(&folder.path().join("spool")).unwrap();
-        let (spool, waiting) = Spool::start(store, metrics.clone()).unwrap();
+        let (spool, waiting) = Spool::start(store, ()).unwrap();
         let clients = Clients::new(&network, [&tenant.cloud].into_iter()).unwrap();
         let means = Means {
             identity: Arc::new(Identity::new(

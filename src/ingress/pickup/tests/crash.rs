@@ -9,11 +9,9 @@ use super::{
     },
     *,
 };
-use crate::{
-    ingress::{Origin, Submission},
-    message::{BodyKind, Envelope, MailboxAddress, MessageId},
-    spool::{Fault, Spool},
-};
+use crate::ingress::{Origin, Submission};
+use relay_mail::{BodyKind, Envelope, MailboxAddress, MessageId};
+use relay_spool::{Fault, Spool};
 
 /// The last step that the process took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Lenience, PlainContent, Tape, plainly_mended, runtime};
 use crate::{
-    config::{BareNewlines, ByteSize, ClientPrefix, LockoutConfig, SessionLimits},
+    config::{BareNewlines, ClientPrefix, LockoutConfig, SessionLimits},
     ingress::{
         smtp::{
             auth::Peer,
@@ -27,7 +27,10 @@ use crate::{
         },
         testing::{Found, House},
     },
-    message::{self, Field, HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage},
+};
+use relay_mail as message;
+use relay_mail::{
+    ByteSize, Field, HeaderBlock, HeaderScanner, MAX_STORED_HEADER, MailboxAddress, SplitMessage,
 };
 
 pub(crate) fn session(octets: &[u8]) {

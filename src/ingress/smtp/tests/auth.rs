@@ -6,13 +6,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::time::Instant;
 
 use super::*;
-use crate::{
-    ingress::{
-        smtp::{tls::Security, wire::MAX_AUTH_LINE},
-        testing::MAX_MESSAGE,
-    },
-    message::Encryption,
+use crate::ingress::{
+    smtp::{tls::Security, wire::MAX_AUTH_LINE},
+    testing::MAX_MESSAGE,
 };
+use relay_mail::Encryption;
 
 /// In no tenant's networks.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));

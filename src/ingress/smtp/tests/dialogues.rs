@@ -1,10 +1,8 @@
 //! What a well-behaved client sees, and one that makes mistakes.
 
 use super::*;
-use crate::{
-    ingress::testing::{House, MAX_MESSAGE},
-    message::BodyKind,
-};
+use crate::ingress::testing::{House, MAX_MESSAGE};
+use relay_mail::BodyKind;
 
 #[tokio::test]
 async fn a_message_is_accepted_and_kept_byte_for_byte() {
@@ -258,7 +256,7 @@ async fn a_spool_that_cannot_write_is_a_temporary_failure() {
     let house = House::new();
     let mut client = connect(&house);
     client.hello().await;
-    house.store.break_down(crate::spool::Fault::Lost);
+    house.store.break_down(relay_spool::Fault::Lost);
     assert!(client.mail("content\r\n.\r\n").await.starts_with("451 4.3.0"));
     client.script(&[("MAIL FROM:<a@contoso.example>", "451 4.3.0")]).await;
 }

@@ -1,10 +1,8 @@
 //! CHUNKING, DSN, SMTPUTF8 and LIMITS: what EHLO announces works.
 
 use super::*;
-use crate::{
-    ingress::testing::{House, MAX_MESSAGE},
-    message::{Notify, Return},
-};
+use crate::ingress::testing::{House, MAX_MESSAGE};
+use relay_mail::{Notify, Return};
 
 const ENVELOPE: [(&str, &str); 2] =
     [("MAIL FROM:<a@contoso.example>", "250 2.1.0"), ("RCPT TO:<b@example.net>", "250 2.1.5")];

@@ -59,7 +59,7 @@ async fn a_message_that_hangs_and_then_cannot_be_stored_is_refused_once() {
         tokio::task::yield_now().await;
     }
     advance(REPLY_WITHIN * 2).await;
-    house.store.break_down(crate::spool::Fault::Lost);
+    house.store.break_down(relay_spool::Fault::Lost);
     house.store.go_on();
     assert!(client.reply().await.starts_with("451 4.3.0 "));
     house.store.mend();

@@ -6,13 +6,14 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::*;
 use crate::{
-    config::{ByteSize, ClientPrefix, Listener, ListenerTls, LockoutConfig, SessionLimits, SmtpConfig},
+    config::{ClientPrefix, Listener, ListenerTls, LockoutConfig, SessionLimits, SmtpConfig},
     ingress::{
         smtp::Server,
         testing::{House, MAX_MESSAGE},
     },
     vital::Vital,
 };
+use relay_mail::ByteSize;
 
 pub(super) struct Running {
     pub(super) addresses: Vec<SocketAddr>,

@@ -32,9 +32,10 @@ use super::{
     tls::Handshakes,
 };
 use crate::{
-    config::{ByteSize, ClientPrefix, LockoutConfig, SessionLimits},
+    config::{ClientPrefix, LockoutConfig, SessionLimits},
     ingress::testing::House,
 };
+use relay_mail::ByteSize;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER: &str = "From: a@contoso.example\r\n\r\n";

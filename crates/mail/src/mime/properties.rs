@@ -1,0 +1,158 @@
+//! What the header says, as the properties of a message.
+
+use crate::{AddressList, HeaderBlock, MailboxAddress};
+
+/// The names of fields that the service takes as they are: five at most.
+const MAX_X_HEADERS: usize = 5;
+/// RFC 5322 section 2.1.1: a line has 998 octets.
+const MAX_VALUE: usize = 900;
+
+/// Of a header whose To, Cc and Bcc name the envelope's recipients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    pub subject: String,
+    pub from: Option<Mailbox>,
+    pub reply_to: Vec<Mailbox>,
+    pub to: Vec<Mailbox>,
+    pub cc: Vec<Mailbox>,
+    pub bcc: Vec<Mailbox>,
+    pub importance: Option<Importance>,
+    /// With angle brackets.
+    pub message_id: Option<String>,
+    pub in_reply_to: Option<String>,
+    pub references: Option<String>,
+    pub wants_read_receipt: bool,
+    pub wants_delivery_receipt: bool,
+    /// Fields of programs, five at most.
+    pub x_headers: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailbox {
+    pub name: Option<String>,
+    pub address: MailboxAddress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Importance {
+    Low,
+    Normal,
+    High,
+}
+
+impl Properties {
+    pub fn of(header: &HeaderBlock) -> Self {
+        Self {
+            subject: header.named("Subject").next().map(|field| field.text()).unwrap_or_default(),
+            from: mailboxes(header, "From").into_iter().next(),
+            reply_to: mailboxes(header, "Reply-To"),
+            to: mailboxes(header, "To"),
+            cc: mailboxes(header, "Cc"),
+            bcc: mailboxes(header, "Bcc"),
+            importance: importance(header),
+            message_id: value(header, "Message-ID"),
+            in_reply_to: value(header, "In-Reply-To"),
+            references: value(header, "References"),
+            wants_read_receipt: header.named("Disposition-Notification-To").next().is_some(),
+            wants_delivery_receipt: header.named("Return-Receipt-To").next().is_some(),
+            x_headers: x_headers(header),
+        }
+    }
+}
+
+fn mailboxes(header: &HeaderBlock, name: &str) -> Vec<Mailbox> {
+    let mut mailboxes = Vec::new();
+    for field in header.named(name) {
+        for entry in AddressList::parse(field.raw_value()).entries {
+            let name = entry.name();
+            if let Some(address) = entry.address {
+                mailboxes.push(Mailbox { name, address });
+            }
+        }
+    }
+    mailboxes
+}
+
+fn value(header: &HeaderBlock, name: &str) -> Option<String> {
+    let field = header.named(name).next()?;
+    let value = String::from_utf8_lossy(&field.value()).split_whitespace().collect::<Vec<_>>().join(" ");
+    (!value.is_empty()).then_some(value)
+}
+
+/// Importance (RFC 2156), or else Priority, or X-Priority, which nobody has defined and everybody writes.
+fn importance(header: &HeaderBlock) -> Option<Importance> {
+    let said = |name| value(header, name).map(|text| text.to_ascii_lowercase());
+    let by_name = |text: String| match text.as_str() {
+        "high" | "urgent" => Some(Importance::High),
+        "normal" => Some(Importance::Normal),
+        "low" | "non-urgent" => Some(Importance::Low),
+        _ => None,
+    };
+    let by_number = |text: String| match text.bytes().next() {
+        Some(b'1' | b'2') => Some(Importance::High),
+        Some(b'3') => Some(Importance::Normal),
+        Some(b'4' | b'5') => Some(Importance::Low),
+        _ => None,
+    };
+    said("Importance")
+        .and_then(by_name)
+        .or_else(|| said("Priority").and_then(by_name))
+        .or_else(|| said("X-Priority").and_then(by_number))
+}
+
+fn x_headers(header: &HeaderBlock) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    for field in header.fields() {
+        let name = String::from_utf8_lossy(field.name()).into_owned();
+        let lower = name.to_ascii_lowercase();
+        // What this relay has written, and what says the same elsewhere.
+        let is_ours = lower.starts_with("x-original-") || lower == "x-priority";
+        let value = field.value();
+        let is_plain =
+            value.len() <= MAX_VALUE && value.iter().all(|octet| matches!(octet, b' '..=b'~' | b'\t'));
+        if lower.starts_with("x-") && !is_ours && is_plain && !value.is_empty() {
+            fields.push((name, String::from_utf8_lossy(&value).into_owned()));
+        }
+    }
+    // Which program wrote it says least.
+    fields.sort_by_key(|(name, _)| name.eq_ignore_ascii_case("x-mailer"));
+    fields.truncate(MAX_X_HEADERS);
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeaderScanner;
+
+    fn properties(header: &str) -> Properties {
+        Properties::of(&HeaderScanner::split_message(header.as_bytes()).unwrap().header)
+    }
+
+    #[test]
+    fn fields_become_properties() {
+        let found = properties(
+            "From: =?utf-8?q?J=C3=BCrgen?= <a@x.se>\r\nSender: s@x.se\r\nReply-To: \"Help, Desk\" <h@x.se>, r@x.se\r\n\
+             To: Friends: b@y.se, \"C\" <c@y.se>;\r\nBcc: <d@y.se>\r\nSubject: =?iso-8859-1?Q?Gr=FC=DFe?=\r\n\
+             Message-ID: <id@x.se>\r\nIn-Reply-To: <p@x.se>\r\nReferences: <o@x.se>\r\n <p@x.se>\r\n\
+             Disposition-Notification-To: a@x.se\r\nX-Priority: 1 (Highest)\r\nX-Mailer: m\r\nX-A: 1\r\nx-b: 2\r\n\
+             X-C: 3\r\nX-D: 4\r\nX-E: 5\r\nX-Original-To: z@y.se\r\n",
+        );
+        let mailbox = |name: Option<&str>, address: &str| Mailbox {
+            name: name.map(str::to_owned),
+            address: address.parse().unwrap(),
+        };
+        assert_eq!(found.from, Some(mailbox(Some("Jürgen"), "a@x.se")));
+        assert_eq!(found.reply_to, [mailbox(Some("Help, Desk"), "h@x.se"), mailbox(None, "r@x.se")]);
+        assert_eq!(found.to, [mailbox(None, "b@y.se"), mailbox(Some("C"), "c@y.se")]);
+        assert_eq!(found.bcc, [mailbox(None, "d@y.se")]);
+        assert_eq!(found.subject, "Grüße");
+        assert_eq!(found.message_id.as_deref(), Some("<id@x.se>"));
+        assert_eq!(found.references.as_deref(), Some("<o@x.se> <p@x.se>"));
+        assert_eq!(found.importance, Some(Importance::High));
+        assert!(found.wants_read_receipt && !found.wants_delivery_receipt);
+        let names: Vec<_> = found.x_headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["X-A", "x-b", "X-C", "X-D", "X-E"]);
+        assert_eq!(properties("A: 1\r\n"), Properties::default());
+    }
+}

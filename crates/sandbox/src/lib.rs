@@ -1,0 +1,246 @@
+//! A simulated Microsoft 365: the login service, Graph's mail calls and upload sessions on one loopback port, SMTP
+//! submission on another.
+//!
+//! For trying the relay out and for tests; both run this same code. It checks what it is sent as strictly as the real
+//! service is documented to, because a simulator that forgives proves nothing: token audience and expiry, permissions, base64,
+//! sizes, recipients, send-as, calls at a time, messages a minute. Where Microsoft documents nothing, the code says so
+//! and takes the answer that is harder on the client. Faults can be asked for ([`Fault`]), and everything that happened
+//! can be read back, in the process ([`Service`]) or over HTTP (`/_sandbox/…`, and a page for people at `/`).
+//!
+//! It promises: a message is in [`Service::messages`] before its 202 or 250 is sent; a refused call delivers nothing; a
+//! call goes on when its client gives up, as at the real back end. It keeps the last messages and calls in memory, never on disk.
+//! Access tokens are signed with a key that nobody else knows; it holds no secret but the made-up ones it was started with.
+//!
+//! | file | what |
+//! |---|---|
+//! | `options`, `identities` | what exists, who may log in, and the limits |
+//! | `server`, `wire` | routes, bodies, request ids; connections that can be cut |
+//! | `login`, `token` | every way to log in; its own table is there |
+//! | `graph` | permissions and routing of Graph calls |
+//! | `send`, `mime` | `sendMail` |
+//! | `drafts`, `items` | calls on messages, what is in a mailbox |
+//! | `resource`, `properties`, `rendering` | JSON messages, their MAPI properties, and the MIME made of them |
+//! | `attachments`, `uploads` | attachments, small and large |
+//! | `smtp` | SMTP submission, with TLS and XOAUTH2; its own table is there |
+//! | `limits`, `faults`, `struck`, `errors` | throttling, faults on demand, Microsoft's error shapes |
+//! | `world`, `store` | what it all acts on; what is remembered |
+//! | `control`, `page` | `/_sandbox/…` and `/` |
+
+#![forbid(unsafe_code)]
+
+mod attachments;
+mod clock;
+mod control;
+mod drafts;
+mod errors;
+mod faults;
+mod graph;
+mod identities;
+mod items;
+mod limits;
+mod login;
+mod mime;
+mod options;
+mod page;
+mod properties;
+mod rendering;
+mod resource;
+mod send;
+mod server;
+mod smtp;
+mod store;
+mod struck;
+#[cfg(test)]
+mod tests;
+mod token;
+mod uploads;
+mod urlencoded;
+mod wire;
+mod world;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+pub use attachments::DeliveredAttachment;
+pub use faults::{Action, Fault, FaultBody, InvalidFault, On, StatusFault};
+pub use identities::{
+    FederatedIdentity, LoginRules, ManagedIdentity, RegisteredCertificate, User, UserState,
+};
+pub use login::Assertion;
+pub use options::{Directory, Limits, MailboxPolicy, Options, RetryAfter};
+pub use smtp::{
+    ConnectionsCountAt, SenderRefusal, SmtpEnvelope, SmtpLine, SmtpRecipient, SmtpSessions, SubmissionRules,
+};
+pub use store::{Call, Counts, Delivered, TokensByGrant, Via};
+
+use self::{
+    wire::{Cut, Door},
+    world::World,
+};
+
+/// A running service. Clones are handles to the same one; it stops when the last is dropped.
+#[derive(Clone)]
+pub struct Service(Arc<Running>);
+
+struct Running {
+    world: Arc<World>,
+    address: SocketAddr,
+    smtp_address: Option<SocketAddr>,
+    task: TaskTracker,
+    _stop: DropGuard,
+}
+
+impl Service {
+    /// Binds, and serves on the current tokio runtime. Fails only if it cannot bind.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.address).await?;
+        let address = listener.local_addr()?;
+        let smtp = match options.smtp {
+            Some(address) => Some(TcpListener::bind(address).await?),
+            None => None,
+        };
+        let smtp_address = smtp.as_ref().map(TcpListener::local_addr).transpose()?;
+        let world = Arc::new(World::new(format!("http://{address}"), options));
+        let stop: CancellationToken = world.stop.clone();
+        let service = server::router(world.clone()).into_make_service_with_connect_info::<Cut>();
+        let serve =
+            axum::serve(Door::new(listener), service).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let task = TaskTracker::new();
+        task.spawn(async move { serve.await });
+        if let Some(listener) = smtp {
+            task.spawn(smtp::serve(world.clone(), listener, task.clone()));
+        }
+        task.close();
+        Ok(Self(Arc::new(Running { world, address, smtp_address, task, _stop: stop.drop_guard() })))
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// `http://127.0.0.1:PORT`: the base of login URLs and of Graph URLs.
+    pub fn url(&self) -> String {
+        self.0.world.url.clone()
+    }
+
+    /// Where SMTP submission is taken. `None`: [`Options::smtp`] says nowhere.
+    pub fn smtp_address(&self) -> Option<SocketAddr> {
+        self.0.smtp_address
+    }
+
+    /// The certificate to trust for SMTP, in PEM. It signs one for 127.0.0.1, ::1 and localhost; both are made when they
+    /// are first needed, anew in each service.
+    pub fn ca_pem(&self) -> String {
+        self.0.world.smtp.identity().ca_pem.clone()
+    }
+
+    /// Totals of SMTP since the start.
+    pub fn smtp_sessions(&self) -> SmtpSessions {
+        self.0.world.smtp_sessions()
+    }
+
+    /// What was said in SMTP, without passwords, tokens and content; the last [`Options::keep_calls`] lines. A reply is in
+    /// it before it is sent.
+    pub fn smtp_log(&self) -> Vec<SmtpLine> {
+        self.0.world.smtp.record.lines()
+    }
+
+    /// What would have been delivered, in the order of acceptance; the last [`Options::keep_messages`].
+    pub fn messages(&self) -> Vec<Arc<Delivered>> {
+        self.0.world.store.messages()
+    }
+
+    /// [`messages`](Self::messages), once `count` have been accepted since the start or `timeout` has passed.
+    pub async fn wait_for(&self, count: usize, timeout: Duration) -> Vec<Arc<Delivered>> {
+        let _ = tokio::time::timeout(timeout, self.0.world.store.accepted(count as u64)).await;
+        self.messages()
+    }
+
+    /// Totals since the start. Costs nothing, whatever their size.
+    pub fn counts(&self) -> Counts {
+        self.0.world.store.counts()
+    }
+
+    /// Drafts that are left, in all mailboxes: neither sent nor deleted.
+    pub fn drafts(&self) -> usize {
+        self.0.world.drafts()
+    }
+
+    /// The log of login, Graph and upload calls, in the order of their answers; the last [`Options::keep_calls`]. A call is
+    /// in it before its answer is sent.
+    pub fn calls(&self) -> Vec<Call> {
+        self.0.world.store.calls()
+    }
+
+    /// The most calls that one mailbox has had in progress at a time, refused ones left out.
+    pub fn peak_concurrency(&self, mailbox: &str) -> u32 {
+        self.0.world.peak(mailbox)
+    }
+
+    /// The most token requests that have been in progress at a time.
+    pub fn peak_logins(&self) -> u32 {
+        self.0.world.logins.load.peak()
+    }
+
+    /// Client assertions that were accepted, the last thousand, oldest first.
+    pub fn assertions(&self) -> Vec<Assertion> {
+        self.0.world.logins.assertions.accepted()
+    }
+
+    /// Logs the user in who typed in `user_code`. False: no such code is waiting, or that user cannot log in.
+    pub fn approve_device(&self, user_code: &str, user: &str) -> bool {
+        self.0.world.logins.devices.approve(&self.0.world, user_code, user)
+    }
+
+    /// Says no to whoever waits with `user_code`. False: nobody does.
+    pub fn decline_device(&self, user_code: &str) -> bool {
+        self.0.world.logins.devices.decline(user_code)
+    }
+
+    /// From now on. False: no organisation has such a user.
+    pub fn set_user_state(&self, user: &str, state: UserState) -> bool {
+        self.0.world.tenants.iter().any(|tenant| tenant.accounts.set_state(user, state))
+    }
+
+    /// Ends all logins of a user: refresh tokens no longer work (50173), access tokens do until they expire. False: no
+    /// organisation has such a user.
+    pub fn revoke_logins(&self, user: &str) -> bool {
+        self.0.world.tenants.iter().any(|tenant| tenant.accounts.revoke(user))
+    }
+
+    /// Whether Exchange takes this access token for submitting mail as `mailbox`, now.
+    pub fn opens_smtp(&self, token: &str, mailbox: &str) -> bool {
+        self.0.world.tokens.check_exchange(token).is_ok_and(|grant| grant.may_submit_as(mailbox))
+    }
+
+    /// # Panics
+    ///
+    /// If the fault could not strike: see [`Fault::check`].
+    pub fn inject(&self, fault: Fault) {
+        if let Err(error) = fault.check() {
+            panic!("{fault:?}: {error}");
+        }
+        self.0.world.faults.inject(fault);
+    }
+
+    pub fn clear_faults(&self) {
+        self.0.world.faults.clear();
+    }
+
+    /// Faults that may still strike.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.0.world.faults.active()
+    }
+
+    /// Stops for all handles: cuts the calls in progress, closes the others' connections, and returns when the ports
+    /// are free.
+    pub async fn shutdown(self) {
+        self.0.world.stop.cancel();
+        self.0.task.wait().await;
+    }
+}

@@ -1,0 +1,121 @@
+//! What is remembered of the sessions.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::Serialize;
+
+use super::super::{store::lock, world::World};
+
+/// Totals of SMTP since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SmtpSessions {
+    pub connections: u64,
+    /// Logins that succeeded.
+    pub auths: u64,
+    /// Answers to AUTH that were refusals, those on demand included.
+    pub refused_auths: u64,
+    pub messages: u64,
+    /// The most sessions that were logged in at one time, by mailbox in lower case, those over the limit included.
+    pub peaks: BTreeMap<String, u32>,
+}
+
+/// One line of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SmtpLine {
+    /// 1, 2, 3 … in the order of acceptance.
+    pub connection: u64,
+    /// The client's; else the server's.
+    pub from_client: bool,
+    /// It came or went by TLS.
+    pub encrypted: bool,
+    /// Without its end. What is secret, unknown or content stands as `(…)` or as a number of octets in round brackets;
+    /// what happened without being said stands in round brackets, too.
+    pub text: String,
+}
+
+pub(crate) struct Record {
+    lines: Mutex<VecDeque<SmtpLine>>,
+    keep: usize,
+    connections: AtomicU64,
+    auths: AtomicU64,
+    refused_auths: AtomicU64,
+    messages: AtomicU64,
+}
+
+impl Record {
+    pub(super) fn new(keep: usize) -> Self {
+        Self {
+            lines: Mutex::default(),
+            keep,
+            connections: AtomicU64::new(0),
+            auths: AtomicU64::new(0),
+            refused_auths: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+        }
+    }
+
+    /// The number of a new connection.
+    pub(super) fn connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn auth(&self, succeeded: bool) {
+        let total = if succeeded { &self.auths } else { &self.refused_auths };
+        total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn message(&self) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn line(&self, line: SmtpLine) {
+        if self.keep == 0 {
+            return;
+        }
+        let mut lines = lock(&self.lines);
+        if lines.len() >= self.keep {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    pub(crate) fn lines(&self) -> Vec<SmtpLine> {
+        lock(&self.lines).iter().cloned().collect()
+    }
+}
+
+impl World {
+    pub(crate) fn smtp_sessions(&self) -> SmtpSessions {
+        let record = &self.smtp.record;
+        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let mut peaks = BTreeMap::new();
+        for mailbox in self.tenants.iter().flat_map(|tenant| tenant.mailboxes()) {
+            let peak = mailbox.standing.peak();
+            if peak > 0 {
+                peaks.insert(mailbox.address.clone(), peak);
+            }
+        }
+        SmtpSessions {
+            connections: read(&record.connections),
+            auths: read(&record.auths),
+            refused_auths: read(&record.refused_auths),
+            messages: read(&record.messages),
+            peaks,
+        }
+    }
+}
+
+/// `3 C: EHLO relay.example`, and `S` for the server.
+impl fmt::Display for SmtpLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = if self.from_client { 'C' } else { 'S' };
+        write!(f, "{} {who}: {}", self.connection, self.text)
+    }
+}

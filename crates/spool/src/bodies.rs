@@ -1,0 +1,184 @@
+//! The thread that takes bodies in.
+//!
+//! It takes whatever bodies wait, makes them durable together, and hands their messages to the committer, which is at work on
+//! the group before: so a disk that syncs bodies and a processor that works on the index need not wait for each other.
+//! Between groups it copies what is left in sparse segments, a little at a time.
+
+use std::sync::Arc;
+
+use tokio::{sync::mpsc, time::Instant};
+use tracing::warn;
+
+use super::{
+    Accepted, Lane, Lease, SpoolError,
+    health::Health,
+    observer::{self, Observer, TellOnPanic},
+    operation::{Answer, End, Operation, Stored},
+    stall::Stall,
+    store::{Arriving, Bodies, StoreError},
+};
+
+/// Bodies stored together at most, and their octets.
+const GROUP: usize = 512;
+const GROUP_OCTETS: u64 = 8 * 1024 * 1024;
+
+pub(super) enum Errand {
+    Store(Box<Arrival>),
+    Compact(u32),
+}
+
+/// A body, and what to do when it is stored.
+pub(super) struct Arrival {
+    pub(super) arriving: Arriving,
+    pub(super) then: Then,
+}
+
+pub(super) enum Then {
+    Accept {
+        answer: Answer<Accepted>,
+    },
+    /// It enters with a settlement to come.
+    Keep {
+        answer: Answer<Stored>,
+    },
+    /// It is the last that enters with a settlement, after these.
+    Settle {
+        lease: Lease,
+        others: Vec<Stored>,
+        answer: Answer<()>,
+    },
+}
+
+pub(super) struct BodyThread {
+    bodies: Box<dyn Bodies>,
+    errands: mpsc::Receiver<Errand>,
+    operations: mpsc::Sender<Operation>,
+    health: Arc<Health>,
+    observer: Arc<dyn Observer>,
+    stall: Arc<Stall>,
+    sparse: Option<u32>,
+}
+
+/// What the thread is to people.
+const PART: &str = "the spool's thread for bodies";
+const THREAD: &str = "spool-bodies";
+
+impl BodyThread {
+    pub(super) fn start(
+        bodies: Box<dyn Bodies>,
+        errands: mpsc::Receiver<Errand>,
+        operations: mpsc::Sender<Operation>,
+        (health, stall): (Arc<Health>, Arc<Stall>),
+        observer: Arc<dyn Observer>,
+    ) -> Result<(), StoreError> {
+        let tell = TellOnPanic { observer: observer.clone(), part: PART };
+        let told = observer.clone();
+        let this = Self { bodies, errands, operations, health, observer, stall, sparse: None };
+        observer::spawn(&told, THREAD, PART, move || this.run(tell))
+            .map_err(|source| StoreError::Io { what: "cannot start the thread for bodies", source })
+    }
+
+    fn run(mut self, tell: TellOnPanic) {
+        let _tell = tell;
+        let (mut group, mut then) = (Vec::with_capacity(GROUP), Vec::with_capacity(GROUP));
+        loop {
+            // With a segment to compact it does not sleep, but it does not keep arriving mail waiting either.
+            let first = match self.sparse {
+                None => self.errands.blocking_recv(),
+                Some(_) => self.errands.try_recv().ok(),
+            };
+            if first.is_none() && self.sparse.is_none() {
+                return;
+            }
+            let (mut next, mut octets) = (first, 0);
+            while let Some(errand) = next {
+                match errand {
+                    Errand::Compact(segment) => self.sparse = Some(segment),
+                    Errand::Store(arrival) => {
+                        octets += arrival.arriving.body.len();
+                        group.push(arrival.arriving);
+                        then.push(arrival.then);
+                    }
+                }
+                let is_full = group.len() >= GROUP || octets >= GROUP_OCTETS;
+                next = if is_full { None } else { self.errands.try_recv().ok() };
+            }
+            if !group.is_empty() {
+                self.store(&mut group, &mut then);
+                self.observer.turned(THREAD);
+            }
+            if let Some(segment) = self.sparse {
+                self.compact(segment);
+            }
+        }
+    }
+
+    fn store(&mut self, group: &mut Vec<Arriving>, then: &mut Vec<Then>) {
+        let since = Instant::now();
+        let stored = match self.health.reason() {
+            Some(reason) => Err(SpoolError::Unhealthy(reason)),
+            None => self.stall.bodies.during(|| self.bodies.store(group)).map_err(|e| self.refuse(e)),
+        };
+        for (arriving, then) in group.drain(..).zip(then.drain(..)) {
+            let stored = stored.clone().map(|()| Stored {
+                id: arriving.id,
+                lane: Lane { tenant: arriving.message.tenant, author: arriving.message.author },
+                place: arriving.place,
+                since,
+            });
+            self.hand_over(stored, then);
+        }
+    }
+
+    fn hand_over(&self, stored: Result<Stored, SpoolError>, then: Then) {
+        let operation = match (then, stored) {
+            (Then::Accept { answer }, Ok(new)) => Operation::Accept { new, answer },
+            // The caller may have gone away, which changes nothing.
+            (Then::Accept { answer }, Err(error)) => return drop(answer.send(Err(error))),
+            // A caller that has gone away leaves a body that no message has: the next start sweeps it.
+            (Then::Keep { answer }, stored) => return drop(answer.send(stored)),
+            (Then::Settle { lease, mut others, answer }, stored) => {
+                let end = match stored {
+                    Ok(last) => {
+                        others.push(last);
+                        End::Leave { entering: others }
+                    }
+                    Err(error) => End::Later(error),
+                };
+                Operation::Settle { lease, end, answer, is_again: false }
+            }
+        };
+        // It fails when the committer has ended: the answer goes with the operation, and the caller learns it so.
+        let _ = self.operations.blocking_send(operation);
+    }
+
+    fn compact(&mut self, segment: u32) {
+        match self.stall.bodies.during(|| self.bodies.compact(segment)) {
+            Ok(compacted) => {
+                self.sparse = compacted.is_more.then_some(segment);
+                if !compacted.moved.is_empty() {
+                    let _ = self.operations.blocking_send(Operation::Moved(compacted.moved));
+                }
+            }
+            Err(error) => {
+                self.sparse = None;
+                self.refuse(error);
+            }
+        }
+    }
+
+    fn refuse(&self, error: StoreError) -> SpoolError {
+        match error {
+            StoreError::Unwritten { what, source } => {
+                warn!(what, error = %source, "bodies were not stored; their senders will try again");
+                SpoolError::Body(Arc::new(source))
+            }
+            error => {
+                let refused = self.health.latch(&error.to_string());
+                // It fails when the committer has ended, and then nothing heals.
+                let _ = self.operations.blocking_send(Operation::Mend);
+                refused
+            }
+        }
+    }
+}

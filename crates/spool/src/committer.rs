@@ -1,0 +1,423 @@
+//! The one thread that changes the index.
+//!
+//! It takes whatever operations wait, at most [`GROUP`] of them, works out the changes, makes them durable together, and
+//! only then answers. A lone operation is committed at once: nothing waits for company. Bodies are durable before
+//! their messages come here.
+//!
+//! An error from the store latches [`Health`]. What happens then is in [`mending`](super::mending).
+
+mod answers;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    BodyPlace, Change, Event, Lane, Lease, Note, Phase, SpoolError, State, Store, StoreError, Tally, Waiting,
+    accepted::Announcer,
+    bodies::Errand,
+    health::Health,
+    lane::Lanes,
+    observer::{self, Observer, TellOnPanic},
+    operation::{Alteration, End, Granted, Operation, Stored},
+    stall::Stall,
+    store::{Moved, guarded},
+    stored::StoredRecord,
+};
+use crate::clock;
+use relay_mail::MessageId;
+
+/// Operations committed together at most.
+pub(super) const GROUP: usize = 512;
+/// When a damaged message that could not be put aside is tried again, or one whose bounce could not be stored.
+const LATER: Duration = Duration::from_secs(60);
+
+/// What the committer reports to while it works.
+pub(super) struct Context {
+    pub(super) announcer: Arc<Announcer>,
+    pub(super) operations: mpsc::WeakSender<Operation>,
+    pub(super) errands: mpsc::WeakSender<Errand>,
+    pub(super) health: Arc<Health>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) stall: Arc<Stall>,
+}
+
+/// What the thread is to people.
+const PART: &str = "the spool's committer";
+const THREAD: &str = "spool-commit";
+
+pub(super) struct Committer {
+    pub(super) store: Box<dyn Store>,
+    pub(super) context: Context,
+    pub(super) lanes: Lanes,
+    /// What is remembered of messages.
+    pub(super) notes: HashMap<MessageId, Note>,
+    /// Leases that workers of this process have.
+    pub(super) leases: HashMap<MessageId, u32>,
+    /// Settlements and unwindings that wait for the disk to work again.
+    pub(super) unsettled: Vec<Operation>,
+    /// The index was made anew from the bodies while some were on their way here: it may have their messages already.
+    pub(super) is_rescued: bool,
+    /// Stored bodies of messages that were refused although the index may have them. They are held back.
+    pub(super) refused: Vec<(MessageId, BodyPlace)>,
+    /// Copies of bodies that the index may or may not refer to.
+    pub(super) copies: Vec<(MessageId, BodyPlace)>,
+}
+
+/// What to tell once a group is durable.
+enum Effect {
+    Accepted(Waiting, u64),
+    /// It was made anew from its body, and announced then.
+    Known(Waiting),
+    Unwound(Arc<Lane>, u64),
+    Found(HashMap<MessageId, StoredRecord>),
+    Claimed(Granted),
+    Settled {
+        lane: Arc<Lane>,
+        /// Octets that left, if the message did.
+        left: Option<u64>,
+        waiting: Option<Waiting>,
+        entering: Vec<(Waiting, u64)>,
+        /// The settlement is another than was asked for, because of this.
+        because: Option<SpoolError>,
+    },
+    Altered {
+        event: Event,
+        /// The tenant's octets that left.
+        left: Option<(Arc<Lane>, u64)>,
+    },
+    Nothing,
+}
+
+/// The changes of one group as they are worked out.
+#[derive(Default)]
+struct Group {
+    changes: Vec<Change>,
+    /// States as this group leaves them; `None` for a message that leaves.
+    states: HashMap<MessageId, Option<State>>,
+    /// Notes as this group leaves them.
+    notes: HashMap<MessageId, Option<Note>>,
+    /// Copies that their messages do not need.
+    useless: Vec<(MessageId, BodyPlace)>,
+}
+
+impl Committer {
+    /// Loads the store, releases the leases of a dead process, and starts the thread. Answers the last id in use.
+    pub(super) fn start(
+        store: Box<dyn Store>,
+        context: Context,
+        operations: mpsc::Receiver<Operation>,
+    ) -> Result<MessageId, StoreError> {
+        let mut committer = Self {
+            store,
+            context,
+            lanes: Lanes::default(),
+            notes: HashMap::new(),
+            leases: HashMap::new(),
+            unsettled: Vec::new(),
+            is_rescued: false,
+            refused: Vec::new(),
+            copies: Vec::new(),
+        };
+        let last = committer.recover_at_start()?;
+        let observer = committer.context.observer.clone();
+        let tell = TellOnPanic { observer: observer.clone(), part: PART };
+        observer::spawn(&observer, THREAD, PART, move || committer.run(operations, tell))
+            .map_err(|source| StoreError::Io { what: "cannot start the committer thread", source })?;
+        Ok(last)
+    }
+
+    fn run(mut self, mut operations: mpsc::Receiver<Operation>, tell: TellOnPanic) {
+        // A local goes before the arguments, and with them the store.
+        let _tell = tell;
+        let mut group = Vec::with_capacity(GROUP);
+        while let Some(first) = operations.blocking_recv() {
+            group.push(first);
+            while group.len() < GROUP
+                && let Ok(operation) = operations.try_recv()
+            {
+                group.push(operation);
+            }
+            self.commit(&mut group);
+            self.context.observer.turned(THREAD);
+            if self.context.health.reason().is_some() && !self.mend(&mut operations) {
+                return;
+            }
+            self.compact();
+        }
+    }
+
+    pub(super) fn commit(&mut self, operations: &mut Vec<Operation>) {
+        let mut began = Instant::now();
+        let mut group = Group::default();
+        let mut effects = Vec::with_capacity(operations.len());
+        for operation in &*operations {
+            if let Operation::Accept { new, .. } = operation {
+                began = began.min(new.since);
+            }
+            effects.push(self.plan(operation, &mut group));
+        }
+        let committed = match self.context.health.reason() {
+            Some(reason) => Err(SpoolError::Unhealthy(reason)),
+            None if group.changes.is_empty() => Ok(()),
+            None => {
+                let stall = self.context.stall.clone();
+                let commit = || guarded(|| self.store.commit(&group.changes));
+                stall.index.during(commit).map_err(|e| self.latch(&e))
+            }
+        };
+        self.context.observer.committed(operations.len(), began.elapsed());
+        for (operation, effect) in operations.drain(..).zip(effects) {
+            match &committed {
+                Ok(()) => self.answer(operation, effect),
+                Err(error) => self.refuse(operation, error),
+            }
+        }
+        if committed.is_ok() {
+            for (id, note) in group.notes {
+                match note {
+                    Some(note) => drop(self.notes.insert(id, note)),
+                    None => drop(self.notes.remove(&id)),
+                }
+            }
+            group.useless.iter().for_each(|(id, place)| self.store.discard(*id, *place));
+        }
+    }
+
+    fn latch(&self, error: &StoreError) -> SpoolError {
+        self.context.health.latch(&error.to_string())
+    }
+
+    /// Gives a segment that has become sparse to the other thread, unless that is busy with mail.
+    fn compact(&mut self) {
+        if let Some(errands) = self.context.errands.upgrade()
+            && let Ok(place) = errands.try_reserve()
+            && let Some(segment) = self.store.sparse_segment()
+        {
+            place.send(Errand::Compact(segment));
+        }
+    }
+
+    // === working out the changes ===
+
+    fn plan(&mut self, operation: &Operation, group: &mut Group) -> Result<Effect, SpoolError> {
+        match operation {
+            Operation::Accept { new, .. } => match self.insert(new, group) {
+                Some((waiting, len)) => Ok(Effect::Accepted(waiting, len)),
+                None => {
+                    let (_, lane) = self.state(new.id, group)?;
+                    Ok(Effect::Known(Waiting { id: new.id, lane, due: clock::now() }))
+                }
+            },
+            Operation::Unwind { accepted, is_again, .. } => match self.unwind(accepted.id(), group) {
+                // The first time it was stored, after all.
+                Err(SpoolError::NoSuchMessage(_)) if *is_again => Ok(Effect::Nothing),
+                unwound => unwound,
+            },
+            Operation::Find { ids, .. } => {
+                let found = ids.iter().filter_map(|id| match self.state(*id, group) {
+                    Ok((state, _)) => Some(Ok((*id, self.store.record(*id, state.body)))),
+                    Err(SpoolError::NoSuchMessage(_)) => None,
+                    Err(error) => Some(Err(error)),
+                });
+                found.collect::<Result<_, _>>().map(Effect::Found)
+            }
+            Operation::Claim { id, .. } => self.claim(*id, group).map(Effect::Claimed),
+            Operation::Settle { lease, end, is_again, .. } => match self.leased(*lease, group) {
+                Ok((state, lane)) => Ok(self.settle(lease.id, state, lane, end, group)),
+                // The first time it was stored, after all.
+                Err(SpoolError::NoSuchMessage(_) | SpoolError::StaleLease(_)) if *is_again => {
+                    Ok(Effect::Nothing)
+                }
+                Err(error) => Err(error),
+            },
+            Operation::Remember { lease, note, .. } => {
+                self.leased(*lease, group)?;
+                let was = self.note(lease.id, group);
+                group.notes.insert(lease.id, note.clone());
+                group.changes.push(Change::Note { id: lease.id, was, note: note.clone() });
+                Ok(Effect::Nothing)
+            }
+            Operation::Alter { id, alteration, .. } => self.alter(*id, *alteration, group),
+            Operation::Moved(moved) => {
+                moved.iter().try_for_each(|moved| self.follow(moved, group))?;
+                Ok(Effect::Nothing)
+            }
+            Operation::TellAgain { .. } | Operation::Mend => Ok(Effect::Nothing),
+        }
+    }
+
+    /// Answers nothing if the index has the message already.
+    fn insert(&mut self, new: &Stored, group: &mut Group) -> Option<(Waiting, u64)> {
+        if self.is_rescued && self.state(new.id, group).is_ok() {
+            return None;
+        }
+        let (lane_id, lane) = self.lanes.enter_new(&new.lane, &mut group.changes);
+        // Ids never go back, the clock may: a message is due when it comes.
+        let due = new.id.accepted().min(clock::now());
+        let state = State {
+            lane: lane_id,
+            phase: Phase::Waiting { due },
+            epoch: 0,
+            attempts: 0,
+            doubt: None,
+            body: new.place,
+        };
+        group.states.insert(new.id, Some(state));
+        group.changes.push(Change::Insert { id: new.id, state });
+        Some((Waiting { id: new.id, lane, due }, new.place.len))
+    }
+
+    fn claim(&mut self, id: MessageId, group: &mut Group) -> Result<Granted, SpoolError> {
+        let (was, lane) = self.state(id, group)?;
+        match was.phase {
+            Phase::Waiting { .. } => {}
+            Phase::Leased => return Err(SpoolError::StaleLease(id)),
+            Phase::Held => return Err(SpoolError::Held(id)),
+        }
+        let state = State { phase: Phase::Leased, epoch: was.epoch.wrapping_add(1), ..was };
+        group.update(id, was, state);
+        let lease = Lease { id, epoch: state.epoch };
+        let (record, note) = (self.store.record(id, state.body), self.note(id, group));
+        Ok(Granted { lease, state, lane, record, note })
+    }
+
+    fn note(&self, id: MessageId, group: &Group) -> Option<Note> {
+        match group.notes.get(&id) {
+            Some(note) => note.clone(),
+            None => self.notes.get(&id).cloned(),
+        }
+    }
+
+    fn leased(&self, lease: Lease, group: &Group) -> Result<(State, Arc<Lane>), SpoolError> {
+        let (state, lane) = self.state(lease.id, group)?;
+        if state.phase != Phase::Leased || state.epoch != lease.epoch {
+            return Err(SpoolError::StaleLease(lease.id));
+        }
+        Ok((state, lane))
+    }
+
+    fn settle(&mut self, id: MessageId, was: State, lane: Arc<Lane>, end: &End, group: &mut Group) -> Effect {
+        let later = End::Wait { due: clock::now() + LATER, counted: false, doubt: was.doubt };
+        let mut because = None;
+        let end = match end {
+            End::Quarantine { reason } => match self.store.put_aside(id, was.body, reason) {
+                Ok(()) => {
+                    warn!(%id, reason, "a damaged message is put aside");
+                    self.context.observer.quarantined();
+                    &End::Leave { entering: Vec::new() }
+                }
+                Err(error) => {
+                    warn!(%id, reason, %error, "a damaged message cannot be put aside now");
+                    &later
+                }
+            },
+            End::Later(error) => {
+                because = Some(error.clone());
+                &later
+            }
+            end => end,
+        };
+        let (mut waiting, mut left, mut entered) = (None, None, Vec::new());
+        match end {
+            End::Wait { due, counted, doubt } => {
+                let attempts = was.attempts.saturating_add(u16::from(*counted));
+                let phase = Phase::Waiting { due: *due };
+                group.update(id, was, State { phase, attempts, doubt: *doubt, ..was });
+                waiting = Some(Waiting { id, lane: lane.clone(), due: *due });
+            }
+            End::Leave { entering } => {
+                self.remove(id, was, group);
+                left = Some(was.body.len);
+                entered = entering.iter().filter_map(|new| self.insert(new, group)).collect();
+            }
+            End::Quarantine { .. } | End::Later(_) => {}
+        }
+        Effect::Settled { lane, left, waiting, entering: entered, because }
+    }
+
+    fn alter(
+        &mut self,
+        id: MessageId,
+        alteration: Alteration,
+        group: &mut Group,
+    ) -> Result<Effect, SpoolError> {
+        let (was, lane) = self.state(id, group)?;
+        if was.phase == Phase::Leased {
+            return Err(SpoolError::InDelivery(id));
+        }
+        let mut left = None;
+        let event = match alteration {
+            Alteration::Hold => {
+                group.update(id, was, State { phase: Phase::Held, ..was });
+                Event::Held { id, lane }
+            }
+            Alteration::Release => {
+                let due = clock::now();
+                group.update(id, was, State { phase: Phase::Waiting { due }, ..was });
+                Event::Waiting(Waiting { id, lane, due })
+            }
+            Alteration::Remove => {
+                self.remove(id, was, group);
+                left = Some((lane.clone(), was.body.len));
+                Event::Left { id, lane }
+            }
+        };
+        Ok(Effect::Altered { event, left })
+    }
+
+    fn unwind(&mut self, id: MessageId, group: &mut Group) -> Result<Effect, SpoolError> {
+        let (was, lane) = self.state(id, group)?;
+        if was.phase == Phase::Leased {
+            return Err(SpoolError::InDelivery(id));
+        }
+        self.remove(id, was, group);
+        Ok(Effect::Unwound(lane, was.body.len))
+    }
+
+    /// The message's body is where its copy is, unless it has ended or moved meanwhile.
+    fn follow(&mut self, moved: &Moved, group: &mut Group) -> Result<(), SpoolError> {
+        match self.state(moved.id, group) {
+            Ok((was, _)) if was.body == moved.from => {
+                group.update(moved.id, was, State { body: moved.to, ..was });
+            }
+            Ok(_) | Err(SpoolError::NoSuchMessage(_)) => group.useless.push((moved.id, moved.to)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, id: MessageId, was: State, group: &mut Group) {
+        if let Some(note) = self.note(id, group) {
+            group.notes.insert(id, None);
+            group.changes.push(Change::Note { id, was: Some(note), note: None });
+        }
+        group.states.insert(id, None);
+        group.changes.push(Change::Remove { id, was });
+        self.lanes.leave(was.lane, &mut group.changes);
+    }
+
+    fn state(&self, id: MessageId, group: &Group) -> Result<(State, Arc<Lane>), SpoolError> {
+        let state = match group.states.get(&id) {
+            Some(state) => *state,
+            None => {
+                let state = || guarded(|| self.store.state(id));
+                self.context.stall.index.during(state).map_err(|e| self.latch(&e))?
+            }
+        };
+        let state = state.ok_or(SpoolError::NoSuchMessage(id))?;
+        // The start has made sure that every message's lane is there, and lanes in use stay.
+        let lane = self.lanes.lane(state.lane).ok_or(SpoolError::NoSuchMessage(id))?;
+        Ok((state, lane))
+    }
+}
+
+impl Group {
+    fn update(&mut self, id: MessageId, was: State, state: State) {
+        self.states.insert(id, Some(state));
+        self.changes.push(Change::Update { id, was, state });
+    }
+}

@@ -1,0 +1,139 @@
+//! Once a group is durable: its callers are answered, the scheduler hears of it.
+
+use std::collections::HashSet;
+
+use super::{Committer, Context, Effect};
+use crate::{
+    Accepted, Event, Phase, SpoolError, State, Waiting,
+    operation::{Answer, Operation},
+    store::guarded,
+};
+use relay_mail::{MessageId, TenantName};
+
+impl Committer {
+    pub(super) fn answer(&mut self, operation: Operation, effect: Result<Effect, SpoolError>) {
+        // Whoever no longer waits for the answer changes nothing: what was asked for has been done.
+        match (operation, effect) {
+            (Operation::Claim { answer, .. }, Ok(Effect::Claimed(granted))) => {
+                self.context.tally.tenant(&granted.lane.tenant).lease();
+                self.leases.insert(granted.lease.id, granted.lease.epoch);
+                let _ = answer.send(Ok(granted));
+            }
+            (Operation::Claim { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
+            (Operation::Settle { lease, answer, .. }, effect) => {
+                if self.leases.get(&lease.id) == Some(&lease.epoch) {
+                    self.leases.remove(&lease.id);
+                }
+                self.tell(answer, effect);
+            }
+            (Operation::Remember { answer, .. }, effect) => drop(answer.send(effect.map(drop))),
+            (Operation::Accept { answer, .. }, effect) => self.hand_out(answer, effect),
+            (Operation::Unwind { accepted, answer, .. }, effect) => self.unwound(accepted, answer, effect),
+            (Operation::Find { answer, .. }, Ok(Effect::Found(found))) => drop(answer.send(Ok(found))),
+            (Operation::Find { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
+            (Operation::TellAgain { tenants, after, answer }, _) => {
+                let _ = answer.send(self.tell_again(&tenants, after));
+            }
+            (Operation::Alter { id, answer, .. }, effect) => {
+                if effect.is_ok() {
+                    // An operator has found it before its caller was done with it, and says what it is.
+                    self.context.announcer.take_over(id);
+                }
+                self.tell(answer, effect);
+            }
+            (Operation::Claim { .. } | Operation::Find { .. } | Operation::Moved(_) | Operation::Mend, _) => {
+            }
+        }
+    }
+
+    /// Gives the message to whoever brought it. If nobody waits for it any more, it is dropped and so announced.
+    fn hand_out(&self, answer: Answer<Accepted>, effect: Result<Effect, SpoolError>) {
+        let Context { announcer, operations, tally, .. } = &self.context;
+        let waiting = match effect {
+            Ok(Effect::Accepted(waiting, len)) => {
+                tally.tenant(&waiting.lane.tenant).enter(len);
+                announcer.hold_back(waiting.id);
+                waiting
+            }
+            Ok(Effect::Known(waiting)) => waiting,
+            // Planning an acceptance has no other effect.
+            Ok(_) => return,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        let _ = answer.send(Ok(announcer.accepted(waiting, operations.clone())));
+    }
+
+    fn unwound(&self, accepted: Accepted, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
+        let id = accepted.id();
+        let unwound = match effect {
+            Ok(Effect::Unwound(lane, len)) => {
+                self.context.tally.tenant(&lane.tenant).leave(len);
+                if !accepted.forget() {
+                    self.announce(Event::Left { id, lane });
+                }
+                Ok(())
+            }
+            Ok(_) => {
+                accepted.forget();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let _ = answer.send(unwound);
+    }
+
+    /// Of a part of the messages, so that no commit has to wait long.
+    fn tell_again(
+        &self,
+        tenants: &HashSet<TenantName>,
+        after: Option<MessageId>,
+    ) -> Result<Option<MessageId>, SpoolError> {
+        const AT_A_TIME: usize = 4096;
+        let mut found = |id, state: State| {
+            let Some(lane) = self.lanes.lane(state.lane).filter(|lane| tenants.contains(&lane.tenant)) else {
+                return;
+            };
+            let event = match state.phase {
+                Phase::Waiting { due } => Event::Waiting(Waiting { id, lane, due }),
+                Phase::Held => Event::Held { id, lane },
+                // Its worker says how it went.
+                Phase::Leased => return,
+            };
+            self.context.announcer.announce_found(id, event);
+        };
+        let walk = || guarded(|| self.store.walk(after, AT_A_TIME, &mut found));
+        self.context.stall.index.during(walk).map_err(|error| self.latch(&error))
+    }
+
+    fn tell(&self, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
+        let tally = self.context.tally.clone();
+        match effect {
+            Ok(Effect::Settled { lane, left, waiting, entering, because }) => {
+                let tenant = tally.tenant(&lane.tenant);
+                tenant.release();
+                left.into_iter().for_each(|len| tenant.leave(len));
+                for (waiting, len) in &entering {
+                    tally.tenant(&waiting.lane.tenant).enter(*len);
+                }
+                let entering = entering.into_iter().map(|(waiting, _)| waiting);
+                let _ = answer.send(because.map_or(Ok(()), Err));
+                waiting
+                    .into_iter()
+                    .chain(entering)
+                    .for_each(|waiting| self.announce(Event::Waiting(waiting)));
+            }
+            Ok(Effect::Altered { event, left }) => {
+                left.into_iter().for_each(|(lane, len)| tally.tenant(&lane.tenant).leave(len));
+                let _ = answer.send(Ok(()));
+                self.announce(event);
+            }
+            // The others have answers of their own.
+            Ok(_) => drop(answer.send(Ok(()))),
+            Err(error) => drop(answer.send(Err(error))),
+        }
+    }
+
+    pub(crate) fn announce(&self, event: Event) {
+        self.context.announcer.announce(event);
+    }
+}

@@ -1,0 +1,363 @@
+//! The index: sled 0.34.7, used within what it can do.
+//!
+//! * `flush()` writes but does not sync the drive, so every commit ends with our own `fdatasync` on sled's file.
+//! * Values stay far below the size at which sled would put them into files of their own, which it never syncs and
+//!   never removes; that is why bodies and envelopes are not in here.
+//! * A left-over `snap.*.generating` of an unfinished snapshot would keep sled from opening: it is moved aside.
+//! * One tree, so that a batch over all kinds of records is atomic without sled's optimistic transactions.
+//! * Damage to its file sled meets in one of three ways: it panics, it answers an error, or it silently leaves out some
+//!   records. Against the last there is a [`Sum`] of everything that is in the index, stored with each batch.
+//!
+//! Keys sort as ids do: a kind octet, then the id or lane number, big-endian.
+
+mod census;
+
+use std::{
+    fs::{self, File},
+    io,
+    ops::Bound,
+    path::Path,
+    time::Duration,
+};
+
+use sled::{Batch, Db, Tree};
+use tracing::warn;
+
+pub(crate) use census::Census;
+
+use super::super::{Change, Lane, LaneId, Note, State, StoreError, record::split_state};
+use relay_mail::MessageId;
+
+/// Octets of sled's page cache. It counts octets on disk, so the process takes more.
+const CACHE: u64 = 16 * 1024 * 1024;
+
+const LANE: u8 = b'l';
+const NOTE: u8 = b'n';
+const STATE: u8 = b's';
+const SUM: &[u8] = b"c";
+
+/// What all records of the index amount to: how many they are, and a hash that does not depend on their order.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sum {
+    records: u64,
+    hash: u64,
+}
+
+impl Sum {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.records = self.records.wrapping_add(1);
+        self.hash = self.hash.wrapping_add(mix(key, value));
+    }
+
+    fn subtract(&mut self, key: &[u8], value: &[u8]) {
+        self.records = self.records.wrapping_sub(1);
+        self.hash = self.hash.wrapping_sub(mix(key, value));
+    }
+}
+
+/// The sum after a commit, with the commit's number: the latest one counts.
+///
+/// A commit of several changes has it in a record of its own. One that stores a single state has it behind that state: a
+/// batch of two would take sled a second write, one after the other, and half as long again.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    commit: u64,
+    sum: Sum,
+}
+
+impl Stamp {
+    const LEN: usize = 24;
+
+    fn encode(self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        out[..8].copy_from_slice(&self.commit.to_be_bytes());
+        out[8..16].copy_from_slice(&self.sum.records.to_be_bytes());
+        out[16..].copy_from_slice(&self.sum.hash.to_be_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
+        let [commit, records, hash] =
+            [0, 8, 16].map(|at| bytes[at..].first_chunk().map_or(0, |n| u64::from_be_bytes(*n)));
+        Some(Self { commit, sum: Sum { records, hash } })
+    }
+
+    fn later(self, other: Self) -> Self {
+        if other.commit > self.commit { other } else { self }
+    }
+}
+
+/// What a look through the index has found so far.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Seen {
+    sum: Sum,
+    latest: Stamp,
+}
+
+/// Spreads two checksums over 64 bits, so that a sum of many says something. (The finish of SplitMix64.)
+fn mix(key: &[u8], value: &[u8]) -> u64 {
+    let mut x = u64::from(crc32fast::hash(key)) << 32 | u64::from(crc32fast::hash(value));
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+pub(super) struct Index {
+    db: Db,
+    tree: Tree,
+    /// Sled's own file, for the sync that sled does not do.
+    file: File,
+    stamp: Stamp,
+}
+
+impl Index {
+    /// Opens the index in `dir`, or makes one, which `may_be_new` has to allow: where there was one, an empty one is damage.
+    pub(super) fn open(dir: &Path, may_be_new: bool) -> Result<Self, StoreError> {
+        let io = |what| move |source| StoreError::Io { what, source };
+        put_aside_unfinished_snapshots(dir).map_err(io("cannot move an unfinished snapshot aside"))?;
+        let db = open_sled(dir)?;
+        let tree = db.open_tree("spool")?;
+        let stamp = match tree.get(SUM)? {
+            Some(stamp) => Stamp::decode(&stamp),
+            None if may_be_new && tree.is_empty() => {
+                tree.insert(SUM, Stamp::default().encode().as_slice())?;
+                Some(Stamp::default())
+            }
+            None => None,
+        };
+        let stamp = stamp.ok_or_else(|| StoreError::Damaged("it is empty, or not an index".into()))?;
+        db.flush()?;
+        let file = File::open(dir.join("db")).map_err(io("cannot open the index's file"))?;
+        // Sled syncs none of these at creation: without this, a power loss leaves empty files.
+        let created = [dir.join("db"), dir.join("conf"), dir.to_path_buf()];
+        created
+            .iter()
+            .try_for_each(|path| File::open(path)?.sync_all())
+            .map_err(io("cannot sync the index's files"))?;
+        Ok(Self { db, tree, file, stamp })
+    }
+
+    /// Every lane, and what they amount to. Unreadable ones are left out, which the sum tells.
+    pub(super) fn lanes(&self) -> Result<(Vec<(LaneId, Lane)>, Seen), StoreError> {
+        let (mut lanes, mut seen) = (Vec::new(), Seen::default());
+        for entry in self.tree.scan_prefix([LANE]) {
+            let (key, value) = entry?;
+            seen.sum.add(&key, &value);
+            let id = key.get(1..5).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes);
+            match (id, postcard::from_bytes(&value)) {
+                (Some(id), Ok(lane)) => lanes.push((LaneId(id), lane)),
+                _ => warn!(key = ?key.as_ref(), "the index has an unreadable lane"),
+            }
+        }
+        Ok((lanes, seen))
+    }
+
+    /// Every note. Adds to what was `seen` of the lanes.
+    pub(super) fn notes(&self, seen: &mut Seen) -> Result<Vec<(MessageId, Note)>, StoreError> {
+        let mut notes = Vec::new();
+        for entry in self.tree.scan_prefix([NOTE]) {
+            let (key, value) = entry?;
+            seen.sum.add(&key, &value);
+            let id = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes);
+            match (id, Note::new(&value)) {
+                (Some(id), Ok(note)) => notes.push((id, note)),
+                _ => warn!(key = ?key.as_ref(), "the index has an unreadable note"),
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Every state, oldest message first; the raw octets where they are no state. Adds to what was `seen` of the lanes.
+    pub(super) fn states(
+        &self,
+        seen: &mut Seen,
+        found: &mut dyn FnMut(MessageId, Result<State, Vec<u8>>),
+    ) -> Result<(), StoreError> {
+        for entry in self.tree.scan_prefix([STATE]) {
+            let (key, value) = entry?;
+            let (state, stamp) = split(&value);
+            seen.sum.add(&key, state);
+            seen.latest = seen.latest.later(stamp);
+            if let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes) {
+                found(id, State::decode(state).ok_or_else(|| value.to_vec()));
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`Store::walk`](super::super::Store::walk).
+    pub(super) fn walk(
+        &self,
+        after: Option<MessageId>,
+        most: usize,
+        found: &mut dyn FnMut(MessageId, State),
+    ) -> Result<Option<MessageId>, StoreError> {
+        let begin = match after {
+            Some(id) => Bound::Excluded(key(STATE, id).to_vec()),
+            None => Bound::Included(vec![STATE]),
+        };
+        let mut last = None;
+        for entry in self.tree.range((begin, Bound::Excluded(vec![STATE + 1]))).take(most) {
+            let (key, value) = entry?;
+            let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes) else {
+                continue;
+            };
+            last = Some(id);
+            // One that cannot be read is found when it is claimed.
+            if let Some(state) = State::decode(split(&value).0) {
+                found(id, state);
+            }
+        }
+        Ok(last)
+    }
+
+    /// Whether everything that was stored was seen, and nothing else.
+    pub(super) fn check(&mut self, seen: Seen) -> Result<(), StoreError> {
+        self.stamp = self.compare(seen)?;
+        Ok(())
+    }
+
+    fn compare(&self, seen: Seen) -> Result<Stamp, StoreError> {
+        let latest = self.stamp.later(seen.latest);
+        if seen.sum == latest.sum {
+            return Ok(latest);
+        }
+        let (found, stored) = (seen.sum.records, latest.sum.records);
+        Err(StoreError::Damaged(format!("what it has of {found} records is not what was stored of {stored}")))
+    }
+
+    pub(super) fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {
+        let Some(value) = self.tree.get(key(STATE, id))? else { return Ok(None) };
+        let unreadable = || StoreError::Damaged(format!("the state of {id} is unreadable"));
+        State::decode(split(&value).0).map(Some).ok_or_else(unreadable)
+    }
+
+    /// Writes `changes` in one batch and syncs.
+    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let (mut batch, mut sum) = (Batch::default(), self.stamp.sum);
+        let commit = self.stamp.commit + 1;
+        if let [Change::Insert { id, state } | Change::Update { id, state, .. }] = changes {
+            let (key, value) = (key(STATE, *id), state.encode());
+            if let [Change::Update { was, .. }] = changes {
+                sum.subtract(&key, &was.encode());
+            }
+            sum.add(&key, &value);
+            let stamp = Stamp { commit, sum };
+            self.tree.insert(key, [&value[..], &stamp.encode()[..]].concat())?;
+            return self.sync(stamp);
+        }
+        for change in changes {
+            match change {
+                Change::AddLane { id, lane } => {
+                    let (key, value) = (lane_key(*id), lane_value(lane));
+                    sum.add(&key, &value);
+                    batch.insert(&key, value);
+                }
+                Change::DropLane { id, lane } => {
+                    let key = lane_key(*id);
+                    sum.subtract(&key, &lane_value(lane));
+                    batch.remove(&key);
+                }
+                Change::Insert { id, state } => {
+                    let (key, value) = (key(STATE, *id), state.encode());
+                    sum.add(&key, &value);
+                    batch.insert(&key, &*value);
+                }
+                Change::Update { id, was, state } => {
+                    let (key, value) = (key(STATE, *id), state.encode());
+                    sum.subtract(&key, &was.encode());
+                    sum.add(&key, &value);
+                    batch.insert(&key, &*value);
+                }
+                Change::Remove { id, was } => {
+                    let key = key(STATE, *id);
+                    sum.subtract(&key, &was.encode());
+                    batch.remove(&key);
+                }
+                Change::Note { id, was, note } => {
+                    let key = key(NOTE, *id);
+                    was.iter().for_each(|was| sum.subtract(&key, was.as_bytes()));
+                    match note {
+                        Some(note) => {
+                            sum.add(&key, note.as_bytes());
+                            batch.insert(&key, note.as_bytes());
+                        }
+                        None => batch.remove(&key),
+                    }
+                }
+            }
+        }
+        let stamp = Stamp { commit, sum };
+        batch.insert(SUM, &stamp.encode());
+        self.tree.apply_batch(batch)?;
+        self.sync(stamp)
+    }
+
+    fn sync(&mut self, stamp: Stamp) -> Result<(), StoreError> {
+        self.db.flush()?;
+        self.file.sync_data().map_err(|source| StoreError::Io { what: "cannot sync the index", source })?;
+        self.stamp = stamp;
+        Ok(())
+    }
+}
+
+/// A stored state, and the stamp behind it, if there is one.
+fn split(value: &[u8]) -> (&[u8], Stamp) {
+    match split_state(value) {
+        Some((state, stamp)) if stamp.len() == Stamp::LEN => {
+            (state, Stamp::decode(stamp).unwrap_or_default())
+        }
+        _ => (value, Stamp::default()),
+    }
+}
+
+fn lane_value(lane: &Lane) -> Vec<u8> {
+    // Serialising into a growing vector fails only for types that refuse it; a lane does not.
+    postcard::to_stdvec(lane).expect("a lane can be serialised")
+}
+
+/// Opens sled. We hold the spool's lock, so nobody else has it open, but for the threads of a sled that this process has just
+/// dropped: they let go of its lock a moment later.
+fn open_sled(dir: &Path) -> sled::Result<Db> {
+    const TRIES: u32 = 500;
+    let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(500));
+    for _ in 1..TRIES {
+        match config.open() {
+            Err(sled::Error::Io(e)) if e.to_string().contains("could not acquire lock") => {
+                #[allow(
+                    clippy::disallowed_methods,
+                    reason = "the caller's thread may block, and there is nothing to wait on"
+                )]
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+    config.open()
+}
+
+fn key(kind: u8, id: MessageId) -> [u8; 9] {
+    let mut key = [kind; 9];
+    key[1..].copy_from_slice(&id.to_bytes());
+    key
+}
+
+fn lane_key(id: LaneId) -> [u8; 5] {
+    let mut key = [LANE; 5];
+    key[1..].copy_from_slice(&id.0.to_be_bytes());
+    key
+}
+
+fn put_aside_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            let aside = path.with_file_name(format!("unfinished-{name}"));
+            warn!(from = %path.display(), to = %aside.display(), "an unfinished snapshot of the index is moved aside");
+            fs::rename(&path, &aside)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Making the index anew when it is damaged.
+//!
+//! What is left of the old one is believed where a body bears it out. A body that the old one does not know is a message
+//! that was lost from it, unless it is known to have ended: it is in doubt whether it was sent, and it is sent again. So
+//! nothing that was acknowledged is lost with the index; what had ended in the last seconds before a power failure that
+//! also damaged the index may go out twice.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::{self, File},
+    io,
+};
+
+use tracing::{info, warn};
+
+use super::{DiskStore, Index, Seen, close, quarantine::put_aside_record, sync_dir, walk::Walk};
+use crate::{BodyPlace, Change, Lane, LaneId, State, StoreError, clock, lane::Lanes, store::guarded};
+use relay_mail::MessageId;
+
+/// Changes that the new index gets at once.
+const BATCH: usize = 5000;
+
+/// What is known of a message: its state from the old index, its body.
+#[derive(Default)]
+struct Known {
+    state: Option<State>,
+    body: Option<(BodyPlace, Lane)>,
+}
+
+/// What the old index still says.
+#[derive(Default)]
+struct Remains {
+    lanes: HashMap<LaneId, Lane>,
+    states: BTreeMap<MessageId, State>,
+    unreadable: Vec<(MessageId, Vec<u8>)>,
+}
+
+/// By segment, since an import may bring a message back under the id that it had.
+type Ended = HashMap<u32, HashSet<MessageId>>;
+
+fn has_ended(ended: &Ended, id: MessageId, segment: Option<u32>) -> bool {
+    segment.and_then(|segment| ended.get(&segment)).is_some_and(|ended| ended.contains(&id))
+}
+
+impl DiskStore {
+    pub(super) fn make_index_anew(
+        &mut self,
+        found: &dyn Fn(LaneId, BodyPlace) -> State,
+    ) -> Result<usize, StoreError> {
+        let io = |source| StoreError::Io { what: "cannot rescue the spool", source };
+        let remains = self.remains();
+        let ended = self.ended().map_err(io)?;
+        let bodies = self.find_bodies(&ended).map_err(io)?;
+        let mut put_aside = 1;
+        for (id, raw) in &remains.unreadable {
+            put_aside_record(&self.root, *id, raw, bodies.contains_key(id)).map_err(io)?;
+            put_aside += 1;
+        }
+        let (mut changes, mut lanes, mut rescued) = (Vec::new(), Lanes::default(), 0);
+        let mut messages: BTreeMap<MessageId, Known> = BTreeMap::new();
+        for (id, state) in remains.states {
+            if !has_ended(&ended, id, state.body.segment) {
+                messages.entry(id).or_default().state = Some(state);
+            }
+        }
+        for (id, body) in bodies {
+            messages.entry(id).or_default().body = Some(body);
+        }
+        for (id, Known { state, body }) in messages {
+            let state = match (state, body) {
+                (Some(state), body) => {
+                    let lane = body.map(|(_, lane)| lane).or_else(|| remains.lanes.get(&state.lane).cloned());
+                    let Some(lane) = lane else {
+                        warn!(%id, "of a message nothing is left but that it was there");
+                        put_aside_record(&self.root, id, &state.encode(), false).map_err(io)?;
+                        put_aside += 1;
+                        continue;
+                    };
+                    State { lane: lanes.enter_new(&lane, &mut changes).0, ..state }
+                }
+                (None, Some((place, lane))) => {
+                    rescued += 1;
+                    found(lanes.enter_new(&lane, &mut changes).0, place)
+                }
+                (None, None) => continue,
+            };
+            changes.push(Change::Insert { id, state });
+        }
+        self.replace_index(&changes)?;
+        info!(messages = changes.len(), rescued, "the spool's index is made anew");
+        Ok(put_aside)
+    }
+
+    fn remains(&mut self) -> Remains {
+        let mut remains = Remains::default();
+        let Some(old) = self.index.take() else { return remains };
+        // Where sled meets the damage it breaks off; what came before is read.
+        let read = guarded(|| {
+            remains.lanes = old.lanes()?.0.into_iter().collect();
+            old.states(&mut Seen::default(), &mut |id, state| match state {
+                Ok(state) => drop(remains.states.insert(id, state)),
+                Err(raw) => remains.unreadable.push((id, raw)),
+            })
+        });
+        if let Err(error) = read {
+            warn!(%error, states = remains.states.len(), "the damaged index can be read only in part");
+        }
+        if let Err(error) = close(old) {
+            warn!(%error, "the damaged index breaks off as it is closed");
+        }
+        remains
+    }
+
+    fn ended(&self) -> io::Result<Ended> {
+        self.segments.numbers().into_iter().map(|n| Ok((n, self.segments.ended_in(n)?))).collect()
+    }
+
+    /// Every body that may be a message's: whose it is, and where.
+    fn find_bodies(&self, ended: &Ended) -> io::Result<HashMap<MessageId, (BodyPlace, Lane)>> {
+        let mut bodies = HashMap::new();
+        let mut look_through = |walk: Walk<'_>, file: &File| -> io::Result<()> {
+            for found in walk {
+                let found = found?;
+                if has_ended(ended, found.id, found.place.segment) {
+                    continue;
+                }
+                match found.message(file)? {
+                    Some(message) => {
+                        let lane = Lane { tenant: message.tenant, author: message.author };
+                        bodies.insert(found.id, (found.place, lane));
+                    }
+                    None => warn!(id = %found.id, "a body was found whose envelope is unreadable"),
+                }
+            }
+            Ok(())
+        };
+        for number in self.segments.numbers() {
+            let file = File::open(self.segments.path_of(number))?;
+            look_through(Walk::through(&file, Some(number))?, &file)?;
+        }
+        for entry in fs::read_dir(&self.large)? {
+            let file = File::open(entry?.path())?;
+            look_through(Walk::through(&file, None)?, &file)?;
+        }
+        Ok(bodies)
+    }
+
+    /// Fills a new index beside the old one, which is put aside only then: whatever stops this work, the next start finds an
+    /// index that is complete or one that is known to be damaged.
+    fn replace_index(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let io = |source| StoreError::Io { what: "cannot put the damaged index aside", source };
+        let (dir, unfinished) = (self.root.join("index"), self.root.join("index.new"));
+        match fs::remove_dir_all(&unfinished) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
+            _ => super::create_private_dir(&unfinished).map_err(io)?,
+        }
+        let mut new = Index::open(&unfinished, true)?;
+        changes.chunks(BATCH).try_for_each(|batch| new.apply(batch))?;
+        // Sled remembers where it was opened.
+        close(new)?;
+        let quarantine = self.root.join("quarantine");
+        let aside = quarantine.join(format!("index-{}", clock::now().as_millis()));
+        fs::rename(&dir, &aside).map_err(io)?;
+        fs::rename(&unfinished, &dir).map_err(io)?;
+        [&self.root, &quarantine].iter().try_for_each(|dir| sync_dir(dir)).map_err(io)?;
+        warn!(path = %aside.display(), "the damaged index is put aside");
+        self.index = Some(Index::open(&dir, false)?);
+        self.broken.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! How much the disk under the spool has left.
+//!
+//! Measured once a second by whoever runs [`FreeSpace::measure`]; everybody else reads the last figure, less what has been
+//! [taken](FreeSpace::take) since, so that asking costs nothing and a fast second does not fill the disk. A floor is kept
+//! free, because a full disk would fail the index in the middle of its work.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// What is kept free on the disk, of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    pub octets: u64,
+    pub inodes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct FreeSpace(Arc<Figures>);
+
+#[derive(Debug)]
+struct Figures {
+    path: Box<Path>,
+    floor: Floor,
+    free: AtomicU64,
+    taken: AtomicU64,
+    inodes: AtomicU64,
+}
+
+impl FreeSpace {
+    /// Of the disk under the spool at `path`. Measures for the first time.
+    pub fn of(path: &Path, floor: Floor) -> io::Result<Self> {
+        let figures = Figures {
+            path: path.into(),
+            floor,
+            free: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            inodes: AtomicU64::new(0),
+        };
+        let space = Self(Arc::new(figures));
+        space.measure()?;
+        Ok(space)
+    }
+
+    /// Asks the file system.
+    pub fn measure(&self) -> io::Result<()> {
+        // Whatever is taken from here on is not in what the file system says.
+        self.0.taken.store(0, Ordering::Relaxed);
+        let stat = rustix::fs::statvfs(&*self.0.path)?;
+        self.0.free.store(stat.f_bavail.saturating_mul(stat.f_frsize), Ordering::Relaxed);
+        // File systems that make inodes as they go say 0 of 0.
+        let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
+        self.0.inodes.store(inodes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// So many octets are about to be written.
+    pub fn take(&self, octets: u64) {
+        self.0.taken.fetch_add(octets, Ordering::Relaxed);
+    }
+
+    /// Octets free, the floor included.
+    pub fn bytes(&self) -> u64 {
+        self.0.free.load(Ordering::Relaxed).saturating_sub(self.0.taken.load(Ordering::Relaxed))
+    }
+
+    /// Octets free beyond the floor.
+    pub fn beyond_the_floor(&self) -> u64 {
+        self.bytes().saturating_sub(self.0.floor.octets)
+    }
+
+    /// Whether `size` more octets would go below the floor, or another file.
+    pub fn is_short_of(&self, size: u64) -> bool {
+        self.bytes() < self.0.floor.octets.saturating_add(size)
+            || self.0.inodes.load(Ordering::Relaxed) < self.0.floor.inodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(octets: u64, inodes: u64) -> FreeSpace {
+        FreeSpace::of(&std::env::temp_dir(), Floor { octets, inodes }).unwrap()
+    }
+
+    #[test]
+    fn what_is_taken_counts_until_it_is_measured() {
+        let space = space(1000, 0);
+        let free = space.bytes();
+        assert!(!space.is_short_of(free / 2));
+        space.take(free - 999);
+        assert!(space.is_short_of(0));
+        space.measure().unwrap();
+        assert!(!space.is_short_of(0));
+    }
+
+    #[test]
+    fn inodes_have_a_floor_of_their_own() {
+        assert!(!space(0, 1).is_short_of(0));
+        let no_disk_has_so_many = space(0, u64::MAX);
+        // But those that make inodes as they go.
+        let makes_them = no_disk_has_so_many.0.inodes.load(Ordering::Relaxed) == u64::MAX;
+        assert_eq!(no_disk_has_so_many.is_short_of(0), !makes_them);
+    }
+}

@@ -1,0 +1,116 @@
+//! How much of the quarantine is whose.
+//!
+//! What was put aside as damaged stays on the disk until a person has looked at it. It counts against the share of its tenant,
+//! so that the damage of one is never the full disk of another. The folder is looked at now and then and in the
+//! background; what was looked at once is not read again.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use super::Tally;
+use relay_mail::TenantName;
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PutAside(Arc<Folder>);
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// By name of what says whose it is; `None`: nobody knows.
+    known: Mutex<HashMap<OsString, Option<TenantName>>>,
+}
+
+/// What is needed of `ID.json`.
+#[derive(serde::Deserialize)]
+struct About {
+    message: Option<Whose>,
+}
+
+#[derive(serde::Deserialize)]
+struct Whose {
+    tenant: TenantName,
+}
+
+impl PutAside {
+    /// Of the spool in `root`. Nothing is measured yet.
+    pub fn of(root: &Path) -> Self {
+        Self(Arc::new(Folder { path: root.join("quarantine"), known: Mutex::default() }))
+    }
+
+    /// Looks at the folder, and tells the tally. Blocks.
+    pub fn measure(&self, tally: &Tally) -> io::Result<()> {
+        // What is inserted is whole, so a panic elsewhere leaves it in order.
+        let mut known = self.0.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut found = HashMap::new();
+        let mut sums = HashMap::<TenantName, u64>::new();
+        for entry in fs::read_dir(&self.0.path)? {
+            let name = entry?.file_name();
+            let about = self.0.path.join(&name);
+            if about.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let tenant = known.remove(&name).unwrap_or_else(|| whose(&about));
+            if let Some(tenant) = &tenant {
+                let sizes = [size(&about), size(&about.with_extension("raw"))];
+                *sums.entry(tenant.clone()).or_default() += sizes.iter().sum::<u64>();
+            }
+            found.insert(name, tenant);
+        }
+        *known = found;
+        for (name, tenant) in tally.tenants() {
+            tenant.set_put_aside(sums.remove(&name).unwrap_or(0));
+        }
+        for (name, sum) in sums {
+            tally.tenant(&name).set_put_aside(sum);
+        }
+        Ok(())
+    }
+}
+
+/// A file that cannot be read is nobody's.
+fn whose(about: &Path) -> Option<TenantName> {
+    let about: About = serde_json::from_slice(&fs::read(about).ok()?).ok()?;
+    about.message.map(|message| message.tenant)
+}
+
+/// It may have been removed a moment ago.
+fn size(path: &Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |file| file.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_quarantine_is_counted_for_its_tenant_until_it_is_removed() {
+        let spool = tempfile::tempdir().unwrap();
+        let folder = spool.path().join("quarantine");
+        fs::create_dir(&folder).unwrap();
+        let put = |id: &str, about: &str, raw: usize| {
+            fs::write(folder.join(format!("{id}.json")), about).unwrap();
+            fs::write(folder.join(format!("{id}.raw")), vec![b'x'; raw]).unwrap();
+        };
+        put("1", r#"{"id":"1","message":{"tenant":"contoso","more":[]}}"#, 1000);
+        put("2", r#"{"id":"2","message":{"tenant":"fabrikam"}}"#, 500);
+        put("3", r#"{"id":"3","message":null}"#, 100);
+        put("4", "{", 100);
+        let (tally, put_aside) = (Tally::default(), PutAside::of(spool.path()));
+        let of = |name: &str| tally.tenant(&name.parse().unwrap()).put_aside();
+        for _ in 0..2 {
+            put_aside.measure(&tally).unwrap();
+            assert!((1000..1100).contains(&of("contoso")) && (500..600).contains(&of("fabrikam")));
+        }
+        fs::remove_file(folder.join("1.json")).unwrap();
+        fs::remove_file(folder.join("1.raw")).unwrap();
+        put_aside.measure(&tally).unwrap();
+        assert!(of("contoso") == 0 && of("fabrikam") > 0);
+        assert_eq!(tally.tenant(&"fabrikam".parse().unwrap()).occupied(), of("fabrikam"));
+    }
+}

@@ -1,0 +1,194 @@
+//! Finding out what there is: at the start, and after the disk has failed.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use super::{
+    BodyPlace, Change, Event, LaneId, Phase, State, StoreError, Waiting,
+    committer::{Committer, Context},
+    lane::Lanes,
+    store::guarded,
+};
+use crate::clock;
+use relay_mail::{MessageId, Timestamp};
+
+/// No retry waits longer. A due time beyond it was stored by a clock that was ahead.
+const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// What a lease means that the index has.
+#[derive(Clone, Copy)]
+enum Leases<'a> {
+    /// The process that had it is dead. An attempt had begun: it counts, and its outcome is unknown.
+    OfTheDead,
+    /// Workers have these. Any other was never given to one: its claim failed.
+    Given(&'a HashMap<MessageId, u32>),
+}
+
+/// Takes in one message after the other.
+struct Recovery<'a> {
+    lanes: &'a mut Lanes,
+    context: &'a Context,
+    leases: Leases<'a>,
+    now: Timestamp,
+    changes: Vec<Change>,
+    last: MessageId,
+    messages: u64,
+    in_doubt: u64,
+    /// A message that has no lane.
+    lost: Option<MessageId>,
+    /// Messages with a note that have not been found yet.
+    noted: HashSet<MessageId>,
+}
+
+impl Committer {
+    /// Releases the leases of a dead process, and sweeps. Answers the last id in use.
+    pub(super) fn recover_at_start(&mut self) -> Result<MessageId, StoreError> {
+        let started = Instant::now();
+        let recovered = match self.recover(true) {
+            Err(error) if is_damage(&error) => {
+                self.rescue(&error)?;
+                self.recover(true)?
+            }
+            recovered => recovered?,
+        };
+        self.store.sweep()?;
+        let Recovered { last, messages, in_doubt, damaged } = recovered;
+        let took = started.elapsed();
+        info!(messages, in_doubt, damaged, ?took, "the spool's messages are known");
+        Ok(last)
+    }
+
+    /// Workers keep their leases.
+    pub(super) fn recover_after_fault(&mut self) -> Result<(), StoreError> {
+        match self.recover(false) {
+            Err(error) if is_damage(&error) => {
+                self.rescue(&error)?;
+                self.is_rescued = true;
+                self.recover(false).map(drop)
+            }
+            recovered => recovered.map(drop),
+        }
+    }
+
+    fn rescue(&mut self, damage: &StoreError) -> Result<(), StoreError> {
+        error!(%damage, "the spool's index is damaged; it is made anew from what is left of it and from the bodies");
+        let now = clock::now();
+        let stall = self.context.stall.clone();
+        let state = |lane: LaneId, body: BodyPlace| {
+            stall.index.goes_on();
+            State { lane, phase: Phase::Waiting { due: now }, epoch: 0, attempts: 0, doubt: Some(now), body }
+        };
+        let put_aside = guarded(|| self.store.rescue(&state))?;
+        for _ in 0..put_aside {
+            self.context.observer.quarantined();
+        }
+        Ok(())
+    }
+
+    fn recover(&mut self, is_start: bool) -> Result<Recovered, StoreError> {
+        self.lanes = Lanes::default();
+        self.context.tally.clear();
+        for (id, lane) in guarded(|| self.store.lanes())? {
+            self.lanes.add(id, lane.into());
+        }
+        self.notes = guarded(|| self.store.notes())?.into_iter().collect();
+        let mut recovery = Recovery {
+            noted: self.notes.keys().copied().collect(),
+            lanes: &mut self.lanes,
+            context: &self.context,
+            leases: if is_start { Leases::OfTheDead } else { Leases::Given(&self.leases) },
+            now: clock::now(),
+            changes: Vec::new(),
+            last: MessageId::first_at(Timestamp::default()),
+            messages: 0,
+            in_doubt: 0,
+            lost: None,
+        };
+        let damaged = guarded(|| {
+            self.store.load(&mut |id, state| {
+                recovery.context.stall.index.goes_on();
+                recovery.take(id, state);
+            })
+        })?;
+        let Recovery { mut changes, last, messages, in_doubt, lost, noted, .. } = recovery;
+        if let Some(id) = lost {
+            return Err(StoreError::Damaged(format!("it does not know whose message {id} is")));
+        }
+        for _ in 0..damaged {
+            self.context.observer.quarantined();
+        }
+        // Of messages that were put aside.
+        for id in noted {
+            let was = self.notes.remove(&id);
+            changes.push(Change::Note { id, was, note: None });
+        }
+        self.lanes.drop_unused(&mut changes);
+        if !changes.is_empty() {
+            guarded(|| self.store.commit(&changes))?;
+        }
+        Ok(Recovered { last, messages, in_doubt, damaged })
+    }
+}
+
+struct Recovered {
+    last: MessageId,
+    messages: u64,
+    in_doubt: u64,
+    damaged: usize,
+}
+
+/// Whether the index itself is at fault, and not the disk.
+fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Damaged(_) | StoreError::Panicked(_) => true,
+        StoreError::Index(error) => !matches!(error, sled::Error::Io(_)),
+        StoreError::Io { .. } | StoreError::Unwritten { .. } | StoreError::Closed => false,
+    }
+}
+
+impl Recovery<'_> {
+    fn take(&mut self, id: MessageId, was: State) {
+        let Some(lane) = self.lanes.lane(was.lane) else {
+            self.lost = Some(id);
+            return;
+        };
+        self.noted.remove(&id);
+        self.last = self.last.max(id);
+        self.messages += 1;
+        self.lanes.enter(was.lane);
+        let tenant = self.context.tally.tenant(&lane.tenant);
+        tenant.enter(was.body.len);
+        let event = match was.phase {
+            Phase::Held => Event::Held { id, lane },
+            Phase::Waiting { due } => {
+                // What was never tried waits for nothing: its time is that of its acceptance, by a clock that may have run ahead.
+                let is_untried = was.attempts == 0 && was.doubt.is_none();
+                let latest = if is_untried { self.now } else { self.now + LONGEST_WAIT };
+                let due = due.min(latest);
+                Event::Waiting(Waiting { id, lane, due })
+            }
+            Phase::Leased => match self.leases {
+                Leases::Given(given) if given.get(&id) == Some(&was.epoch) => return tenant.lease(),
+                Leases::Given(_) => {
+                    let due = self.now;
+                    let state = State { phase: Phase::Waiting { due }, ..was };
+                    self.changes.push(Change::Update { id, was, state });
+                    Event::Waiting(Waiting { id, lane, due })
+                }
+                Leases::OfTheDead => {
+                    self.in_doubt += 1;
+                    // It waits for nothing: its route finds out what became of the attempt.
+                    let due = self.now;
+                    let attempts = was.attempts.saturating_add(1);
+                    let doubt = Some(self.now);
+                    let state = State { phase: Phase::Waiting { due }, attempts, doubt, ..was };
+                    self.changes.push(Change::Update { id, was, state });
+                    Event::Waiting(Waiting { id, lane, due })
+                }
+            },
+        };
+        self.context.announcer.announce_found(id, event);
+    }
+}

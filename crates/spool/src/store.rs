@@ -1,0 +1,156 @@
+//! What a store has to do: the seam behind which the spool's engine can be another.
+//!
+//! It has two halves, each driven by one thread: [`Bodies`] takes bodies in, [`Store`] keeps the index of what there is. A
+//! body is stored first and is nobody's until the index has a message for it.
+
+use std::{io, sync::Arc};
+
+use super::{Body, BodyPlace, Lane, LaneId, Message, Note, State, arriving::Spill, stored::StoredRecord};
+use crate::observer::message_of;
+use relay_mail::MessageId;
+
+/// The index: small records. Driven by the committer's thread.
+pub trait Store: Send + 'static {
+    /// Where bodies too large for memory go while they come in.
+    fn spill(&self) -> Spill;
+
+    /// The other half. Called once.
+    fn bodies(&self) -> io::Result<Box<dyn Bodies>>;
+
+    /// Every lane. Called before each [`load`](Store::load).
+    fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError>;
+
+    /// Every note. Called after [`lanes`](Store::lanes) and before [`load`](Store::load).
+    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError>;
+
+    /// Every message's state, oldest first, after damaged entries were put aside. Answers how many were.
+    /// [`StoreError::Damaged`]: the index is not what it was; [`rescue`](Store::rescue) helps.
+    fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError>;
+
+    /// Makes the index anew from what is left of it and from the bodies. A message of which nobody knows whether it was
+    /// sent gets the state that `found` makes for its body. Answers how many entries were put aside.
+    fn rescue(&mut self, found: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError>;
+
+    /// Removes bodies that no message has, which only a start may: none is on its way in.
+    fn sweep(&mut self) -> Result<(), StoreError>;
+
+    fn state(&self, id: MessageId) -> Result<Option<State>, StoreError>;
+
+    /// The states of the next messages behind `after`, oldest first, `most` at most. Answers the last one, if there may be more.
+    fn walk(
+        &self,
+        after: Option<MessageId>,
+        most: usize,
+        found: &mut dyn FnMut(MessageId, State),
+    ) -> Result<Option<MessageId>, StoreError>;
+
+    /// For another thread to read.
+    fn record(&self, id: MessageId, place: BodyPlace) -> StoredRecord;
+
+    /// Puts a copy of what there is of a damaged message where a person can look at it. An error changes nothing, and the
+    /// message must stay: its octets are nowhere else.
+    fn put_aside(&mut self, id: MessageId, place: BodyPlace, reason: &str) -> io::Result<()>;
+
+    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage; after an error nobody knows before
+    /// the store has been [reopened](Store::reopen) and loaded.
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// A body that was stored, and that no message has or will have.
+    fn discard(&mut self, id: MessageId, place: BodyPlace);
+
+    /// A segment that has become so sparse that its messages had better move, if there is one. It is answered once.
+    fn sparse_segment(&mut self) -> Option<u32>;
+
+    /// After an error: sees whether the disk works again, and if so, opens the index anew.
+    fn reopen(&mut self) -> Result<(), StoreError>;
+}
+
+/// Takes bodies in. Driven by a thread of its own.
+pub trait Bodies: Send + 'static {
+    /// Makes the bodies of a group durable and says of each where it is; all or none.
+    /// [`StoreError::Unwritten`]: it may work the next time, and the disk is not at fault.
+    fn store(&mut self, group: &mut [Arriving]) -> Result<(), StoreError>;
+
+    /// Copies a few more live records of a sparse segment to where bodies are stored now, durably.
+    fn compact(&mut self, segment: u32) -> Result<Compacted, StoreError>;
+}
+
+/// A body that is to be stored.
+#[derive(Debug)]
+pub struct Arriving {
+    pub id: MessageId,
+    pub message: Message,
+    pub body: Body,
+    /// Where it is, once it is stored.
+    pub place: BodyPlace,
+}
+
+/// A body that has been copied; the message may have ended meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    pub id: MessageId,
+    pub from: BodyPlace,
+    pub to: BodyPlace,
+}
+
+#[derive(Debug)]
+pub struct Compacted {
+    pub moved: Vec<Moved>,
+    /// There is more in this segment.
+    pub is_more: bool,
+}
+
+#[derive(Debug)]
+pub enum Change {
+    AddLane {
+        id: LaneId,
+        lane: Arc<Lane>,
+    },
+    DropLane {
+        id: LaneId,
+        lane: Arc<Lane>,
+    },
+    /// A new message, whose body is stored.
+    Insert {
+        id: MessageId,
+        state: State,
+    },
+    Update {
+        id: MessageId,
+        was: State,
+        state: State,
+    },
+    Remove {
+        id: MessageId,
+        was: State,
+    },
+    /// What a route remembers of a message.
+    Note {
+        id: MessageId,
+        was: Option<Note>,
+        note: Option<Note>,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: io::Error },
+    /// Nothing was written.
+    #[error("{what}: {source}")]
+    Unwritten { what: &'static str, source: io::Error },
+    #[error("the index fails: {0}")]
+    Index(#[from] sled::Error),
+    #[error("the index broke off: {0}")]
+    Panicked(String),
+    #[error("the index is damaged: {0}")]
+    Damaged(String),
+    #[error("the index is not open")]
+    Closed,
+}
+
+/// Runs what may panic: sled does so when it meets damage.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(StoreError::Panicked(message_of(&*panic).to_owned())))
+}
