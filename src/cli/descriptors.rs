@@ -7,8 +7,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
 use crate::{config::Config, ingress::pickup::MAX_FILES};
+use relay_spool::OPEN_LISTS;
 
-/// Listeners, the database, the log, logins, metrics.
+/// Listeners, the spool's index and the segments that it works on, the log, logins, metrics.
 const FOR_THE_REST: u64 = 200;
 
 /// Raises the limit as far as the system lets it, and warns if that is not enough for what `config` allows.
@@ -34,12 +35,13 @@ pub(super) fn provide(config: &Config) {
     }
 }
 
-/// Two for each client, who may be sending a body that has a file; one for each delivery, which is a connection; two for each
-/// file that is picked up.
+/// Two for each client, who may be sending a body that has a file; two for each delivery, which has a
+/// connection and may have a body's file; two for each file that is picked up; the spool's lists.
 fn needed(max_connections: usize, max_in_flight: usize) -> u64 {
-    let clients = (max_connections as u64).saturating_mul(2);
-    clients
-        .saturating_add(max_in_flight as u64)
-        .saturating_add(MAX_FILES as u64 * 2)
+    let in_twos = (max_connections as u64).saturating_add(max_in_flight as u64);
+    in_twos
+        .saturating_add(MAX_FILES as u64)
+        .saturating_mul(2)
+        .saturating_add(OPEN_LISTS as u64)
         .saturating_add(FOR_THE_REST)
 }

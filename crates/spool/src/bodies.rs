@@ -143,7 +143,7 @@ impl BodyThread {
                         others.push(last);
                         End::Leave { entering: others }
                     }
-                    Err(error) => End::Later(error),
+                    Err(error) => End::Later { error, stored: others },
                 };
                 Operation::Settle { lease, end, answer, is_again: false }
             }
@@ -159,6 +159,13 @@ impl BodyThread {
                 if !compacted.moved.is_empty() {
                     let _ = self.operations.blocking_send(Operation::Moved(compacted.moved));
                 }
+            }
+            Err(StoreError::Unwritten { what, source }) => {
+                self.sparse = None;
+                warn!(
+                    segment, what, error = %source,
+                    "a sparse segment is not compacted now; it keeps its space on the disk, and is tried again later"
+                );
             }
             Err(error) => {
                 self.sparse = None;

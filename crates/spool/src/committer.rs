@@ -8,7 +8,11 @@
 
 mod answers;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -63,8 +67,9 @@ pub(super) struct Committer {
     pub(super) is_rescued: bool,
     /// Stored bodies of messages that were refused although the index may have them. They are held back.
     pub(super) refused: Vec<(MessageId, BodyPlace)>,
-    /// Copies of bodies that the index may or may not refer to.
-    pub(super) copies: Vec<(MessageId, BodyPlace)>,
+    /// Bodies that a group which failed has let go or taken over, if it is durable all the same; and whether
+    /// the message has ended then.
+    pub(super) in_question: BTreeMap<(MessageId, BodyPlace), bool>,
 }
 
 /// What to tell once a group is durable.
@@ -120,7 +125,7 @@ impl Committer {
             unsettled: Vec::new(),
             is_rescued: false,
             refused: Vec::new(),
-            copies: Vec::new(),
+            in_question: BTreeMap::new(),
         };
         let last = committer.recover_at_start()?;
         let observer = committer.context.observer.clone();
@@ -165,8 +170,11 @@ impl Committer {
             None if group.changes.is_empty() => Ok(()),
             None => {
                 let stall = self.context.stall.clone();
-                let commit = || guarded(|| self.store.commit(&group.changes));
-                stall.index.during(commit).map_err(|e| self.latch(&e))
+                let committed = stall.index.during(|| guarded(|| self.store.commit(&group.changes)));
+                committed.map_err(|error| {
+                    self.question(&group.changes);
+                    self.latch(&error)
+                })
             }
         };
         self.context.observer.committed(operations.len(), began.elapsed());
@@ -183,7 +191,7 @@ impl Committer {
                     None => drop(self.notes.remove(&id)),
                 }
             }
-            group.useless.iter().for_each(|(id, place)| self.store.discard(*id, *place));
+            group.useless.iter().for_each(|(id, place)| self.store.discard(*id, *place, false));
         }
     }
 
@@ -230,6 +238,7 @@ impl Committer {
                 Ok((state, lane)) => Ok(self.settle(lease.id, state, lane, end, group)),
                 // The first time it was stored, after all.
                 Err(SpoolError::NoSuchMessage(_) | SpoolError::StaleLease(_)) if *is_again => {
+                    group.leave_out(end);
                     Ok(Effect::Nothing)
                 }
                 Err(error) => Err(error),
@@ -315,8 +324,9 @@ impl Committer {
                     &later
                 }
             },
-            End::Later(error) => {
+            End::Later { error, .. } => {
                 because = Some(error.clone());
+                group.leave_out(end);
                 &later
             }
             end => end,
@@ -334,7 +344,7 @@ impl Committer {
                 left = Some(was.body.len);
                 entered = entering.iter().filter_map(|new| self.insert(new, group)).collect();
             }
-            End::Quarantine { .. } | End::Later(_) => {}
+            End::Quarantine { .. } | End::Later { .. } => {}
         }
         Effect::Settled { lane, left, waiting, entering: entered, because }
     }
@@ -416,6 +426,13 @@ impl Committer {
 }
 
 impl Group {
+    /// What would have entered, had the rest of it been stored.
+    fn leave_out(&mut self, end: &End) {
+        if let End::Later { stored, .. } = end {
+            self.useless.extend(stored.iter().map(|new| (new.id, new.place)));
+        }
+    }
+
     fn update(&mut self, id: MessageId, was: State, state: State) {
         self.states.insert(id, Some(state));
         self.changes.push(Change::Update { id, was, state });

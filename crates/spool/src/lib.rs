@@ -71,7 +71,7 @@ use tokio::{
 
 pub use accepted::Accepted;
 pub use arriving::{Body, BodyWriter};
-pub use disk::{DiskStore, OpenError};
+pub use disk::{DiskStore, OPEN_LISTS, OpenError};
 pub use free_space::{Floor, FreeSpace};
 pub use lane::{Lane, LaneId};
 pub use memory::{Fault, MemoryStore};
@@ -349,9 +349,8 @@ impl Spool {
         for new in entering {
             match self.store(new, |answer| Then::Keep { answer }).await {
                 Ok(stored) => others.push(stored),
-                // What was stored so far is nobody's, and is swept at the next start.
                 Err(error) => {
-                    let end = End::Later(error);
+                    let end = End::Later { error, stored: others };
                     let settle = |answer| Operation::Settle { lease, end, answer, is_again: false };
                     return self.ask_whatever_the_health(settle).await;
                 }

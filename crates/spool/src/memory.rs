@@ -155,7 +155,7 @@ impl Store for MemoryStore {
         content.works()
     }
 
-    fn discard(&mut self, id: MessageId, _: BodyPlace) {
+    fn discard(&mut self, id: MessageId, _: BodyPlace, _: bool) {
         self.content().bodies.remove(&id);
     }
 

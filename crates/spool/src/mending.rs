@@ -1,9 +1,11 @@
 //! What the committer does while the disk does not work.
 //!
-//! The callers of the group that failed and everybody after them are told that the spool is unhealthy, but for those who say
-//! how a delivery went, and those who unwind a message: they wait. The committer then tries again and again whether the disk
-//! works. When it does, it opens the index anew, finds out what became of the group (each change is in it or not, as after a
-//! crash), removes messages that were refused and are there all the same, stores what had to wait, and goes on.
+//! The callers of the group that failed and everybody after them are told that the spool is unhealthy, but
+//! for those who say how a delivery went, and those who unwind a message: they wait. The committer then tries
+//! again and again whether the disk works. When it does, it opens the index anew, finds out what became of
+//! the group (each change is in it or not, as after a crash), removes messages that were refused and are
+//! there all the same, releases the bodies of those that have ended all the same, stores what had to wait,
+//! and goes on.
 
 use std::{thread, time::Duration};
 
@@ -11,11 +13,12 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    Change, SpoolError, StoreError,
+    BodyPlace, Change, SpoolError, StoreError,
     committer::{Committer, GROUP},
     operation::Operation,
     store::guarded,
 };
+use relay_mail::MessageId;
 
 /// When an unhealthy spool tries whether the disk works again: soon, then less and less often.
 const MEND_FIRST: Duration = Duration::from_millis(20);
@@ -45,7 +48,9 @@ impl Committer {
             Operation::Find { answer, .. } => drop(answer.send(Err(error.clone()))),
             // A spool that has healed tells of all messages in any case.
             Operation::TellAgain { answer, .. } => drop(answer.send(Err(error.clone()))),
-            Operation::Moved(moved) => self.copies.extend(moved.iter().map(|moved| (moved.id, moved.to))),
+            Operation::Moved(moved) => {
+                moved.iter().for_each(|moved| self.question_body(moved.id, moved.to, false));
+            }
             Operation::Mend => {}
         }
     }
@@ -104,7 +109,7 @@ impl Committer {
             self.context.tally.tenant(&lane.tenant).leave(len);
         }
         for (id, place) in discarded {
-            self.store.discard(id, place);
+            self.store.discard(id, place, true);
         }
         for (id, _) in self.refused.drain(..) {
             self.context.announcer.take_over(id);
@@ -119,13 +124,37 @@ impl Committer {
         self.context.stall.index.goes_on();
         self.recover_after_fault()?;
         self.remove_refused()?;
-        for (id, place) in std::mem::take(&mut self.copies) {
+        self.release_unneeded()
+    }
+
+    /// Of the bodies in question. Those that have been looked at are forgotten, so that none is released
+    /// twice: when a look fails, the next try goes on where this one has ended.
+    fn release_unneeded(&mut self) -> Result<(), StoreError> {
+        while let Some((&(id, place), &ended)) = self.in_question.first_key_value() {
             self.context.stall.index.goes_on();
             if guarded(|| self.store.state(id))?.is_none_or(|state| state.body != place) {
-                self.store.discard(id, place);
+                self.store.discard(id, place, ended);
             }
+            self.in_question.pop_first();
         }
         Ok(())
+    }
+
+    /// A group with these changes may be durable, or not.
+    pub(super) fn question(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Remove { id, was } => self.question_body(*id, was.body, true),
+                Change::Update { id, was, state } if was.body != state.body => {
+                    self.question_body(*id, was.body, false);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn question_body(&mut self, id: MessageId, place: BodyPlace, ended: bool) {
+        *self.in_question.entry((id, place)).or_default() |= ended;
     }
 
     fn heal(&mut self) -> Result<(), StoreError> {

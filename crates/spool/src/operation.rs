@@ -91,8 +91,12 @@ pub(super) enum End {
     Quarantine {
         reason: String,
     },
-    /// Its bounce cannot be stored: it is looked at again after a while.
-    Later(SpoolError),
+    /// Not all that is to enter could be stored: it is looked at again after a while.
+    Later {
+        error: SpoolError,
+        /// What could be. It does not enter.
+        stored: Vec<Stored>,
+    },
 }
 
 /// What an operator does to a message that no worker has.

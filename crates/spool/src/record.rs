@@ -72,7 +72,7 @@ impl std::fmt::Debug for Note {
 }
 
 /// Where a body is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BodyPlace {
     /// The segment that holds it, or `None` if it has a file of its own.
     pub segment: Option<u32>,

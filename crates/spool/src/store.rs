@@ -55,10 +55,11 @@ pub trait Store: Send + 'static {
     /// the store has been [reopened](Store::reopen) and loaded.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// A body that was stored, and that no message has or will have.
-    fn discard(&mut self, id: MessageId, place: BodyPlace);
+    /// A body that was stored, and that no message has or will have. `ended`: its message has left, too.
+    fn discard(&mut self, id: MessageId, place: BodyPlace, ended: bool);
 
-    /// A segment that has become so sparse that its messages had better move, if there is one. It is answered once.
+    /// A segment that has become so sparse that its messages had better move, if there is one. It is answered
+    /// once, and again some time after its compaction has failed.
     fn sparse_segment(&mut self) -> Option<u32>;
 
     /// After an error: sees whether the disk works again, and if so, opens the index anew.
@@ -72,6 +73,7 @@ pub trait Bodies: Send + 'static {
     fn store(&mut self, group: &mut [Arriving]) -> Result<(), StoreError>;
 
     /// Copies a few more live records of a sparse segment to where bodies are stored now, durably.
+    /// [`StoreError::Unwritten`]: it is put off, and nobody's mail is concerned.
     fn compact(&mut self, segment: u32) -> Result<Compacted, StoreError>;
 }
 

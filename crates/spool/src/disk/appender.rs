@@ -86,10 +86,15 @@ impl Bodies for Appender {
                 Body::File(_) => has_large = true,
             }
         }
-        let mut places = self.append(&records)?.into_iter();
-        if has_large {
-            self.large_dir.sync_all().map_err(cannot_write)?;
+        let places = self.append(&records)?;
+        if has_large && let Err(source) = self.large_dir.sync_all() {
+            let small = group.iter().filter(|arriving| matches!(arriving.body, Body::Memory(_)));
+            for (arriving, place) in small.zip(places) {
+                place.segment.iter().for_each(|n| self.segments.release(arriving.id, *n, place, true));
+            }
+            return Err(cannot_write(source));
         }
+        let mut places = places.into_iter();
         for arriving in group {
             arriving.place = match &mut arriving.body {
                 // As many places as records, in their order.
@@ -105,8 +110,10 @@ impl Bodies for Appender {
 
     fn compact(&mut self, number: u32) -> Result<Compacted, StoreError> {
         let compacted = self.copy_a_step(number);
-        if compacted.is_err() {
-            self.segments.take_back(number);
+        match &compacted {
+            Ok(_) => {}
+            Err(StoreError::Unwritten { .. }) => self.segments.put_off(number),
+            Err(_) => self.segments.take_back(number),
         }
         compacted
     }

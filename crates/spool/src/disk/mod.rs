@@ -20,6 +20,8 @@ pub(super) mod inspection;
 mod quarantine;
 mod rescue;
 mod segments;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::{
@@ -33,6 +35,7 @@ use std::{
 
 use tracing::{info, warn};
 
+pub use self::segments::OPEN_LISTS;
 use self::{
     appender::Appender,
     index::{Index, Seen},
@@ -299,8 +302,8 @@ impl Store for DiskStore {
         Ok(())
     }
 
-    fn discard(&mut self, id: MessageId, place: BodyPlace) {
-        self.release(id, place, false);
+    fn discard(&mut self, id: MessageId, place: BodyPlace, ended: bool) {
+        self.release(id, place, ended);
     }
 
     fn sparse_segment(&mut self) -> Option<u32> {

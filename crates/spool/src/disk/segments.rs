@@ -12,7 +12,7 @@
 //! and nobody reads it, but for a rescue: when the index is lost, it tells what need not be sent again.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, VecDeque},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -20,8 +20,10 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::super::{BodyPlace, body_record::RecordHeader, stored::RecordFile};
@@ -33,6 +35,11 @@ pub(super) const UNIT: u64 = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
 pub(super) const FULL: u64 = 16 * UNIT;
 /// So much of all segments may be left by messages that are gone before any is compacted.
 const TOLERATED: u64 = 48 * UNIT;
+/// When a segment whose compaction has failed is tried again: what cannot be read now most likely cannot be
+/// read for some time.
+const PUT_OFF: Duration = Duration::from_secs(600);
+/// Lists of ended messages that are open at the same time: of so many segments, whatever is in the spool.
+pub const OPEN_LISTS: usize = 64;
 
 /// A segment's file, or a large body's. A retired one is removed when the last reader has let go of it.
 #[derive(Debug)]
@@ -73,9 +80,17 @@ struct Segment {
     /// Octets appended to it.
     written: u64,
     is_current: bool,
-    /// It was given out to be compacted.
-    is_given_out: bool,
+    compaction: Compaction,
     ended: Option<File>,
+}
+
+/// Whether a segment may be given out to be compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compaction {
+    Possible,
+    GivenOut,
+    /// It has failed.
+    NotBefore(Instant),
 }
 
 #[derive(Debug)]
@@ -90,6 +105,8 @@ struct Account {
     last: u32,
     used: u64,
     written: u64,
+    /// Segments whose list of ended messages is open, the one that was opened first in front.
+    open_lists: VecDeque<u32>,
 }
 
 impl Segments {
@@ -163,6 +180,11 @@ impl Segments {
         self.dir.join(format!("{segment:08}.seg"))
     }
 
+    #[cfg(test)]
+    pub(super) fn messages_in(&self, segment: u32) -> u64 {
+        self.account().segments.get(&segment).map_or(0, |segment| segment.messages)
+    }
+
     fn list_of(&self, segment: u32) -> PathBuf {
         self.dir.join(format!("{segment:08}.end"))
     }
@@ -196,11 +218,15 @@ impl Segments {
         }
     }
 
-    /// A segment that was given out to be compacted, which has failed: it may be given out again.
+    /// A segment that was given out to be compacted, where something else has failed: it may be given out
+    /// again.
     pub(super) fn take_back(&self, number: u32) {
-        if let Some(segment) = self.account().segments.get_mut(&number) {
-            segment.is_given_out = false;
-        }
+        self.account().set_compaction(number, Compaction::Possible);
+    }
+
+    /// The same, where the segment itself is at fault: not for some time.
+    pub(super) fn put_off(&self, number: u32) {
+        self.account().set_compaction(number, Compaction::NotBefore(Instant::now() + PUT_OFF));
     }
 
     /// Nothing more is appended to the current segment.
@@ -227,13 +253,13 @@ impl Segments {
         segment.messages = segment.messages.saturating_sub(1);
         segment.used = segment.used.saturating_sub(used);
         let is_empty = segment.messages == 0 && !segment.is_current;
+        account.used = account.used.saturating_sub(used);
         if ended
             && !is_empty
-            && let Err(error) = segment.list(&self.list_of(number), id)
+            && let Err(error) = account.list(number, &self.list_of(number), id)
         {
             warn!(%id, %error, "cannot note that a message has ended; that only matters if the index is lost");
         }
-        account.used = account.used.saturating_sub(used);
         if is_empty {
             account.retire(number);
             drop(account);
@@ -251,9 +277,9 @@ impl Segments {
         let sparse = account
             .segments
             .iter_mut()
-            .filter(|(_, s)| !s.is_current && !s.is_given_out && s.used * 2 < s.written);
+            .filter(|(_, s)| !s.is_current && s.compaction.is_possible() && s.used * 2 < s.written);
         let (number, segment) = sparse.min_by_key(|(_, s)| s.used)?;
-        segment.is_given_out = true;
+        segment.compaction = Compaction::GivenOut;
         Some(*number)
     }
 }
@@ -269,7 +295,7 @@ impl Account {
             used: 0,
             written,
             is_current: false,
-            is_given_out: false,
+            compaction: Compaction::Possible,
             ended: None,
         };
         self.segments.insert(number, segment);
@@ -293,8 +319,33 @@ impl Account {
         }
     }
 
+    fn set_compaction(&mut self, number: u32, compaction: Compaction) {
+        if let Some(segment) = self.segments.get_mut(&number) {
+            segment.compaction = compaction;
+        }
+    }
+
+    /// Notes in the segment's list that the message has ended.
+    fn list(&mut self, number: u32, path: &Path, id: MessageId) -> io::Result<()> {
+        let Some(segment) = self.segments.get_mut(&number) else { return Ok(()) };
+        if let Some(list) = &mut segment.ended {
+            return list.write_all(&id.to_bytes());
+        }
+        let list = segment.ended.insert(File::options().create(true).append(true).open(path)?);
+        let listed = list.write_all(&id.to_bytes());
+        self.open_lists.push_back(number);
+        if self.open_lists.len() > OPEN_LISTS
+            && let Some(first) = self.open_lists.pop_front()
+            && let Some(segment) = self.segments.get_mut(&first)
+        {
+            segment.ended = None;
+        }
+        listed
+    }
+
     /// Forgets a segment; its file goes when nobody reads it any more.
     fn retire(&mut self, number: u32) {
+        self.open_lists.retain(|open| *open != number);
         if let Some(segment) = self.segments.remove(&number) {
             self.written = self.written.saturating_sub(segment.written);
             self.used = self.used.saturating_sub(segment.used);
@@ -303,12 +354,13 @@ impl Account {
     }
 }
 
-impl Segment {
-    fn list(&mut self, path: &Path, id: MessageId) -> io::Result<()> {
-        if self.ended.is_none() {
-            self.ended = Some(File::options().create(true).append(true).open(path)?);
+impl Compaction {
+    fn is_possible(self) -> bool {
+        match self {
+            Self::Possible => true,
+            Self::GivenOut => false,
+            Self::NotBefore(at) => Instant::now() >= at,
         }
-        self.ended.as_mut().map_or(Ok(()), |list| list.write_all(&id.to_bytes()))
     }
 }
 

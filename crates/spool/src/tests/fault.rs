@@ -132,8 +132,8 @@ impl Store for Panics {
         }
         self.0.commit(changes)
     }
-    fn discard(&mut self, id: MessageId, place: BodyPlace) {
-        self.0.discard(id, place);
+    fn discard(&mut self, id: MessageId, place: BodyPlace, ended: bool) {
+        self.0.discard(id, place, ended);
     }
     fn sparse_segment(&mut self) -> Option<u32> {
         None

@@ -75,7 +75,7 @@ fn message(recipients: usize) -> Message {
     }
 }
 
-async fn new_message(spool: &Spool, content: &[u8]) -> NewMessage {
+pub(super) async fn new_message(spool: &Spool, content: &[u8]) -> NewMessage {
     let (id, mut body) = spool.begin();
     for chunk in content.chunks(10_000) {
         body.write(chunk).await.unwrap();
@@ -83,7 +83,7 @@ async fn new_message(spool: &Spool, content: &[u8]) -> NewMessage {
     NewMessage { id, message: message(2), body: body.finish().await.unwrap() }
 }
 
-async fn accept(spool: &Spool, content: &[u8]) -> MessageId {
+pub(super) async fn accept(spool: &Spool, content: &[u8]) -> MessageId {
     let new = new_message(spool, content).await;
     let id = new.id;
     spool.accept(new).await.unwrap().announce();
