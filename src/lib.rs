@@ -34,6 +34,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod faults;
+pub mod fingerprint;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod identity;

@@ -18,7 +18,8 @@ use crate::{
     million::{Million, SIZE},
     raw::GROUP,
     setting::Setting,
-    table::{Figure, Grouped, Planned},
+    table::{Figure, Planned},
+    units::Grouped,
 };
 
 const FEW: usize = 1_000;

@@ -23,7 +23,8 @@ use crate::{
     mail::{accept, claim_and_end, close, open_only},
     raw::GROUP,
     setting::Setting,
-    table::{Figure, Grouped, Megabytes, Planned, size_name},
+    table::{Figure, Planned, size_name},
+    units::{Grouped, Megabytes},
 };
 
 /// Messages that are queued all the time.

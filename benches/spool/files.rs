@@ -25,7 +25,8 @@ use tokio::time::Instant;
 use crate::{
     raw::{Around, GROUP},
     setting::Setting,
-    table::{Comparison, Grouped, Planned, size_name},
+    table::{Comparison, Planned, size_name},
+    units::Grouped,
 };
 
 /// Octets of a message, and how many messages.

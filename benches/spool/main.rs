@@ -63,6 +63,7 @@ mod raw;
 mod setting;
 mod start;
 mod table;
+mod units;
 
 use std::{process::ExitCode, rc::Rc};
 

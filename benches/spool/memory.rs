@@ -7,7 +7,8 @@ use crate::{
     mail::{accept, accept_long, claim_and_end, open_only},
     process::memory_of,
     setting::Setting,
-    table::{Figure, Megabytes, Planned},
+    table::{Figure, Planned},
+    units::Megabytes,
 };
 
 const OCTETS: usize = 150_000_000;

@@ -8,7 +8,8 @@ use crate::{
     mail::{accept, claim_and_end, close, open_only},
     raw::{Around, GROUP},
     setting::Setting,
-    table::{Figure, Grouped, Planned, size_name},
+    table::{Figure, Planned, size_name},
+    units::Grouped,
 };
 
 /// What one writer does with one message.

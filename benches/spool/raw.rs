@@ -4,7 +4,7 @@ use std::{fs::File, io::Write, path::Path, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{setting::Setting, table::Grouped};
+use crate::{setting::Setting, units::Grouped};
 
 /// Messages that are synced together: as many as there are writers.
 pub(crate) const GROUP: usize = 64;

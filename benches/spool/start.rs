@@ -8,7 +8,8 @@ use crate::{
     million::Million,
     process::Relay,
     setting::Setting,
-    table::{Figure, Grouped, Megabytes, Planned},
+    table::{Figure, Planned},
+    units::{Grouped, Megabytes},
 };
 
 const GOAL: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv6Addr, path::PathBuf, str::FromStr
 use reqwest::Url;
 
 use super::{
-    network::is_this_machine,
+    loopback::is_this_machine,
     reader::{Item, TableReader},
     upload_hosts::HostRule,
     value::is_domain,

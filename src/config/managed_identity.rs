@@ -9,7 +9,7 @@ use reqwest::Url;
 
 use super::{
     SecretSource,
-    network::is_this_machine,
+    loopback::is_this_machine,
     reader::{Item, TableReader},
 };
 

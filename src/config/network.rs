@@ -1,12 +1,13 @@
 //! `[network]`: how the relay reaches Microsoft 365.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use reqwest::Url;
 
 use super::{
     Cloud, SecretSource,
     cloud::Clouds,
+    loopback::is_this_machine,
     reader::{Item, TableReader},
     value::SHORTEST,
 };
@@ -136,10 +137,4 @@ fn read_user(item: &Item<'_>) -> Option<String> {
         ));
     }
     Some(text.to_owned())
-}
-
-/// Whether a host of a URL or of a Host field is loopback.
-pub fn is_this_machine(host: &str) -> bool {
-    let host = host.trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -15,7 +15,7 @@ use tokio::{task::spawn_blocking, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    AccessToken, Audience, Means, TokenError, TokenErrorKind, grant, token_error::Pause, watch::Looks,
+    AccessToken, Audience, Means, TokenError, TokenErrorKind, contents::Contents, grant, token_error::Pause,
 };
 use crate::{
     clock,
@@ -59,7 +59,7 @@ struct Failure {
     error: TokenError,
     until: Instant,
     /// What the credential's files looked like before they were read.
-    files: Looks,
+    files: Contents,
 }
 
 impl TokenCache {
@@ -91,7 +91,7 @@ impl TokenCache {
     }
 
     /// The files that a failure which still stands may be about.
-    pub(super) fn blamed_files(&self) -> Option<Looks> {
+    pub(super) fn blamed_files(&self) -> Option<Contents> {
         let state = self.state();
         let failure = state.failure.as_ref().filter(|failure| failure.until > Instant::now())?;
         (!failure.files.is_empty()).then(|| failure.files.clone())
@@ -163,7 +163,7 @@ impl TokenCache {
         AssertUnwindSafe(fetch)
             .catch_unwind()
             .await
-            .unwrap_or_else(|_| Err(self.failed(broken_off(), Looks::default())))
+            .unwrap_or_else(|_| Err(self.failed(broken_off(), Contents::default())))
     }
 
     async fn fetch_now(&self) -> Result<AccessToken, TokenError> {
@@ -199,7 +199,7 @@ impl TokenCache {
     }
 
     /// How the files of the credential look now.
-    async fn look(&self) -> Looks {
+    async fn look(&self) -> Contents {
         let credential = &self.tenant.credential;
         let mut files: Vec<_> = credential.files().into_iter().map(|path| path.into_owned()).collect();
         if let Credential::User { grant: UserGrant::RefreshToken { .. }, .. } = credential {
@@ -208,10 +208,10 @@ impl TokenCache {
         // It decides whether the login service is believed at all.
         files.extend(self.tenant.cloud.ca_file.clone());
         if files.is_empty() {
-            return Looks::default();
+            return Contents::default();
         }
         // Without it a change would only be seen later.
-        spawn_blocking(move || Looks::at(files)).await.unwrap_or_default()
+        spawn_blocking(move || Contents::at(files)).await.unwrap_or_default()
     }
 
     /// Whose login service is asked.
@@ -223,7 +223,7 @@ impl TokenCache {
     }
 
     /// Remembers the failure with its pause, and lets the next request begin after it.
-    fn failed(&self, error: TokenError, files: Looks) -> TokenError {
+    fn failed(&self, error: TokenError, files: Contents) -> TokenError {
         let mut state = self.state();
         state.fetch = None;
         let error = error.after(state.failures);

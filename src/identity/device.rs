@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     Audience, Claims, Means, TokenError, TokenErrorKind, claims,
     endpoint::{DeviceAuthorization, Endpoint, Granted, Poll},
-    grant::{prove_if_there, scope},
+    grant::prove_if_there,
     store::{Stored, fingerprint},
 };
 use crate::{
@@ -54,7 +54,7 @@ pub async fn log_in(
         RouteRule::Smtp => Audience::Exchange,
         RouteRule::Graph | RouteRule::Auto => Audience::Graph,
     };
-    let scope = format!("{} offline_access", scope(tenant, audience));
+    let scope = format!("{} offline_access", audience.scope(&tenant.cloud));
     let code = Endpoint::of(&means, tenant, None)?.device_code(scope).await?;
     let expires_in = code.expires_in().min(LONGEST);
     let shown = show(&DeviceCode {

@@ -2,10 +2,8 @@
 
 use super::{
     AccessToken, Audience, Means, TokenError,
-    endpoint::Endpoint,
-    managed,
-    proof::{self, Proved},
-    user,
+    endpoint::{Endpoint, Proved},
+    managed, proof, user,
 };
 use crate::config::{ClientProof, Credential, Tenant, UserGrant};
 
@@ -19,7 +17,7 @@ pub(super) async fn token(
         Credential::App(proof) => {
             let proved = proof::prove(means, tenant, proof).await?;
             let endpoint = Endpoint::of(means, tenant, Some(&proved))?;
-            Ok(endpoint.by_client_credentials(scope(tenant, audience)).await?.token)
+            Ok(endpoint.by_client_credentials(audience.scope(&tenant.cloud)).await?.token)
         }
         Credential::User { grant: UserGrant::Password { username, password }, proof } => {
             let proved = prove_if_there(means, tenant, proof.as_ref()).await?;
@@ -34,12 +32,6 @@ pub(super) async fn token(
             managed::token(&means.local_client().await?, identity, resource).await
         }
     }
-}
-
-/// All that the application was given for that resource. Graph and login are configured by base URL, and the resource's name is
-/// Graph's.
-pub(super) fn scope(tenant: &Tenant, audience: Audience) -> String {
-    format!("{}/.default", audience.resource(&tenant.cloud))
 }
 
 pub(super) async fn prove_if_there(

@@ -20,6 +20,7 @@ mod aadsts;
 mod assertion;
 mod cache;
 mod claims;
+mod contents;
 mod device;
 mod endpoint;
 mod grant;
@@ -191,6 +192,12 @@ impl Audience {
             Self::Graph => &cloud.graph,
             Self::Exchange => &cloud.exchange,
         }
+    }
+
+    /// All that the application was given for that resource. Graph and login are configured by base URL, and the resource's
+    /// name is Graph's.
+    fn scope(self, cloud: &Cloud) -> String {
+        format!("{}/.default", self.resource(cloud))
     }
 }
 

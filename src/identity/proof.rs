@@ -2,14 +2,11 @@
 
 use zeroize::Zeroizing;
 
-use super::{Means, TokenError, assertion, endpoint};
-use crate::config::{ClientProof, Secret, SecretSource, Tenant};
-
-/// Ready to be put into a request.
-pub(super) enum Proved {
-    Secret(Secret),
-    Assertion(Zeroizing<String>),
-}
+use super::{
+    Means, TokenError, assertion,
+    endpoint::{self, Proved},
+};
+use crate::config::{ClientProof, SecretSource, Tenant};
 
 /// Reads what the proof is made of, as it is now: secrets, certificates and tokens of other providers are replaced while the
 /// relay runs.

@@ -14,9 +14,7 @@ use tracing::{debug, error};
 
 use super::{
     AccessToken, Audience, Means, TokenError,
-    endpoint::Endpoint,
-    grant::scope,
-    proof::Proved,
+    endpoint::{Endpoint, Proved},
     store::{StoreError, Stored, Successor, fingerprint},
 };
 use crate::config::{Secret, SecretSource, Tenant};
@@ -47,7 +45,7 @@ pub(super) async fn by_password(
     let password = password.map_err(|e| TokenError::blocked(format!("password: {e}")))?;
     let endpoint = Endpoint::of(means, tenant, proved.as_ref())?;
     // Without offline_access: there is no use for a refresh token where the password is.
-    let granted = endpoint.by_password(username, &password, scope(tenant, audience)).await?;
+    let granted = endpoint.by_password(username, &password, audience.scope(&tenant.cloud)).await?;
     Ok(granted.token)
 }
 
@@ -66,7 +64,7 @@ pub(super) async fn by_refresh_token(
     }
     let current = current(means, tenant, first).await?;
     let endpoint = Endpoint::of(means, tenant, proved.as_ref())?;
-    let scope = format!("{} offline_access", scope(tenant, audience));
+    let scope = format!("{} offline_access", audience.scope(&tenant.cloud));
     let granted = endpoint.by_refresh_token(&current.token, scope).await?;
     if let Some(token) = granted.refresh_token.filter(|token| *token != current.token) {
         let successor = Successor {

@@ -3,24 +3,18 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs::{self, File},
-    io::Read,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use ring::hmac;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use zeroize::Zeroizing;
 
-use super::{Identity, cache::TokenCache};
+use super::{Identity, cache::TokenCache, contents::Contents};
 use crate::config::Tenant;
 use relay_mail::TenantName;
 
@@ -32,86 +26,6 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 const READ_EVERY: Duration = Duration::from_secs(3600);
 /// How often somebody is told of one that ends.
 const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
-
-/// What some files hold, without what that is. Files that are only touched, or replaced by others that hold the same, have not changed.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Looks {
-    seen: Vec<Seen>,
-    /// Drawn anew for each, so that a tag tells nothing. `None`: there are no files.
-    key: Option<hmac::Key>,
-}
-
-#[derive(Debug, Clone)]
-struct Seen {
-    path: PathBuf,
-    /// Spares reading it as long as nothing has happened to it.
-    look: Option<Look>,
-    /// Of what it holds. `None`: it could not be read.
-    tag: Option<hmac::Tag>,
-}
-
-/// Through symbolic links.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Look {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// Whether it can be read may hang on its owner and mode.
-    changed: (i64, i64),
-}
-
-/// In octets, of each file: no credential is longer.
-const LONGEST: u64 = 1024 * 1024;
-
-impl Looks {
-    /// Blocks.
-    pub(super) fn at(paths: Vec<PathBuf>) -> Self {
-        if paths.is_empty() {
-            return Self::default();
-        }
-        let key: [u8; 32] = rand::random();
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
-        let seen = |path: PathBuf| Seen { look: look(&path), tag: tag(&key, &path), path };
-        Self { seen: paths.into_iter().map(seen).collect(), key: Some(key) }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.seen.is_empty()
-    }
-
-    /// Blocks.
-    pub(super) fn have_changed(&self) -> bool {
-        let Some(key) = &self.key else { return false };
-        let octets = |tag: &Option<hmac::Tag>| tag.as_ref().map(|tag| tag.as_ref().to_vec());
-        self.seen.iter().any(|Seen { path, look: before, tag: held }| {
-            look(path) != *before && octets(&tag(key, path)) != octets(held)
-        })
-    }
-}
-
-fn look(path: &Path) -> Option<Look> {
-    let metadata = fs::metadata(path).ok()?;
-    Some(Look {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
-}
-
-fn tag(key: &hmac::Key, path: &Path) -> Option<hmac::Tag> {
-    let mut context = hmac::Context::with_key(key);
-    let mut file = File::open(path).ok()?.take(LONGEST);
-    let mut octets = Zeroizing::new([0; 4096]);
-    loop {
-        match file.read(octets.as_mut_slice()).ok()? {
-            0 => return Some(context.sign()),
-            read => context.update(&octets[..read]),
-        }
-    }
-}
 
 impl Identity {
     /// To be told all tenants at the start, and again when the configuration has changed: those that are gone are forgotten,
@@ -172,7 +86,7 @@ impl Identity {
 
     /// One look at the files of those that could not log in; `again` as for [`watch`](Self::watch).
     pub(super) async fn watch_once(&self, again: &(impl Fn(TenantName) + Sync)) {
-        let failed: Vec<(Arc<TokenCache>, Looks)> =
+        let failed: Vec<(Arc<TokenCache>, Contents)> =
             self.caches().values().filter_map(|cache| Some((cache.clone(), cache.blamed_files()?))).collect();
         if failed.is_empty() {
             return;

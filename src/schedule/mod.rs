@@ -26,6 +26,7 @@ mod ramp;
 mod report;
 mod retry;
 mod scheduler;
+mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use super::{
     queue::{Queue, Standing},
     ramp::Ramp,
     report::Ended,
+    turn::{QueueId, Turn},
 };
 use crate::limits::{MailboxLimits, TokioClock};
 use crate::{
@@ -60,9 +61,6 @@ pub(super) struct Pool {
     clock: TokioClock,
 }
 
-/// No two queues have the same, not even of two pools of one tenant: a timer may be left from a pool that is no more.
-pub(super) type QueueId = u32;
-
 /// No queue has this number.
 pub(super) const NO_QUEUE: QueueId = 0;
 
@@ -92,13 +90,6 @@ struct Leased {
 }
 
 const _: () = assert!(size_of::<Entry>() <= 16);
-
-/// A message whose turn it is.
-pub(super) struct Turn {
-    pub(super) id: MessageId,
-    pub(super) queue: QueueId,
-    pub(super) mailbox: MailboxAddress,
-}
 
 /// What [`Pool::next`] finds.
 pub(super) enum Next {

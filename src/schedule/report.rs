@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Blocked, Verdict,
-    pool::{QueueId, Turn},
+    turn::{QueueId, Turn},
 };
 use crate::config::Tenant;
 

@@ -24,8 +24,9 @@ use super::{
     Blocked, Courier, Depths, Early, GRACE, Job, Task, Verdict,
     depth::Counts,
     inspector::{MessageState, Question, Questions, Standing, Waits},
-    pool::{Credential, Expiry, NO_QUEUE, Next, Pool, QueueId, Turn},
+    pool::{Credential, Expiry, NO_QUEUE, Next, Pool},
     report::{Ended, OnDrop, Report},
+    turn::{QueueId, Turn},
 };
 use crate::limits::TokioClock;
 use crate::{

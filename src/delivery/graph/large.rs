@@ -11,13 +11,13 @@
 use std::{collections::VecDeque, io, ops::Range};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use http::Method;
 use tracing::{info, warn};
 
 use super::{
     Passage,
     answer::{CallError, Effect, status},
+    content_reader::ContentReader,
     conversation::Request,
     draft::{Added, Draft, json_body},
     named::PageUrl,
@@ -26,10 +26,9 @@ use super::{
 };
 use crate::delivery::{Disposition, Reason, letter::Mime};
 use relay_mail::{
-    Attachment, BodyText, Decoder, HeaderScanner, Outline, Properties, StructureScanner, TransferEncoding,
+    Attachment, BodyText, HeaderScanner, Outline, Properties, StructureScanner, TransferEncoding,
     decode_text, outline,
 };
-use relay_spool::OpenBody;
 
 /// Large messages on their way at a time, one a mailbox: each takes some 12 MB of memory.
 pub(super) const AT_ONCE: usize = 32;
@@ -262,14 +261,6 @@ impl Passage<'_> {
     }
 }
 
-/// The content of a part of the body, decoded as it is read.
-pub(super) struct ContentReader {
-    begun: VecDeque<Bytes>,
-    rest: Option<OpenBody>,
-    decoder: Decoder,
-    ended: bool,
-}
-
 impl Mime {
     /// `range`: of the encoded content, within the body.
     pub(super) fn content(&self, range: Range<u64>, encoding: TransferEncoding) -> ContentReader {
@@ -282,28 +273,6 @@ impl Mime {
         let start = range.start.max(begun_len);
         let rest =
             (range.end > start).then(|| self.rest.part(start - begun_len, range.end - start)).flatten();
-        ContentReader { begun, rest, decoder: Decoder::new(encoding), ended: false }
-    }
-}
-
-impl ContentReader {
-    /// Appends more of the content. `false`: there is no more.
-    pub(super) async fn more(&mut self, content: &mut Vec<u8>) -> io::Result<bool> {
-        if self.ended {
-            return Ok(false);
-        }
-        let piece = match (self.begun.pop_front(), &mut self.rest) {
-            (Some(piece), _) => Some(piece),
-            (None, Some(rest)) => rest.next().await?,
-            (None, None) => None,
-        };
-        match piece {
-            Some(piece) => self.decoder.push(&piece, content),
-            None => {
-                self.ended = true;
-                self.decoder.finish(content);
-            }
-        }
-        Ok(true)
+        ContentReader::new(begun, rest, encoding)
     }
 }

@@ -16,6 +16,7 @@
 mod answer;
 mod confirm;
 mod content;
+mod content_reader;
 mod conversation;
 mod draft;
 mod errors;

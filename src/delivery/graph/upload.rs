@@ -10,9 +10,9 @@ use tracing::{debug, info};
 use super::{
     Passage,
     answer::CallError,
+    content_reader::ContentReader,
     conversation::Request,
     draft::{Added, Draft, json_body},
-    large::ContentReader,
     named::UploadUrl,
     resource::{AttachmentItem, CreateUploadSession, UploadProgress, UploadSession},
 };

@@ -28,13 +28,14 @@ use oauth2::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use self::{
     client::Client,
     response::{EntraError, EntraTokens},
     wiped::Wiped,
 };
-use super::{Means, TokenError, proof::Proved};
+use super::{Means, TokenError};
 use crate::config::{Secret, Tenant};
 
 pub(super) use client::{TIMEOUT, send};
@@ -213,6 +214,12 @@ fn refused(client: &Client<'_>, error: DeviceCodeErrorResponse) -> Result<Poll, 
         "expired_token" | "code_expired" => Ok(Poll::Expired),
         _ => Err(client.failure(RequestTokenError::ServerResponse(EntraError::from(error)), "token")),
     }
+}
+
+/// The proof that an application is itself, ready to be put into a request.
+pub(super) enum Proved {
+    Secret(Secret),
+    Assertion(Zeroizing<String>),
 }
 
 /// The token endpoint of the tenant is `url(tenant, "token")`.

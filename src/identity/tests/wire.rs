@@ -10,9 +10,9 @@ use super::*;
 use crate::{
     config::Secret,
     identity::{
+        endpoint::Proved,
         endpoint::{DeviceAuthorization, Endpoint, Granted, Poll},
         grant::prove_if_there,
-        proof::Proved,
     },
 };
 

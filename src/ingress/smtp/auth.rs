@@ -1,6 +1,6 @@
 //! AUTH in a session (RFC 4954): when it is offered, the exchange over the wire, and what a login changes at MAIL.
 
-use std::{io, net::IpAddr};
+use std::io;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -8,10 +8,9 @@ use tokio::{
 };
 
 use super::{
+    conversation::{Conversation, Next, out_of_order, shutting_down},
     exchange::{Begin, Progress},
     reply::Reply,
-    session::{Next, Session, out_of_order, shutting_down},
-    tls::Security,
     wire::Heard,
 };
 use crate::{
@@ -23,17 +22,6 @@ use crate::{
 };
 use relay_mail::{MailboxAddress, TenantName};
 
-/// Who is at the other end, and what carries the conversation.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    pub(super) address: IpAddr,
-    pub(super) security: Security,
-    /// The listener or the client's network is trusted to carry a password in clear.
-    pub(super) trusted: bool,
-    /// When it was met. STARTTLS begins another session, and gives it no more time.
-    pub(super) since: Instant,
-}
-
 /// Whether a session takes logins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Offer {
@@ -44,13 +32,7 @@ enum Offer {
     InClear,
 }
 
-impl Peer {
-    pub(super) fn new(address: IpAddr, trusted: bool) -> Self {
-        Self { address, security: Security::Clear, trusted, since: Instant::now() }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     /// Whether EHLO announces AUTH.
     pub(super) fn offers_auth(&self) -> bool {
         self.auth_offer() == Offer::Yes

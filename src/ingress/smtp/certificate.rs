@@ -5,8 +5,7 @@
 //! and is an error in the log, once for each change of the files.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,6 +24,7 @@ use tracing::{error, info, warn};
 use super::tls::{self, Current};
 use crate::{
     config::{Certificate, LoadedCertificate},
+    fingerprint::Fingerprint,
     telemetry::Metrics,
 };
 
@@ -43,16 +43,8 @@ pub(super) struct LiveCertificate {
     listeners: Vec<String>,
 }
 
-/// For each file what tells one content from another, through symbolic links; `None` where there is no file.
-type Seen = [Option<Look>; 2];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Look {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
+/// Of each file; `None` where there is none.
+type Seen = [Option<Fingerprint>; 2];
 
 impl LiveCertificate {
     pub(super) async fn load(files: &Certificate) -> io::Result<Self> {
@@ -149,15 +141,7 @@ async fn look_and_read(files: Certificate) -> io::Result<(Seen, Read)> {
 }
 
 fn look(files: &Certificate) -> Seen {
-    [&files.chain, &files.key].map(|path| {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Look {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
-    })
+    [&files.chain, &files.key].map(|path| Fingerprint::of(path))
 }
 
 /// Tells `sender` when something happens in the folders of the files. Without inotify, there is a warning, and the minute.

@@ -19,11 +19,11 @@ use tracing::{Instrument, debug, info, info_span};
 
 use super::{
     addresses::{Addresses, Place},
-    auth::Peer,
+    conversation::{Peer, Service},
     proxy::{self, Source},
     reply::Reply,
     seats::Seat,
-    session::{Ended, Service, Session},
+    session::{Ended, Session},
     tls::{self, Current, Offer, Security},
 };
 use crate::{

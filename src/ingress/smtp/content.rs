@@ -12,10 +12,10 @@ use tokio::{
 use tracing::info;
 
 use super::{
+    conversation::{Admitted, Conversation},
     data::{DataReader, Piece},
     memory::Holding,
     reply::Reply,
-    session::{Admitted, Session},
 };
 use crate::{
     config::BareNewlines,
@@ -42,9 +42,9 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn begin<S>(session: &Session<S>, accepted: Admitted) -> Self {
+    pub(super) fn begin<S>(talk: &Conversation<S>, accepted: Admitted) -> Self {
         let Admitted { grant, envelope, origin, holding, held } = accepted;
-        let limits = &session.service.limits;
+        let limits = &talk.service.limits;
         let lenience = match limits.bare_newlines {
             BareNewlines::Refuse => Lenience::None,
             BareNewlines::Fix => Lenience::Both,
@@ -53,7 +53,7 @@ impl Incoming {
             tenant: grant.tenant.name.clone(),
             sender: envelope.sender().cloned(),
             recipients: envelope.recipients().len(),
-            message: Ok(Submission::begin(&session.service.door, grant, envelope, origin)),
+            message: Ok(Submission::begin(&talk.service.door, grant, envelope, origin)),
             holding,
             envelope: held,
             newlines: Newlines::new(lenience),
@@ -80,12 +80,12 @@ impl Incoming {
     /// The content is complete: what becomes of the message.
     async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
         self,
-        session: &mut Session<S>,
+        talk: &mut Conversation<S>,
         verb: &'static str,
     ) -> Reply {
         let Self { message, newlines, size, tenant, sender, recipients, .. } = self;
         // Until then the client waits for the reply.
-        let reply_by = Instant::now() + session.service.limits.reply_within;
+        let reply_by = Instant::now() + talk.service.limits.reply_within;
         let stored = async {
             let mut submission = message?;
             submission.write(newlines.finish()?).await?;
@@ -93,13 +93,13 @@ impl Incoming {
         };
         match stored.await {
             Ok(id) => {
-                session.forgive();
-                session.service.metrics.received(&tenant, Ingress::Smtp);
+                talk.forgive();
+                talk.service.metrics.received(&tenant, Ingress::Smtp);
                 let sender = sender.as_ref().map_or("", |sender| sender.as_str());
                 info!(%id, %tenant, sender, recipients, size, "accepted");
                 Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))
             }
-            Err(refusal) => session.refuse(verb, &refusal),
+            Err(refusal) => talk.refuse(verb, &refusal),
         }
     }
 }
@@ -114,14 +114,14 @@ impl From<BareNewline> for Refusal {
 /// DATA: reads the content and settles the message; `None` if the client stalls. An error ends the connection. Either way
 /// there is no message then.
 pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
-    session: &mut Session<S>,
+    talk: &mut Conversation<S>,
     accepted: Admitted,
 ) -> io::Result<Option<Reply>> {
-    let mut incoming = Incoming::begin(session, accepted);
+    let mut incoming = Incoming::begin(talk, accepted);
     let mut reader = DataReader::new();
-    let deadline = session.ends();
+    let deadline = talk.ends();
     loop {
-        let Some(input) = session.wire.content(deadline).await? else { return Ok(None) };
+        let Some(input) = talk.wire.content(deadline).await? else { return Ok(None) };
         let mut rest = input;
         let mut ended = false;
         while let Some(piece) = reader.next(&mut rest) {
@@ -132,46 +132,47 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
             incoming.take(content).await;
         }
         let used = input.len() - rest.len();
-        session.wire.consume(used);
+        talk.wire.consume(used);
         if ended {
-            return Ok(Some(incoming.finish(session, "DATA").await));
+            return Ok(Some(incoming.finish(talk, "DATA").await));
         }
     }
 }
 
-/// BDAT: reads one chunk (RFC 3030 section 2). `None` and errors are as of [`receive`].
+/// BDAT: reads one chunk (RFC 3030 section 2). `chunked` is the message of which more chunks are to come. `None` and errors are as of [`receive`].
 ///
 /// A chunk is read whatever becomes of it, since the client sends it without waiting for an answer.
 pub(super) async fn receive_chunk<S: AsyncRead + AsyncWrite + Unpin>(
-    session: &mut Session<S>,
+    talk: &mut Conversation<S>,
+    chunked: &mut Option<Box<Incoming>>,
     octets: u64,
     is_last: bool,
 ) -> io::Result<Option<Reply>> {
-    let deadline = session.ends();
-    let begun = match session.incoming.take() {
+    let deadline = talk.ends();
+    let begun = match chunked.take() {
         Some(incoming) => Ok(incoming),
-        None => session.end_envelope().map(|accepted| Box::new(Incoming::begin(session, accepted))),
+        None => talk.end_envelope().map(|accepted| Box::new(Incoming::begin(talk, accepted))),
     };
     let mut incoming = match begun {
         Ok(incoming) => incoming,
-        Err(reply) => return Ok(session.wire.skip(octets, deadline).await?.then_some(reply)),
+        Err(reply) => return Ok(talk.wire.skip(octets, deadline).await?.then_some(reply)),
     };
     let mut left = octets;
     while left > 0 {
-        let Some(input) = session.wire.content(deadline).await? else { return Ok(None) };
+        let Some(input) = talk.wire.content(deadline).await? else { return Ok(None) };
         let part = &input[..input.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
         incoming.take(part).await;
         let used = part.len();
         left -= used as u64;
-        session.wire.consume(used);
+        talk.wire.consume(used);
     }
     if is_last {
-        return Ok(Some(incoming.finish(session, "BDAT").await));
+        return Ok(Some(incoming.finish(talk, "BDAT").await));
     }
     // The transaction is over with a chunk that is refused: those that may follow find none.
     if let Err(refusal) = &incoming.message {
-        return Ok(Some(session.refuse("BDAT", refusal)));
+        return Ok(Some(talk.refuse("BDAT", refusal)));
     }
-    session.incoming = Some(incoming);
+    *chunked = Some(incoming);
     Ok(Some(Reply::new(250, "2.0.0", format!("{octets} octets received"))))
 }

@@ -29,6 +29,7 @@ mod certificate;
 pub(crate) mod command;
 mod connection;
 mod content;
+mod conversation;
 pub(crate) mod data;
 mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -23,9 +23,9 @@ use super::{
     addresses::Addresses,
     certificate::LiveCertificate,
     connection::{Caller, Connection, refused, turn_away},
+    conversation::Service,
     memory::Memory,
     seats::Seats,
-    session::Service,
     tls::{Handshakes, Offer},
 };
 use crate::{

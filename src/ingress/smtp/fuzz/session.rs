@@ -17,11 +17,11 @@ use crate::{
     config::{BareNewlines, ClientPrefix, LockoutConfig, SessionLimits},
     ingress::{
         smtp::{
-            auth::Peer,
             command::Command,
+            conversation::{Peer, Service},
             memory::Memory,
             path::Mail,
-            session::{Service, Session},
+            session::Session,
             tls::Handshakes,
             wire::MAX_LINE,
         },

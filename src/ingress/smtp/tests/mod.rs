@@ -26,9 +26,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    auth::Peer,
+    conversation::{Peer, Service},
     memory::Memory,
-    session::{Service, Session},
+    session::Session,
     tls::Handshakes,
 };
 use crate::{
