@@ -31,6 +31,9 @@ pub struct RetryConfig {
     pub give_up_after: Duration,
 }
 
+/// No service is believed that says to come back later than this.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -47,6 +50,13 @@ impl Default for RetryConfig {
 }
 
 impl DeliveryConfig {
+    /// No message is told to wait longer, whatever for: its next attempt, an outcome that has to settle, or what
+    /// the service says.
+    pub fn longest_wait(&self) -> Duration {
+        let RetryConfig { longest, jitter, .. } = self.retry;
+        longest.mul_f64(1.0 + jitter).max(self.settle_after).max(LONGEST_RETRY_AFTER)
+    }
+
     pub(super) fn read(table: &mut TableReader<'_>) -> Self {
         let default = Self::default();
         Self {

@@ -59,7 +59,7 @@ pub use client_certificate::{
 pub use client_network::ClientPrefix;
 pub use cloud::{Cloud, CloudName, InvalidCloudName, InvalidSmtpAddress, SmtpAddress};
 pub use credential::{ClientProof, Credential, UserGrant};
-pub use delivery::{DeliveryConfig, RetryConfig};
+pub use delivery::{DeliveryConfig, LONGEST_RETRY_AFTER, RetryConfig};
 pub use graph::GraphConfig;
 pub use limits::{AppLimit, Limits};
 pub use local_submission::LocalSubmission;

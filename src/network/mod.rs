@@ -22,7 +22,7 @@ use std::{
 use tokio_rustls::TlsConnector;
 use tower::{BoxError, timeout::TimeoutLayer, util::MapErrLayer};
 
-use crate::config::{Cloud, CloudName, NetworkConfig, Proxy, SecretError};
+use crate::config::{Cloud, CloudName, LONGEST_RETRY_AFTER, NetworkConfig, Proxy, SecretError};
 
 /// Below the idle time after which the service closes: a call on a connection that is just being closed has an unknown
 /// outcome.
@@ -267,14 +267,11 @@ fn cause(error: &dyn std::error::Error) -> String {
 pub fn retry_after(headers: &http::HeaderMap, now: relay_mail::Timestamp) -> Option<Duration> {
     let value = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(LONGEST_WAIT));
+        return Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(LONGEST_RETRY_AFTER));
     }
     let at = httpdate::parse_http_date(value).ok()?;
-    Some(at.duration_since(now.as_system_time()).unwrap_or_default().min(LONGEST_WAIT))
+    Some(at.duration_since(now.as_system_time()).unwrap_or_default().min(LONGEST_RETRY_AFTER))
 }
-
-/// A service that says to come back next year is mistaken.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -454,7 +451,7 @@ mod tests {
         assert_eq!(wait("2.128"), Some(Duration::from_millis(2128)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("999999999"), Some(LONGEST_WAIT));
+        assert_eq!(wait("999999999"), Some(LONGEST_RETRY_AFTER));
         for nonsense in ["-1", "NaN", "inf", "soon", ""] {
             assert_eq!(wait(nonsense), None, "{nonsense}");
         }

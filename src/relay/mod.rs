@@ -133,10 +133,11 @@ impl Relay {
     pub async fn start(config: Config, given: Given) -> Result<Self, StartError> {
         let Given { metrics, reloads, vital: (vital, deaths) } = given;
         let (path, settle_after) = (config.spool.path.clone(), config.delivery.settle_after);
+        let longest_wait = config.delivery.longest_wait();
         let watch = SpoolWatch::new(metrics.clone(), vital.clone());
         let opened = spawn_blocking(move || {
             let store = DiskStore::open(&path)?;
-            Ok::<_, StartError>(Spool::start(store, watch)?)
+            Ok::<_, StartError>(Spool::start_with_waits(store, watch, longest_wait)?)
         });
         let (spool, events) = opened.await??;
         let path = &config.spool.path;

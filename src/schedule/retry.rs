@@ -19,6 +19,7 @@ pub fn retry_delay(config: &RetryConfig, failed: u16, random: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DeliveryConfig;
     use proptest::prelude::*;
 
     const CONFIG: RetryConfig = RetryConfig {
@@ -40,6 +41,17 @@ mod tests {
         fn stays_within_the_jitter_of_the_cap(failed: u16, random in 0.0..1.0f64) {
             let wait = retry_delay(&CONFIG, failed, random).as_secs_f64();
             prop_assert!((48.0..=3600.0 * 1.2).contains(&wait));
+        }
+
+        /// What a start of the spool believes.
+        #[test]
+        fn no_wait_is_longer_than_the_longest(
+            failed: u16, random in 0.0..1.0f64, jitter in 0.0..1.0f64, days in 1..=366u32
+        ) {
+            let longest = Duration::from_secs(24 * 3600) * days;
+            let retry = RetryConfig { longest, jitter, ..CONFIG };
+            let config = DeliveryConfig { retry, ..DeliveryConfig::default() };
+            prop_assert!(retry_delay(&retry, failed, random) <= config.longest_wait());
         }
     }
 }

@@ -64,6 +64,22 @@ fn a_throttled_mailbox() {
 }
 
 #[test]
+fn a_wait_of_days_outlasts_a_restart() {
+    let mut lab = Lab::with(|setup| {
+        setup.retry = "first = '3d'\nlongest = '3d'\njitter = 0.0\ngive_up_after = '9d'".into();
+    });
+    lab.inject(Fault::status(On::SendMail, 503, "ErrorMailboxStoreUnavailable").times(1));
+    let id = send(&lab, "in three days");
+    wait_until("the settlement", || json(&lab, &id)["state"] == "scheduled");
+    let until = json(&lab, &id)["waits"]["until"].clone();
+    lab.wait_until_settled();
+    lab.kill9();
+    lab.restart();
+    wait_until("the start", || json(&lab, &id)["state"] == "scheduled");
+    assert_eq!(json(&lab, &id)["waits"]["until"], until);
+}
+
+#[test]
 fn a_blocked_tenant() {
     let lab =
         Lab::with(|setup| setup.tenant("contoso").credential = "client_secret = 'an old secret'".into());

@@ -31,7 +31,7 @@ use super::{
     stored::StoredRecord,
 };
 use crate::clock;
-use relay_mail::MessageId;
+use relay_mail::{MessageId, Timestamp};
 
 /// Operations committed together at most.
 pub(super) const GROUP: usize = 512;
@@ -47,6 +47,19 @@ pub(super) struct Context {
     pub(super) tally: Arc<Tally>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) stall: Arc<Stall>,
+    /// No message is told to wait longer.
+    pub(super) longest_wait: Duration,
+}
+
+impl Context {
+    /// When a message is due that was stored as due at `stored`. Beyond the longest wait, that was stored by a
+    /// clock that was ahead, or when waits could be longer.
+    ///
+    /// What was never tried waits for nothing: its time is that of its acceptance.
+    pub(super) fn credible_due(&self, stored: Timestamp, state: &State, now: Timestamp) -> Timestamp {
+        let is_untried = state.attempts == 0 && state.doubt.is_none();
+        stored.min(if is_untried { now } else { now + self.longest_wait })
+    }
 }
 
 /// What the thread is to people.

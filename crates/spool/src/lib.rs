@@ -96,6 +96,9 @@ pub const SMALL_BODY: usize = 64 * 1024;
 /// many come in at once.
 pub const SEGMENT_BODY: usize = 512 * 1024;
 
+/// What [`Spool::start`] takes for the longest that a message waits.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
 /// Operations that wait for a thread before callers have to wait to hand theirs over.
 const WAITING_OPERATIONS: usize = 1024;
 
@@ -229,6 +232,16 @@ impl Spool {
         store: impl Store,
         observer: impl Observer,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), StoreError> {
+        Self::start_with_waits(store, observer, LONGEST_WAIT)
+    }
+
+    /// The same where a [`Settlement::Wait`] may last for `longest_wait`. What is found to be due later than that
+    /// from now was stored by a clock that was ahead: it is due when that time is over.
+    pub fn start_with_waits(
+        store: impl Store,
+        observer: impl Observer,
+        longest_wait: Duration,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), StoreError> {
         let observer: Arc<dyn Observer> = Arc::new(observer);
         let (errands, waiting_errands) = mpsc::channel(WAITING_OPERATIONS);
         let (operations, waiting_operations) = mpsc::channel(WAITING_OPERATIONS);
@@ -247,6 +260,7 @@ impl Spool {
             tally: tally.clone(),
             observer: observer.clone(),
             stall: stall.clone(),
+            longest_wait,
         };
         let last_id = Committer::start(Box::new(store), context, waiting_operations)?;
         let to_bodies = (health.clone(), stall.clone());

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{
     BodyPlace, Change, Event, LaneId, Phase, State, StoreError, Waiting,
@@ -13,9 +13,6 @@ use super::{
 };
 use crate::clock;
 use relay_mail::{MessageId, Timestamp};
-
-/// No retry waits longer. A due time beyond it was stored by a clock that was ahead.
-const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// What a lease means that the index has.
 #[derive(Clone, Copy)]
@@ -36,6 +33,8 @@ struct Recovery<'a> {
     last: MessageId,
     messages: u64,
     in_doubt: u64,
+    /// Messages that are due earlier than was stored.
+    brought_forward: u64,
     /// A message that has no lane.
     lost: Option<MessageId>,
     /// Messages with a note that have not been found yet.
@@ -104,6 +103,7 @@ impl Committer {
             last: MessageId::first_at(Timestamp::default()),
             messages: 0,
             in_doubt: 0,
+            brought_forward: 0,
             lost: None,
         };
         let damaged = guarded(|| {
@@ -112,7 +112,15 @@ impl Committer {
                 recovery.take(id, state);
             })
         })?;
-        let Recovery { mut changes, last, messages, in_doubt, lost, noted, .. } = recovery;
+        let Recovery { mut changes, last, messages, in_doubt, brought_forward, lost, noted, .. } = recovery;
+        if brought_forward > 0 {
+            let longest_wait = self.context.longest_wait;
+            warn!(
+                messages = brought_forward,
+                ?longest_wait,
+                "messages brought forward: they were due later than the longest wait allows"
+            );
+        }
         if let Some(id) = lost {
             return Err(StoreError::Damaged(format!("it does not know whose message {id} is")));
         }
@@ -163,10 +171,9 @@ impl Recovery<'_> {
         let event = match was.phase {
             Phase::Held => Event::Held { id, lane },
             Phase::Waiting { due } => {
-                // What was never tried waits for nothing: its time is that of its acceptance, by a clock that may have run ahead.
-                let is_untried = was.attempts == 0 && was.doubt.is_none();
-                let latest = if is_untried { self.now } else { self.now + LONGEST_WAIT };
-                let due = due.min(latest);
+                let stored = due;
+                let due = self.context.credible_due(stored, &was, self.now);
+                self.brought_forward += u64::from(due != stored);
                 Event::Waiting(Waiting { id, lane, due })
             }
             Phase::Leased => match self.leases {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Committer, Context, Effect};
 use crate::{
-    Accepted, Event, Phase, SpoolError, State, Waiting,
+    Accepted, Event, Phase, SpoolError, State, Waiting, clock,
     operation::{Answer, Operation},
     store::guarded,
 };
@@ -89,12 +89,16 @@ impl Committer {
         after: Option<MessageId>,
     ) -> Result<Option<MessageId>, SpoolError> {
         const AT_A_TIME: usize = 4096;
+        let now = clock::now();
         let mut found = |id, state: State| {
             let Some(lane) = self.lanes.lane(state.lane).filter(|lane| tenants.contains(&lane.tenant)) else {
                 return;
             };
             let event = match state.phase {
-                Phase::Waiting { due } => Event::Waiting(Waiting { id, lane, due }),
+                Phase::Waiting { due } => {
+                    let due = self.context.credible_due(due, &state, now);
+                    Event::Waiting(Waiting { id, lane, due })
+                }
                 Phase::Held => Event::Held { id, lane },
                 // Its worker says how it went.
                 Phase::Leased => return,

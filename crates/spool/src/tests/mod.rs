@@ -322,6 +322,34 @@ async fn an_id_from_the_future_delays_nobody() {
     }
 }
 
+/// A wait ends when it was to end; one by a clock that was ahead, when the longest is over.
+#[tokio::test]
+async fn a_wait_outlasts_a_start_and_none_is_longer_than_the_longest() {
+    const DAY: Duration = LONGEST_WAIT;
+    for place in Place::both() {
+        let (spool, waiting) = place.start();
+        let id = accept(&spool, b"waits").await;
+        let lease = spool.claim(id).await.unwrap().lease;
+        let due = clock::now() + 3 * DAY;
+        spool.settle(lease, Settlement::Wait { due, counted: true, doubt: None }).await.unwrap();
+        drop((spool, waiting));
+        for (longest_wait, may_be_due) in [(4 * DAY, due..=due), (DAY, clock::now()..=clock::now() + DAY * 2)]
+        {
+            let (spool, events) = match &place {
+                Place::Memory(store) => Spool::start_with_waits(store.clone(), (), longest_wait).unwrap(),
+                Place::Disk(_) => Spool::start_with_waits(place.store(), (), longest_wait).unwrap(),
+            };
+            let mut waiting = Heard(events);
+            let found = waiting.recv().await.unwrap().due;
+            assert!(may_be_due.contains(&found), "{found:?} with {longest_wait:?}");
+            // Nor does a new configuration bring the old time back.
+            spool.tell_again(HashSet::from(["contoso".parse().unwrap()])).await.unwrap();
+            let told = waiting.recv().await.unwrap().due;
+            assert!(may_be_due.contains(&told), "{told:?} with {longest_wait:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_remembered_of_a_message_lasts_as_long_as_it_does() {
     for place in Place::both() {
