@@ -1,11 +1,16 @@
-//! The time, by tokio's clock: tests pause it.
+//! The time, by tokio's clock: tests pause it. Which of the two is for what: see [`Timestamp`].
 
 use relay_mail::Timestamp;
 use tokio::time::Instant;
 
-/// Now.
+/// Now, whatever happens to the system's clock: for what waits, and what expires.
 pub fn now() -> Timestamp {
     Timestamp::of(Instant::now().into_std())
+}
+
+/// Now, as the system's clock says it, however it was set since the start: for what others read.
+pub fn wall() -> Timestamp {
+    Timestamp::wall_of(Instant::now().into_std())
 }
 
 /// The tokio instant at which `due` is reached: now, if it is past.

@@ -82,7 +82,7 @@ pub(super) async fn notification_for(
         envid: message.envelope.envid(),
         header: &header,
         body: body.as_deref(),
-        now: clock::now(),
+        now: clock::wall(),
     });
     let Ok(envelope) = Envelope::new(None, [to.clone()], BodyKind::EightBitMime) else { return Ok(None) };
     let (id, mut body) = spool.begin();

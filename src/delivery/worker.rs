@@ -165,7 +165,7 @@ impl Worker {
     }
 
     fn give_up_at(&self, lease: Lease) -> Timestamp {
-        lease.id.accepted() + self.settings.retry.give_up_after
+        lease.id.accepted().steady() + self.settings.retry.give_up_after
     }
 
     /// After `attempts` that counted and one more that failed.
@@ -244,7 +244,7 @@ impl Attempt<'_> {
         self.claim.doubt = doubt;
         match disposition {
             Disposition::Delivered(receipt) => {
-                let waited = now.since(self.claim.lease.id.accepted());
+                let waited = now.since(self.claim.lease.id.accepted().steady());
                 let (metrics, tenant) = (&self.worker.metrics, &self.tenant.name);
                 let bounce = if receipt.reports_success { None } else { self.tell_delivered().await };
                 let verdict = self.settle(Settlement::End { bounce }, Verdict::Done).await;

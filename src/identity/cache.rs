@@ -190,7 +190,7 @@ impl TokenCache {
         let renew_at = Some(now + (usable - ahead));
         *state = State { token: Some(token.clone()), renew_at, rejected, ..State::default() };
         drop(state);
-        let ends = (clock::now() + lifetime).as_millis() / 1000;
+        let ends = (clock::wall() + lifetime).as_millis() / 1000;
         self.means.metrics.token_expires(name, self.audience.as_str(), ends);
         let audience = self.audience.as_str();
         let lifetime = Duration::from_secs(lifetime.as_secs_f64().round() as u64);

@@ -182,7 +182,8 @@ impl Submission {
         }
         let (author, from) = self.author(&header)?;
         self.check_recipients(&header)?;
-        let (now, by) = (clock::now(), &self.origin.by);
+        let now = clock::wall();
+        let by = &self.origin.by;
         let origin = match &self.origin.client {
             Some(Client { helo, address, extended, encryption, authenticated }) => message::Origin::Smtp {
                 helo,

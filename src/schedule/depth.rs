@@ -59,7 +59,7 @@ impl Depth {
         ]
     }
 
-    /// When the oldest message was accepted.
+    /// When the oldest message was accepted, by the steady clock.
     pub fn oldest(&self) -> Option<Timestamp> {
         match self.oldest_millis.load(Ordering::Relaxed) {
             0 => None,
@@ -72,7 +72,8 @@ impl Depth {
         self.scheduled.store(counts.scheduled, Ordering::Relaxed);
         self.leased.store(counts.leased, Ordering::Relaxed);
         self.held.store(counts.held, Ordering::Relaxed);
-        self.oldest_millis.store(oldest.map_or(0, |id| id.accepted().as_millis()), Ordering::Relaxed);
+        self.oldest_millis
+            .store(oldest.map_or(0, |id| id.accepted().steady().as_millis()), Ordering::Relaxed);
     }
 
     pub(super) fn set_blocked(&self, blocked: bool) {

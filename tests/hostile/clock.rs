@@ -9,8 +9,8 @@ use relay_sandbox::{Action, Fault, On};
 use tokio::time::Instant;
 
 use crate::{
-    courier::{Courier, all_arrive},
-    harness::{Lab, Setup, wait_until},
+    courier::{Courier, FROM, all_arrive},
+    harness::{Lab, Setup, message, wait_until},
     held,
 };
 
@@ -87,6 +87,35 @@ fn a_clock_that_jumps_while_it_runs_loses_nothing_and_expires_nothing() {
     assert_eq!(lab.metric("m365_relay_bounces_total", &[]), 0.0);
     assert_eq!(lab.terminate(), Some(0));
     held("Steps of the clock", JUMPS.len());
+}
+
+/// What others read goes by the clock as it is: the date in `Received`, and the ids, which never go back.
+#[test]
+fn what_is_written_follows_a_clock_that_jumps() {
+    let Some(library) = library() else { return };
+    // Against true time, and by how many days.
+    const STEPS: [(&str, i64); 4] = [("+0", 0), ("+40d", 40), ("-400d", -400), ("+1d", 1)];
+    let folder = tempfile::tempdir().unwrap();
+    let clock = folder.path().join("clock");
+    set(&clock, STEPS[0].0);
+    let lab = Lab::with(|setup| under_a_clock(&library, &clock, setup));
+    let mut ids: Vec<String> = Vec::new();
+    for (n, (to, days)) in STEPS.into_iter().enumerate() {
+        set(&clock, to);
+        lab.send(FROM, &["b@example.net"], &message(FROM, "b@example.net", to));
+        let delivered = lab.wait_for(n + 1).remove(n);
+        let parsed = mail_parser::MessageParser::default().parse(&*delivered.raw).unwrap();
+        let received = parsed.received().unwrap();
+        let off =
+            received.date().unwrap().to_timestamp() - relay_mail::Timestamp::wall().as_millis() as i64 / 1000;
+        assert!((off - days * 86_400).abs() < 3600, "{to}: {off} s off");
+        ids.push(received.id().unwrap().to_owned());
+    }
+    assert!(ids.is_sorted(), "{ids:?}");
+    lab.wait_until_empty();
+    assert_eq!(lab.metric("m365_relay_bounces_total", &[]), 0.0);
+    let oldest = lab.metric("m365_relay_queue_oldest_seconds", &[]);
+    assert_eq!(oldest, 0.0);
 }
 
 /// While the relay is off, with mail that waits in the spool: it goes out after the start, and does not bounce. Back, or forth by less

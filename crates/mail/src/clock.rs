@@ -1,9 +1,11 @@
-//! Wall-clock time.
+//! Times, by two clocks.
 //!
-//! Retry times and message ids are stored, so they need wall-clock time; tests need to pause it. So [`Timestamp::of`] names the
-//! time of an instant of the monotonic clock, and whoever asks takes that instant from a clock that can be paused. A step of the
-//! system clock while the process runs is not followed; retries stay correct relative to each other, and a restart picks up
-//! the new time.
+//! * The *steady* clock ([`Timestamp::of`]) is the system's time at the first use, plus what the monotonic clock has advanced since.
+//!   No step of the system clock moves it. What waits and what expires goes by it, or a step of a day would expire a day's mail.
+//! * The *wall* clock ([`Timestamp::wall_of`]) follows the system clock at once. What others read goes by it: `Received`, `Date`, the
+//!   ids of messages. [`Timestamp::steady`] says where on the steady clock such a time was.
+//!
+//! Whoever asks passes an instant of the monotonic clock, from a clock that tests can pause. A restart begins both clocks anew.
 
 #![allow(
     clippy::disallowed_types,
@@ -12,7 +14,7 @@
 
 use std::{
     fmt,
-    sync::OnceLock,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -30,14 +32,28 @@ impl Timestamp {
         Self(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
     }
 
-    /// The time at `instant`: that of the system at the first use, plus what the monotonic clock has advanced since.
+    /// The steady time of `instant`.
     pub fn of(instant: Instant) -> Self {
-        static ORIGIN: OnceLock<(Instant, Timestamp)> = OnceLock::new();
-        let (origin, time) = *ORIGIN.get_or_init(|| (Instant::now(), Self::wall()));
+        let (origin, time) = *origin();
         match instant.checked_duration_since(origin) {
             Some(since) => time + since,
             None => time - origin.duration_since(instant),
         }
+    }
+
+    /// The wall time of `instant`, which is about now: with all steps that the system clock has made until now.
+    pub fn wall_of(instant: Instant) -> Self {
+        Self::of(instant).moved(epochs_until_now().offset())
+    }
+
+    /// The steady time at which the wall clock said this. One that it said twice, since it was set back in between, is taken for
+    /// the later one: nothing becomes older by that than it is.
+    pub fn steady(self) -> Self {
+        epochs().steady(self)
+    }
+
+    const fn moved(self, millis: i64) -> Self {
+        Self(self.0.saturating_add_signed(millis))
     }
 
     /// Now, by the system's clock, however it was set since the start: for what others compare with their own clocks.
@@ -87,5 +103,110 @@ impl fmt::Display for Timestamp {
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", humantime::format_rfc3339_millis(self.as_system_time()))
+    }
+}
+
+/// The first use, by both clocks.
+fn origin() -> &'static (Instant, Timestamp) {
+    static ORIGIN: OnceLock<(Instant, Timestamp)> = OnceLock::new();
+    ORIGIN.get_or_init(|| (Instant::now(), Timestamp::wall()))
+}
+
+fn epochs() -> MutexGuard<'static, Epochs> {
+    static EPOCHS: Mutex<Epochs> = Mutex::new(Epochs(Vec::new()));
+    // Nothing panics half-way through a change.
+    EPOCHS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks at the system clock, too.
+fn epochs_until_now() -> MutexGuard<'static, Epochs> {
+    /// Between the two looks. If this thread was stopped there, they do not belong together.
+    const TOGETHER: Duration = Duration::from_millis(1);
+    let before = Instant::now();
+    let wall = Timestamp::wall();
+    let are_together = before.elapsed() < TOGETHER;
+    let mut epochs = epochs();
+    if are_together {
+        epochs.see(Timestamp::of(before), wall);
+    }
+    epochs
+}
+
+/// The steps that the system clock has made: since when, on the steady clock, it is off by how many milliseconds. Oldest first; before
+/// the first, it is not off.
+#[derive(Debug)]
+struct Epochs(Vec<(Timestamp, i64)>);
+
+impl Epochs {
+    /// The system's own corrections (adjtime(3)) move both clocks. What is left below this is the coarseness of the looks.
+    const STEP_MILLIS: u64 = 50;
+    /// Of a clock that steps all the time, the oldest are forgotten.
+    const MOST: usize = 1000;
+
+    fn offset(&self) -> i64 {
+        self.0.last().map_or(0, |(_, offset)| *offset)
+    }
+
+    fn see(&mut self, steady: Timestamp, wall: Timestamp) {
+        let (Ok(wall), Ok(from)) = (i64::try_from(wall.0), i64::try_from(steady.0)) else { return };
+        let offset = wall.saturating_sub(from);
+        if offset.abs_diff(self.offset()) < Self::STEP_MILLIS {
+            return;
+        }
+        if self.0.len() == Self::MOST {
+            self.0.remove(0);
+        }
+        self.0.push((steady, offset));
+    }
+
+    fn steady(&self, wall: Timestamp) -> Timestamp {
+        let said_in = self.0.iter().rev().find(|(since, offset)| since.moved(*offset) <= wall);
+        wall.moved(said_in.map_or(0, |(_, offset)| -offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    fn at(hours: u64) -> Timestamp {
+        Timestamp(hours * HOUR)
+    }
+
+    #[test]
+    fn a_step_forth_and_one_back_are_followed_and_age_nothing() {
+        let mut epochs = Epochs(Vec::new());
+        epochs.see(at(100), at(100) + Duration::from_millis(20));
+        assert_eq!((epochs.offset(), epochs.steady(at(99))), (0, at(99)));
+
+        // Forth by ten hours.
+        epochs.see(at(101), at(111));
+        assert_eq!(epochs.offset(), 10 * HOUR as i64);
+        assert_eq!([at(100), at(101), at(112)].map(|wall| epochs.steady(wall)), [at(100), at(101), at(102)]);
+
+        // Back by twenty: what it said before and says again counts as said later.
+        epochs.see(at(103), at(93));
+        assert_eq!(epochs.offset(), -10 * HOUR as i64);
+        assert_eq!([at(92), at(93), at(94)].map(|wall| epochs.steady(wall)), [at(92), at(103), at(104)]);
+        assert!(epochs.steady(at(100)) > at(100));
+    }
+
+    #[test]
+    fn a_clock_that_steps_all_the_time_takes_no_more_memory() {
+        let mut epochs = Epochs(Vec::new());
+        for step in 0..3000_u64 {
+            epochs.see(at(step), at(step + step % 2));
+        }
+        assert_eq!(epochs.0.len(), Epochs::MOST);
+    }
+
+    #[test]
+    fn without_a_step_both_are_one() {
+        let now = Instant::now();
+        let apart = Timestamp::of(now).0.abs_diff(Timestamp::wall_of(now).0);
+        assert!(apart < Epochs::STEP_MILLIS, "{apart}");
+        assert_eq!(Timestamp::of(now).steady(), Timestamp::of(now));
     }
 }

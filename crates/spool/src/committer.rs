@@ -279,7 +279,7 @@ impl Committer {
         }
         let (lane_id, lane) = self.lanes.enter_new(&new.lane, &mut group.changes);
         // Ids never go back, the clock may: a message is due when it comes.
-        let due = new.id.accepted().min(clock::now());
+        let due = new.id.accepted().steady().min(clock::now());
         let state = State {
             lane: lane_id,
             phase: Phase::Waiting { due },

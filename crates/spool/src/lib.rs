@@ -415,7 +415,7 @@ impl Spool {
     }
 
     fn next_id(&self) -> MessageId {
-        let floor = u64::from_be_bytes(MessageId::first_at(clock::now()).to_bytes());
+        let floor = u64::from_be_bytes(MessageId::first_at(clock::wall()).to_bytes());
         let next = |last: u64| Some(floor.max(last + 1));
         // The closure never answers None, so the update cannot fail.
         let last = self

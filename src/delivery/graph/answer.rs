@@ -66,7 +66,7 @@ impl Answer {
         let request_id = header("request-id").unwrap_or_default();
         let is_of_app = header("x-ms-throttle-scope").is_some_and(|scope| scope.starts_with("Tenant"));
         let (status, retry_after) =
-            (answer.status().as_u16(), network::retry_after(answer.headers(), clock::now()));
+            (answer.status().as_u16(), network::retry_after(answer.headers(), clock::wall()));
         let most = if status < 300 { LARGEST_ANSWER } else { LARGEST_ERROR };
         let mut body = Vec::new();
         if status != 202 {

@@ -163,7 +163,7 @@ impl Head {
     }
 
     fn with_retry_after(&self, error: TokenError) -> TokenError {
-        let asked = network::retry_after(&self.headers, clock::now());
+        let asked = network::retry_after(&self.headers, clock::wall());
         let retry_after = asked.unwrap_or(if self.is_busy() { BUSY } else { Duration::ZERO });
         TokenError { retry_after, ..error }
     }

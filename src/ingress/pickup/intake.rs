@@ -280,7 +280,7 @@ impl Intake {
         self.metrics.refused(Ingress::Pickup, reason);
         // It quotes what was in the file.
         let text = Outside::up_to(LONGEST_REASON, text).to_string();
-        let explanation = format!("{}: {text}\n", clock::now());
+        let explanation = format!("{}: {text}\n", clock::wall());
         let rejected = claim.clone();
         let name = blocking(move || rejected.reject(&explanation)).await?;
         warn!(file = %name.display(), reason = reason.as_str(), detail = text, "file refused and renamed");

@@ -27,7 +27,8 @@ impl Pool {
         if now < expiry.not_before.max(self.spared_until) || self.retired.is_some() {
             return Vec::new();
         }
-        let old = self.messages.range(..MessageId::first_at(now - expiry.give_up_after));
+        let is_old = |id: MessageId| id.accepted().steady() + expiry.give_up_after <= now;
+        let old = self.messages.iter().take_while(|(id, _)| is_old(**id));
         let expired = old.filter_map(|(id, entry)| {
             if entry.stands != Stands::Ready {
                 return None;
@@ -37,7 +38,8 @@ impl Pool {
                 (Credential::Blocked { because, .. }, _) => because.why.clone(),
                 (_, Standing::Asleep { .. }) => queue.asleep_because.clone(),
                 _ => {
-                    let at = (id.accepted() + expiry.give_up_after).max(expiry.not_before).max(entry.at);
+                    let at =
+                        (id.accepted().steady() + expiry.give_up_after).max(expiry.not_before).max(entry.at);
                     if at + expiry.last_chance > now {
                         return None;
                     }

@@ -62,5 +62,5 @@ fn waits(why: impl Into<String>, until: Option<Timestamp>) -> Waits {
 }
 
 fn time_of(at: Instant) -> Timestamp {
-    clock::now() + at.saturating_duration_since(Instant::now())
+    clock::wall() + at.saturating_duration_since(Instant::now())
 }

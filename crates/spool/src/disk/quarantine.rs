@@ -61,7 +61,7 @@ pub(super) fn put_aside_record(root: &Path, id: MessageId, raw: &[u8], has_body:
 
 fn write_about(root: &Path, id: MessageId, reason: &str, more: &Value) -> io::Result<()> {
     let dir = root.join("quarantine");
-    let mut about = json!({ "id": id.to_string(), "time": clock::now().to_string(), "reason": reason });
+    let mut about = json!({ "id": id.to_string(), "time": clock::wall().to_string(), "reason": reason });
     if let (Some(about), Some(more)) = (about.as_object_mut(), more.as_object()) {
         about.extend(more.clone());
     }
