@@ -138,8 +138,15 @@ impl House {
         self.spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
     }
 
-    fn large_bodies(&self) -> usize {
-        fs::read_dir(self.folder.path().join("body/large")).unwrap().count()
+    /// A file goes when the last who has it open lets go of it, which may be a moment after the answer.
+    async fn until_large_bodies(&self, count: usize) {
+        let large = self.folder.path().join("body/large");
+        let are_so_many = async {
+            while fs::read_dir(&large).unwrap().count() != count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), are_so_many).await.expect("so many large bodies");
     }
 }
 
@@ -171,7 +178,7 @@ async fn what_a_failed_commit_has_ended_is_released_when_the_spool_heals() {
         settled.await.unwrap().unwrap();
         house.until(true).await;
     }
-    assert_eq!(house.large_bodies(), 0);
+    house.until_large_bodies(0).await;
     assert_eq!(house.segments.messages_in(1), 1);
     // A rescue is not to send them again.
     assert_eq!(house.segments.ended_in(1).unwrap(), small.into_iter().collect());
@@ -189,9 +196,9 @@ async fn parts_that_do_not_enter_are_released() {
     fs::write(house.segments.path_of(1), "").unwrap();
     let refused = house.spool.settle(lease, Settlement::Split { parts }).await;
     assert!(matches!(refused, Err(SpoolError::Body(_))), "{refused:?}");
-    assert_eq!(house.large_bodies(), 1);
+    house.until_large_bodies(1).await;
     house.end(whole).await;
-    assert_eq!(house.large_bodies(), 0);
+    house.until_large_bodies(0).await;
 }
 
 #[tokio::test]
