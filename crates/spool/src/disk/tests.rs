@@ -143,10 +143,12 @@ impl House {
         let large = self.folder.path().join("body/large");
         let are_so_many = async {
             while fs::read_dir(&large).unwrap().count() != count {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), are_so_many).await.expect("so many large bodies");
+        tokio::time::timeout(std::time::Duration::from_secs(60), are_so_many)
+            .await
+            .expect("so many large bodies");
     }
 }
 
