@@ -9,7 +9,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::Page;
-use crate::schedule::{Standing, Waits};
+use crate::schedule::{MessageStatus, Waits};
 use relay_mail::{InvalidMessageId, MessageId};
 
 /// The answer, as JSON has it. Times are RFC 3339 in UTC.
@@ -39,8 +39,8 @@ pub struct ErrorPage {
 }
 
 impl MessagePage {
-    fn of(id: MessageId, standing: Standing) -> Self {
-        let Standing { state, tenant, mailbox, waits } = standing;
+    fn of(id: MessageId, standing: MessageStatus) -> Self {
+        let MessageStatus { state, tenant, mailbox, waits } = standing;
         let waits = waits.map(|Waits { why, limit, until }| WaitsPage {
             why,
             limit: limit.map(|limit| limit.as_str().to_owned()),

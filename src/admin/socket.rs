@@ -31,11 +31,11 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
-    pub(super) place: Place,
+    pub(super) place: SocketFile,
 }
 
 /// Removed when it is dropped, if it is still the same.
-pub(super) struct Place {
+pub(super) struct SocketFile {
     pub(super) path: PathBuf,
     inode: (u64, u64),
 }
@@ -79,7 +79,7 @@ impl Socket {
         // The file is made with the mode of the socket, less the umask (unix(7)), so it is never open to more.
         fchmod(&socket, Mode::from_raw_mode(MODE)).map_err(io::Error::from)?;
         socket.bind(path)?;
-        let place = Place::settle(path)?;
+        let place = SocketFile::settle(path)?;
         if is_in_spool && let Err(error) = let_the_group_through(folder, &opened, path) {
             let folder = folder.display();
             warn!(%folder, %error, "the relay's group is not let through to the socket for commands, only root and the relay's user are");
@@ -88,7 +88,7 @@ impl Socket {
     }
 }
 
-impl Place {
+impl SocketFile {
     /// Finds out what was made, whatever stands in its place by now, and gives it its mode.
     fn settle(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
@@ -106,7 +106,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_the_same = fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode);

@@ -19,7 +19,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use report::{Kind, MAX_RETURNED_BODY, Notification, Outcome, Service, report};
+pub use report::{Kind, MAX_RETURNED_BODY, Notification, RecipientReport, Service, report};
 pub use status::{EnhancedStatus, InvalidStatus};
 
 use crate::config::{BounceTo, BouncesConfig};

@@ -31,7 +31,7 @@ pub struct Notification<'a> {
     /// The message. It knows when it was accepted.
     pub id: MessageId,
     /// Never empty.
-    pub recipients: Vec<Outcome<'a>>,
+    pub recipients: Vec<RecipientReport<'a>>,
     /// RFC 3461: what the sender knows the message by.
     pub envid: Option<&'a EnvelopeId>,
     /// The header of the message.
@@ -64,7 +64,7 @@ impl Kind {
 
 /// What became of one recipient.
 #[derive(Debug, Clone)]
-pub struct Outcome<'a> {
+pub struct RecipientReport<'a> {
     pub address: &'a MailboxAddress,
     /// RFC 3461: whom the sender had written to, if a server before this one wrote another address instead.
     pub original: Option<OriginalRecipient>,
@@ -76,7 +76,7 @@ pub struct Outcome<'a> {
     pub remote: Option<&'a str>,
 }
 
-impl Outcome<'_> {
+impl RecipientReport<'_> {
     fn says_the_same(&self, other: &Self) -> bool {
         (self.status, self.service, self.diagnostic) == (other.status, other.service, other.diagnostic)
     }
@@ -154,7 +154,7 @@ fn text_for_people(told: &Notification<'_>, host: &str) -> String {
     match recipients.first().filter(|first| recipients.iter().all(|outcome| outcome.says_the_same(first))) {
         Some(shared) => {
             text.push_str("\r\n");
-            for Outcome { address, .. } in listed {
+            for RecipientReport { address, .. } in listed {
                 text.push_str(&format!("<{address}>\r\n"));
             }
             text.push_str(unlisted.trim_start());
@@ -179,7 +179,7 @@ fn text_for_people(told: &Notification<'_>, host: &str) -> String {
 }
 
 /// What was said, and what to do about it.
-fn push_said(text: &mut String, kind: Kind, outcome: &Outcome<'_>, longest: usize) {
+fn push_said(text: &mut String, kind: Kind, outcome: &RecipientReport<'_>, longest: usize) {
     let status = outcome.status;
     let said = match outcome.service {
         Service::Graph => "Microsoft 365 said",

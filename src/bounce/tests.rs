@@ -30,7 +30,7 @@ const ORIGINAL: &str = "From: A <a@x.se>\r\nSubject: =?utf-8?Q?Rechnung_f=C3=BCr
 fn a_report(kind: Kind) -> Vec<u8> {
     let (from, to, bee, unicode) =
         (address("scanner@x.se"), address("a@x.se"), address("b@y.se"), address("j\u{f6}rn@y.se"));
-    let outcome = |address, code, service, diagnostic, remote| Outcome {
+    let outcome = |address, code, service, diagnostic, remote| RecipientReport {
         address,
         original: None,
         status: status(code),
@@ -128,7 +128,7 @@ fn a_wished_report(kind: Kind, body: &[u8]) -> Vec<u8> {
         from: &from,
         to: &to,
         id: id(),
-        recipients: vec![Outcome {
+        recipients: vec![RecipientReport {
             address: &bee,
             original: Some("rfc822;first+2Bone@y.se".parse().unwrap()),
             status: if kind == Kind::Relayed { EnhancedStatus::RELAYED } else { status("5.1.1") },
@@ -204,7 +204,7 @@ fn a_report_for(count: usize, diagnostic: impl Fn(usize) -> String) -> Vec<u8> {
     let (from, to) = (address("scanner@x.se"), address("a@x.se"));
     let addresses: Vec<_> = (0..count).map(|n| address(&format!("recipient.{n}@example.net"))).collect();
     let said: Vec<_> = (0..count).map(diagnostic).collect();
-    let outcome = |(address, diagnostic)| Outcome {
+    let outcome = |(address, diagnostic)| RecipientReport {
         address,
         original: None,
         status: status("5.1.3"),
@@ -348,7 +348,7 @@ proptest! {
             from: &from,
             to: &to,
             id: id(),
-            recipients: vec![Outcome {
+            recipients: vec![RecipientReport {
                 address: &bee,
                 original: None,
                 status: status("5.1.1"),

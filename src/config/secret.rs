@@ -28,7 +28,7 @@ pub enum SecretSource {
 }
 
 /// What a source comes down to.
-enum Place<'a> {
+enum SecretPlace<'a> {
     Here(&'a Secret),
     File(Cow<'a, Path>),
     Env(&'a str),
@@ -67,9 +67,9 @@ impl SecretSource {
     /// The secret as it is now. Blocks while a file is read.
     pub fn read(&self) -> Result<Secret, SecretError> {
         let secret = match self.place()? {
-            Place::Here(secret) => secret.clone(),
-            Place::File(path) => read_text(&path)?,
-            Place::Env(name) => from_environment(name)?,
+            SecretPlace::Here(secret) => secret.clone(),
+            SecretPlace::File(path) => read_text(&path)?,
+            SecretPlace::Env(name) => from_environment(name)?,
         };
         if secret.expose().is_empty() { Err(self.empty()) } else { Ok(secret) }
     }
@@ -78,9 +78,9 @@ impl SecretSource {
     pub fn read_octets(&self) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         let octets = |secret: &Secret| Zeroizing::new(secret.expose().as_bytes().to_owned());
         let octets = match self.place()? {
-            Place::Here(secret) => octets(secret),
-            Place::File(path) => read_file(&path, LONGEST_CERTIFICATE)?,
-            Place::Env(name) => octets(&from_environment(name)?),
+            SecretPlace::Here(secret) => octets(secret),
+            SecretPlace::File(path) => read_file(&path, LONGEST_CERTIFICATE)?,
+            SecretPlace::Env(name) => octets(&from_environment(name)?),
         };
         if octets.is_empty() { Err(self.empty()) } else { Ok(octets) }
     }
@@ -88,18 +88,18 @@ impl SecretSource {
     /// The file that holds the secret, if one does.
     pub fn path(&self) -> Option<Cow<'_, Path>> {
         match self.place() {
-            Ok(Place::File(path)) => Some(path),
+            Ok(SecretPlace::File(path)) => Some(path),
             _ => None,
         }
     }
 
-    fn place(&self) -> Result<Place<'_>, SecretError> {
+    fn place(&self) -> Result<SecretPlace<'_>, SecretError> {
         match self {
-            Self::Text(secret) => Ok(Place::Here(secret)),
-            Self::File(path) => Ok(Place::File(path.into())),
-            Self::Env(name) => Ok(Place::Env(name)),
+            Self::Text(secret) => Ok(SecretPlace::Here(secret)),
+            Self::File(path) => Ok(SecretPlace::File(path.into())),
+            Self::Env(name) => Ok(SecretPlace::Env(name)),
             Self::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(folder) => Ok(Place::File(Path::new(&folder).join(name).into())),
+                Some(folder) => Ok(SecretPlace::File(Path::new(&folder).join(name).into())),
                 None => Err(SecretError::NoCredentials(name.clone())),
             },
         }

@@ -2,7 +2,7 @@
 
 use super::{Reason, letter::read_header};
 use crate::{
-    bounce::{self, EnhancedStatus, Kind, MAX_RETURNED_BODY, Notification, Outcome, Service},
+    bounce::{self, EnhancedStatus, Kind, MAX_RETURNED_BODY, Notification, RecipientReport, Service},
     clock,
     config::Tenant,
 };
@@ -60,7 +60,7 @@ pub(super) async fn notification_for(
     let News { kind, whom, service, remote } = news;
     let outcome = |(address, wish): (_, RecipientWish)| {
         let (status, diagnostic) = whom.news_of(address)?;
-        Some(Outcome { address, original: wish.original, status, service, diagnostic, remote })
+        Some(RecipientReport { address, original: wish.original, status, service, diagnostic, remote })
     };
     let told_of = message.envelope.wishes().filter(|(_, wish)| kind.is_wished(wish));
     let recipients: Vec<_> = told_of.filter_map(outcome).collect();

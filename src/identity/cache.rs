@@ -15,7 +15,8 @@ use tokio::{task::spawn_blocking, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    AccessToken, Audience, Means, TokenError, TokenErrorKind, contents::Contents, grant, token_error::Pause,
+    AccessToken, Audience, LoginContext, TokenError, TokenErrorKind, contents::Contents, grant,
+    token_error::Pause,
 };
 use crate::{
     clock,
@@ -34,7 +35,7 @@ const FORGOTTEN: Duration = Duration::from_secs(3600);
 pub(super) struct TokenCache {
     tenant: Arc<Tenant>,
     audience: Audience,
-    means: Arc<Means>,
+    means: Arc<LoginContext>,
     state: Mutex<State>,
 }
 
@@ -63,7 +64,7 @@ struct Failure {
 }
 
 impl TokenCache {
-    pub(super) fn new(tenant: Arc<Tenant>, audience: Audience, means: Arc<Means>) -> Arc<Self> {
+    pub(super) fn new(tenant: Arc<Tenant>, audience: Audience, means: Arc<LoginContext>) -> Arc<Self> {
         Arc::new(Self { tenant, audience, means, state: Mutex::default() })
     }
 
@@ -265,7 +266,7 @@ mod tests {
                     client_id = 'app'\nclient_secret = 'secret'\nsenders = ['*']\n";
         let config = Config::parse(text, Path::new("config.toml")).unwrap();
         let tenant = config.tenants.values().next().unwrap().clone();
-        let means = Means::new(
+        let means = LoginContext::new(
             Clients::new(&config.network, std::iter::once(&tenant.cloud)).unwrap(),
             Metrics::new(),
             "no-such-folder".into(),

@@ -11,7 +11,7 @@ use super::AccessToken;
 
 /// Not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claims {
+pub struct TokenClaims {
     /// Application permissions, such as `Mail.Send`.
     pub roles: Vec<String>,
     /// Delegated permissions.
@@ -39,7 +39,7 @@ struct Payload {
 }
 
 /// `None`: the token is not a JWT, or an encrypted one.
-pub fn claims(token: &AccessToken) -> Option<Claims> {
+pub fn claims(token: &AccessToken) -> Option<TokenClaims> {
     let mut parts = token.expose().split('.');
     let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() {
@@ -47,7 +47,7 @@ pub fn claims(token: &AccessToken) -> Option<Claims> {
     }
     let payload = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?);
     let payload: Payload = serde_json::from_slice(&payload).ok()?;
-    Some(Claims {
+    Some(TokenClaims {
         roles: payload.roles,
         scopes: payload.scp.split_ascii_whitespace().map(str::to_owned).collect(),
         user: payload.upn.or(payload.preferred_username).or(payload.unique_name),
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    fn of(payload: &str) -> Option<Claims> {
+    fn of(payload: &str) -> Option<TokenClaims> {
         let jwt = format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(payload));
         claims(&AccessToken::new(jwt, Duration::from_secs(60)))
     }

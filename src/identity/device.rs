@@ -8,10 +8,10 @@ use tokio::{
 };
 
 use super::{
-    Audience, Claims, Means, TokenError, TokenErrorKind, claims,
+    Audience, LoginContext, TokenClaims, TokenError, TokenErrorKind, claims,
     endpoint::{DeviceAuthorization, Endpoint, Granted, Poll},
     grant::prove_if_there,
-    store::{Stored, fingerprint},
+    store::{StoredToken, fingerprint},
 };
 use crate::{
     config::{ClientProof, Credential, RouteRule, SecretSource, Tenant, UserGrant},
@@ -43,13 +43,13 @@ pub async fn log_in(
     clients: Clients,
     folder: &Path,
     show: impl FnOnce(&DeviceCode) -> bool,
-) -> Result<Option<Claims>, TokenError> {
+) -> Result<Option<TokenClaims>, TokenError> {
     let Credential::User { grant: UserGrant::RefreshToken { first }, proof } = &tenant.credential else {
         return Err(TokenError::blocked(
             "nobody has to sign in for this tenant: that is for grant = \"refresh_token\"",
         ));
     };
-    let means = Means::new(clients, Metrics::new(), folder.to_owned());
+    let means = LoginContext::new(clients, Metrics::new(), folder.to_owned());
     let audience = match tenant.route {
         RouteRule::Smtp => Audience::Exchange,
         RouteRule::Graph | RouteRule::Auto => Audience::Graph,
@@ -76,7 +76,7 @@ pub async fn log_in(
     let stored = spawn_blocking(move || {
         let origin = first.as_ref().map(SecretSource::read).transpose();
         let origin = origin.map_err(|e| TokenError::blocked(format!("refresh_token: {e}")))?;
-        let stored = Stored::of(&owned, refresh_token, origin.as_ref().map(fingerprint));
+        let stored = StoredToken::of(&owned, refresh_token, origin.as_ref().map(fingerprint));
         store.put(&owned.name, &stored).map_err(|e| TokenError::blocked(format!("it cannot be stored: {e}")))
     });
     stored.await.map_err(|e| TokenError::defect(format!("the sign-in broke off: {e}")))??;
@@ -86,7 +86,7 @@ pub async fn log_in(
 /// Asks until somebody has signed in, or the code is no longer good. The application proves itself anew each time: an
 /// assertion is good once, and for less time than the code.
 async fn poll(
-    means: &Means,
+    means: &LoginContext,
     tenant: &Tenant,
     proof: Option<&ClientProof>,
     code: &DeviceAuthorization,

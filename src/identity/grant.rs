@@ -1,7 +1,7 @@
 //! The grants, by what the tenant's credential is.
 
 use super::{
-    AccessToken, Audience, Means, TokenError,
+    AccessToken, Audience, LoginContext, TokenError,
     endpoint::{Endpoint, Proved},
     managed, proof, user,
 };
@@ -9,7 +9,7 @@ use crate::config::{ClientProof, Credential, Tenant, UserGrant};
 
 /// Asks for a token.
 pub(super) async fn token(
-    means: &Means,
+    means: &LoginContext,
     tenant: &Tenant,
     audience: Audience,
 ) -> Result<AccessToken, TokenError> {
@@ -35,7 +35,7 @@ pub(super) async fn token(
 }
 
 pub(super) async fn prove_if_there(
-    means: &Means,
+    means: &LoginContext,
     tenant: &Tenant,
     proof: Option<&ClientProof>,
 ) -> Result<Option<Proved>, TokenError> {

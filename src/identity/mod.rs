@@ -59,14 +59,14 @@ use store::Store;
 use token_error::Pause;
 use user::Rotations;
 
-pub use claims::{Claims, claims};
+pub use claims::{TokenClaims, claims};
 pub use device::{DeviceCode, log_in};
 pub use store::StoreError;
 pub use token_error::{TokenError, TokenErrorKind};
 
 /// All tenants' tokens. A tenant that delivers nothing has none, and costs nothing.
 pub struct Identity {
-    means: Arc<Means>,
+    means: Arc<LoginContext>,
     caches: Mutex<Caches>,
     /// Tenants whose credential is a certificate.
     certified: Mutex<Vec<Arc<Tenant>>>,
@@ -75,7 +75,7 @@ pub struct Identity {
 type Caches = HashMap<(TenantName, Audience), Arc<TokenCache>>;
 
 /// What logins are made with.
-struct Means {
+struct LoginContext {
     clients: Clients,
     metrics: Metrics,
     store: Store,
@@ -116,7 +116,7 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 impl Identity {
     /// `folder` is where refresh tokens are stored, see [`credential_folder`]; it need not be there.
     pub fn new(clients: Clients, metrics: Metrics, folder: PathBuf) -> Self {
-        let means = Arc::new(Means::new(clients, metrics, folder));
+        let means = Arc::new(LoginContext::new(clients, metrics, folder));
         Self { means, caches: Mutex::default(), certified: Mutex::default() }
     }
 
@@ -149,7 +149,7 @@ impl Identity {
     }
 }
 
-impl Means {
+impl LoginContext {
     fn new(clients: Clients, metrics: Metrics, folder: PathBuf) -> Self {
         Self {
             clients,

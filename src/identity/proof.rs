@@ -3,14 +3,18 @@
 use zeroize::Zeroizing;
 
 use super::{
-    Means, TokenError, assertion,
+    LoginContext, TokenError, assertion,
     endpoint::{self, Proved},
 };
 use crate::config::{ClientProof, SecretSource, Tenant};
 
 /// Reads what the proof is made of, as it is now: secrets, certificates and tokens of other providers are replaced while the
 /// relay runs.
-pub(super) async fn prove(means: &Means, tenant: &Tenant, proof: &ClientProof) -> Result<Proved, TokenError> {
+pub(super) async fn prove(
+    means: &LoginContext,
+    tenant: &Tenant,
+    proof: &ClientProof,
+) -> Result<Proved, TokenError> {
     let (proof, client_id) = (proof.clone(), tenant.client_id.clone());
     let audience = endpoint::url(tenant, "token");
     // Files are read here, and a file may be on a slow disk; to sign takes a millisecond.

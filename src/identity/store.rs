@@ -28,7 +28,7 @@ pub(super) struct Store {
 
 /// What a file holds.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-pub(super) struct Stored {
+pub(super) struct StoredToken {
     refresh_token: String,
     /// The [`fingerprint`] of the configured refresh token that this one goes back to, or that was configured when somebody
     /// signed in.
@@ -43,7 +43,7 @@ pub(super) struct Stored {
 /// To be stored in place of another one.
 #[derive(Clone)]
 pub(super) struct Successor {
-    pub(super) stored: Stored,
+    pub(super) stored: StoredToken,
     /// What the store held when the successor was asked for. If it is another one now, somebody has signed in since.
     pub(super) replaces: Option<Secret>,
 }
@@ -75,11 +75,11 @@ impl Store {
     }
 
     /// What is stored for the tenant, for whichever application.
-    pub(super) fn read(&self, tenant: &Tenant) -> Result<Option<Stored>, StoreError> {
+    pub(super) fn read(&self, tenant: &Tenant) -> Result<Option<StoredToken>, StoreError> {
         self.read_file(&self.file(&tenant.name))
     }
 
-    fn read_file(&self, path: &Path) -> Result<Option<Stored>, StoreError> {
+    fn read_file(&self, path: &Path) -> Result<Option<StoredToken>, StoreError> {
         let failed = |error| StoreError::Io { path: path.to_owned(), error };
         let file = match File::open(path) {
             Ok(file) => file,
@@ -108,12 +108,12 @@ impl Store {
     }
 
     /// Stores what somebody has signed in for, whatever was there.
-    pub(super) fn put(&self, tenant: &TenantName, stored: &Stored) -> Result<(), StoreError> {
+    pub(super) fn put(&self, tenant: &TenantName, stored: &StoredToken) -> Result<(), StoreError> {
         let folder = self.locked_folder()?;
         self.write(&folder, tenant, stored)
     }
 
-    fn write(&self, folder: &File, tenant: &TenantName, stored: &Stored) -> Result<(), StoreError> {
+    fn write(&self, folder: &File, tenant: &TenantName, stored: &StoredToken) -> Result<(), StoreError> {
         // No tenant's name begins with a dot.
         let new = self.folder.join(format!(".{tenant}.json"));
         let path = &self.file(tenant);
@@ -163,7 +163,7 @@ fn own_as(above: &fs::Metadata, made: &fs::Metadata, path: &Path) -> io::Result<
     chown(path, Some(above.uid()), Some(above.gid()))
 }
 
-impl Stored {
+impl StoredToken {
     pub(super) fn of(tenant: &Tenant, refresh_token: Secret, descends_from: Option<String>) -> Self {
         Self {
             refresh_token: refresh_token.expose().to_owned(),

@@ -13,9 +13,9 @@ use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
 use tracing::{debug, error};
 
 use super::{
-    AccessToken, Audience, Means, TokenError,
+    AccessToken, Audience, LoginContext, TokenError,
     endpoint::{Endpoint, Proved},
-    store::{StoreError, Stored, Successor, fingerprint},
+    store::{StoreError, StoredToken, Successor, fingerprint},
 };
 use crate::config::{Secret, SecretSource, Tenant};
 use relay_mail::TenantName;
@@ -34,7 +34,7 @@ impl Rotations {
 }
 
 pub(super) async fn by_password(
-    means: &Means,
+    means: &LoginContext,
     tenant: &Tenant,
     audience: Audience,
     (username, password): (&str, &SecretSource),
@@ -50,7 +50,7 @@ pub(super) async fn by_password(
 }
 
 pub(super) async fn by_refresh_token(
-    means: &Means,
+    means: &LoginContext,
     tenant: &Tenant,
     audience: Audience,
     first: Option<&SecretSource>,
@@ -68,7 +68,7 @@ pub(super) async fn by_refresh_token(
     let granted = endpoint.by_refresh_token(&current.token, scope).await?;
     if let Some(token) = granted.refresh_token.filter(|token| *token != current.token) {
         let successor = Successor {
-            stored: Stored::of(tenant, token, current.descends_from.clone()),
+            stored: StoredToken::of(tenant, token, current.descends_from.clone()),
             replaces: current.stored,
         };
         if let Err(error) = store(means, tenant, successor.clone()).await {
@@ -91,7 +91,7 @@ struct Current {
 
 /// The stored one, unless another one was configured since.
 async fn current(
-    means: &Means,
+    means: &LoginContext,
     tenant: &Tenant,
     first: Option<&SecretSource>,
 ) -> Result<Current, TokenError> {
@@ -107,7 +107,7 @@ async fn current(
             }
         })?;
         let held = stored.as_ref().map(|stored| stored.refresh_token());
-        let descends = |stored: &Stored| origin.is_none() || stored.descends_from == origin;
+        let descends = |stored: &StoredToken| origin.is_none() || stored.descends_from == origin;
         match (stored.filter(|stored| stored.is_of(&tenant) && descends(stored)), first) {
             (Some(stored), _) => Ok(Current {
                 token: stored.refresh_token(),
@@ -124,7 +124,7 @@ async fn current(
     read.await.map_err(|e| broken_off(&e))?
 }
 
-async fn store(means: &Means, tenant: &Tenant, successor: Successor) -> Result<(), TokenError> {
+async fn store(means: &LoginContext, tenant: &Tenant, successor: Successor) -> Result<(), TokenError> {
     let (folder, name) = (means.store.clone(), tenant.name.clone());
     let stored =
         spawn_blocking(move || folder.replace(&name, &successor)).await.map_err(|e| broken_off(&e))?;

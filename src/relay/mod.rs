@@ -30,7 +30,7 @@ use crate::{
     config::{Config, Roster, RosterKeeper},
     delivery::{
         Routes, Worker, WorkerSettings,
-        graph::{Graph, Means},
+        graph::{Graph, GraphContext},
         smtp as submission,
         smtp::{DialError, Smtp},
     },
@@ -159,7 +159,7 @@ impl Relay {
         let told = vital.clone();
         let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some((&ledger, &told))));
         let allowances = allowances.await?;
-        let submission = submission::Means {
+        let submission = submission::SmtpContext {
             identity: identity.clone(),
             clients: clients.clone(),
             network: config.network.clone(),
@@ -170,7 +170,8 @@ impl Relay {
         };
         let submission = Smtp::new(submission)?;
         let network = config.network.clone();
-        let means = Means { identity: identity.clone(), clients: clients.clone(), network, allowances };
+        let means =
+            GraphContext { identity: identity.clone(), clients: clients.clone(), network, allowances };
         let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
         let worker = WorkerSettings {
             hostname: config.smtp.hostname.clone(),

@@ -20,11 +20,11 @@ pub struct Questions(pub(super) mpsc::Receiver<Question>);
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) id: MessageId,
-    pub(super) answer: oneshot::Sender<Option<Standing>>,
+    pub(super) answer: oneshot::Sender<Option<MessageStatus>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct MessageStatus {
     pub state: MessageState,
     pub tenant: TenantName,
     /// `None`: it is held, and in no queue.
@@ -63,7 +63,7 @@ impl Inspector {
     ///
     /// For a moment after an attempt it knows nothing of a message that waits again: its worker has ended, and the spool
     /// is about to announce it. So what is not there is asked for once more.
-    pub async fn inspect(&self, id: MessageId) -> Option<Standing> {
+    pub async fn inspect(&self, id: MessageId) -> Option<MessageStatus> {
         if let Some(standing) = self.ask(id).await {
             return Some(standing);
         }
@@ -71,7 +71,7 @@ impl Inspector {
         self.ask(id).await
     }
 
-    async fn ask(&self, id: MessageId) -> Option<Standing> {
+    async fn ask(&self, id: MessageId) -> Option<MessageStatus> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Question { id, answer }).await.ok()?;
         answered.await.ok()?

@@ -36,7 +36,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 pub use depth::{Depth, Depths};
-pub use inspector::{Inspector, MessageState, Questions, Standing, Waits};
+pub use inspector::{Inspector, MessageState, MessageStatus, Questions, Waits};
 pub use report::Early;
 pub use retry::retry_delay;
 pub use scheduler::{Inbox, Order, Scheduler, Settings};

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     depth::{Counts, Depth},
-    queue::{Queue, Standing},
+    queue::{Queue, QueueState},
     ramp::Ramp,
     report::Ended,
     turn::{QueueId, Turn},
@@ -69,11 +69,11 @@ struct Entry {
     /// Ready: since when. Scheduled: until when.
     at: Timestamp,
     queue: QueueId,
-    stands: Stands,
+    state: EntryState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stands {
+enum EntryState {
     Ready,
     Scheduled,
     /// With a worker; more in [`Leased`].
@@ -147,17 +147,17 @@ impl Pool {
 
     fn put_in(&mut self, id: MessageId, queue_id: QueueId, due: Timestamp) -> Option<(QueueId, Instant)> {
         let now = clock::now();
-        let (at, stands) = if due <= now { (now, Stands::Ready) } else { (due, Stands::Scheduled) };
-        let entry = Entry { at, queue: queue_id, stands };
+        let (at, state) = if due <= now { (now, EntryState::Ready) } else { (due, EntryState::Scheduled) };
+        let entry = Entry { at, queue: queue_id, state };
         if let Some(before) = self.messages.insert(id, entry) {
-            self.uncount(before.stands);
-            if before.stands == stands && before.queue == queue_id && (due <= now || before.at == due) {
+            self.uncount(before.state);
+            if before.state == state && before.queue == queue_id && (due <= now || before.at == due) {
                 // Told of again, and nothing is new.
-                self.count(stands);
+                self.count(state);
                 return None;
             }
         }
-        self.count(stands);
+        self.count(state);
         let queue = self.queues.get_mut(&queue_id)?;
         queue.last_used = Instant::now();
         if due <= now {
@@ -177,17 +177,17 @@ impl Pool {
     /// An operator keeps the message from being delivered. A worker that is about to claim it will not get it.
     pub(super) fn hold(&mut self, id: MessageId) {
         self.leased.remove(&id);
-        let held = Entry { at: Timestamp::default(), queue: NO_QUEUE, stands: Stands::Held };
+        let held = Entry { at: Timestamp::default(), queue: NO_QUEUE, state: EntryState::Held };
         let before = self.messages.insert(id, held);
-        before.into_iter().for_each(|before| self.uncount(before.stands));
-        self.count(Stands::Held);
+        before.into_iter().for_each(|before| self.uncount(before.state));
+        self.count(EntryState::Held);
     }
 
     /// The message has left without having been handed out.
     pub(super) fn forget(&mut self, id: MessageId) {
         self.leased.remove(&id);
         let before = self.messages.remove(&id);
-        before.into_iter().for_each(|before| self.uncount(before.stands));
+        before.into_iter().for_each(|before| self.uncount(before.state));
     }
 
     /// Moves what is due now to the ready part. Answers when to come again. `at` is when this call was asked for: one
@@ -211,9 +211,9 @@ impl Pool {
         queue.promote_at = next;
         for (due, id) in due_now {
             // An entry that has been re-announced since then stands elsewhere.
-            let is_it = |entry: &&mut Entry| entry.stands == Stands::Scheduled && entry.at == due;
+            let is_it = |entry: &&mut Entry| entry.state == EntryState::Scheduled && entry.at == due;
             let Some(entry) = self.messages.get_mut(&id).filter(is_it) else { continue };
-            (entry.at, entry.stands) = (now, Stands::Ready);
+            (entry.at, entry.state) = (now, EntryState::Ready);
             self.counts.scheduled -= 1;
             self.counts.ready += 1;
             if let Some(queue) = self.queues.get_mut(&queue_id) {
@@ -229,21 +229,21 @@ impl Pool {
         while let Some(queue_id) = self.turn.pop_front() {
             let Some(queue) = self.queues.get_mut(&queue_id) else { continue };
             queue.has_number = false;
-            if queue.standing != Standing::InTurn {
+            if queue.standing != QueueState::InTurn {
                 // It was put to sleep meanwhile.
                 continue;
             }
-            queue.standing = Standing::Idle;
+            queue.standing = QueueState::Idle;
             let messages = &self.messages;
             let is_ready = |id: &MessageId| {
-                messages.get(id).is_some_and(|e| e.stands == Stands::Ready && e.queue == queue_id)
+                messages.get(id).is_some_and(|e| e.state == EntryState::Ready && e.queue == queue_id)
             };
             while queue.ready.front().is_some_and(|id| !is_ready(id)) {
                 queue.ready.pop_front();
             }
             let Some(&id) = queue.ready.front() else { continue };
             if !queue.has_slot() {
-                self.stand(queue_id, Standing::Full);
+                self.stand(queue_id, QueueState::Full);
                 continue;
             }
             if let Err(wait) = queue.limits.take() {
@@ -279,8 +279,8 @@ impl Pool {
             if ended.is_well {
                 queue.ramp.climb(queue.limits.concurrent());
             }
-            if queue.standing == Standing::Full {
-                self.stand(queue_id, Standing::Idle);
+            if queue.standing == QueueState::Full {
+                self.stand(queue_id, QueueState::Idle);
             }
         }
         self.put_in_turn(queue_id);
@@ -304,8 +304,8 @@ impl Pool {
     pub(super) fn free_slot(&mut self, queue_id: QueueId) {
         let Some(queue) = self.queues.get_mut(&queue_id) else { return };
         queue.kept -= 1;
-        if queue.standing == Standing::Full {
-            self.stand(queue_id, Standing::Idle);
+        if queue.standing == QueueState::Full {
+            self.stand(queue_id, QueueState::Idle);
         }
         self.put_in_turn(queue_id);
     }
@@ -313,25 +313,25 @@ impl Pool {
     /// Puts a queue to sleep, unless it sleeps longer already.
     pub(super) fn sleep(&mut self, queue_id: QueueId, until: Instant, limit: LimitKind, why: String) {
         let Some(queue) = self.queues.get_mut(&queue_id) else { return };
-        if matches!(queue.standing, Standing::Asleep { until: longer, .. } if longer >= until) {
+        if matches!(queue.standing, QueueState::Asleep { until: longer, .. } if longer >= until) {
             return;
         }
         queue.asleep_because = why;
         queue.is_throttled |= limit == LimitKind::Service;
         self.metrics.throttled(&self.tenant.name, limit);
-        self.stand(queue_id, Standing::Asleep { until, limit });
+        self.stand(queue_id, QueueState::Asleep { until, limit });
     }
 
     /// A queue's sleep may be over. Answers until when, if it sleeps on.
     pub(super) fn wake(&mut self, queue_id: QueueId) -> Option<Instant> {
         let queue = self.queues.get_mut(&queue_id)?;
         match queue.standing {
-            Standing::Asleep { until, .. } if until > Instant::now() => Some(until),
-            Standing::Asleep { .. } => {
+            QueueState::Asleep { until, .. } if until > Instant::now() => Some(until),
+            QueueState::Asleep { .. } => {
                 if std::mem::take(&mut queue.is_throttled) {
                     queue.ramp.begin();
                 }
-                self.stand(queue_id, Standing::Idle);
+                self.stand(queue_id, QueueState::Idle);
                 self.put_in_turn(queue_id);
                 None
             }
@@ -361,8 +361,8 @@ impl Pool {
             for queue in self.queues.values_mut() {
                 queue.ready.clear();
                 queue.has_number = false;
-                if queue.standing == Standing::InTurn {
-                    queue.standing = Standing::Idle;
+                if queue.standing == QueueState::InTurn {
+                    queue.standing = QueueState::Idle;
                 }
             }
         }
@@ -384,17 +384,17 @@ impl Pool {
 
     fn put_in_turn(&mut self, queue_id: QueueId) {
         if let Some(queue) = self.queues.get_mut(&queue_id)
-            && queue.standing == Standing::Idle
+            && queue.standing == QueueState::Idle
             && !queue.ready.is_empty()
         {
-            queue.standing = Standing::InTurn;
+            queue.standing = QueueState::InTurn;
             if !std::mem::replace(&mut queue.has_number, true) {
                 self.turn.push_back(queue_id);
             }
         }
     }
 
-    fn stand(&mut self, queue_id: QueueId, standing: Standing) {
+    fn stand(&mut self, queue_id: QueueId, standing: QueueState) {
         let Some(queue) = self.queues.get_mut(&queue_id) else { return };
         let before = queue.waits_for();
         queue.standing = standing;
@@ -408,29 +408,29 @@ impl Pool {
 
     fn lease(&mut self, id: MessageId, lease: u64) {
         if let Some(entry) = self.messages.get_mut(&id) {
-            let before = std::mem::replace(&mut entry.stands, Stands::Leased);
+            let before = std::mem::replace(&mut entry.state, EntryState::Leased);
             self.uncount(before);
-            self.count(Stands::Leased);
+            self.count(EntryState::Leased);
             self.leased.insert(id, Leased { lease, then: None });
         }
     }
 
-    fn count(&mut self, stands: Stands) {
-        *self.counts.of(stands) += 1;
+    fn count(&mut self, state: EntryState) {
+        *self.counts.of(state) += 1;
     }
 
-    fn uncount(&mut self, stands: Stands) {
-        *self.counts.of(stands) -= 1;
+    fn uncount(&mut self, state: EntryState) {
+        *self.counts.of(state) -= 1;
     }
 }
 
 impl Counts {
-    fn of(&mut self, stands: Stands) -> &mut u64 {
-        match stands {
-            Stands::Ready => &mut self.ready,
-            Stands::Scheduled => &mut self.scheduled,
-            Stands::Leased => &mut self.leased,
-            Stands::Held => &mut self.held,
+    fn of(&mut self, state: EntryState) -> &mut u64 {
+        match state {
+            EntryState::Ready => &mut self.ready,
+            EntryState::Scheduled => &mut self.scheduled,
+            EntryState::Leased => &mut self.leased,
+            EntryState::Held => &mut self.held,
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Queue {
     pub(super) ramp: Ramp,
     /// The service has put it to sleep: it is to begin slowly when it wakes.
     pub(super) is_throttled: bool,
-    pub(super) standing: Standing,
+    pub(super) standing: QueueState,
     /// Whether its number stands in the pool's turn. It may still do so after the queue has fallen asleep.
     pub(super) has_number: bool,
     /// Why it fell asleep last.
@@ -35,7 +35,7 @@ pub(super) struct Queue {
 
 /// Where a queue stands in its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum QueueState {
     /// Nothing to do.
     Idle,
     /// In the pool's turn.
@@ -60,7 +60,7 @@ impl Queue {
             kept: 0,
             ramp: Ramp::default(),
             is_throttled: false,
-            standing: Standing::Idle,
+            standing: QueueState::Idle,
             has_number: false,
             asleep_because: String::new(),
             last_used: Instant::now(),
@@ -78,15 +78,15 @@ impl Queue {
             && self.scheduled.is_empty()
             && self.in_flight == 0
             && self.kept == 0
-            && self.standing == Standing::Idle
+            && self.standing == QueueState::Idle
             && now.saturating_duration_since(self.last_used) > IDLE
     }
 
     pub(super) fn waits_for(&self) -> Option<LimitKind> {
         match self.standing {
-            Standing::Asleep { limit, .. } => Some(limit),
-            Standing::Full => Some(LimitKind::ConcurrentRequests),
-            Standing::Idle | Standing::InTurn => None,
+            QueueState::Asleep { limit, .. } => Some(limit),
+            QueueState::Full => Some(LimitKind::ConcurrentRequests),
+            QueueState::Idle | QueueState::InTurn => None,
         }
     }
 }

@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use super::{
     Blocked, Courier, Depths, Early, GRACE, Job, Task, Verdict,
     depth::Counts,
-    inspector::{MessageState, Question, Questions, Standing, Waits},
+    inspector::{MessageState, MessageStatus, Question, Questions, Waits},
     pool::{Credential, Expiry, NO_QUEUE, Next, Pool},
     report::{Ended, OnDrop, Report},
     turn::{QueueId, Turn},
@@ -357,11 +357,11 @@ impl<C: Courier> Scheduler<C> {
         let _ = answer.send(self.inspect(id));
     }
 
-    fn inspect(&self, id: MessageId) -> Option<Standing> {
+    fn inspect(&self, id: MessageId) -> Option<MessageStatus> {
         if let Some((tenant, _)) = self.unknown.iter().find(|(_, ids)| ids.contains(&id)) {
             let why = "its tenant is not in the configuration".into();
             let waits = Some(Waits { why, limit: None, until: None });
-            return Some(Standing {
+            return Some(MessageStatus {
                 state: MessageState::Held,
                 tenant: tenant.clone(),
                 mailbox: None,

@@ -13,7 +13,7 @@ use super::{
     Accepted, Lane, Lease, SpoolError,
     health::Health,
     observer::{self, Observer, TellOnPanic},
-    operation::{Answer, End, Operation, Stored},
+    operation::{End, Operation, Responder, StoredMessage},
     stall::Stall,
     store::{Arriving, Bodies, StoreError},
 };
@@ -35,17 +35,17 @@ pub(super) struct Arrival {
 
 pub(super) enum Then {
     Accept {
-        answer: Answer<Accepted>,
+        answer: Responder<Accepted>,
     },
     /// It enters with a settlement to come.
     Keep {
-        answer: Answer<Stored>,
+        answer: Responder<StoredMessage>,
     },
     /// It is the last that enters with a settlement, after these.
     Settle {
         lease: Lease,
-        others: Vec<Stored>,
-        answer: Answer<()>,
+        others: Vec<StoredMessage>,
+        answer: Responder<()>,
     },
 }
 
@@ -120,7 +120,7 @@ impl BodyThread {
             None => self.stall.bodies.during(|| self.bodies.store(group)).map_err(|e| self.refuse(e)),
         };
         for (arriving, then) in group.drain(..).zip(then.drain(..)) {
-            let stored = stored.clone().map(|()| Stored {
+            let stored = stored.clone().map(|()| StoredMessage {
                 id: arriving.id,
                 lane: Lane { tenant: arriving.message.tenant, author: arriving.message.author },
                 place: arriving.place,
@@ -130,7 +130,7 @@ impl BodyThread {
         }
     }
 
-    fn hand_over(&self, stored: Result<Stored, SpoolError>, then: Then) {
+    fn hand_over(&self, stored: Result<StoredMessage, SpoolError>, then: Then) {
         let operation = match (then, stored) {
             (Then::Accept { answer }, Ok(new)) => Operation::Accept { new, answer },
             // The caller may have gone away, which changes nothing.

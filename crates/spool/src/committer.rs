@@ -25,7 +25,7 @@ use super::{
     health::Health,
     lane::Lanes,
     observer::{self, Observer, TellOnPanic},
-    operation::{Alteration, End, Granted, Operation, Stored},
+    operation::{Alteration, End, Granted, Operation, StoredMessage},
     stall::Stall,
     store::{Moved, guarded},
     stored::StoredRecord,
@@ -273,7 +273,7 @@ impl Committer {
     }
 
     /// Answers nothing if the index has the message already.
-    fn insert(&mut self, new: &Stored, group: &mut Group) -> Option<(Waiting, u64)> {
+    fn insert(&mut self, new: &StoredMessage, group: &mut Group) -> Option<(Waiting, u64)> {
         if self.is_rescued && self.state(new.id, group).is_ok() {
             return None;
         }

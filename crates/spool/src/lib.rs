@@ -86,7 +86,7 @@ pub use usage::Usage;
 use accepted::Announcer;
 use bodies::{Arrival, BodyThread, Errand, Then};
 use committer::Committer;
-use operation::{Alteration, Answer, End, Operation};
+use operation::{Alteration, End, Operation, Responder};
 use relay_mail::{MessageId, TenantName, Timestamp};
 use stored::StoredRecord;
 
@@ -430,7 +430,7 @@ impl Spool {
     async fn store<T>(
         &self,
         mut new: NewMessage,
-        then: impl FnOnce(Answer<T>) -> Then,
+        then: impl FnOnce(Responder<T>) -> Then,
     ) -> Result<T, SpoolError> {
         new.body.seal(new.id, &new.message).await?;
         let NewMessage { id, message, body } = new;
@@ -441,7 +441,7 @@ impl Spool {
         answered.await.map_err(|_| SpoolError::Closed)?
     }
 
-    async fn ask<T>(&self, operation: impl FnOnce(Answer<T>) -> Operation) -> Result<T, SpoolError> {
+    async fn ask<T>(&self, operation: impl FnOnce(Responder<T>) -> Operation) -> Result<T, SpoolError> {
         match self.unhealthy() {
             Some(reason) => Err(SpoolError::Unhealthy(reason)),
             None => self.ask_whatever_the_health(operation).await,
@@ -450,7 +450,7 @@ impl Spool {
 
     async fn ask_whatever_the_health<T>(
         &self,
-        operation: impl FnOnce(Answer<T>) -> Operation,
+        operation: impl FnOnce(Responder<T>) -> Operation,
     ) -> Result<T, SpoolError> {
         let (answer, answered) = oneshot::channel();
         self.operations.send(operation(answer)).await.map_err(|_| SpoolError::Closed)?;

@@ -23,12 +23,12 @@ pub struct MemoryStore(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    content: Mutex<Content>,
+    content: Mutex<MemoryContents>,
     goes_on: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Content {
+struct MemoryContents {
     lanes: BTreeMap<LaneId, Lane>,
     states: BTreeMap<MessageId, State>,
     notes: BTreeMap<MessageId, Note>,
@@ -80,7 +80,7 @@ impl MemoryStore {
         self.content().quarantine.iter().map(|(id, reason)| (*id, reason.clone())).collect()
     }
 
-    fn content(&self) -> MutexGuard<'_, Content> {
+    fn content(&self) -> MutexGuard<'_, MemoryContents> {
         // Changes are single insertions and removals: a panic elsewhere leaves nothing half done.
         self.0.content.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -126,7 +126,7 @@ impl Store for MemoryStore {
 
     fn sweep(&mut self) -> Result<(), StoreError> {
         let mut content = self.content();
-        let Content { states, bodies, .. } = &mut *content;
+        let MemoryContents { states, bodies, .. } = &mut *content;
         bodies.retain(|id, _| states.contains_key(id));
         Ok(())
     }
@@ -145,7 +145,7 @@ impl Store for MemoryStore {
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let stalled = |content: &mut Content| content.is_stalled;
+        let stalled = |content: &mut MemoryContents| content.is_stalled;
         let mut content =
             self.0.goes_on.wait_while(self.content(), stalled).unwrap_or_else(|e| e.into_inner());
         let fault = content.fault;
@@ -185,7 +185,7 @@ impl Bodies for MemoryStore {
     }
 }
 
-impl Content {
+impl MemoryContents {
     fn works(&self) -> Result<(), StoreError> {
         match self.fault {
             None => Ok(()),

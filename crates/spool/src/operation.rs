@@ -13,39 +13,39 @@ use super::{
 };
 use relay_mail::{MessageId, TenantName, Timestamp};
 
-pub(super) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
+pub(super) type Responder<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 pub(super) enum Operation {
     Accept {
-        new: Stored,
-        answer: Answer<Accepted>,
+        new: StoredMessage,
+        answer: Responder<Accepted>,
     },
     /// Removes a message that nobody has heard of.
     Unwind {
         accepted: Accepted,
-        answer: Answer<()>,
+        answer: Responder<()>,
         /// It has been tried before, and nobody knows whether it was stored.
         is_again: bool,
     },
     /// Which of these are in the index, and where to read whose they are.
     Find {
         ids: Vec<MessageId>,
-        answer: Answer<HashMap<MessageId, StoredRecord>>,
+        answer: Responder<HashMap<MessageId, StoredRecord>>,
     },
     /// Tells the scheduler of these tenants' messages once more, of those behind `after`. Answers where to go on.
     TellAgain {
         tenants: Arc<HashSet<TenantName>>,
         after: Option<MessageId>,
-        answer: Answer<Option<MessageId>>,
+        answer: Responder<Option<MessageId>>,
     },
     Claim {
         id: MessageId,
-        answer: Answer<Granted>,
+        answer: Responder<Granted>,
     },
     Settle {
         lease: Lease,
         end: End,
-        answer: Answer<()>,
+        answer: Responder<()>,
         /// It has been tried before, and nobody knows whether it was stored.
         is_again: bool,
     },
@@ -53,12 +53,12 @@ pub(super) enum Operation {
     Remember {
         lease: Lease,
         note: Option<Note>,
-        answer: Answer<()>,
+        answer: Responder<()>,
     },
     Alter {
         id: MessageId,
         alteration: Alteration,
-        answer: Answer<()>,
+        answer: Responder<()>,
     },
     /// The other thread cannot write: it is for the committer to see when that works again.
     Mend,
@@ -68,7 +68,7 @@ pub(super) enum Operation {
 
 /// A message whose body is stored, and which the index does not have yet.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct StoredMessage {
     pub(super) id: MessageId,
     pub(super) lane: Lane,
     pub(super) place: BodyPlace,
@@ -81,7 +81,7 @@ pub(super) struct Stored {
 pub(super) enum End {
     /// Others take its place, or none.
     Leave {
-        entering: Vec<Stored>,
+        entering: Vec<StoredMessage>,
     },
     Wait {
         due: Timestamp,
@@ -95,7 +95,7 @@ pub(super) enum End {
     Later {
         error: SpoolError,
         /// What could be. It does not enter.
-        stored: Vec<Stored>,
+        stored: Vec<StoredMessage>,
     },
 }
 

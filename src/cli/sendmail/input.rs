@@ -13,13 +13,13 @@ pub(super) struct Input<R> {
     source: R,
     buffer: Vec<u8>,
     ends_at_dot: bool,
-    place: Place,
+    place: Position,
     /// `From `, as far as it was seen at the top.
     top: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     LineStart,
     Middle,
     /// After a dot at the start of a line, which is held back.
@@ -39,7 +39,7 @@ impl<R: Read> Input<R> {
             source,
             buffer: vec![0; CHUNK],
             ends_at_dot: !ignore_dots,
-            place: Place::LineStart,
+            place: Position::LineStart,
             top: Some(0),
         }
     }
@@ -48,7 +48,7 @@ impl<R: Read> Input<R> {
     /// that.
     pub(super) fn next(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         out.clear();
-        if self.place == Place::Ended {
+        if self.place == Position::Ended {
             return Ok(false);
         }
         let read = loop {
@@ -77,33 +77,33 @@ impl<R: Read> Input<R> {
             self.top = Some(seen + 1);
             if seen + 1 == SEPARATOR.len() {
                 self.top = None;
-                self.place = Place::Separator;
+                self.place = Position::Separator;
             }
         }
         while let [octet, rest @ ..] = chunk {
             match (self.place, octet) {
-                (Place::Ended, _) => return,
-                (Place::Separator, _) => {
+                (Position::Ended, _) => return,
+                (Position::Separator, _) => {
                     let Some(end) = memchr::memchr(b'\n', chunk) else { return };
-                    self.place = Place::LineStart;
+                    self.place = Position::LineStart;
                     chunk = &chunk[end + 1..];
                     continue;
                 }
-                (Place::LineStart, b'.') if self.ends_at_dot => self.place = Place::Dot,
-                (Place::Dot, b'\r') => self.place = Place::DotCr,
-                (Place::Dot | Place::DotCr, b'\n') => {
-                    self.place = Place::Ended;
+                (Position::LineStart, b'.') if self.ends_at_dot => self.place = Position::Dot,
+                (Position::Dot, b'\r') => self.place = Position::DotCr,
+                (Position::Dot | Position::DotCr, b'\n') => {
+                    self.place = Position::Ended;
                     return;
                 }
-                (Place::Dot | Place::DotCr, _) => {
+                (Position::Dot | Position::DotCr, _) => {
                     self.release_dot(out);
                     continue;
                 }
-                (Place::LineStart | Place::Middle, _) => {
+                (Position::LineStart | Position::Middle, _) => {
                     let end = memchr::memchr(b'\n', chunk).map_or(chunk.len(), |at| at + 1);
                     let (line, after) = chunk.split_at(end);
                     out.extend_from_slice(line);
-                    self.place = if line.ends_with(b"\n") { Place::LineStart } else { Place::Middle };
+                    self.place = if line.ends_with(b"\n") { Position::LineStart } else { Position::Middle };
                     chunk = after;
                     continue;
                 }
@@ -115,19 +115,19 @@ impl<R: Read> Input<R> {
     /// The source has ended. A dot without line end at the very end ends the message as well.
     fn finish(&mut self, out: &mut Vec<u8>) {
         self.release_top(out);
-        self.place = Place::Ended;
+        self.place = Position::Ended;
     }
 
     fn release_top(&mut self, out: &mut Vec<u8>) {
         if let Some(seen) = self.top.take().filter(|&seen| seen > 0) {
             out.extend_from_slice(&SEPARATOR[..seen]);
-            self.place = Place::Middle;
+            self.place = Position::Middle;
         }
     }
 
     fn release_dot(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(if self.place == Place::DotCr { b".\r" } else { b"." });
-        self.place = Place::Middle;
+        out.extend_from_slice(if self.place == Position::DotCr { b".\r" } else { b"." });
+        self.place = Position::Middle;
     }
 }
 

@@ -89,7 +89,7 @@ impl Common {
         tell: impl FnOnce(&T) -> Result<(), Unwritten>,
     ) -> anyhow::Result<ExitCode> {
         #[derive(Serialize)]
-        struct Answer<'a, T> {
+        struct Report<'a, T> {
             ok: bool,
             #[serde(flatten)]
             outcome: &'a T,
@@ -106,7 +106,7 @@ impl Common {
         };
         let ok = is_well(&outcome);
         if self.json {
-            console::say(console::json(&Answer { ok, outcome: &outcome })?)?;
+            console::say(console::json(&Report { ok, outcome: &outcome })?)?;
         } else {
             tell(&outcome)?;
         }

@@ -30,7 +30,7 @@ const TENANT_PROBE: Duration = Duration::from_secs(300);
 
 /// An answer to a call.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct GraphResponse {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
     pub(super) request_id: String,
@@ -52,14 +52,14 @@ pub(super) enum Effect {
 #[derive(Debug)]
 pub(super) enum CallError {
     /// The service refused it.
-    Refused(GraphError, Box<Answer>),
+    Refused(GraphError, Box<GraphResponse>),
     /// No answer came. `is_unsent`: there was not even a connection.
     Broken { why: String, is_unsent: bool },
     /// It was not made.
     Stopped(Disposition),
 }
 
-impl Answer {
+impl GraphResponse {
     pub(super) async fn read(mut answer: reqwest::Response, client_request_id: &str) -> Self {
         let header =
             |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -171,7 +171,7 @@ impl CallError {
 
 fn dispose(
     error: &GraphError,
-    answer: &Answer,
+    answer: &GraphResponse,
     mailbox: &MailboxAddress,
     look_after: Option<Duration>,
 ) -> Disposition {

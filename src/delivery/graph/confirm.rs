@@ -20,7 +20,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
-    answer::{Answer, CallError},
+    answer::{CallError, GraphResponse},
     conversation::{Conversation, Request},
     draft::Draft,
 };
@@ -47,7 +47,7 @@ struct Refused {
 /// What can be said of an earlier attempt.
 #[derive(Debug)]
 pub(super) enum Finding {
-    Sent(Box<Answer>),
+    Sent(Box<GraphResponse>),
     /// A draft that was made for it, and not sent.
     StillDraft,
     /// Drafts with its Message-ID, of an attempt that was cut off before it knew their ids.
@@ -173,7 +173,12 @@ pub(super) fn next_look(age: Duration, settle_after: Duration) -> Duration {
 
 /// A program may send one Message-ID to different people in several messages, and a message that is split does: a copy proves
 /// that this message was sent only if it went to everybody in its envelope.
-fn judge(answer: Answer, mailbox: &MailboxAddress, envelope: &Envelope, to_nobody_else: bool) -> Finding {
+fn judge(
+    answer: GraphResponse,
+    mailbox: &MailboxAddress,
+    envelope: &Envelope,
+    to_nobody_else: bool,
+) -> Finding {
     let Some(Items { value: items }) = answer.json() else { return Finding::Nothing };
     let ours: Vec<Item> =
         items.into_iter().filter(|item| item.reaches(envelope.recipients(), to_nobody_else)).collect();

@@ -14,7 +14,7 @@ use reqwest::Url;
 use tracing::debug;
 
 use super::{
-    answer::{Answer, CallError},
+    answer::{CallError, GraphResponse},
     content::{self, Content},
     errors::Class,
     named::{PageUrl, UploadUrl},
@@ -85,7 +85,7 @@ enum Echo {
 }
 
 /// What calls are made with.
-pub struct Means {
+pub struct GraphContext {
     pub identity: Arc<Identity>,
     pub clients: Clients,
     pub network: NetworkConfig,
@@ -94,7 +94,7 @@ pub struct Means {
 
 /// With the service, for one mailbox.
 pub(super) struct Conversation<'a> {
-    means: &'a Means,
+    means: &'a GraphContext,
     pub(super) allowance: Arc<Allowance>,
     has_called: bool,
     /// A call timed out: the service may be at work on it still.
@@ -105,14 +105,14 @@ pub(super) struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(means: &'a Means, tenant: &'a Arc<Tenant>, mailbox: &'a MailboxAddress) -> Self {
+    pub(super) fn new(means: &'a GraphContext, tenant: &'a Arc<Tenant>, mailbox: &'a MailboxAddress) -> Self {
         let allowance = means.allowances.of(tenant, mailbox);
         let (has_called, timed_out) = (false, false);
         Self { means, allowance, has_called, timed_out, tenant, mailbox, token: None }
     }
 
     /// Makes the call. `Ok` is a 2xx, which may be another than was hoped for.
-    pub(super) async fn call(&mut self, request: Request<'_>) -> Result<Answer, CallError> {
+    pub(super) async fn call(&mut self, request: Request<'_>) -> Result<GraphResponse, CallError> {
         let refused = match self.call_once(&request).await?.check() {
             Err(CallError::Refused(error, answer)) if error.class == Class::Token => (error, answer),
             other => return other,
@@ -124,7 +124,7 @@ impl<'a> Conversation<'a> {
         self.call_once(&request).await?.check()
     }
 
-    async fn call_once(&mut self, request: &Request<'_>) -> Result<Answer, CallError> {
+    async fn call_once(&mut self, request: &Request<'_>) -> Result<GraphResponse, CallError> {
         let token = self.token().await?;
         let url = self.url(request).ok_or_else(|| CallError::stopped("the Graph URL is none"))?;
         let client_request_id = uuid::Uuid::new_v4().to_string();
@@ -154,7 +154,7 @@ impl<'a> Conversation<'a> {
         &mut self,
         to: &UploadUrl,
         piece: Option<(Bytes, String)>,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<GraphResponse, CallError> {
         let url = to.url();
         let client_request_id = uuid::Uuid::new_v4().to_string();
         let len = piece.as_ref().map_or(0, |(piece, _)| piece.len() as u64);
@@ -192,7 +192,7 @@ impl<'a> Conversation<'a> {
         call: reqwest::RequestBuilder,
         client_request_id: &str,
         echo: Echo,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<GraphResponse, CallError> {
         match call.send().await {
             Ok(answer) if echo == Echo::Own && is_of_another(answer.headers(), client_request_id) => {
                 // What it says is of no use here, and what comes behind it on this connection neither.
@@ -202,7 +202,7 @@ impl<'a> Conversation<'a> {
                 Err(CallError::Broken { why, is_unsent: false })
             }
             Ok(answer) => {
-                let answer = Answer::read(answer, client_request_id).await;
+                let answer = GraphResponse::read(answer, client_request_id).await;
                 if answer.status == 503 {
                     // The server behind this connection may be the trouble.
                     self.allowance.avoid_connection();

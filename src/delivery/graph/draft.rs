@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use super::{
-    answer::{Answer, CallError},
+    answer::{CallError, GraphResponse},
     conversation::{Body, Conversation, Request},
 };
 use relay_mail::MailboxAddress;
@@ -57,7 +57,7 @@ impl Draft {
     }
 
     /// The draft that was made, if one was.
-    pub(super) fn created(answer: &Answer, mailbox: &MailboxAddress) -> Option<Self> {
+    pub(super) fn created(answer: &GraphResponse, mailbox: &MailboxAddress) -> Option<Self> {
         let Created { id } = answer.json().filter(|_| answer.status == 201)?;
         Some(Self { mailbox: mailbox.clone(), id })
     }
@@ -84,7 +84,7 @@ impl Draft {
         Ok(Some(draft))
     }
 
-    pub(super) async fn send(&self, conversation: &mut Conversation<'_>) -> Result<Answer, NotSent> {
+    pub(super) async fn send(&self, conversation: &mut Conversation<'_>) -> Result<GraphResponse, NotSent> {
         let request = Request::new(Method::POST, &["messages", &self.id, "send"], Body::Empty);
         match conversation.call(request).await {
             Ok(answer) => Ok(answer),

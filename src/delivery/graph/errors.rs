@@ -131,7 +131,8 @@ impl GraphError {
     /// `retry_after`: whether the service said when to come again, by which a 503 of a throttle differs from one of a
     /// broken back end.
     pub(super) fn read(status: u16, body: &[u8], retry_after: bool) -> Self {
-        let error = serde_json::from_slice::<Answer>(body).map(|answer| answer.error).unwrap_or_default();
+        let error =
+            serde_json::from_slice::<ErrorResponse>(body).map(|answer| answer.error).unwrap_or_default();
         let codes = error.codes();
         // The deepest known code is the most specific one.
         let known = codes.iter().rev().find_map(|code| class_of(code).map(|class| (class, *code)));
@@ -197,7 +198,7 @@ fn class_of_status(status: u16, retry_after: bool, has_code: bool) -> Class {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct ErrorResponse {
     error: ErrorBody,
 }
 

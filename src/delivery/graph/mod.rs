@@ -44,7 +44,7 @@ use crate::{
 };
 use answer::{CallError, Effect};
 use confirm::{FIRST_LOOK, Finding, Refusals, next_look};
-pub use conversation::Means;
+pub use conversation::GraphContext;
 use conversation::{Body, Conversation, Request};
 use draft::{Draft, NotSent};
 pub use probe::{Probed, probe};
@@ -54,7 +54,7 @@ use relay_spool::{Claim, Spool};
 pub struct Graph {
     config: GraphConfig,
     settle_after: Duration,
-    means: Means,
+    means: GraphContext,
     spool: Spool,
     metrics: Metrics,
     refusals: Refusals,
@@ -99,7 +99,7 @@ impl Graph {
     pub fn new(
         config: GraphConfig,
         settle_after: Duration,
-        means: Means,
+        means: GraphContext,
         spool: Spool,
         metrics: Metrics,
     ) -> Self {

@@ -10,7 +10,7 @@ use http::Method;
 use super::{
     answer::{CallError, Effect},
     confirm,
-    conversation::{Body, Conversation, Means, Request},
+    conversation::{Body, Conversation, GraphContext, Request},
     draft::Draft,
 };
 use crate::{
@@ -28,7 +28,7 @@ pub struct Probed {
     pub reads: Tried,
 }
 
-pub async fn probe(means: &Means, tenant: &Arc<Tenant>, mailbox: &MailboxAddress) -> Probed {
+pub async fn probe(means: &GraphContext, tenant: &Arc<Tenant>, mailbox: &MailboxAddress) -> Probed {
     let mut talk = Conversation::new(means, tenant, mailbox);
     let sends = sends(&mut talk).await;
     let drafts = drafts(&mut talk).await;

@@ -30,13 +30,13 @@ pub(super) struct Connection {
     pub(super) talk: Talk,
     pub(super) extensions: Extensions,
     token: AccessToken,
-    place: Place,
+    place: Destination,
     _open: Open,
 }
 
 /// What a connection leads to: after another start of the tenant's configuration an old one is of no use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Destination {
     cloud: CloudName,
     address: SmtpAddress,
     directory: String,
@@ -69,7 +69,7 @@ impl From<Broken> for NotOpen {
     }
 }
 
-impl Place {
+impl Destination {
     /// `None`: the cloud has no SMTP.
     pub(super) fn of(tenant: &Tenant) -> Option<Self> {
         let Cloud { name, smtp, .. } = &tenant.cloud;
@@ -99,13 +99,13 @@ impl Connection {
     /// Connects and logs in as `mailbox`. `hostname` is this relay's.
     pub(super) async fn open(
         dialer: &Dialer,
-        place: &Place,
+        place: &Destination,
         hostname: &str,
         (mailbox, token): (&MailboxAddress, &AccessToken),
         patience: Duration,
         open: Open,
     ) -> Result<Self, NotOpen> {
-        let Place { cloud, address, .. } = place;
+        let Destination { cloud, address, .. } = place;
         let stream = dialer.connect(address, cloud).await?;
         let mut talk = Talk { stream, input: BytesMut::new(), patience };
         let greeting = talk.reply().await?;
@@ -139,7 +139,7 @@ impl Connection {
 
     /// Whether it can be used again for `place`: it leads there, its token is good, and the server has said nothing and not
     /// closed it.
-    pub(super) fn is_fit(&mut self, place: &Place) -> bool {
+    pub(super) fn is_fit(&mut self, place: &Destination) -> bool {
         self.place == *place && self.token.expires() > Instant::now() && self.talk.is_quiet()
     }
 

@@ -44,7 +44,7 @@ use crate::{
     network::Clients,
     telemetry::{LimitKind, Metrics},
 };
-use connection::{Connection, NotOpen, Open, Place};
+use connection::{Connection, Destination, NotOpen, Open};
 pub use dial::DialError;
 use dial::Dialer;
 use parameters::{Lines, Needs};
@@ -52,7 +52,7 @@ use pool::{Berth, Pool};
 use relay_mail::MailboxAddress;
 use relay_spool::Claim;
 use reply::{Class, Reply, Step};
-use transaction::{Ended, Outcome, Stage};
+use transaction::{Ended, Stage, TransactionOutcome};
 
 /// How often to look whether a mailbox was mended.
 const MAILBOX_PROBE: Duration = Duration::from_secs(300);
@@ -61,7 +61,7 @@ const QUOTA_PROBE: Duration = Duration::from_secs(3600);
 const TENANT_PROBE: Duration = Duration::from_secs(300);
 
 /// What mail is submitted with.
-pub struct Means {
+pub struct SmtpContext {
     pub identity: Arc<Identity>,
     pub clients: Clients,
     pub network: NetworkConfig,
@@ -74,7 +74,7 @@ pub struct Means {
 }
 
 pub struct Smtp {
-    means: Means,
+    means: SmtpContext,
     dialer: Dialer,
     pool: Pool,
 }
@@ -113,7 +113,7 @@ struct Passage<'a> {
 
 impl Smtp {
     /// Blocks while the password of the proxy is read.
-    pub fn new(means: Means) -> Result<Self, DialError> {
+    pub fn new(means: SmtpContext) -> Result<Self, DialError> {
         let dialer = Dialer::new(&means.network, means.clients.clone())?;
         Ok(Self { means, dialer, pool: Pool::default() })
     }
@@ -157,7 +157,8 @@ impl Passage<'_> {
     async fn send(&mut self, mime: Mime) -> Result<Disposition, Disposition> {
         let mut needs = Needs::of(&mime).await.map_err(|e| again(format!("cannot read the message: {e}")))?;
         let cloud = &self.tenant.cloud.name;
-        let place = Place::of(self.tenant).ok_or_else(|| again(format!("the cloud {cloud} has no smtp")))?;
+        let place =
+            Destination::of(self.tenant).ok_or_else(|| again(format!("the cloud {cloud} has no smtp")))?;
         let berth = self.smtp.pool.berth(&self.tenant.name, self.mailbox).await;
         let mut kept = berth.take(&place);
         loop {
@@ -195,8 +196,8 @@ impl Passage<'_> {
     }
 
     /// A new connection, logged in.
-    async fn connect(&mut self, place: &Place, berth: &Berth) -> Result<Connection, Disposition> {
-        let Means { identity, network, hostname, metrics, .. } = &self.smtp.means;
+    async fn connect(&mut self, place: &Destination, berth: &Berth) -> Result<Connection, Disposition> {
+        let SmtpContext { identity, network, hostname, metrics, .. } = &self.smtp.means;
         let (tenant, mailbox) = (self.tenant, self.mailbox);
         // A login, and what was said to it.
         let mut refused: Option<(AccessToken, Reply)> = None;
@@ -238,9 +239,9 @@ impl Passage<'_> {
         }
     }
 
-    fn disposition(&mut self, outcome: Outcome, lines: &Lines, berth: &Berth) -> Disposition {
+    fn disposition(&mut self, outcome: TransactionOutcome, lines: &Lines, berth: &Berth) -> Disposition {
         match outcome {
-            Outcome::Taken(reply) => {
+            TransactionOutcome::Taken(reply) => {
                 berth.went_well();
                 Disposition::Delivered(Receipt {
                     status: reply.code,
@@ -250,13 +251,13 @@ impl Passage<'_> {
                     reports_success: lines.reports_success,
                 })
             }
-            Outcome::Refused(step, reply) => self.refused(step, &reply, berth),
-            Outcome::Recipients(replies) => self.divided(replies),
-            Outcome::Broken(Broken { why, timed_out }, Stage::After) => {
+            TransactionOutcome::Refused(step, reply) => self.refused(step, &reply, berth),
+            TransactionOutcome::Recipients(replies) => self.divided(replies),
+            TransactionOutcome::Broken(Broken { why, timed_out }, Stage::After) => {
                 self.timed_out |= timed_out;
                 Disposition::Unknown { look_after: self.look_after, after: None, why }
             }
-            Outcome::Broken(Broken { why, .. }, Stage::First | Stage::Before) => again(why),
+            TransactionOutcome::Broken(Broken { why, .. }, Stage::First | Stage::Before) => again(why),
         }
     }
 

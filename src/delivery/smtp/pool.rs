@@ -18,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::connection::{Connection, Place};
+use super::connection::{Connection, Destination};
 use crate::identity::AccessToken;
 use relay_mail::{MailboxAddress, TenantName};
 
@@ -87,7 +87,7 @@ impl Pool {
 
 impl Berth {
     /// The youngest of those that are fit. What is not is closed.
-    pub(super) fn take(&self, place: &Place) -> Option<Connection> {
+    pub(super) fn take(&self, place: &Destination) -> Option<Connection> {
         let mut state = self.slot.state();
         while let Some((mut connection, since)) = state.idle.pop() {
             if since.elapsed() < IDLE && connection.is_fit(place) {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::{
     Smtp,
-    connection::{Connection, NotOpen, Open, Place},
+    connection::{Connection, Destination, NotOpen, Open},
 };
 use crate::{config::Tenant, delivery::Tried, identity::AccessToken};
 use relay_mail::MailboxAddress;
 
 impl Smtp {
     pub async fn probe(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, token: &AccessToken) -> Tried {
-        let Some(place) = Place::of(tenant) else {
+        let Some(place) = Destination::of(tenant) else {
             return Tried::Failed(format!("the cloud {} has no smtp", tenant.cloud.name));
         };
         let patience = self.means.network.answer_timeout;

@@ -34,13 +34,13 @@ const END: Duration = Duration::from_secs(600);
 /// How a transaction ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) outcome: Outcome,
+    pub(super) outcome: TransactionOutcome,
     /// The connection is good for another one.
     pub(super) is_reusable: bool,
 }
 
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum TransactionOutcome {
     Taken(Reply),
     /// The whole message was refused, in answer to that.
     Refused(Step, Reply),
@@ -62,21 +62,21 @@ pub(super) enum Stage {
 
 impl Ended {
     fn broken(broken: Broken, stage: Stage) -> Self {
-        Self { outcome: Outcome::Broken(broken, stage), is_reusable: false }
+        Self { outcome: TransactionOutcome::Broken(broken, stage), is_reusable: false }
     }
 
     /// Whether a connection that has been kept for a while turned out to be none: closed, or its login forgotten.
     pub(super) fn is_stale(&self) -> bool {
         match &self.outcome {
-            Outcome::Broken(_, stage) => *stage == Stage::First,
-            Outcome::Refused(Step::Mail, reply) => reply.is_closing() || reply.code == 530,
+            TransactionOutcome::Broken(_, stage) => *stage == Stage::First,
+            TransactionOutcome::Refused(Step::Mail, reply) => reply.is_closing() || reply.code == 530,
             _ => false,
         }
     }
 
     /// Whether the server may not know what was said with MAIL (RFC 5321 section 4.1.1.11).
     pub(super) fn is_parameter_unknown(&self) -> bool {
-        matches!(&self.outcome, Outcome::Refused(Step::Mail, reply) if matches!(reply.code, 501 | 502 | 504 | 555))
+        matches!(&self.outcome, TransactionOutcome::Refused(Step::Mail, reply) if matches!(reply.code, 501 | 502 | 504 | 555))
     }
 }
 
@@ -93,14 +93,14 @@ pub(super) async fn run(
         Ok(replies) if replies.iter().all(Reply::is_good) => {}
         Ok(replies) => {
             let is_reusable = reset(talk).await;
-            return Ended { outcome: Outcome::Recipients(replies), is_reusable };
+            return Ended { outcome: TransactionOutcome::Recipients(replies), is_reusable };
         }
         Err(NotBegun { outcome, is_in_step }) => {
             let is_reusable = is_in_step && reset(talk).await;
             return Ended { outcome, is_reusable };
         }
     }
-    let mut content = Content {
+    let mut content = Transfer {
         end: network.answer_timeout.max(END),
         deadline: Instant::now() + network::time_limit(network, mime.len()),
         talk,
@@ -110,18 +110,20 @@ pub(super) async fn run(
         false => content.data(mime.clone()).await,
     };
     match sent {
-        Ok(reply) if reply.is_good() => Ended { outcome: Outcome::Taken(reply), is_reusable: true },
+        Ok(reply) if reply.is_good() => {
+            Ended { outcome: TransactionOutcome::Taken(reply), is_reusable: true }
+        }
         Ok(reply) if reply.is_refusal() => {
             // With all of the content said, or none of it, both sides are at the beginning again.
             let is_reusable = !reply.is_closing() && reset(talk).await;
-            Ended { outcome: Outcome::Refused(Step::Content, reply), is_reusable }
+            Ended { outcome: TransactionOutcome::Refused(Step::Content, reply), is_reusable }
         }
         Ok(reply) => {
             Ended::broken(Broken::because(format!("an odd reply to the content: {reply}")), Stage::After)
         }
         Err(NotSent::Broken(broken, stage)) => Ended::broken(broken, stage),
         Err(NotSent::Refused(reply)) => {
-            Ended { outcome: Outcome::Refused(Step::Content, reply), is_reusable: false }
+            Ended { outcome: TransactionOutcome::Refused(Step::Content, reply), is_reusable: false }
         }
     }
 }
@@ -132,13 +134,13 @@ async fn reset(talk: &mut Talk) -> bool {
 
 /// Something concerns the whole message.
 struct NotBegun {
-    outcome: Outcome,
+    outcome: TransactionOutcome,
     /// Every command has had its reply, and the server listens: the next reply is one to the next command.
     is_in_step: bool,
 }
 
-impl From<Outcome> for NotBegun {
-    fn from(outcome: Outcome) -> Self {
+impl From<TransactionOutcome> for NotBegun {
+    fn from(outcome: TransactionOutcome) -> Self {
         Self { outcome, is_in_step: false }
     }
 }
@@ -158,15 +160,15 @@ async fn envelope(talk: &mut Talk, lines: &Lines, window: usize) -> Result<Vec<R
             said.push_str(line);
             said.push_str("\r\n");
         }
-        talk.ask(said.as_bytes()).await.map_err(|broken| Outcome::Broken(broken, stage))?;
+        talk.ask(said.as_bytes()).await.map_err(|broken| TransactionOutcome::Broken(broken, stage))?;
         let steps = mail.map(|_| Step::Mail).into_iter().chain(rcpt.iter().map(|_| Step::Rcpt));
         let mut outstanding = steps.clone().count();
         for step in steps {
-            let reply = talk.reply().await.map_err(|broken| Outcome::Broken(broken, stage))?;
+            let reply = talk.reply().await.map_err(|broken| TransactionOutcome::Broken(broken, stage))?;
             (stage, outstanding) = (Stage::Before, outstanding - 1);
             if concerns_all(step, &reply) {
                 let is_in_step = !reply.is_closing() && skip(talk, outstanding).await;
-                return Err(NotBegun { outcome: Outcome::Refused(step, reply), is_in_step });
+                return Err(NotBegun { outcome: TransactionOutcome::Refused(step, reply), is_in_step });
             }
             if !reply.is_good() && !reply.is_refusal() {
                 return Err(odd(&reply).into());
@@ -196,8 +198,8 @@ async fn skip(talk: &mut Talk, replies: usize) -> bool {
     true
 }
 
-fn odd(reply: &Reply) -> Outcome {
-    Outcome::Broken(Broken::because(format!("an odd reply: {reply}")), Stage::Before)
+fn odd(reply: &Reply) -> TransactionOutcome {
+    TransactionOutcome::Broken(Broken::because(format!("an odd reply: {reply}")), Stage::Before)
 }
 
 enum NotSent {
@@ -207,14 +209,14 @@ enum NotSent {
 }
 
 /// The content on its way.
-struct Content<'a> {
+struct Transfer<'a> {
     talk: &'a mut Talk,
     deadline: Instant,
     /// For the last reply.
     end: Duration,
 }
 
-impl Content<'_> {
+impl Transfer<'_> {
     /// `Ok`: the reply to DATA, if it refuses, or to the content.
     async fn data(&mut self, mime: Mime) -> Result<Reply, NotSent> {
         let answer =

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     config::{AppLimit, ClientProof, Cloud, Credential, GraphConfig, NetworkConfig, SecretSource},
     delivery::{
-        graph::{Graph, Means},
+        graph::{Graph, GraphContext},
         smtp::{self, Smtp},
     },
     limits::allowance::Allowances,
@@ -63,7 +63,7 @@ impl Bench {
         // A message that is carried again at once stands for one that has waited.
         let settled = Duration::ZERO;
         let allowances = Allowances::new(AppLimit::default(), metrics.clone(), None);
-        let submission = smtp::Means {
+        let submission = smtp::SmtpContext {
             identity: identity.clone(),
             clients: clients.clone(),
             network: NetworkConfig::default(),
@@ -74,7 +74,7 @@ impl Bench {
         };
         let submission = Smtp::new(submission).unwrap();
         let network = NetworkConfig::default();
-        let means = Means { identity: identity.clone(), clients, network, allowances };
+        let means = GraphContext { identity: identity.clone(), clients, network, allowances };
         let graph = Graph::new(config, settled, means, spool.clone(), metrics.clone());
         let settings =
             WorkerSettings { hostname: "relay.example".into(), retry: RETRY, settle_after: SETTLE_AFTER };

@@ -35,7 +35,7 @@ use self::{
     response::{EntraError, EntraTokens},
     wiped::Wiped,
 };
-use super::{Means, TokenError};
+use super::{LoginContext, TokenError};
 use crate::config::{Secret, Tenant};
 
 pub(super) use client::{TIMEOUT, send};
@@ -105,7 +105,7 @@ macro_rules! with_assertion {
 impl<'a> Endpoint<'a> {
     /// `proof` is `None` for an application that anybody can be.
     pub(super) fn of(
-        means: &Means,
+        means: &LoginContext,
         tenant: &'a Tenant,
         proof: Option<&'a Proved>,
     ) -> Result<Self, TokenError> {

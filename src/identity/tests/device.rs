@@ -8,7 +8,10 @@ async fn bench(logins: LoginRules) -> Bench {
     Bench::of(options, "client_id = 'public'\ngrant = 'refresh_token'").await
 }
 
-async fn sign_in(bench: &Bench, mut show: impl FnMut(&DeviceCode)) -> Result<Option<Claims>, TokenError> {
+async fn sign_in(
+    bench: &Bench,
+    mut show: impl FnMut(&DeviceCode),
+) -> Result<Option<TokenClaims>, TokenError> {
     let tenant = bench.tenant("contoso");
     let clients = Clients::new(&bench.config.network, std::iter::once(&tenant.cloud)).unwrap();
     log_in(tenant, clients, &bench.folder.path().join("credentials"), |code| {

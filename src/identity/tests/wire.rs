@@ -199,7 +199,7 @@ async fn polled(lines: &str, responses: &[String]) -> (Vec<Result<Poll, TokenErr
     let config = Bench::config(&scripted.url, lines);
     let tenant = &config.tenants["contoso"];
     let clients = Clients::new(&config.network, std::iter::once(&tenant.cloud)).unwrap();
-    let means = Means::new(clients, Metrics::new(), "no-such-folder".into());
+    let means = LoginContext::new(clients, Metrics::new(), "no-such-folder".into());
     let endpoint = Endpoint::of(&means, tenant, None).unwrap();
     let code: DeviceAuthorization = endpoint.device_code("scope offline_access".into()).await.unwrap();
     assert_eq!((code.user_code().secret().as_str(), &*code.extra_fields().message), ("ABC", "Go there."));

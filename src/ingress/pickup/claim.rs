@@ -22,7 +22,7 @@ use super::{
     candidates::Stamp,
     marks::Marks,
     names::{self, ClaimName},
-    place::{self, Place},
+    place::{self, OpenFolder},
 };
 use relay_mail::{HeaderScanner, MessageId, SplitMessage, TenantName};
 
@@ -31,7 +31,7 @@ const CHUNK: u64 = 64 * 1024;
 
 /// What became of an attempt to claim a file.
 pub(super) enum Opened {
-    Claimed(Claim, Content),
+    Claimed(FileClaim, FileContent),
     /// Its header has not come to an end yet, or it grows.
     Incomplete(Stamp),
     /// Another process has it.
@@ -42,7 +42,7 @@ pub(super) enum Opened {
 }
 
 /// What a claimed file begins with.
-pub(super) enum Content {
+pub(super) enum FileContent {
     /// `is_whole`: there is nothing more to read.
     Message { begun: SplitMessage, is_whole: bool },
     /// Never a message. Says why.
@@ -51,8 +51,8 @@ pub(super) enum Content {
 
 /// The right to do something with a file. Dropped, it leaves the file where it is, for the next start.
 #[derive(Debug, Clone)]
-pub(super) struct Claim {
-    place: Arc<Place>,
+pub(super) struct FileClaim {
+    place: Arc<OpenFolder>,
     name: ClaimName,
     file: Arc<File>,
     stamp: Stamp,
@@ -67,7 +67,7 @@ pub(super) struct Claimant<'a> {
 
 /// Claims the file, if its header is complete. On the last chance it is claimed in any case, to be refused.
 pub(super) fn open(
-    place: &Arc<Place>,
+    place: &Arc<OpenFolder>,
     name: &OsStr,
     claimant: &Claimant<'_>,
     last_chance: bool,
@@ -91,8 +91,10 @@ pub(super) fn open(
     let content = match (read_header(&file, stamp.size)?, last_chance) {
         (Some(content), _) => content,
         (None, false) => return Ok(Opened::Incomplete(stamp)),
-        (None, true) if stamp.size == 0 => Content::Malformed("the file is empty".into()),
-        (None, true) => Content::Malformed("the header does not end: an empty line has to follow it".into()),
+        (None, true) if stamp.size == 0 => FileContent::Malformed("the file is empty".into()),
+        (None, true) => {
+            FileContent::Malformed("the header does not end: an empty line has to follow it".into())
+        }
     };
     let now = Stamp::of_file(&file)?;
     if now != stamp {
@@ -101,7 +103,7 @@ pub(super) fn open(
     let Claimant { tenant, id, marks } = claimant;
     let mark = Some(marks.mark(tenant, *id, stat.st_ino));
     let claim_name = ClaimName { original: name.to_owned(), id: *id, mark };
-    let claim = Claim { place: place.clone(), name: claim_name, file: Arc::new(file), stamp };
+    let claim = FileClaim { place: place.clone(), name: claim_name, file: Arc::new(file), stamp };
     match place.rename_new(name, &claim.file_name()) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
@@ -121,7 +123,7 @@ pub(super) fn open(
 }
 
 /// A file that a process had claimed that is gone. `None`: it lives, or the file is not there any more, or is none.
-pub(super) fn take_over(place: &Arc<Place>, name: ClaimName) -> io::Result<Option<Claim>> {
+pub(super) fn take_over(place: &Arc<OpenFolder>, name: ClaimName) -> io::Result<Option<FileClaim>> {
     let file = match place.open_file(&name.file_name()) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -131,10 +133,10 @@ pub(super) fn take_over(place: &Arc<Place>, name: ClaimName) -> io::Result<Optio
         return Ok(None);
     }
     let stamp = Stamp::of_file(&file)?;
-    Ok(Some(Claim { place: place.clone(), name, file: Arc::new(file), stamp }))
+    Ok(Some(FileClaim { place: place.clone(), name, file: Arc::new(file), stamp }))
 }
 
-impl Claim {
+impl FileClaim {
     pub(super) fn id(&self) -> MessageId {
         self.name.id
     }
@@ -254,7 +256,7 @@ fn lock(file: &File) -> io::Result<bool> {
 }
 
 /// `None`: the file ends before its header does.
-fn read_header(file: &File, size: u64) -> io::Result<Option<Content>> {
+fn read_header(file: &File, size: u64) -> io::Result<Option<FileContent>> {
     let mut scanner = HeaderScanner::default();
     loop {
         // One octet more, so that the end is seen without another call.
@@ -265,8 +267,8 @@ fn read_header(file: &File, size: u64) -> io::Result<Option<Content>> {
         let is_whole = (chunk.len() as u64) < CHUNK;
         match scanner.push(&chunk) {
             Ok(None) => {}
-            Ok(Some(begun)) => return Ok(Some(Content::Message { begun, is_whole })),
-            Err(error) => return Ok(Some(Content::Malformed(error.to_string()))),
+            Ok(Some(begun)) => return Ok(Some(FileContent::Message { begun, is_whole })),
+            Err(error) => return Ok(Some(FileContent::Malformed(error.to_string()))),
         }
     }
 }

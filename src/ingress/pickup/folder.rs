@@ -14,8 +14,8 @@ use super::{
     SLOW_SCAN, blocking,
     candidates::{Candidates, Then},
     claim,
-    intake::{Begun, Intake, Outcome, Stored},
-    place::{Listing, Place},
+    intake::{Begun, FileOutcome, Intake, StoredFile},
+    place::{Listing, OpenFolder},
     watch::Hint,
     way::Barrier,
 };
@@ -45,7 +45,7 @@ pub(super) struct Folder {
     is_claiming: bool,
     is_finishing: bool,
     /// Files whose messages are in the spool.
-    stored: Vec<(OsString, Stored, OwnedSemaphorePermit)>,
+    stored: Vec<(OsString, StoredFile, OwnedSemaphorePermit)>,
     pause: Pause,
     next_scan: Instant,
     last_scan: Instant,
@@ -57,9 +57,9 @@ pub(super) struct Folder {
 
 /// A step that has been taken.
 enum Step {
-    Claimed(Vec<(OsString, Result<Begun, Outcome>)>, Option<OwnedSemaphorePermit>),
-    Submitted(OsString, Result<Stored, Outcome>, OwnedSemaphorePermit),
-    Finished(Vec<(OsString, Outcome)>),
+    Claimed(Vec<(OsString, Result<Begun, FileOutcome>)>, Option<OwnedSemaphorePermit>),
+    Submitted(OsString, Result<StoredFile, FileOutcome>, OwnedSemaphorePermit),
+    Finished(Vec<(OsString, FileOutcome)>),
 }
 
 impl Folder {
@@ -183,7 +183,7 @@ impl Folder {
                     let slot = slots.as_mut().and_then(|slots| slots.split(1));
                     match claimed.map(|begun| (begun, slot)) {
                         Ok((begun, Some(slot))) => self.submit(name, begun, slot),
-                        Ok((_, None)) => self.settle(name, Outcome::Stuck),
+                        Ok((_, None)) => self.settle(name, FileOutcome::Stuck),
                         Err(outcome) => self.settle(name, outcome),
                     }
                 }
@@ -223,30 +223,30 @@ impl Folder {
     }
 
     /// The file is not under way any more.
-    fn settle(&mut self, name: OsString, outcome: Outcome) {
+    fn settle(&mut self, name: OsString, outcome: FileOutcome) {
         self.under_way -= 1;
         let then = match outcome {
-            Outcome::Accepted => {
+            FileOutcome::Accepted => {
                 if self.pause.succeed() {
                     info!(tenant = %self.tenant, "picking up files again");
                 }
                 Then::Forget
             }
-            Outcome::Rejected | Outcome::Gone => Then::Forget,
-            Outcome::NoPlace => {
+            FileOutcome::Rejected | FileOutcome::Gone => Then::Forget,
+            FileOutcome::NoPlace => {
                 self.scan_by(Instant::now());
                 Then::Forget
             }
-            Outcome::Unfinished { found, released } => Then::Wait { found, released },
-            Outcome::Later(refusal) => {
+            FileOutcome::Unfinished { found, released } => Then::Wait { found, released },
+            FileOutcome::Later(refusal) => {
                 self.wait(&refusal);
                 Then::Retry
             }
-            Outcome::Odd(what) => {
+            FileOutcome::Odd(what) => {
                 self.warn_once(&name, &what);
                 Then::Forget
             }
-            Outcome::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            FileOutcome::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let user = rustix::process::geteuid().as_raw();
                 self.warn_once(&name, &format_args!(
                     "{error}: user {user}, which this relay runs as, has to read and rename it: run chmod g+r on the file, \
@@ -254,11 +254,11 @@ impl Folder {
                 ));
                 Then::Wait { found: None, released: true }
             }
-            Outcome::Unreadable(error) => {
+            FileOutcome::Unreadable(error) => {
                 self.warn_once(&name, &error);
                 Then::Wait { found: None, released: true }
             }
-            Outcome::Stuck => Then::Never,
+            FileOutcome::Stuck => Then::Never,
         };
         self.candidates.done(name, then, Instant::now());
         if let Some(at) = self.candidates.look_again() {
@@ -286,7 +286,7 @@ impl Folder {
         let _look = looks.acquire().await;
         let listed = blocking(move || {
             let io_at = |source| Barrier::Io { path: path.to_path_buf(), source };
-            Ok(Place::open(&path).and_then(|place| Ok((place.list().map_err(io_at)?, place))))
+            Ok(OpenFolder::open(&path).and_then(|place| Ok((place.list().map_err(io_at)?, place))))
         });
         let failed = |source| Err(Barrier::Io { path: self.path.to_path_buf(), source });
         match listed.await.unwrap_or_else(failed) {
@@ -307,7 +307,7 @@ impl Folder {
         }
     }
 
-    async fn listed(&mut self, listing: Listing, place: Arc<Place>) {
+    async fn listed(&mut self, listing: Listing, place: Arc<OpenFolder>) {
         let Listing { files, claimed, odd } = listing;
         let there: HashSet<&OsString> = files
             .iter()

@@ -17,9 +17,9 @@ use tracing::{error, info, warn};
 use super::{
     blocking,
     candidates::{Ready, Stamp},
-    claim::{self, Claim, Claimant, Content, Opened},
+    claim::{self, Claimant, FileClaim, FileContent, Opened},
     marks::Marks,
-    place::Place,
+    place::OpenFolder,
 };
 use crate::{
     clock,
@@ -53,7 +53,7 @@ pub(super) struct Intake {
 
 /// What became of a file.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum FileOutcome {
     /// The spool has its message, and the file is gone.
     Accepted,
     /// The file is `.bad` now.
@@ -78,14 +78,14 @@ pub(super) enum Outcome {
 
 /// A file that has been claimed, and the beginning of its message.
 pub(super) struct Begun {
-    pub(super) claim: Claim,
-    pub(super) content: Content,
+    pub(super) claim: FileClaim,
+    pub(super) content: FileContent,
     pub(super) body: BodyWriter,
 }
 
 /// A message in the spool whose file is still there.
-pub(super) struct Stored {
-    pub(super) claim: Claim,
+pub(super) struct StoredFile {
+    pub(super) claim: FileClaim,
     pub(super) message: InSpool,
 }
 
@@ -113,13 +113,13 @@ impl Intake {
         tenant: &TenantName,
         folder: Arc<Path>,
         files: Vec<Ready>,
-    ) -> Vec<(OsString, Result<Begun, Outcome>)> {
+    ) -> Vec<(OsString, Result<Begun, FileOutcome>)> {
         let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
         let (spool, tenant, marks) = (self.door.spool().clone(), tenant.clone(), self.marks.clone());
         let claimed = blocking(move || {
-            let Ok(place) = Place::open(&folder) else {
+            let Ok(place) = OpenFolder::open(&folder) else {
                 // The next look says why.
-                return Ok(files.into_iter().map(|file| (file.name, Err(Outcome::NoPlace))).collect());
+                return Ok(files.into_iter().map(|file| (file.name, Err(FileOutcome::NoPlace))).collect());
             };
             let claim = |Ready { name, last_chance }: Ready| {
                 let (id, body) = spool.begin_for(&tenant);
@@ -127,12 +127,12 @@ impl Intake {
                 let begun = match claim::open(&place, &name, &claimant, last_chance) {
                     Ok(Opened::Claimed(claim, content)) => Ok(Begun { claim, content, body }),
                     Ok(Opened::Incomplete(stamp)) => {
-                        Err(Outcome::Unfinished { found: Some(stamp), released: false })
+                        Err(FileOutcome::Unfinished { found: Some(stamp), released: false })
                     }
-                    Ok(Opened::Locked) => Err(Outcome::Unfinished { found: None, released: false }),
-                    Ok(Opened::Gone) => Err(Outcome::Gone),
-                    Ok(Opened::Odd(what)) => Err(Outcome::Odd(what)),
-                    Err(error) => Err(Outcome::Unreadable(error)),
+                    Ok(Opened::Locked) => Err(FileOutcome::Unfinished { found: None, released: false }),
+                    Ok(Opened::Gone) => Err(FileOutcome::Gone),
+                    Ok(Opened::Odd(what)) => Err(FileOutcome::Odd(what)),
+                    Err(error) => Err(FileOutcome::Unreadable(error)),
                 };
                 (name, begun)
             };
@@ -140,22 +140,24 @@ impl Intake {
         });
         claimed.await.unwrap_or_else(|error| {
             error!(%error, "claiming files broke off: they are left until the next start");
-            names.into_iter().map(|name| (name, Err(Outcome::Stuck))).collect()
+            names.into_iter().map(|name| (name, Err(FileOutcome::Stuck))).collect()
         })
     }
 
     /// Hands a message to the spool. If that fails, the file gets its name back or is refused.
-    pub(super) async fn store(&self, tenant: &TenantName, begun: Begun) -> Result<Stored, Outcome> {
+    pub(super) async fn store(&self, tenant: &TenantName, begun: Begun) -> Result<StoredFile, FileOutcome> {
         let Begun { claim, content, body } = begun;
         let submitted = match content {
-            Content::Message { begun, is_whole } => self.submit(tenant, &claim, body, begun, is_whole).await,
-            Content::Malformed(reason) => Err(Failure::Malformed(reason)),
+            FileContent::Message { begun, is_whole } => {
+                self.submit(tenant, &claim, body, begun, is_whole).await
+            }
+            FileContent::Malformed(reason) => Err(Failure::Malformed(reason)),
         };
         match submitted {
             Ok((accepted, envelope)) => {
                 let sender = envelope.sender().map_or("", |sender| sender.as_str()).to_owned();
                 let (recipients, size) = (envelope.recipients().len(), claim.stamp().size);
-                Ok(Stored { claim, message: InSpool { accepted, sender, recipients, size } })
+                Ok(StoredFile { claim, message: InSpool { accepted, sender, recipients, size } })
             }
             Err(failure) => Err(self.settle(claim, failure).await),
         }
@@ -165,11 +167,11 @@ impl Intake {
     pub(super) async fn finish(
         &self,
         tenant: &TenantName,
-        files: Vec<(OsString, Stored)>,
-    ) -> Vec<(OsString, Outcome)> {
+        files: Vec<(OsString, StoredFile)>,
+    ) -> Vec<(OsString, FileOutcome)> {
         let (claims, messages): (Vec<_>, Vec<_>) =
-            files.into_iter().map(|(name, Stored { claim, message })| (claim, (name, message))).unzip();
-        let unlink = |claim: Claim| match claim.remove() {
+            files.into_iter().map(|(name, StoredFile { claim, message })| (claim, (name, message))).unzip();
+        let unlink = |claim: FileClaim| match claim.remove() {
             // Whoever closes an unlinked file last removes it, which takes longer than all the rest: so it is closed here.
             Ok(None) => None,
             Ok(Some(now)) => Some((claim, Failure::Changed(now))),
@@ -186,7 +188,7 @@ impl Intake {
             let outcome = match kept {
                 None => {
                     self.announce(tenant, &name, message);
-                    Outcome::Accepted
+                    FileOutcome::Accepted
                 }
                 Some((claim, why)) => self.unwind(claim, message, why).await,
             };
@@ -204,14 +206,14 @@ impl Intake {
     }
 
     /// The file stays, so the message must not.
-    async fn unwind(&self, claim: Claim, message: InSpool, why: Failure) -> Outcome {
+    async fn unwind(&self, claim: FileClaim, message: InSpool, why: Failure) -> FileOutcome {
         if let Err(error) = message.accepted.unwind().await {
             let file = claim.claimed_path();
             error!(
                 file = %file.display(), %error,
                 "the message of a file that is still there cannot be taken back: it may be sent twice"
             );
-            return Outcome::Stuck;
+            return FileOutcome::Stuck;
         }
         self.settle(claim, why).await
     }
@@ -219,7 +221,7 @@ impl Intake {
     async fn submit(
         &self,
         tenant: &TenantName,
-        claim: &Claim,
+        claim: &FileClaim,
         body: BodyWriter,
         begun: SplitMessage,
         mut is_whole: bool,
@@ -252,27 +254,27 @@ impl Intake {
     }
 
     /// Does with the file what the failure asks for.
-    async fn settle(&self, claim: Claim, failure: Failure) -> Outcome {
+    async fn settle(&self, claim: FileClaim, failure: Failure) -> FileOutcome {
         let path = claim.claimed_path();
         self.try_settle(claim, failure).await.unwrap_or_else(|error| {
             error!(file = %path.display(), %error, "cannot move a picked-up file: left until the next start");
-            Outcome::Stuck
+            FileOutcome::Stuck
         })
     }
 
-    async fn try_settle(&self, claim: Claim, failure: Failure) -> io::Result<Outcome> {
+    async fn try_settle(&self, claim: FileClaim, failure: Failure) -> io::Result<FileOutcome> {
         let (reason, text) = match failure {
             Failure::Refused(refusal) if refusal.is_temporary() => {
                 blocking(move || claim.release()).await?;
-                return Ok(Outcome::Later(refusal));
+                return Ok(FileOutcome::Later(refusal));
             }
             Failure::Changed(stamp) => {
                 blocking(move || claim.release()).await?;
-                return Ok(Outcome::Unfinished { found: Some(stamp), released: true });
+                return Ok(FileOutcome::Unfinished { found: Some(stamp), released: true });
             }
             Failure::Unreadable(error) => {
                 blocking(move || claim.release()).await?;
-                return Ok(Outcome::Unreadable(error));
+                return Ok(FileOutcome::Unreadable(error));
             }
             Failure::Refused(refusal) => (refusal.reason, refusal.to_string()),
             Failure::Malformed(text) => (Refused::Malformed, text),
@@ -284,7 +286,7 @@ impl Intake {
         let rejected = claim.clone();
         let name = blocking(move || rejected.reject(&explanation)).await?;
         warn!(file = %name.display(), reason = reason.as_str(), detail = text, "file refused and renamed");
-        Ok(Outcome::Rejected)
+        Ok(FileOutcome::Rejected)
     }
 }
 

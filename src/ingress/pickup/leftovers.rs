@@ -29,17 +29,17 @@ use tracing::{error, info, warn};
 
 use super::{
     blocking,
-    claim::{self, Claim},
+    claim::{self, FileClaim},
     marks::Marks,
     names::ClaimName,
-    place::Place,
+    place::OpenFolder,
 };
 use relay_mail::{Ingress, MessageId, TenantName};
 use relay_spool::{Message, Spool};
 
 /// What is named as a claimed file is.
 struct Leftover {
-    place: Arc<Place>,
+    place: Arc<OpenFolder>,
     tenant: TenantName,
     name: ClaimName,
 }
@@ -93,7 +93,7 @@ pub async fn settle_leftovers(
 }
 
 fn find((folder, tenant): (PathBuf, TenantName)) -> Vec<Leftover> {
-    let place = match Place::find(&folder) {
+    let place = match OpenFolder::find(&folder) {
         Err(barrier) if barrier.is_missing() => return Vec::new(),
         found => found,
     };
@@ -118,7 +118,7 @@ struct Settled {
     removed: usize,
     given_back: usize,
     /// In the spool, and cannot be unlinked.
-    stuck: Vec<Claim>,
+    stuck: Vec<FileClaim>,
 }
 
 /// What a leftover is. The table is at the top.
@@ -148,7 +148,7 @@ fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
         let file = file.display();
         let (done, is_marked) = match judge(&claim, &tenant, found, marks) {
             Ok(Verdict::GiveBack) => (claim.release().map(|()| settled.given_back += 1), false),
-            // Not `Claim::remove`, which asks whether it has changed: the spool has it as it was.
+            // Not `FileClaim::remove`, which asks whether it has changed: the spool has it as it was.
             Ok(Verdict::Unlink { is_marked }) => {
                 let removed = claim.unlink();
                 (removed.map(|()| settled.removed += 1), is_marked)
@@ -169,7 +169,7 @@ fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
     settled
 }
 
-fn judge(claim: &Claim, tenant: &TenantName, found: &Found, marks: &Marks) -> io::Result<Verdict> {
+fn judge(claim: &FileClaim, tenant: &TenantName, found: &Found, marks: &Marks) -> io::Result<Verdict> {
     let message = match found.get(&claim.id()) {
         None => return Ok(Verdict::GiveBack),
         Some(None) => return Ok(Verdict::Leave("the message of this id is damaged")),

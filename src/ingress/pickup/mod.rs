@@ -212,7 +212,7 @@ impl Folders {
                 .into_iter()
                 .map(|folder| {
                     // One that cannot be made is an error of its first scan.
-                    let _ = place::Place::open(&folder);
+                    let _ = place::OpenFolder::open(&folder);
                     // Watched before it is looked into, so that no file falls between.
                     let hints = watch.add(&folder);
                     (folder, hints)

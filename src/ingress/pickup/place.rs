@@ -31,7 +31,7 @@ use super::{
 
 /// A tenant's folder, open.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct OpenFolder {
     path: PathBuf,
     folder: OwnedFd,
 }
@@ -52,7 +52,7 @@ const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBL
 /// Of an explanation, whatever the umask says: whoever may write to the folder may read it.
 const EXPLANATION: Mode = Mode::from_raw_mode(0o640);
 
-impl Place {
+impl OpenFolder {
     /// The folder, if nobody can put another in its place. Makes it, if it is missing: somebody may have removed it.
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, Barrier> {
         Self::by(path, Walker::Relay { makes: true })

@@ -21,7 +21,7 @@ pub(super) struct Addresses {
 
 /// One connection of a client, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct CountedConnection {
     client: IpAddr,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
@@ -32,7 +32,7 @@ impl Addresses {
     }
 
     /// `None`: the client at `address` has as many connections as it may.
-    pub(super) fn enter(&self, address: IpAddr) -> Option<Place> {
+    pub(super) fn enter(&self, address: IpAddr) -> Option<CountedConnection> {
         let client = self.prefix.whole_network(address);
         let mut open = lock(&self.open);
         let count = open.get(&client).copied().unwrap_or(0);
@@ -40,11 +40,11 @@ impl Addresses {
             return None;
         }
         open.insert(client, count + 1);
-        Some(Place { client, open: self.open.clone() })
+        Some(CountedConnection { client, open: self.open.clone() })
     }
 }
 
-impl Drop for Place {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
         match open.get_mut(&self.client) {

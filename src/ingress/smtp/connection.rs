@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{Instrument, debug, info, info_span};
 
 use super::{
-    addresses::{Addresses, Place},
+    addresses::{Addresses, CountedConnection},
     conversation::{Peer, Service},
     proxy::{self, Source},
     reply::Reply,
@@ -38,7 +38,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Who the peer is said to be.
 pub(super) enum Caller {
     /// The client itself, with its place among the connections of its address.
-    Client(IpAddr, Place),
+    Client(IpAddr, CountedConnection),
     /// A proxy, whose header names the client.
     Proxy(IpAddr),
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Credential, MailboxLimits, Pool, QueueId, Standing};
+use super::{Credential, MailboxLimits, Pool, QueueId, QueueState};
 use crate::{clock, config::Tenant, schedule::GRACE, telemetry::LimitKind};
 
 /// What follows from a changed configuration.
@@ -40,22 +40,22 @@ impl Pool {
         for (id, queue) in &mut self.queues {
             match &mut queue.standing {
                 // What the service has said stands, whatever the configuration says.
-                Standing::Asleep { limit: LimitKind::Service, .. } => {}
-                Standing::Asleep { until, .. } => {
+                QueueState::Asleep { limit: LimitKind::Service, .. } => {}
+                QueueState::Asleep { until, .. } => {
                     *until = now;
                     woken.push((now, *id));
                 }
-                Standing::Idle | Standing::InTurn | Standing::Full => {}
+                QueueState::Idle | QueueState::InTurn | QueueState::Full => {}
             }
         }
         let full: Vec<_> = self
             .queues
             .iter()
-            .filter(|(_, queue)| queue.standing == Standing::Full)
+            .filter(|(_, queue)| queue.standing == QueueState::Full)
             .map(|(id, _)| *id)
             .collect();
         for id in full {
-            self.stand(id, Standing::Idle);
+            self.stand(id, QueueState::Idle);
             self.put_in_turn(id);
         }
         Adopted { is_remapped, woken }

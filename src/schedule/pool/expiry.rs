@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Credential, Pool, Standing, Stands, Turn};
+use super::{Credential, EntryState, Pool, QueueState, Turn};
 use crate::clock;
 use relay_mail::{MessageId, Timestamp};
 
@@ -30,13 +30,13 @@ impl Pool {
         let is_old = |id: MessageId| id.accepted().steady() + expiry.give_up_after <= now;
         let old = self.messages.iter().take_while(|(id, _)| is_old(**id));
         let expired = old.filter_map(|(id, entry)| {
-            if entry.stands != Stands::Ready {
+            if entry.state != EntryState::Ready {
                 return None;
             }
             let queue = self.queues.get(&entry.queue)?;
             let why = match (&self.credential, queue.standing) {
                 (Credential::Blocked { because, .. }, _) => because.why.clone(),
-                (_, Standing::Asleep { .. }) => queue.asleep_because.clone(),
+                (_, QueueState::Asleep { .. }) => queue.asleep_because.clone(),
                 _ => {
                     let at =
                         (id.accepted().steady() + expiry.give_up_after).max(expiry.not_before).max(entry.at);

@@ -2,11 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::{Credential, Entry, Pool, Queue, Stands};
+use super::{Credential, Entry, EntryState, Pool, Queue};
 use crate::{
     clock,
     schedule::{
-        inspector::{MessageState, Standing, Waits},
+        inspector::{MessageState, MessageStatus, Waits},
         queue,
     },
     telemetry::LimitKind,
@@ -14,38 +14,38 @@ use crate::{
 use relay_mail::{MessageId, Timestamp};
 
 impl Pool {
-    pub(in crate::schedule) fn inspect(&self, id: MessageId) -> Option<Standing> {
+    pub(in crate::schedule) fn inspect(&self, id: MessageId) -> Option<MessageStatus> {
         let entry = self.messages.get(&id)?;
         let queue = self.queues.get(&entry.queue);
         let is_blocked = matches!(self.credential, Credential::Blocked { .. });
-        let (state, waits) = match entry.stands {
-            Stands::Leased => (MessageState::Leased, None),
+        let (state, waits) = match entry.state {
+            EntryState::Leased => (MessageState::Leased, None),
             _ if self.retired.is_some() => {
                 (MessageState::Held, Some(waits("its tenant is not in the configuration", None)))
             }
-            Stands::Held => (MessageState::Held, Some(waits("an operator holds it", None))),
-            Stands::Ready if is_blocked => (MessageState::Blocked, self.waits(entry, queue)),
-            Stands::Ready => (MessageState::Ready, self.waits(entry, queue)),
-            Stands::Scheduled => (MessageState::Scheduled, self.waits(entry, queue)),
+            EntryState::Held => (MessageState::Held, Some(waits("an operator holds it", None))),
+            EntryState::Ready if is_blocked => (MessageState::Blocked, self.waits(entry, queue)),
+            EntryState::Ready => (MessageState::Ready, self.waits(entry, queue)),
+            EntryState::Scheduled => (MessageState::Scheduled, self.waits(entry, queue)),
         };
         let mailbox = queue.map(|queue| queue.mailbox.clone());
-        Some(Standing { state, tenant: self.tenant.name.clone(), mailbox, waits })
+        Some(MessageStatus { state, tenant: self.tenant.name.clone(), mailbox, waits })
     }
 
     /// What stops it; of two things the one that stops more.
     fn waits(&self, entry: &Entry, queue: Option<&Queue>) -> Option<Waits> {
-        let due = (entry.stands == Stands::Scheduled).then_some(entry.at);
+        let due = (entry.state == EntryState::Scheduled).then_some(entry.at);
         if let Credential::Blocked { until, because } = &self.credential {
             let why = format!("the tenant is blocked ({}): {}", because.reason, because.why);
             return Some(waits(why, due.max(Some(time_of(*until)))));
         }
         match queue.map(|queue| (queue.standing, queue)) {
-            Some((queue::Standing::Asleep { until, limit }, queue)) => {
+            Some((queue::QueueState::Asleep { until, limit }, queue)) => {
                 let until = due.max(Some(time_of(until)));
                 Some(Waits { why: queue.asleep_because.clone(), limit: Some(limit), until })
             }
             _ if due.is_some() => Some(waits("it was tried before, and is tried again then", due)),
-            Some((queue::Standing::Full, queue)) => Some(Waits {
+            Some((queue::QueueState::Full, queue)) => Some(Waits {
                 why: format!("mailbox {} has as many calls under way as it may", queue.mailbox),
                 limit: Some(LimitKind::ConcurrentRequests),
                 until: None,

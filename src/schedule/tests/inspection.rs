@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn standing(bench: &Bench, id: MessageId) -> Standing {
+async fn standing(bench: &Bench, id: MessageId) -> MessageStatus {
     bench.inspector.inspect(id).await.expect("known")
 }
 

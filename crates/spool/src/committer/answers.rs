@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{Committer, Context, Effect};
 use crate::{
     Accepted, Event, Phase, SpoolError, State, Waiting, clock,
-    operation::{Answer, Operation},
+    operation::{Operation, Responder},
     store::guarded,
 };
 use relay_mail::{MessageId, TenantName};
@@ -47,7 +47,7 @@ impl Committer {
     }
 
     /// Gives the message to whoever brought it. If nobody waits for it any more, it is dropped and so announced.
-    fn hand_out(&self, answer: Answer<Accepted>, effect: Result<Effect, SpoolError>) {
+    fn hand_out(&self, answer: Responder<Accepted>, effect: Result<Effect, SpoolError>) {
         let Context { announcer, operations, tally, .. } = &self.context;
         let waiting = match effect {
             Ok(Effect::Accepted(waiting, len)) => {
@@ -63,7 +63,7 @@ impl Committer {
         let _ = answer.send(Ok(announcer.accepted(waiting, operations.clone())));
     }
 
-    fn unwound(&self, accepted: Accepted, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
+    fn unwound(&self, accepted: Accepted, answer: Responder<()>, effect: Result<Effect, SpoolError>) {
         let id = accepted.id();
         let unwound = match effect {
             Ok(Effect::Unwound(lane, len)) => {
@@ -109,7 +109,7 @@ impl Committer {
         self.context.stall.index.during(walk).map_err(|error| self.latch(&error))
     }
 
-    fn tell(&self, answer: Answer<()>, effect: Result<Effect, SpoolError>) {
+    fn tell(&self, answer: Responder<()>, effect: Result<Effect, SpoolError>) {
         let tally = self.context.tally.clone();
         match effect {
             Ok(Effect::Settled { lane, left, waiting, entering, because }) => {

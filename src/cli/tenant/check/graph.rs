@@ -7,7 +7,7 @@ use crate::{
         Tried,
         graph::{Probed, probe},
     },
-    identity::{Audience, Claims},
+    identity::{Audience, TokenClaims},
 };
 use relay_mail::MailboxAddress;
 
@@ -32,7 +32,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
     }
 }
 
-fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claims: Option<&Claims>) {
+fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claims: Option<&TokenClaims>) {
     let Probed { sends, drafts, reads } = probed;
     match sends {
         Tried::Works => check.report.good("send", format!("mailbox {mailbox} may be sent from")),
@@ -103,7 +103,7 @@ fn how_to_permit(
     check: &Check<'_>,
     permission: &str,
     mailbox: &MailboxAddress,
-    claims: Option<&Claims>,
+    claims: Option<&TokenClaims>,
 ) -> String {
     if !Check::says(claims, permission) {
         return grant(check, permission);

@@ -17,11 +17,11 @@ use crate::{
     cli::{config_path::ConfigPath, console},
     config::{AppLimit, Config, Credential, MailboxRule, RouteRule, SenderRule, Tenant, UserGrant},
     delivery::{
-        graph::Means,
+        graph::GraphContext,
         smtp as submission,
         smtp::{DialError, Smtp},
     },
-    identity::{AccessToken, Audience, Claims, Identity, claims, credential_folder},
+    identity::{AccessToken, Audience, Identity, TokenClaims, claims, credential_folder},
     limits::allowance::Allowances,
     network::Clients,
     telemetry::Metrics,
@@ -138,8 +138,8 @@ fn a_mailbox(tenant: &Tenant) -> Option<MailboxAddress> {
 }
 
 impl Check<'_> {
-    fn graph_means(&self) -> Means {
-        Means {
+    fn graph_means(&self) -> GraphContext {
+        GraphContext {
             identity: self.identity.clone(),
             clients: self.clients.clone(),
             network: self.config.network.clone(),
@@ -148,7 +148,7 @@ impl Check<'_> {
     }
 
     fn smtp(&self) -> Result<Smtp, DialError> {
-        Smtp::new(submission::Means {
+        Smtp::new(submission::SmtpContext {
             identity: self.identity.clone(),
             clients: self.clients.clone(),
             network: self.config.network.clone(),
@@ -196,7 +196,7 @@ impl Check<'_> {
     }
 
     /// Gets a token, and says how that went.
-    async fn token(&mut self, audience: Audience) -> Option<(AccessToken, Option<Claims>)> {
+    async fn token(&mut self, audience: Audience) -> Option<(AccessToken, Option<TokenClaims>)> {
         let topic = match audience {
             Audience::Graph => "Graph login",
             Audience::Exchange => "SMTP login",
@@ -219,7 +219,7 @@ impl Check<'_> {
     }
 
     /// What the token says that it permits. Nobody has to believe it: some permissions are not in it.
-    fn show_permissions(&mut self, topic: &'static str, claims: Option<&Claims>) {
+    fn show_permissions(&mut self, topic: &'static str, claims: Option<&TokenClaims>) {
         match claims {
             None => self.report.good(topic, "the token does not say"),
             Some(claims) if claims.roles.is_empty() && claims.scopes.is_empty() => {
@@ -238,7 +238,7 @@ impl Check<'_> {
     }
 
     /// Whether the token says that it permits this.
-    fn says(claims: Option<&Claims>, permission: &str) -> bool {
+    fn says(claims: Option<&TokenClaims>, permission: &str) -> bool {
         let has = |names: &[String]| names.iter().any(|name| name == permission);
         claims.is_some_and(|claims| has(&claims.roles) || has(&claims.scopes))
     }

@@ -4,7 +4,7 @@ use super::Check;
 use crate::{
     config::RouteRule,
     delivery::Tried,
-    identity::{Audience, Claims},
+    identity::{Audience, TokenClaims},
 };
 use relay_mail::MailboxAddress;
 
@@ -39,7 +39,7 @@ fn fail(check: &mut Check<'_>, why: String, mend: String) {
     }
 }
 
-fn mend(check: &Check<'_>, mailbox: &MailboxAddress, claims: Option<&Claims>) -> String {
+fn mend(check: &Check<'_>, mailbox: &MailboxAddress, claims: Option<&TokenClaims>) -> String {
     let missing = !Check::says(claims, SEND) && claims.is_some_and(|claims| claims.user.is_none());
     let permission = format!(
         "The token does not have {SEND}: App registrations, API permissions, Office 365 Exchange Online, application permission \

@@ -60,7 +60,7 @@ impl Bench {
         let store = DiskStore::open(&folder.path().join("spool")).unwrap();
         let (spool, waiting) = Spool::start(store, ()).unwrap();
         let clients = Clients::new(&network, [&tenant.cloud].into_iter()).unwrap();
-        let means = Means {
+        let means = SmtpContext {
             identity: Arc::new(Identity::new(
                 clients.clone(),
                 metrics.clone(),

@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     super::{
         candidates::Ready,
-        intake::{Begun, Stored},
+        intake::{Begun, StoredFile},
     },
     *,
 };
@@ -37,7 +37,7 @@ async fn claim(intake: &Intake, folder: &Path, file: &str) -> Begun {
     claimed.unwrap()
 }
 
-async fn store(intake: &Intake, begun: Begun) -> Stored {
+async fn store(intake: &Intake, begun: Begun) -> StoredFile {
     intake.store(&name("contoso"), begun).await.ok().unwrap()
 }
 
@@ -159,7 +159,7 @@ async fn a_message_whose_file_goes_on_is_unwound() {
     OpenOptions::new().append(true).open(path).unwrap().write_all(b"and more\n").unwrap();
     let outcomes = intake.finish(&name("contoso"), vec![("half.eml".into(), stored)]).await;
     assert!(
-        matches!(outcomes[0].1, intake::Outcome::Unfinished { found: Some(_), released: true }),
+        matches!(outcomes[0].1, intake::FileOutcome::Unfinished { found: Some(_), released: true }),
         "{outcomes:?}"
     );
     assert_eq!(running.house.store.count(), (0, 0));
@@ -182,7 +182,7 @@ async fn a_message_whose_file_is_elsewhere_by_now_is_unwound() {
     fs::rename(&path, staging.join("elsewhere")).unwrap();
     fs::write(&path, "another").unwrap();
     let outcomes = intake.finish(&name("contoso"), vec![("a.eml".into(), stored)]).await;
-    assert!(matches!(outcomes[0].1, intake::Outcome::Unfinished { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[0].1, intake::FileOutcome::Unfinished { .. }), "{outcomes:?}");
     assert_eq!(fs::read_to_string(staging.join("a.eml")).unwrap(), "another");
     assert_eq!(fs::read_to_string(staging.join("elsewhere")).unwrap(), MAIL);
     assert_eq!(house.store.count(), (0, 0));

@@ -6,7 +6,7 @@ use rustix::process::geteuid;
 
 use super::{
     super::{
-        place::Place,
+        place::OpenFolder,
         way::{self, Barrier, Walker},
     },
     *,
@@ -59,9 +59,9 @@ async fn each_file_is_claimed_in_a_folder_that_was_checked_just_then() {
 fn what_makes_a_folder_unusable() {
     let (_dir, pickup, staging) = temp();
     let contoso = pickup.join("contoso");
-    assert!(Place::open(&contoso).is_ok());
+    assert!(OpenFolder::open(&contoso).is_ok());
     chmod(&contoso, 0o1777);
-    let why = Place::open(&contoso).unwrap_err().to_string();
+    let why = OpenFolder::open(&contoso).unwrap_err().to_string();
     assert!(why.contains(&format!("chmod o-w {}", contoso.display())), "{why}");
     chmod(&contoso, 0o2770);
     // Others could put another folder in its place, or make it before the relay does.
@@ -73,7 +73,7 @@ fn what_makes_a_folder_unusable() {
         (0o2770, "chmod g-w"),
     ] {
         chmod(&pickup, rights);
-        let why = Place::open(&contoso).unwrap_err();
+        let why = OpenFolder::open(&contoso).unwrap_err();
         assert!(matches!(&why, Barrier::Writable { path, .. } if *path == pickup), "{rights:o}: {why}");
         assert!(why.to_string().ends_with(&format!("{command} {}", pickup.display())), "{why}");
         // A command that makes nothing says the same.
@@ -84,29 +84,29 @@ fn what_makes_a_folder_unusable() {
     chmod(&pickup, 0o711);
 
     fs::write(pickup.join("file"), "").unwrap();
-    assert!(matches!(Place::open(&pickup.join("file")), Err(Barrier::NoFolder(_))));
+    assert!(matches!(OpenFolder::open(&pickup.join("file")), Err(Barrier::NoFolder(_))));
 
     symlink(&staging, pickup.join("linked")).unwrap();
-    assert!(Place::open(&pickup.join("linked")).is_ok());
+    assert!(OpenFolder::open(&pickup.join("linked")).is_ok());
     chmod(&staging, 0o777);
-    assert!(matches!(Place::open(&pickup.join("linked")), Err(Barrier::Open(_))));
+    assert!(matches!(OpenFolder::open(&pickup.join("linked")), Err(Barrier::Open(_))));
     chmod(&staging, 0o755);
     // Perhaps a disk that is not mounted.
     symlink(staging.join("nowhere"), pickup.join("dangling")).unwrap();
-    assert!(Place::open(&pickup.join("dangling")).unwrap_err().is_missing());
+    assert!(OpenFolder::open(&pickup.join("dangling")).unwrap_err().is_missing());
     assert!(!staging.join("nowhere").exists());
     symlink("loop", pickup.join("loop")).unwrap();
-    assert!(matches!(Place::open(&pickup.join("loop")), Err(Barrier::Io { .. })));
+    assert!(matches!(OpenFolder::open(&pickup.join("loop")), Err(Barrier::Io { .. })));
     // A link on the way, and names that go up.
     symlink("../pickup/../pickup", staging.join("round")).unwrap();
-    assert!(Place::open(&staging.join("round/contoso")).is_ok());
+    assert!(OpenFolder::open(&staging.join("round/contoso")).is_ok());
     // Missing folders are made, behind a link too.
-    assert!(Place::open(&staging.join("round/behind")).is_ok() && pickup.join("behind").is_dir());
-    assert!(Place::open(&pickup.join("new")).is_ok() && pickup.join("new").is_dir());
+    assert!(OpenFolder::open(&staging.join("round/behind")).is_ok() && pickup.join("behind").is_dir());
+    assert!(OpenFolder::open(&pickup.join("new")).is_ok() && pickup.join("new").is_dir());
 
     if !geteuid().is_root() {
         chmod(&contoso, 0o500);
-        assert!(matches!(Place::open(&contoso), Err(Barrier::Denied { .. })));
+        assert!(matches!(OpenFolder::open(&contoso), Err(Barrier::Denied { .. })));
         chmod(&contoso, 0o700);
     }
 }
@@ -122,14 +122,14 @@ fn a_stranger_owns_nothing_on_the_way() {
     let contoso = pickup.join("contoso");
     for path in [dir.path(), &pickup, &contoso] {
         chown(path, Some(STRANGER), None).unwrap();
-        let why = Place::open(&contoso).unwrap_err();
+        let why = OpenFolder::open(&contoso).unwrap_err();
         assert!(matches!(why, Barrier::Stranger { user: STRANGER, to: 0, .. }), "{why}");
         assert!(why.to_string().ends_with(&format!("chown 0 {}", path.display())), "{why}");
         chown(path, Some(0), None).unwrap();
     }
     symlink(&staging, pickup.join("linked")).unwrap();
     lchown(pickup.join("linked"), Some(STRANGER), None).unwrap();
-    let linked = Place::open(&pickup.join("linked"));
+    let linked = OpenFolder::open(&pickup.join("linked"));
     assert!(matches!(linked, Err(Barrier::StrangersLink { user: STRANGER, .. })));
     // In a folder such as /tmp, a stranger's is the stranger's, and root's is root's.
     let shared = dir.path().join("shared");
@@ -158,7 +158,7 @@ fn a_stranger_owns_nothing_on_the_way() {
 fn folders_that_are_made_on_the_way_can_be_passed_and_not_read() {
     let (dir, ..) = temp();
     let contoso = dir.path().join("a/b/contoso");
-    Place::open(&contoso).unwrap();
+    OpenFolder::open(&contoso).unwrap();
     assert_eq!([mode(&dir.path().join("a")), mode(&dir.path().join("a/b"))], [0o711, 0o711]);
     assert_eq!(mode(&contoso) & 0o007, 0);
 }
@@ -183,7 +183,7 @@ fn a_swap_after_the_check_does_not_matter() {
     let (_dir, pickup, _) = temp();
     let (contoso, aside) = (pickup.join("contoso"), pickup.join("aside"));
     fs::write(contoso.join("a.eml"), MAIL).unwrap();
-    let place = Place::open(&contoso).unwrap();
+    let place = OpenFolder::open(&contoso).unwrap();
     fs::rename(&contoso, &aside).unwrap();
     fs::create_dir(&contoso).unwrap();
     fs::write(contoso.join("a.eml"), "another").unwrap();
