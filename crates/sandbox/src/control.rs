@@ -24,7 +24,7 @@ use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{faults::Fault, store::Delivered, world::World};
+use super::{delivered::Delivered, faults::Fault, world::World};
 
 #[derive(Deserialize)]
 pub(super) struct Wait {

@@ -8,14 +8,15 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{
+    caller::Caller,
+    delivered::Via,
     errors::{GraphError, iso, json_response},
-    graph::{Caller, Folder},
-    items::{Draft, Item},
+    exchange::{Exchange, empty, is_media_type},
+    items::{Draft, Folder, Item},
     mime, rendering,
     resource::{self, MessageResource},
     send::submit,
-    server::{Exchange, empty, is_media_type},
-    store::{Via, lock},
+    store::lock,
     urlencoded::pairs,
 };
 use crate::clock;
@@ -120,7 +121,7 @@ fn render(caller: &Caller<'_>, exchange: &Exchange, item: Item<'_>) -> Value {
             message["sentDateTime"] = iso(sent.at).into();
         }
     }
-    if let Some(fields) = message.as_object_mut().filter(|_| !caller.reads_bodies()) {
+    if let Some(fields) = message.as_object_mut().filter(|_| !caller.reads_bodies) {
         fields.remove("body");
     }
     message["id"] = item.id(&caller.mailbox.address, wants_immutable(exchange)).into();

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::{
     RetryAfter,
+    exchange::Exchange,
+    ids::random_uuid,
     limits::{Limit, Throttled},
-    server::{Exchange, random_uuid},
 };
 use crate::clock;
 

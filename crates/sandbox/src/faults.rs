@@ -5,15 +5,9 @@
 
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    errors::{GraphError, LoginError, with_retry_after},
-    options::Directory,
-    server::Exchange,
-};
+use super::options::Directory;
 
 /// In JSON: `{"on":"send_mail","action":{"status":{"code":503,"error":"serviceNotAvailable"}},"times":2}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -289,51 +283,6 @@ impl StatusFault {
 
     pub fn throttle_scope(self, value: impl Into<String>) -> Self {
         Self { throttle_scope: Some(value.into()), ..self }
-    }
-
-    pub(super) fn respond(mut self, on: On, exchange: &Exchange) -> Response {
-        let scope = self.throttle_scope.take();
-        let mut response = self.answer(on, exchange);
-        if let Some(scope) = scope.and_then(|scope| HeaderValue::from_str(&scope).ok()) {
-            response.headers_mut().insert("x-ms-throttle-scope", scope);
-        }
-        response
-    }
-
-    fn answer(self, on: On, exchange: &Exchange) -> Response {
-        let status = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        match self.body {
-            FaultBody::Empty => with_retry_after(status.into_response(), self.retry_after),
-            FaultBody::Html => {
-                let page = format!(
-                    "<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
-                );
-                let response = (status, [(header::CONTENT_TYPE, "text/html")], page).into_response();
-                with_retry_after(response, self.retry_after)
-            }
-            FaultBody::Service if matches!(on, On::Token | On::ManagedIdentity) => {
-                let numbered = self.message.strip_prefix("AADSTS").and_then(|rest| rest.split_once(": "));
-                let (number, message) = match numbered {
-                    Some((number, text)) if number.parse::<u32>().is_ok() => {
-                        (number.parse().ok(), text.to_owned())
-                    }
-                    _ => (None, self.message.clone()),
-                };
-                LoginError {
-                    status,
-                    error: self.error.into(),
-                    number,
-                    message: message.into(),
-                    retry_after: self.retry_after,
-                }
-                .into_response(exchange)
-            }
-            FaultBody::Service => GraphError {
-                retry_after: self.retry_after,
-                ..GraphError::new(status, self.error, self.message)
-            }
-            .into_response(exchange),
-        }
     }
 }
 

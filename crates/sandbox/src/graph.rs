@@ -3,24 +3,26 @@
 //! Refusals come in this order: token (401), unknown path (400), permission (403), unknown mailbox (404), throttling
 //! (429), size (413), then whatever the operation itself finds.
 
-use std::sync::Arc;
-
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 
 use super::{
-    attachments, drafts,
+    attachments,
+    caller::Caller,
+    drafts,
     errors::GraphError,
+    exchange::{BodyError, Exchange, Outcome},
+    fault_answers::with_faults,
     faults::On,
+    items::Folder,
     limits::Permit,
     send,
-    server::{BodyError, Exchange, Outcome, with_faults},
     token::Grant,
     uploads,
     urlencoded::decode_percent,
-    world::{Mailbox, Tenant, World},
+    world::World,
 };
 
 const READ: &[&str] = &["Mail.ReadWrite", "Mail.Read", "Mail.ReadBasic", "Mail.ReadBasic.All"];
@@ -41,29 +43,6 @@ enum Operation {
     Attach(String),
     ListAttachments(String),
     BeginUpload(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Folder {
-    All,
-    Drafts,
-    SentItems,
-}
-
-/// A caller that may do what it asks, while it does it.
-pub(super) struct Caller<'a> {
-    pub(super) world: &'a World,
-    pub(super) tenant: Arc<Tenant>,
-    pub(super) mailbox: Arc<Mailbox>,
-    reads_bodies: bool,
-    _permit: Permit,
-}
-
-impl Caller<'_> {
-    /// Whether its token may see more of a message than `Mail.ReadBasic` shows.
-    pub(super) fn reads_bodies(&self) -> bool {
-        self.reads_bodies
-    }
 }
 
 pub(super) async fn answer(world: &World, exchange: &mut Exchange, body: Body) -> Outcome {

@@ -3,9 +3,9 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use ring::digest;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+
+use super::ids::uuid_of;
 
 /// A certificate that was uploaded to the app registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,12 +169,4 @@ impl Default for LoginRules {
             arc_secrets: None,
         }
     }
-}
-
-/// A GUID for what has none of its own, the same one each time.
-pub(super) fn uuid_of(name: &str) -> Uuid {
-    let hash = digest::digest(&digest::SHA256, name.to_lowercase().as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.as_ref()[..16]);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
 }

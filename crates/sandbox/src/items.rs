@@ -14,7 +14,8 @@ use mail_parser::{HeaderName, MessageParser};
 use tokio::time::Instant;
 
 use super::{
-    attachments::{self, Attachment, DeliveredAttachment},
+    attachment::{self, Attachment},
+    delivered::DeliveredAttachment,
     errors::GraphError,
     mime,
     rendering::new_message_id,
@@ -34,6 +35,13 @@ pub(super) struct Items {
     sent: BTreeMap<u64, Sent>,
     /// Numbers of what was sent, oldest first. A draft may be older than its sending.
     order: VecDeque<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Folder {
+    All,
+    Drafts,
+    SentItems,
 }
 
 pub(super) struct Draft {
@@ -218,13 +226,13 @@ impl Draft {
             content_type: if html { "html" } else { "text" }.into(),
             content: content.unwrap_or_default().into_owned(),
         });
-        self.attachments.extend(attachments::in_mime(&raw));
+        self.attachments.extend(attachment::in_mime(&raw));
     }
 
     /// What it has attached, the parts of its MIME included.
     fn described(&self) -> Vec<DeliveredAttachment> {
         match &self.mime {
-            Some(raw) => attachments::in_mime(raw).into_iter().map(|attachment| attachment.about).collect(),
+            Some(raw) => attachment::in_mime(raw).into_iter().map(|attachment| attachment.about).collect(),
             None => self.attachments.iter().map(|attachment| attachment.about.clone()).collect(),
         }
     }

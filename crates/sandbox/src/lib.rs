@@ -14,28 +14,35 @@
 //! | file | what |
 //! |---|---|
 //! | `options`, `identities` | what exists, who may log in, and the limits |
-//! | `server`, `wire` | routes, bodies, request ids; connections that can be cut |
+//! | `server`, `exchange`, `wire` | routes; a call with its body and request id; connections that can be cut |
 //! | `login`, `token` | every way to log in; its own table is there |
-//! | `graph` | permissions and routing of Graph calls |
+//! | `graph`, `caller` | permissions and routing of Graph calls; who calls, once that is allowed |
 //! | `send`, `mime` | `sendMail` |
 //! | `drafts`, `items` | calls on messages, what is in a mailbox |
 //! | `resource`, `properties`, `rendering` | JSON messages, their MAPI properties, and the MIME made of them |
-//! | `attachments`, `uploads` | attachments, small and large |
+//! | `attachments`, `uploads`, `attachment` | calls on attachments, small and large; what one is |
 //! | `smtp` | SMTP submission, with TLS and XOAUTH2; its own table is there |
-//! | `limits`, `faults`, `struck`, `errors` | throttling, faults on demand, Microsoft's error shapes |
-//! | `world`, `store` | what it all acts on; what is remembered |
+//! | `limits`, `errors` | throttling, Microsoft's error shapes |
+//! | `faults`, `struck`, `fault_answers` | faults on demand, which of them strikes, what a call meets |
+//! | `world`, `store`, `delivered` | what it all acts on; what is remembered, and of a message |
 //! | `control`, `page` | `/_sandbox/…` and `/` |
 
 #![forbid(unsafe_code)]
 
+mod attachment;
 mod attachments;
+mod caller;
 mod clock;
 mod control;
+mod delivered;
 mod drafts;
 mod errors;
+mod exchange;
+mod fault_answers;
 mod faults;
 mod graph;
 mod identities;
+mod ids;
 mod items;
 mod limits;
 mod login;
@@ -66,7 +73,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-pub use attachments::DeliveredAttachment;
+pub use delivered::{Delivered, DeliveredAttachment, Via};
 pub use faults::{Action, Fault, FaultBody, InvalidFault, On, StatusFault};
 pub use identities::{
     FederatedIdentity, LoginRules, ManagedIdentity, RegisteredCertificate, User, UserState,
@@ -76,7 +83,7 @@ pub use options::{Directory, Limits, MailboxPolicy, Options, RetryAfter};
 pub use smtp::{
     ConnectionsCountAt, SenderRefusal, SmtpEnvelope, SmtpLine, SmtpRecipient, SmtpSessions, SubmissionRules,
 };
-pub use store::{Call, Counts, Delivered, TokensByGrant, Via};
+pub use store::{Call, Counts, TokensByGrant};
 
 use self::{
     wire::{Cut, Door},

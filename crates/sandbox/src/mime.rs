@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use mail_parser::{Addr, Address, Group, Header, HeaderName, HeaderValue, MessageParser};
 
-use super::{attachments::DeliveredAttachment, errors::GraphError};
+use super::{delivered::DeliveredAttachment, errors::GraphError};
 use relay_mail::MailboxAddress;
 
 /// A message that is ready to be judged and delivered.

@@ -9,8 +9,9 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    identities::{FederatedIdentity, LoginRules, ManagedIdentity, RegisteredCertificate, User, uuid_of},
-    smtp::SubmissionRules,
+    identities::{FederatedIdentity, LoginRules, ManagedIdentity, RegisteredCertificate, User},
+    ids::uuid_of,
+    smtp::rules::SubmissionRules,
 };
 
 /// How to start a [`Service`](super::Service). The default has no organisations, listens on a free loopback port and

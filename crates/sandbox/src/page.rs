@@ -11,7 +11,7 @@ use axum::{
 };
 use http::header;
 
-use super::{store::Delivered, world::World};
+use super::{delivered::Delivered, world::World};
 use relay_mail::{Timestamp, outside::visible};
 
 /// Rows on the page; the newest.

@@ -8,12 +8,12 @@ use mail_builder::{
 };
 
 use super::{
-    attachments::Attachment,
+    attachment::Attachment,
     errors::GraphError,
+    ids::random_uuid,
     mime::{Submission, parse_address},
     properties::Header,
     resource::{MessageResource, Recipient},
-    server::random_uuid,
 };
 
 /// Larger attachments are left out of the MIME, with a line in their place: 140 MB as base64 help nobody who has

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    attachments::{Attachment, FileAttachment},
+    attachment::{Attachment, FileAttachment},
     errors::GraphError,
     mime::Submission,
     properties::{self, ExtendedProperty, Header},

@@ -9,13 +9,14 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
+    caller::Caller,
+    delivered::{Delivered, Via},
     errors::GraphError,
-    graph::Caller,
+    exchange::{Exchange, empty, is_media_type},
     mime::{self, Submission},
     rendering,
     resource::{self, MessageResource},
-    server::{Exchange, empty, is_media_type},
-    store::{Delivered, Via, lock},
+    store::lock,
 };
 use crate::clock;
 use relay_mail::MailboxAddress;

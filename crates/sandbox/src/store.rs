@@ -8,54 +8,10 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::{attachments::DeliveredAttachment, smtp::SmtpEnvelope};
-
-/// A message that the real service would have queued for its recipients.
-#[derive(Debug, Clone, Serialize)]
-pub struct Delivered {
-    /// 1, 2, 3 … in the order of acceptance, over all organisations.
-    pub number: u64,
-    /// The organisation, by the first of its names.
-    pub directory: String,
-    /// Whose mailbox sent it, as in the URL; in SMTP, whose login.
-    pub mailbox: String,
-    /// The author, from the header From.
-    pub from: String,
-    /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order. In SMTP: the
-    /// envelope's recipients that were accepted, as they were given.
-    pub recipients: Vec<String>,
-    /// The message as submitted, octet for octet; of a JSON message, what was built from it. Attachments over 8 MiB
-    /// are left out of that: a line with size and SHA-256 stands in their place, and [`attachments`](Self::attachments)
-    /// tells the truth.
-    #[serde(skip)]
-    pub raw: Bytes,
-    /// Of a message that was built from JSON, in the order of attaching. Empty for MIME.
-    pub attachments: Vec<DeliveredAttachment>,
-    pub subject: String,
-    /// With angle brackets; empty if the message has none.
-    pub message_id: String,
-    pub via: Via,
-    /// Milliseconds since the Unix epoch.
-    pub accepted_at_ms: u64,
-    /// Whether a line of it ended in LF without CR: the real service then spoils quoted-printable text, and some
-    /// receivers bounce it (550 5.6.11).
-    pub bare_lf: bool,
-    /// Of a message that came by SMTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub envelope: Option<SmtpEnvelope>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Via {
-    SendMail,
-    Draft,
-    Smtp,
-}
+use super::delivered::Delivered;
 
 /// One request to the login, Graph or upload endpoints.
 #[derive(Debug, Clone, Serialize)]

@@ -13,7 +13,11 @@ use ring::hmac;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{errors::GraphError, identities::uuid_of, server::random_uuid, world::Tenant};
+use super::{
+    errors::GraphError,
+    ids::{random_uuid, uuid_of},
+    world::Tenant,
+};
 use crate::clock;
 
 /// An expired token is remembered this long, so that it is told from a forged one.

@@ -15,13 +15,15 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    attachments::{Attachment, DeliveredAttachment, UPLOAD_FROM, hex},
+    attachment::{Attachment, UPLOAD_FROM, hex},
+    caller::Caller,
+    delivered::DeliveredAttachment,
     errors::{GraphError, iso, json_response},
+    exchange::{BodyError, Exchange, Outcome, empty},
+    fault_answers::with_faults,
     faults::On,
-    graph::Caller,
     limits::Permit,
     resource,
-    server::{BodyError, Exchange, Outcome, empty, with_faults},
     store::lock,
     urlencoded::pairs,
     world::{Mailbox, Tenant, World},

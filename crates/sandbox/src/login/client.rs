@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http::StatusCode;
 
 use super::{
-    super::{errors::LoginError, server::Exchange, urlencoded::decode_percent, world::Tenant},
+    super::{errors::LoginError, exchange::Exchange, urlencoded::decode_percent, world::Tenant},
     Request,
     assertion::{Addressee, KIND},
     bad, discovery, missing,

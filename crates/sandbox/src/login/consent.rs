@@ -9,8 +9,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::{
     super::{
         errors::LoginError,
+        exchange::{Exchange, Outcome},
         page::Escaped,
-        server::{Exchange, Outcome},
         token::Audience,
         urlencoded::pairs,
         world::World,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         errors::{LoginError, json_response},
-        server::{Exchange, Outcome},
+        exchange::{Exchange, Outcome},
         urlencoded::{decode_percent, pairs},
         world::World,
     },

@@ -20,9 +20,11 @@ use serde_json::json;
 use super::{
     super::{
         errors::json_response,
+        exchange::{Exchange, Outcome},
+        fault_answers::with_faults,
         faults::On,
         identities::ManagedIdentity,
-        server::{Exchange, Outcome, random_uuid, with_faults},
+        ids::random_uuid,
         store::{GrantKind, lock},
         token::{Audience, Bearer, Wish},
         urlencoded::pairs,

@@ -50,8 +50,9 @@ use self::{
 };
 use super::{
     errors::{LoginError, json_response},
+    exchange::{BodyError, Exchange, Outcome, is_media_type},
+    fault_answers::with_faults,
     faults::On,
-    server::{BodyError, Exchange, Outcome, is_media_type, with_faults},
     store::GrantKind,
     token::{Bearer, Wish},
     urlencoded::{decode_percent, pairs},

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     super::{
         errors::LoginError,
-        identities::uuid_of,
+        ids::uuid_of,
         store::GrantKind,
         token::{Bearer, Wish},
         world::Tenant,

@@ -19,13 +19,13 @@
 
 mod command;
 mod content;
-mod envelope;
+pub(crate) mod envelope;
 mod identity;
 mod login;
 mod parameters;
 mod record;
 mod replies;
-mod rules;
+pub(crate) mod rules;
 mod session;
 mod standing;
 mod transaction;

@@ -14,11 +14,12 @@ use super::{
 };
 use crate::{
     clock,
+    delivered::{Delivered, Via},
+    ids::random_uuid,
     mime::{self, Head, Submission},
     rendering,
     resource::MessageResource,
-    server::random_uuid,
-    store::{Delivered, Via, lock},
+    store::lock,
 };
 use relay_mail::MailboxAddress;
 

@@ -4,7 +4,7 @@ use ring::digest;
 use serde_json::json;
 
 use super::*;
-use crate::attachments::hex;
+use crate::attachment::hex;
 
 fn messages() -> String {
     format!("{MAILBOX}/messages")

@@ -1,0 +1,18 @@
+//! Who calls Graph, once that is allowed.
+
+use std::sync::Arc;
+
+use super::{
+    limits::Permit,
+    world::{Mailbox, Tenant, World},
+};
+
+/// A caller that may do what it asks, while it does it.
+pub(super) struct Caller<'a> {
+    pub(super) world: &'a World,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) mailbox: Arc<Mailbox>,
+    /// Whether its token may see more of a message than `Mail.ReadBasic` shows.
+    pub(super) reads_bodies: bool,
+    pub(super) _permit: Permit,
+}
