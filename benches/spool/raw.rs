@@ -39,9 +39,10 @@ impl Around {
 impl std::fmt::Display for Around {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { before, after } = *self;
-        match before.max(after) / before.min(after) > 1.5 {
-            true => write!(f, "{}/s, then {}/s", Grouped(before), Grouped(after)),
-            false => write!(f, "{}/s", Grouped(self.mean())),
+        if before.max(after) / before.min(after) > 1.5 {
+            write!(f, "{}/s, then {}/s", Grouped(before), Grouped(after))
+        } else {
+            write!(f, "{}/s", Grouped(self.mean()))
         }
     }
 }

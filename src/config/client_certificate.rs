@@ -178,9 +178,10 @@ impl ClientCertificate {
                 return Ok(SigningCertificate { key, certificate, not_after });
             }
         }
-        Err(match has_rsa {
-            true => ClientCertificateError::Mismatch(shown(&self.certificate)),
-            false => ClientCertificateError::NotRsa(shown(&self.certificate)),
+        Err(if has_rsa {
+            ClientCertificateError::Mismatch(shown(&self.certificate))
+        } else {
+            ClientCertificateError::NotRsa(shown(&self.certificate))
         })
     }
 

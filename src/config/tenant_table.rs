@@ -218,9 +218,10 @@ impl SenderRule {
         }
         let domain = text.strip_prefix("*@").or(text.strip_prefix('@')).unwrap_or(text);
         if is_domain(domain) {
-            return match text.starts_with('@') {
-                true => Some(Self::Domain(domain.to_lowercase())),
-                false => item.fail(format!("{text:?} is not an address: write \"@{domain}\" for the domain")),
+            return if text.starts_with('@') {
+                Some(Self::Domain(domain.to_lowercase()))
+            } else {
+                item.fail(format!("{text:?} is not an address: write \"@{domain}\" for the domain"))
             };
         }
         match text.parse() {

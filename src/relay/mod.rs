@@ -305,7 +305,10 @@ impl Relay {
         parts.spawn("credentials-watch", "the watch over credentials", async move {
             watched.note_tenants(&noted).await;
             // The scheduler listens as long as this runs, or nothing follows.
-            watched.watch(|tenant| drop(to_scheduler.send(Order::LookAgain(tenant))), watching).await;
+            let look_again = |tenant| {
+                let _ = to_scheduler.send(Order::LookAgain(tenant));
+            };
+            watched.watch(look_again, watching).await;
         });
         let reloader = Reloader {
             file: config.file.clone(),

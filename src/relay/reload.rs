@@ -141,7 +141,11 @@ impl Reloader {
         self.keeper.replace(roster);
         self.identity.note_tenants(&new.tenants).await;
         // Whoever reloads may have mended what the configuration only names. Who has a new credential begins anew in any case.
-        self.identity.look_again(&|tenant| drop(self.orders.send(Order::LookAgain(tenant)))).await;
+        let look_again = |tenant| {
+            // The scheduler listens as long as the relay runs.
+            let _ = self.orders.send(Order::LookAgain(tenant));
+        };
+        self.identity.look_again(&look_again).await;
         let warnings = std::mem::take(&mut new.warnings);
         // Tables that wait for a restart are compared with what runs, each time.
         self.running.tenants = new.tenants;

@@ -179,7 +179,9 @@ impl Pool {
         self.leased.remove(&id);
         let held = Entry { at: Timestamp::default(), queue: NO_QUEUE, state: EntryState::Held };
         let before = self.messages.insert(id, held);
-        before.into_iter().for_each(|before| self.uncount(before.state));
+        if let Some(before) = before {
+            self.uncount(before.state);
+        }
         self.count(EntryState::Held);
     }
 
@@ -187,7 +189,9 @@ impl Pool {
     pub(super) fn forget(&mut self, id: MessageId) {
         self.leased.remove(&id);
         let before = self.messages.remove(&id);
-        before.into_iter().for_each(|before| self.uncount(before.state));
+        if let Some(before) = before {
+            self.uncount(before.state);
+        }
     }
 
     /// Moves what is due now to the ready part. Answers when to come again. `at` is when this call was asked for: one
@@ -346,9 +350,10 @@ impl Pool {
 
     pub(super) fn publish(&self) {
         let Counts { ready, scheduled, leased, held } = self.counts;
-        let shown = match self.retired.is_some() {
-            true => Counts { leased, held: ready + scheduled + held, ..Counts::default() },
-            false => self.counts,
+        let shown = if self.retired.is_some() {
+            Counts { leased, held: ready + scheduled + held, ..Counts::default() }
+        } else {
+            self.counts
         };
         self.depth.publish(shown, self.messages.keys().next().copied());
     }
@@ -401,8 +406,12 @@ impl Pool {
         let after = queue.waits_for();
         if before != after {
             let gauge = |limit| self.metrics.waiting_for(&self.tenant.name, limit);
-            before.into_iter().for_each(|limit| gauge(limit).dec());
-            after.into_iter().for_each(|limit| gauge(limit).inc());
+            if let Some(limit) = before {
+                gauge(limit).dec();
+            }
+            if let Some(limit) = after {
+                gauge(limit).inc();
+            }
         }
     }
 

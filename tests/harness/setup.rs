@@ -221,9 +221,10 @@ graph = "{graph}"
         );
         for TenantSetup { name, senders, networks, credential, route, confirm, more, .. } in tenants {
             let credential = credential.replace("URL", url);
-            let client_id = match credential.contains("managed_identity") {
-                true => String::new(),
-                false => format!("client_id = \"{name}-app\""),
+            let client_id = if credential.contains("managed_identity") {
+                String::new()
+            } else {
+                format!("client_id = \"{name}-app\"")
             };
             write!(
                 text,

@@ -256,21 +256,23 @@ fn msal_waits_for_a_user_elsewhere() {
         output.read_line(&mut line).unwrap();
         let flow: Value = serde_json::from_str(&line).unwrap();
         let user_code = flow["user_code"].as_str().unwrap_or_else(|| panic!("{flow}"));
-        let heard = match approve {
-            true => login.service.approve_device(user_code, USER),
-            false => login.service.decline_device(user_code),
+        let heard = if approve {
+            login.service.approve_device(user_code, USER)
+        } else {
+            login.service.decline_device(user_code)
         };
         assert!(heard, "{flow}");
         let mut rest = String::new();
         output.read_to_string(&mut rest).unwrap();
         assert!(child.wait().unwrap().success(), "{rest}");
         let answer: Value = serde_json::from_str(&rest).unwrap();
-        match approve {
-            true => assert_eq!(
+        if approve {
+            assert_eq!(
                 (&claims(&answer)["scp"], &claims(&answer)["upn"]),
                 (&"Mail.Send".into(), &USER.into())
-            ),
-            false => assert_eq!(answer["error"], "authorization_declined"),
+            )
+        } else {
+            assert_eq!(answer["error"], "authorization_declined")
         }
     }
 }

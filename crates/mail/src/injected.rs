@@ -251,9 +251,10 @@ mod tests {
         ];
         for (lines, envelope) in rows {
             let end = "X-EndOfInjectedXHeaders: 0\n";
-            let (end, later) = match lines.contains("X-EndOf") {
-                true => ("", "X-Receiver: no@y.se\n"),
-                false => (end, "X-Receiver: no@y.se\n"),
+            let (end, later) = if lines.contains("X-EndOf") {
+                ("", "X-Receiver: no@y.se\n")
+            } else {
+                (end, "X-Receiver: no@y.se\n")
             };
             let text = format!("{lines}{end}From: o@x.se\n{later}Bcc: hidden@y.se\nTo: t@y.se\n\nbody");
             let rest = "From: o@x.se\r\nX-Receiver: no@y.se\r\nTo: t@y.se\r\n";

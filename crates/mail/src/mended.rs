@@ -32,11 +32,14 @@ pub fn mend(header: &HeaderBlock, mending: &Mending<'_>, out: &mut Vec<u8>) {
     let Mending { id, hostname, at, from } = *mending;
     let (mut has_id, mut has_date) = (false, false);
     for field in header.fields() {
-        let keep = match () {
-            () if field.is("Message-ID") => has_value(&field, &mut has_id),
-            () if field.is("Date") => has_value(&field, &mut has_date),
-            () if field.is("From") => from.is_none(),
-            () => !["Bcc", "Resent-Bcc", "Return-Path"].into_iter().any(|name| field.is(name)),
+        let keep = if field.is("Message-ID") {
+            has_value(&field, &mut has_id)
+        } else if field.is("Date") {
+            has_value(&field, &mut has_date)
+        } else if field.is("From") {
+            from.is_none()
+        } else {
+            !["Bcc", "Resent-Bcc", "Return-Path"].into_iter().any(|name| field.is(name))
         };
         if keep {
             out.extend_from_slice(field.raw());

@@ -13,7 +13,7 @@ use super::{
     Accepted, Lane, Lease, SpoolError,
     health::Health,
     observer::{self, Observer, TellOnPanic},
-    operation::{End, Operation, Responder, StoredMessage},
+    operation::{End, Operation, Responder, StoredMessage, respond},
     stall::Stall,
     store::{Arriving, Bodies, StoreError},
 };
@@ -134,9 +134,9 @@ impl BodyThread {
         let operation = match (then, stored) {
             (Then::Accept { answer }, Ok(new)) => Operation::Accept { new, answer },
             // The caller may have gone away, which changes nothing.
-            (Then::Accept { answer }, Err(error)) => return drop(answer.send(Err(error))),
+            (Then::Accept { answer }, Err(error)) => return respond(answer, Err(error)),
             // A caller that has gone away leaves a body that no message has: the next start sweeps it.
-            (Then::Keep { answer }, stored) => return drop(answer.send(stored)),
+            (Then::Keep { answer }, stored) => return respond(answer, stored),
             (Then::Settle { lease, mut others, answer }, stored) => {
                 let end = match stored {
                     Ok(last) => {

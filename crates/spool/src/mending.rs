@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::{
     BodyPlace, Change, SpoolError, StoreError,
     committer::{Committer, GROUP},
-    operation::Operation,
+    operation::{Operation, respond},
     store::guarded,
 };
 use relay_mail::MessageId;
@@ -35,9 +35,9 @@ impl Committer {
                 self.refused.push((new.id, new.place));
                 let _ = answer.send(Err(error.clone()));
             }
-            Operation::Claim { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Operation::Claim { answer, .. } => respond(answer, Err(error.clone())),
             Operation::Alter { answer, .. } | Operation::Remember { answer, .. } => {
-                drop(answer.send(Err(error.clone())));
+                respond(answer, Err(error.clone()));
             }
             Operation::Settle { lease, end, answer, .. } => {
                 self.unsettled.push(Operation::Settle { lease, end, answer, is_again: true });
@@ -45,9 +45,9 @@ impl Committer {
             Operation::Unwind { accepted, answer, .. } => {
                 self.unsettled.push(Operation::Unwind { accepted, answer, is_again: true });
             }
-            Operation::Find { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Operation::Find { answer, .. } => respond(answer, Err(error.clone())),
             // A spool that has healed tells of all messages in any case.
-            Operation::TellAgain { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Operation::TellAgain { answer, .. } => respond(answer, Err(error.clone())),
             Operation::Moved(moved) => {
                 moved.iter().for_each(|moved| self.question_body(moved.id, moved.to, false));
             }

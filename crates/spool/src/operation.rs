@@ -15,6 +15,11 @@ use relay_mail::{MessageId, TenantName, Timestamp};
 
 pub(super) type Responder<T> = oneshot::Sender<Result<T, SpoolError>>;
 
+/// Tells whoever asked. One who no longer waits for it is not told; what was done stays done.
+pub(super) fn respond<T>(responder: Responder<T>, result: Result<T, SpoolError>) {
+    let _ = responder.send(result);
+}
+
 pub(super) enum Operation {
     Accept {
         new: StoredMessage,

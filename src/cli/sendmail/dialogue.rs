@@ -102,12 +102,10 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
                 let size = self.site.max_message().map(|max| format!(" {}", max.0)).unwrap_or_default();
                 Reply::plain(
                     250,
-                    match hello.extended {
-                        true => format!(
-                            "{}\nPIPELINING\nSIZE{size}\n8BITMIME\nENHANCEDSTATUSCODES",
-                            self.hostname
-                        ),
-                        false => self.hostname.clone(),
+                    if hello.extended {
+                        format!("{}\nPIPELINING\nSIZE{size}\n8BITMIME\nENHANCEDSTATUSCODES", self.hostname)
+                    } else {
+                        self.hostname.clone()
                     },
                 )
             }

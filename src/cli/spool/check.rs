@@ -60,9 +60,10 @@ fn text(spool: &Path, checked: &Checked) -> String {
         let count = counted(checked.quarantined, "message");
         lines.push(format!("{count} in {}", spool.join("quarantine").display()));
     }
-    lines.push(match checked.is_whole() {
-        true => "every message is as it was stored".into(),
-        false => format!("{} of {} damaged", damaged.len(), counted(*messages, "message")),
+    lines.push(if checked.is_whole() {
+        "every message is as it was stored".into()
+    } else {
+        format!("{} of {} damaged", damaged.len(), counted(*messages, "message"))
     });
     lines.join("\n") + "\n"
 }

@@ -221,9 +221,10 @@ impl<'a> Conversation<'a> {
 
     fn client(&self) -> Result<reqwest::Client, CallError> {
         let cloud = &self.tenant.cloud;
-        let client = match self.allowance.wants_new_connection() {
-            true => self.means.clients.fresh(cloud),
-            false => self.means.clients.of(cloud),
+        let client = if self.allowance.wants_new_connection() {
+            self.means.clients.fresh(cloud)
+        } else {
+            self.means.clients.of(cloud)
         };
         client.ok_or_else(|| CallError::stopped("the cloud has no client"))
     }

@@ -95,8 +95,12 @@ impl Lines {
             mail.push_str(" SMTPUTF8");
         }
         if offered.dsn {
-            envelope.ret().into_iter().for_each(|ret| push(&mut mail, "RET", ret));
-            envelope.envid().into_iter().for_each(|envid| push(&mut mail, "ENVID", envid));
+            if let Some(ret) = envelope.ret() {
+                push(&mut mail, "RET", ret);
+            }
+            if let Some(envid) = envelope.envid() {
+                push(&mut mail, "ENVID", envid);
+            }
         }
         let rcpt = envelope.wishes().zip(&recipients).map(|((_, wish), path)| {
             let mut line = format!("RCPT TO:<{path}>");

@@ -105,9 +105,10 @@ pub(super) async fn run(
         deadline: Instant::now() + network::time_limit(network, mime.len()),
         talk,
     };
-    let sent = match extensions.chunking {
-        true => content.chunks(mime.clone(), if extensions.pipelining { CHUNKS } else { 1 }).await,
-        false => content.data(mime.clone()).await,
+    let sent = if extensions.chunking {
+        content.chunks(mime.clone(), if extensions.pipelining { CHUNKS } else { 1 }).await
+    } else {
+        content.data(mime.clone()).await
     };
     match sent {
         Ok(reply) if reply.is_good() => {
@@ -307,10 +308,12 @@ impl Transfer<'_> {
     /// The reply to a chunk that is not the last.
     async fn taken(&mut self) -> Result<(), NotSent> {
         let reply = self.talk.reply().await.map_err(|broken| NotSent::Broken(broken, Stage::Before))?;
-        match () {
-            () if reply.is_good() => Ok(()),
-            () if reply.is_refusal() => Err(NotSent::Refused(reply)),
-            () => Err(NotSent::Broken(Broken::because(format!("an odd reply: {reply}")), Stage::Before)),
+        if reply.is_good() {
+            Ok(())
+        } else if reply.is_refusal() {
+            Err(NotSent::Refused(reply))
+        } else {
+            Err(NotSent::Broken(Broken::because(format!("an odd reply: {reply}")), Stage::Before))
         }
     }
 

@@ -39,10 +39,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     fn auth_offer(&self) -> Offer {
-        match () {
-            () if !self.service.logins.exist() => Offer::NoUsers,
-            () if self.peer.security.encryption().is_some() || self.peer.trusted => Offer::Yes,
-            () => Offer::InClear,
+        if !self.service.logins.exist() {
+            Offer::NoUsers
+        } else if self.peer.security.encryption().is_some() || self.peer.trusted {
+            Offer::Yes
+        } else {
+            Offer::InClear
         }
     }
 

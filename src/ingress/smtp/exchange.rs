@@ -87,10 +87,12 @@ impl Begin {
         if word.is_empty() {
             return Err(Reply::new(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]"));
         }
-        let mechanism = match () {
-            () if word.eq_ignore_ascii_case(b"PLAIN") => Mechanism::Plain,
-            () if word.eq_ignore_ascii_case(b"LOGIN") => Mechanism::Login,
-            () => Mechanism::Unknown,
+        let mechanism = if word.eq_ignore_ascii_case(b"PLAIN") {
+            Mechanism::Plain
+        } else if word.eq_ignore_ascii_case(b"LOGIN") {
+            Mechanism::Login
+        } else {
+            Mechanism::Unknown
         };
         let initial = Zeroizing::new(argument[word.len()..].trim_ascii().to_vec());
         Ok(Self { mechanism, initial })
@@ -290,10 +292,7 @@ mod tests {
             name in "[^\0]{1,60}", password in prop::collection::vec(1u8.., 1..200),
             with_identity: bool, padded: bool, at_once: bool,
         ) {
-            let encode = |octets: &[u8]| match padded {
-                true => BASE64_STANDARD.encode(octets),
-                false => BASE64_STANDARD_NO_PAD.encode(octets),
-            };
+            let encode = |octets: &[u8]| if padded { BASE64_STANDARD.encode(octets) } else { BASE64_STANDARD_NO_PAD.encode(octets) };
             let identity = if with_identity { name.as_bytes() } else { b"" };
             let plain = encode(&[identity, b"\0", name.as_bytes(), b"\0", &password].concat());
             let (as_name, as_password) = (encode(name.as_bytes()), encode(&password));

@@ -267,9 +267,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             // RFC 5321 section 4.5.3.1.10: the client sends the message to the others in another transaction.
             let refusal = Refusal::new(452, "4.5.3", "Too many recipients", Refused::TooLarge);
             // Of a client that has thousands more, one line in the log is enough.
-            return match std::mem::replace(&mut transaction.is_full, true) {
-                false => self.talk.refuse("RCPT", &refusal),
-                true => Reply::from(&refusal),
+            return if std::mem::replace(&mut transaction.is_full, true) {
+                Reply::from(&refusal)
+            } else {
+                self.talk.refuse("RCPT", &refusal)
             };
         }
         let held = transaction.held + recipient.held() as u64;

@@ -61,7 +61,9 @@ impl<C: Courier> Scheduler<C> {
             info!(tenant = %name, "the configuration has the tenant again: its mail is no longer held");
             self.unknown.remove(&name);
             // Nobody knows how long it was held.
-            self.pool_for(&name).into_iter().for_each(|pool| pool.spare(give_up_after));
+            if let Some(pool) = self.pool_for(&name) {
+                pool.spare(give_up_after);
+            }
             told_again.insert(name);
         }
         if told_again.is_empty() {

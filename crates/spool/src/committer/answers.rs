@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{Committer, Context, Effect};
 use crate::{
     Accepted, Event, Phase, SpoolError, State, Waiting, clock,
-    operation::{Operation, Responder},
+    operation::{Operation, Responder, respond},
     store::guarded,
 };
 use relay_mail::{MessageId, TenantName};
@@ -19,18 +19,18 @@ impl Committer {
                 self.leases.insert(granted.lease.id, granted.lease.epoch);
                 let _ = answer.send(Ok(granted));
             }
-            (Operation::Claim { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
+            (Operation::Claim { answer, .. }, Err(error)) => respond(answer, Err(error)),
             (Operation::Settle { lease, answer, .. }, effect) => {
                 if self.leases.get(&lease.id) == Some(&lease.epoch) {
                     self.leases.remove(&lease.id);
                 }
                 self.tell(answer, effect);
             }
-            (Operation::Remember { answer, .. }, effect) => drop(answer.send(effect.map(drop))),
+            (Operation::Remember { answer, .. }, effect) => respond(answer, effect.map(drop)),
             (Operation::Accept { answer, .. }, effect) => self.hand_out(answer, effect),
             (Operation::Unwind { accepted, answer, .. }, effect) => self.unwound(accepted, answer, effect),
-            (Operation::Find { answer, .. }, Ok(Effect::Found(found))) => drop(answer.send(Ok(found))),
-            (Operation::Find { answer, .. }, Err(error)) => drop(answer.send(Err(error))),
+            (Operation::Find { answer, .. }, Ok(Effect::Found(found))) => respond(answer, Ok(found)),
+            (Operation::Find { answer, .. }, Err(error)) => respond(answer, Err(error)),
             (Operation::TellAgain { tenants, after, answer }, _) => {
                 let _ = answer.send(self.tell_again(&tenants, after));
             }
@@ -58,7 +58,7 @@ impl Committer {
             Ok(Effect::Known(waiting)) => waiting,
             // Planning an acceptance has no other effect.
             Ok(_) => return,
-            Err(error) => return drop(answer.send(Err(error))),
+            Err(error) => return respond(answer, Err(error)),
         };
         let _ = answer.send(Ok(announcer.accepted(waiting, operations.clone())));
     }
@@ -115,7 +115,9 @@ impl Committer {
             Ok(Effect::Settled { lane, left, waiting, entering, because }) => {
                 let tenant = tally.tenant(&lane.tenant);
                 tenant.release();
-                left.into_iter().for_each(|len| tenant.leave(len));
+                if let Some(len) = left {
+                    tenant.leave(len);
+                }
                 for (waiting, len) in &entering {
                     tally.tenant(&waiting.lane.tenant).enter(*len);
                 }
@@ -127,13 +129,15 @@ impl Committer {
                     .for_each(|waiting| self.announce(Event::Waiting(waiting)));
             }
             Ok(Effect::Altered { event, left }) => {
-                left.into_iter().for_each(|(lane, len)| tally.tenant(&lane.tenant).leave(len));
+                if let Some((lane, len)) = left {
+                    tally.tenant(&lane.tenant).leave(len);
+                }
                 let _ = answer.send(Ok(()));
                 self.announce(event);
             }
             // The others have answers of their own.
-            Ok(_) => drop(answer.send(Ok(()))),
-            Err(error) => drop(answer.send(Err(error))),
+            Ok(_) => respond(answer, Ok(())),
+            Err(error) => respond(answer, Err(error)),
         }
     }
 
