@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{
     limits::Permit,
-    world::{Mailbox, Tenant, World},
+    tenant::{Mailbox, Tenant},
+    world::World,
 };
 
 /// A caller that may do what it asks, while it does it.

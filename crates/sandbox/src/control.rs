@@ -135,7 +135,7 @@ pub(super) async fn device(State(world): State<Arc<World>>, body: Bytes) -> Resp
     };
     let devices = &world.logins.devices;
     let heard = match answer.approve {
-        true => devices.approve(&world, &answer.user_code, &answer.user),
+        true => devices.approve(&world.tenants, &answer.user_code, &answer.user),
         false => devices.decline(&answer.user_code),
     };
     match heard {

@@ -8,10 +8,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    RetryAfter,
     exchange::Exchange,
     ids::random_uuid,
     limits::{Limit, Throttled},
+    options::RetryAfter,
 };
 use crate::clock;
 

@@ -87,7 +87,7 @@ fn admit<'a>(
     }
     let reads_bodies = grant.has_role(READ_ALL);
     let mailbox = grant.tenant.mailbox(address).ok_or_else(|| GraphError::no_such_user(address))?;
-    let permit = Permit::take(&mailbox, &world.options.limits, Instant::now())
+    let permit = Permit::take(&mailbox.gate, &world.options.limits, Instant::now())
         .map_err(|throttled| GraphError::throttled(throttled, &world.options.retry_after))?;
     Ok((Caller { world, tenant: grant.tenant, mailbox, reads_bodies, _permit: permit }, operation))
 }

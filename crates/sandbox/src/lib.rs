@@ -20,11 +20,13 @@
 //! | `send`, `mime` | `sendMail` |
 //! | `drafts`, `items` | calls on messages, what is in a mailbox |
 //! | `resource`, `properties`, `rendering` | JSON messages, their MAPI properties, and the MIME made of them |
-//! | `attachments`, `uploads`, `attachment` | calls on attachments, small and large; what one is |
+//! | `attachments`, `uploads` | calls on attachments, small and large |
+//! | `attachment`, `upload_sessions` | one attachment; those that are still coming |
 //! | `smtp` | SMTP submission, with TLS and XOAUTH2; its own table is there |
 //! | `limits`, `errors` | throttling, Microsoft's error shapes |
 //! | `faults`, `struck`, `fault_answers` | faults on demand, which of them strikes, what a call meets |
-//! | `world`, `store`, `delivered` | what it all acts on; what is remembered, and of a message |
+//! | `world`, `tenant` | what it all acts on; an organisation and its mailboxes |
+//! | `store`, `delivered` | what is remembered, and of a message |
 //! | `control`, `page` | `/_sandbox/…` and `/` |
 
 #![forbid(unsafe_code)]
@@ -57,9 +59,11 @@ mod server;
 mod smtp;
 mod store;
 mod struck;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod token;
+mod upload_sessions;
 mod uploads;
 mod urlencoded;
 mod wire;
@@ -201,7 +205,7 @@ impl Service {
 
     /// Logs the user in who typed in `user_code`. False: no such code is waiting, or that user cannot log in.
     pub fn approve_device(&self, user_code: &str, user: &str) -> bool {
-        self.0.world.logins.devices.approve(&self.0.world, user_code, user)
+        self.0.world.logins.devices.approve(&self.0.world.tenants, user_code, user)
     }
 
     /// Says no to whoever waits with `user_code`. False: nobody does.

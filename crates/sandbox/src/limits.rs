@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Limits, store::lock, world::Mailbox};
+use super::{options::Limits, store::lock};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -46,20 +46,20 @@ pub(super) enum Limit {
 }
 
 /// A place among the concurrent calls, given back on drop.
-pub(super) struct Permit(Arc<Mailbox>);
+pub(super) struct Permit(Arc<Gate>);
 
 impl Permit {
     /// Counts a call, and lets it in if the limits allow. A refused call counts as a request too ("requests made while
     /// throttled still accrue usage", Graph throttling guidance).
-    pub(super) fn take(mailbox: &Arc<Mailbox>, limits: &Limits, now: Instant) -> Result<Self, Throttled> {
-        mailbox.gate.enter(limits, now)?;
-        Ok(Self(mailbox.clone()))
+    pub(super) fn take(gate: &Arc<Gate>, limits: &Limits, now: Instant) -> Result<Self, Throttled> {
+        gate.enter(limits, now)?;
+        Ok(Self(gate.clone()))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        lock(&self.0.gate.0).in_flight -= 1;
+        lock(&self.0.0).in_flight -= 1;
     }
 }
 

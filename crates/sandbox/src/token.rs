@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     errors::GraphError,
     ids::{random_uuid, uuid_of},
-    world::Tenant,
+    tenant::Tenant,
 };
 use crate::clock;
 

@@ -1,12 +1,8 @@
 //! Upload sessions: attachments from 3 to 150 MB, in pieces, to a URL that is its own permission.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use axum::{body::Body, response::Response};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::BytesMut;
 use http::{HeaderValue, StatusCode, header};
 use ring::digest;
@@ -25,34 +21,13 @@ use super::{
     limits::Permit,
     resource,
     store::lock,
+    upload_sessions::{Received, Session},
     urlencoded::pairs,
-    world::{Mailbox, Tenant, World},
+    world::World,
 };
 use crate::clock;
-use relay_mail::Timestamp;
 
 const LARGEST: usize = 150 << 20;
-
-/// By the token in the URL. One that is over, in any way, is not there.
-#[derive(Default)]
-pub(super) struct Uploads(Mutex<HashMap<String, Arc<Session>>>);
-
-struct Session {
-    tenant: Arc<Tenant>,
-    mailbox: Arc<Mailbox>,
-    draft: u64,
-    expires: Instant,
-    expires_at: Timestamp,
-    about: DeliveredAttachment,
-    /// `None` once it is complete: a call that had found the session before comes too late.
-    received: Mutex<Option<Received>>,
-}
-
-/// The pieces so far, hashed as they come, so that no call has to hash a large file.
-struct Received {
-    content: BytesMut,
-    hash: digest::Context,
-}
 
 #[derive(Deserialize)]
 struct CreateUploadSession {
@@ -106,7 +81,8 @@ pub(super) fn begin(caller: &Caller<'_>, id: &str, body: &[u8]) -> Result<Respon
             hash: digest::Context::new(&digest::SHA256),
         })),
     };
-    let token = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let expires_at = session.expires_at;
+    let token = caller.world.uploads.begin(session);
     let url = format!(
         "{}/api/v2.0/Users('{}')/Messages('{id}')/AttachmentSessions('{draft}')?authtoken={token}",
         caller.world.url, caller.mailbox.address
@@ -114,12 +90,9 @@ pub(super) fn begin(caller: &Caller<'_>, id: &str, body: &[u8]) -> Result<Respon
     let answer = json!({
         "@odata.context": format!("{}/v1.0/$metadata#microsoft.graph.uploadSession", caller.world.url),
         "uploadUrl": url,
-        "expirationDateTime": iso(session.expires_at),
+        "expirationDateTime": iso(expires_at),
         "nextExpectedRanges": ["0-"],
     });
-    let mut sessions = lock(&caller.world.uploads.0);
-    sessions.retain(|_, session| session.expires > Instant::now());
-    sessions.insert(token, Arc::new(session));
     Ok(json_response(StatusCode::CREATED, &answer))
 }
 
@@ -164,7 +137,7 @@ fn admit(
         return Err(GraphError::token("An upload URL takes no Authorization header."));
     }
     let session = session.ok_or_else(gone)?;
-    let permit = Permit::take(&session.mailbox, &world.options.limits, Instant::now())
+    let permit = Permit::take(&session.mailbox.gate, &world.options.limits, Instant::now())
         .map_err(|throttled| GraphError::throttled(throttled, &world.options.retry_after))?;
     Ok((session, permit))
 }
@@ -180,7 +153,7 @@ fn perform(
         "PUT" => put(world, exchange, token, session, piece),
         "GET" => {
             let received = lock(&session.received);
-            Ok(session.progress(received.as_ref().ok_or_else(gone)?.content.len()))
+            Ok(progress(session, received.as_ref().ok_or_else(gone)?.content.len()))
         }
         "DELETE" => {
             world.uploads.end(token);
@@ -223,7 +196,7 @@ fn put(
     received.hash.update(piece);
     let so_far = received.content.len();
     if so_far < total {
-        return Ok(session.progress(so_far));
+        return Ok(progress(session, so_far));
     }
     let Some(Received { content, hash }) = slot.take() else { return Err(gone()) };
     world.uploads.end(token);
@@ -240,30 +213,13 @@ fn put(
     Ok(response)
 }
 
-impl Uploads {
-    fn find(&self, token: &str) -> Option<Arc<Session>> {
-        lock(&self.0).get(token).filter(|session| session.expires > Instant::now()).cloned()
-    }
-
-    fn end(&self, token: &str) {
-        lock(&self.0).remove(token);
-    }
-
-    /// The sessions of a draft that is sent or deleted.
-    pub(super) fn end_all(&self, mailbox: &Arc<Mailbox>, draft: u64) {
-        lock(&self.0).retain(|_, session| session.draft != draft || !Arc::ptr_eq(&session.mailbox, mailbox));
-    }
-}
-
-impl Session {
-    /// The spelling differs from `createUploadSession`'s, and the range has no dash: so does the real one.
-    fn progress(&self, received: usize) -> Response {
-        let answer = json!({
-            "ExpirationDateTime": iso(self.expires_at),
-            "nextExpectedRanges": [received.to_string()],
-        });
-        json_response(StatusCode::OK, &answer)
-    }
+/// The spelling differs from `createUploadSession`'s, and the range has no dash: so does the real one.
+fn progress(session: &Session, received: usize) -> Response {
+    let answer = json!({
+        "ExpirationDateTime": iso(session.expires_at),
+        "nextExpectedRanges": [received.to_string()],
+    });
+    json_response(StatusCode::OK, &answer)
 }
 
 fn gone() -> GraphError {

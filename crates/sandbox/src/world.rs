@@ -1,22 +1,18 @@
 //! Everything behind the one port: organisations, mailboxes, tokens, uploads, faults, and the record of it all.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    items::Items,
-    limits::Gate,
-    login::{Accounts, Logins},
-    options::{Directory, Options},
-    smtp::{Smtp, Standing},
-    store::{Store, lock},
+    login::logins::Logins,
+    options::Options,
+    smtp::{record::SmtpSessions, shared::Smtp},
+    store::Store,
     struck::Faults,
+    tenant::Tenant,
     token::Tokens,
-    uploads::Uploads,
+    upload_sessions::Uploads,
 };
 
 pub(super) struct World {
@@ -33,32 +29,10 @@ pub(super) struct World {
     pub(super) stop: CancellationToken,
 }
 
-/// An organisation while the service runs.
-pub(super) struct Tenant {
-    pub(super) directory: Directory,
-    pub(super) accounts: Accounts,
-    /// By address in lower case; those that have been used.
-    mailboxes: RwLock<HashMap<String, Arc<Mailbox>>>,
-}
-
-pub(super) struct Mailbox {
-    /// In lower case.
-    pub(super) address: String,
-    pub(super) gate: Gate,
-    pub(super) items: Mutex<Items>,
-    /// Its SMTP sessions.
-    pub(super) standing: Standing,
-}
-
 impl World {
     pub(super) fn new(url: String, mut options: Options) -> Self {
-        let tenants = std::mem::take(&mut options.directories)
-            .into_iter()
-            .map(|directory| {
-                let accounts = Accounts::new(&directory);
-                Arc::new(Tenant { directory, accounts, mailboxes: RwLock::default() })
-            })
-            .collect();
+        let directories = std::mem::take(&mut options.directories);
+        let tenants = directories.into_iter().map(|directory| Arc::new(Tenant::new(directory))).collect();
         Self {
             url,
             tenants,
@@ -83,45 +57,20 @@ impl World {
         self.tenants.iter().map(|tenant| tenant.drafts()).sum()
     }
 
+    /// Totals of SMTP.
+    pub(super) fn smtp_sessions(&self) -> SmtpSessions {
+        let mut peaks = BTreeMap::new();
+        for mailbox in self.tenants.iter().flat_map(|tenant| tenant.mailboxes()) {
+            let peak = mailbox.standing.peak();
+            if peak > 0 {
+                peaks.insert(mailbox.address.clone(), peak);
+            }
+        }
+        self.smtp.record.totals(peaks)
+    }
+
     pub(super) fn peak(&self, mailbox: &str) -> u32 {
         let mailbox = mailbox.to_lowercase();
         self.tenants.iter().filter_map(|t| t.used(&mailbox)).map(|m| m.gate.peak()).max().unwrap_or(0)
-    }
-}
-
-impl Tenant {
-    /// `None`: this organisation has no such mailbox.
-    pub(super) fn mailbox(&self, address: &str) -> Option<Arc<Mailbox>> {
-        let address = address.to_lowercase();
-        if let Some(mailbox) = self.used(&address) {
-            return Some(mailbox);
-        }
-        if !self.directory.mailboxes.has(&address) {
-            return None;
-        }
-        let mut mailboxes = self.mailboxes.write().unwrap_or_else(PoisonError::into_inner);
-        let mailbox = mailboxes.entry(address.clone()).or_insert_with(|| {
-            Arc::new(Mailbox {
-                address,
-                gate: Gate::default(),
-                items: Mutex::default(),
-                standing: Standing::default(),
-            })
-        });
-        Some(mailbox.clone())
-    }
-
-    /// The mailboxes that have been used.
-    pub(super) fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
-        self.mailboxes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    fn drafts(&self) -> usize {
-        let mailboxes = self.mailboxes.read().unwrap_or_else(PoisonError::into_inner);
-        mailboxes.values().map(|mailbox| lock(&mailbox.items).drafts()).sum()
-    }
-
-    fn used(&self, lower_case: &str) -> Option<Arc<Mailbox>> {
-        self.mailboxes.read().unwrap_or_else(PoisonError::into_inner).get(lower_case).cloned()
     }
 }

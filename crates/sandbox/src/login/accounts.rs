@@ -18,13 +18,13 @@ use super::{
         options::Directory,
         store::lock,
     },
-    invalid_grant,
+    refusals::invalid_grant,
 };
 
 /// Entra ID's smart lockout: one minute at first, and longer after that. Here it is always one.
 const LOCKOUT: Duration = Duration::from_secs(60);
 
-pub(in super::super) struct Accounts {
+pub(crate) struct Accounts {
     consented: AtomicBool,
     /// By name in lower case.
     users: Mutex<HashMap<String, Account>>,
@@ -39,7 +39,7 @@ struct Account {
 }
 
 impl Accounts {
-    pub(in super::super) fn new(directory: &Directory) -> Self {
+    pub(crate) fn new(directory: &Directory) -> Self {
         let account = |user: &User| Account {
             user: user.clone(),
             wrong_passwords: 0,
@@ -50,21 +50,21 @@ impl Accounts {
         Self { consented: AtomicBool::new(directory.consented), users: Mutex::new(users) }
     }
 
-    pub(in super::super) fn consented(&self) -> bool {
+    pub(crate) fn consented(&self) -> bool {
         self.consented.load(Ordering::Relaxed)
     }
 
-    pub(in super::super) fn consent(&self) {
+    pub(crate) fn consent(&self) {
         self.consented.store(true, Ordering::Relaxed);
     }
 
     /// False: there is no such user.
-    pub(in super::super) fn set_state(&self, name: &str, state: UserState) -> bool {
+    pub(crate) fn set_state(&self, name: &str, state: UserState) -> bool {
         self.change(name, |account| account.user.state = state)
     }
 
     /// As an administrator who ends all sessions of the user. False: there is no such user.
-    pub(in super::super) fn revoke(&self, name: &str) -> bool {
+    pub(crate) fn revoke(&self, name: &str) -> bool {
         self.change(name, |account| account.revoked = Some(Instant::now()))
     }
 

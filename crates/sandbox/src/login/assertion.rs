@@ -53,7 +53,7 @@ pub struct Assertion {
 
 /// What has been accepted, and under which ids.
 #[derive(Default)]
-pub(in super::super) struct Assertions {
+pub(crate) struct Assertions {
     accepted: Mutex<VecDeque<Assertion>>,
     /// By application and `jti`.
     used: Mutex<HashMap<(String, String), Used>>,
@@ -76,7 +76,7 @@ pub(super) struct Addressee<'a> {
 
 impl Assertions {
     /// The last accepted ones, oldest first.
-    pub(in super::super) fn accepted(&self) -> Vec<Assertion> {
+    pub(crate) fn accepted(&self) -> Vec<Assertion> {
         lock(&self.accepted).iter().cloned().collect()
     }
 

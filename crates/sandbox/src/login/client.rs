@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use http::StatusCode;
 
 use super::{
-    super::{errors::LoginError, exchange::Exchange, urlencoded::decode_percent, world::Tenant},
-    Request,
+    super::{errors::LoginError, tenant::Tenant},
     assertion::{Addressee, KIND},
-    bad, discovery, missing,
+    discovery,
+    refusals::{bad, missing},
+    request::Request,
 };
 
 /// For whom a token is wanted.
@@ -90,15 +90,4 @@ pub(super) fn authenticate(
 
 fn invalid_client(number: u32, message: impl Into<std::borrow::Cow<'static, str>>) -> LoginError {
     LoginError::new(StatusCode::UNAUTHORIZED, "invalid_client", number, message)
-}
-
-/// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined.
-pub(super) fn basic_credentials(exchange: &Exchange) -> Option<(String, String)> {
-    let (scheme, encoded) = exchange.header("authorization")?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("Basic") {
-        return None;
-    }
-    let text = String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    let (id, secret) = text.split_once(':')?;
-    Some((decode_percent(id, true), decode_percent(secret, true)))
 }

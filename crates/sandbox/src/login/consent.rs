@@ -15,10 +15,11 @@ use super::{
         urlencoded::pairs,
         world::World,
     },
-    bad, directory_name, is_shared, missing, unknown_application, unknown_directory,
+    refusals::{bad, missing, unknown_application, unknown_directory},
+    request::{directory_name, is_shared},
 };
 
-pub(in super::super) fn ask(world: &World, exchange: &mut Exchange) -> Outcome {
+pub(crate) fn ask(world: &World, exchange: &mut Exchange) -> Outcome {
     let answered = answer(world, exchange);
     Outcome::Answer(answered.unwrap_or_else(|error| {
         let number = error.number.map(|number| format!("AADSTS{number}: ")).unwrap_or_default();

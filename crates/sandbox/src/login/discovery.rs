@@ -14,10 +14,11 @@ use super::{
         urlencoded::{decode_percent, pairs},
         world::World,
     },
-    bad, directory_name, is_shared, missing, unknown_directory,
+    refusals::{bad, missing, unknown_directory},
+    request::{directory_name, is_shared},
 };
 
-pub(in super::super) fn answer(world: &World, exchange: &mut Exchange) -> Outcome {
+pub(crate) fn answer(world: &World, exchange: &mut Exchange) -> Outcome {
     let path = exchange.uri.path().to_owned();
     let answered = match path.as_str() {
         "/common/discovery/instance" => instance(world, exchange),

@@ -3,17 +3,9 @@
 //!
 //! They are another protocol than the login service's, by GET, with `resource` in place of `scope`, and with numbers in quotes.
 
-use std::{
-    collections::HashMap,
-    fs::OpenOptions,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::response::Response;
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
@@ -24,19 +16,16 @@ use super::{
         fault_answers::with_faults,
         faults::On,
         identities::ManagedIdentity,
-        ids::random_uuid,
-        store::{GrantKind, lock},
+        store::GrantKind,
+        tenant::Tenant,
         token::{Audience, Bearer, Wish},
         urlencoded::pairs,
-        world::{Tenant, World},
+        world::World,
     },
-    success,
+    arc_secrets::NoProof,
+    request::success,
 };
 use crate::clock;
-
-/// The secrets that an agent has written and not seen again, by their files.
-#[derive(Default)]
-pub(super) struct ArcSecrets(Mutex<HashMap<String, PathBuf>>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Host {
@@ -53,7 +42,7 @@ struct Refusal {
     challenge: Option<String>,
 }
 
-pub(in super::super) async fn answer(world: &World, exchange: &mut Exchange) -> Outcome {
+pub(crate) async fn answer(world: &World, exchange: &mut Exchange) -> Outcome {
     let query: HashMap<String, String> = pairs(exchange.uri.query().unwrap_or_default()).collect();
     let host = match exchange.uri.path() {
         "/msi/token" => Host::AppService,
@@ -181,7 +170,7 @@ fn admit(
     match &rules.arc_secrets {
         Some(folder) if host == Host::Arc => {
             let secret = exchange.header("authorization").and_then(|value| value.strip_prefix("Basic "));
-            world.logins.arc_secrets.check(secret, folder)
+            world.logins.arc_secrets.check(secret, folder).map_err(Refusal::no_proof)
         }
         _ => Ok(()),
     }
@@ -206,32 +195,6 @@ fn default_identity(world: &World) -> Option<(&Arc<Tenant>, &ManagedIdentity)> {
     })
 }
 
-impl ArcSecrets {
-    /// Who can read a file that only its agent and administrators can read is let in, once a file.
-    fn check(&self, secret: Option<&str>, folder: &Path) -> Result<(), Refusal> {
-        let mut secrets = lock(&self.0);
-        if let Some(file) = secret.and_then(|secret| secrets.remove(secret)) {
-            // It may be gone already; it opens nothing more.
-            let _ = std::fs::remove_file(file);
-            return Ok(());
-        }
-        let file = folder.join(format!("{}.key", random_uuid()));
-        let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 48]>());
-        write_secret(&file, &secret).map_err(|error| {
-            let text = format!("{}: {error}", file.display());
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unknown", text)
-        })?;
-        let challenge = Some(format!("Basic realm={}", file.display()));
-        secrets.insert(secret, file);
-        let text = "Unauthorized: the secret in the file is needed";
-        Err(Refusal { challenge, ..Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", text) })
-    }
-}
-
-fn write_secret(file: &Path, secret: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(secret.as_bytes())
-}
-
 impl Refusal {
     fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
         Self { status, error, message: message.into(), challenge: None }
@@ -239,6 +202,20 @@ impl Refusal {
 
     fn bad(error: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error, message)
+    }
+
+    fn no_proof(why: NoProof) -> Self {
+        match why {
+            NoProof::Wanted(file) => {
+                let text = "Unauthorized: the secret in the file is needed";
+                let challenge = Some(format!("Basic realm={}", file.display()));
+                Self { challenge, ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", text) }
+            }
+            NoProof::NotWritten(file, error) => {
+                let text = format!("{}: {error}", file.display());
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unknown", text)
+            }
+        }
     }
 
     fn into_response(self, host: Host, exchange: &Exchange) -> Response {

@@ -9,8 +9,8 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use tokio::time::Instant;
 
 use super::{
-    super::{errors::LoginError, identities::LoginRules, store::lock, world::Tenant},
-    bad, invalid_grant,
+    super::{errors::LoginError, identities::LoginRules, store::lock, tenant::Tenant},
+    refusals::{bad, invalid_grant},
 };
 
 #[derive(Default)]

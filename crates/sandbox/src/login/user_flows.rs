@@ -13,15 +13,15 @@ use super::{
         errors::LoginError,
         ids::uuid_of,
         store::GrantKind,
+        tenant::Tenant,
         token::{Bearer, Wish},
-        world::Tenant,
     },
-    Request, bad,
     client::{Flow, authenticate},
-    discovery, invalid_grant, is_shared,
+    discovery,
     refresh::Session,
+    refusals::{bad, invalid_grant, unknown_application},
+    request::{Request, is_shared, success},
     scopes::{Scopes, no_consent},
-    success, unknown_application,
 };
 use crate::clock;
 

@@ -6,9 +6,8 @@
 use bytes::Buf;
 
 use super::{
-    MAX_SIZE,
     parameters::decimal,
-    replies::{self, Reply},
+    replies::{self, MAX_SIZE, Reply},
     session::{Fate, Go, Session},
     transaction::Transaction,
     wire::Nothing,
@@ -59,7 +58,7 @@ impl Session {
             return Err(replies::SEND_HELLO.into());
         }
         if self.login.is_none() {
-            return Err(self.not_authenticated());
+            return Err(replies::not_authenticated(self.session_id));
         }
         let transaction = self.transaction.as_ref().ok_or(replies::NEED_MAIL)?;
         if transaction.recipients.is_empty() { Err(replies::NEED_RCPT.into()) } else { Ok(transaction) }

@@ -5,8 +5,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use super::{
     replies::{self, Reply},
     rules::ConnectionsCountAt,
+    seat::Login,
     session::{Fate, Go, Session},
-    standing::Login,
     wire::Heard,
 };
 use crate::{faults::On, options::Directory};
@@ -63,7 +63,7 @@ impl Session {
         }
         // The form of other services: what is wrong in JSON, the client's empty line, and then the refusal.
         match self.ask(&reply).await {
-            Ok(_) => self.say(&self.wrong_credentials()),
+            Ok(_) => self.say(&replies::wrong_credentials(self.session_id)),
             Err(NoAttempt::Refused(reply)) => self.say(&reply),
             Err(NoAttempt::Over(go)) => go,
         }
@@ -129,16 +129,20 @@ impl Session {
         let Credentials { user, token } = match attempt {
             Attempt::XOAuth2(Some(credentials)) => credentials,
             Attempt::XOAuth2(None) => return replies::BAD_XOAUTH2.into(),
-            Attempt::Login { .. } => return self.basic_is_disabled(),
+            Attempt::Login { .. } => return replies::basic_is_disabled(self.session_id),
         };
         // One answer to all that can be wrong with a token, as for the real one.
-        let Ok(grant) = self.world.tokens.check_exchange(&token) else { return self.wrong_credentials() };
-        let Some(mailbox) = grant.tenant.mailbox(&user) else { return self.wrong_credentials() };
+        let Ok(grant) = self.world.tokens.check_exchange(&token) else {
+            return replies::wrong_credentials(self.session_id);
+        };
+        let Some(mailbox) = grant.tenant.mailbox(&user) else {
+            return replies::wrong_credentials(self.session_id);
+        };
         if !grant.may_submit_as(&user) {
-            return self.wrong_credentials();
+            return replies::wrong_credentials(self.session_id);
         }
         if grant.tenant.directory.smtp_auth_disabled {
-            return self.smtp_auth_is_disabled();
+            return replies::smtp_auth_is_disabled(self.session_id);
         }
         let options = &self.world.options;
         let most = options.limits.smtp_connections;

@@ -6,35 +6,39 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `session` | one connection: commands in, replies out, faults |
+//! | `dialogue` | one connection: commands in, and who answers each |
+//! | `session` | its state, replies out, faults |
 //! | `login` | AUTH |
-//! | `transaction` | MAIL and RCPT, and the judgement over a message |
+//! | `mail`, `delivery` | MAIL and RCPT; the judgement over a message |
+//! | `transaction` | a message until its content ends |
 //! | `content` | DATA and BDAT |
 //! | `command`, `parameters` | one line, and the parameters of MAIL and RCPT |
 //! | `replies` | Microsoft's words |
 //! | `wire` | lines and octets of a connection |
-//! | `identity` | the certificate, and the one that signed it |
-//! | `standing` | how many sessions a mailbox has |
+//! | `identity`, `shared` | the certificate, and the one that signed it; what all sessions share |
+//! | `standing`, `seat` | how many sessions a mailbox has; one of them that has logged in |
 //! | `rules`, `envelope`, `record` | options, what is recorded of a message, of the sessions |
 
 mod command;
 mod content;
+mod delivery;
+mod dialogue;
 pub(crate) mod envelope;
 mod identity;
 mod login;
+mod mail;
 mod parameters;
-mod record;
+pub(crate) mod record;
 mod replies;
 pub(crate) mod rules;
+mod seat;
 mod session;
-mod standing;
+pub(crate) mod shared;
+pub(crate) mod standing;
 mod transaction;
 mod wire;
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -42,30 +46,9 @@ use tokio_util::task::TaskTracker;
 pub use envelope::{SmtpEnvelope, SmtpRecipient};
 pub use record::{SmtpLine, SmtpSessions};
 pub use rules::{ConnectionsCountAt, SenderRefusal, SubmissionRules};
-pub(super) use standing::Standing;
 
-use self::{identity::Identity, record::Record, session::Session};
+use self::session::Session;
 use super::world::World;
-
-/// What `SIZE` says, whatever the mailbox may really send: 150 MiB.
-pub(super) const MAX_SIZE: u64 = 157_286_400;
-
-/// What all sessions share.
-pub(super) struct Smtp {
-    identity: OnceLock<Identity>,
-    pub(super) record: Record,
-}
-
-impl Smtp {
-    pub(super) fn new(keep_lines: usize) -> Self {
-        Self { identity: OnceLock::new(), record: Record::new(keep_lines) }
-    }
-
-    /// Made at first use: most services never see a connection.
-    pub(super) fn identity(&self) -> &Identity {
-        self.identity.get_or_init(Identity::new)
-    }
-}
 
 /// Takes connections until the service stops, each on a task of its own.
 pub(super) async fn serve(world: Arc<World>, listener: TcpListener, tasks: TaskTracker) {

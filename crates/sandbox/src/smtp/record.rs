@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::super::{store::lock, world::World};
+use super::super::store::lock;
 
 /// Totals of SMTP since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -86,29 +86,20 @@ impl Record {
         lines.push_back(line);
     }
 
-    pub(crate) fn lines(&self) -> Vec<SmtpLine> {
-        lock(&self.lines).iter().cloned().collect()
-    }
-}
-
-impl World {
-    pub(crate) fn smtp_sessions(&self) -> SmtpSessions {
-        let record = &self.smtp.record;
+    /// With the peaks of the mailboxes, which they know themselves.
+    pub(crate) fn totals(&self, peaks: BTreeMap<String, u32>) -> SmtpSessions {
         let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        let mut peaks = BTreeMap::new();
-        for mailbox in self.tenants.iter().flat_map(|tenant| tenant.mailboxes()) {
-            let peak = mailbox.standing.peak();
-            if peak > 0 {
-                peaks.insert(mailbox.address.clone(), peak);
-            }
-        }
         SmtpSessions {
-            connections: read(&record.connections),
-            auths: read(&record.auths),
-            refused_auths: read(&record.refused_auths),
-            messages: read(&record.messages),
+            connections: read(&self.connections),
+            auths: read(&self.auths),
+            refused_auths: read(&self.refused_auths),
+            messages: read(&self.messages),
             peaks,
         }
+    }
+
+    pub(crate) fn lines(&self) -> Vec<SmtpLine> {
+        lock(&self.lines).iter().cloned().collect()
     }
 }
 

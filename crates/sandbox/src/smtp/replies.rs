@@ -1,9 +1,11 @@
 //! Microsoft's words. Those that its documents or other people's logs do not have are Exchange Server's.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-use super::{MAX_SIZE, session::Session};
 use crate::clock;
+
+/// What `SIZE` says, whatever the mailbox may really send: 150 MiB.
+pub(super) const MAX_SIZE: u64 = 157_286_400;
 
 /// The machine that clients talk to.
 pub(super) const FRONT: &str = "SBX0P00CA0001.outlook.office365.com";
@@ -59,61 +61,57 @@ impl fmt::Display for Reply {
     }
 }
 
-impl Session {
-    pub(super) fn greeting(&self) -> Reply {
-        // RFC 5322 has the zone in digits.
-        let date = httpdate::fmt_http_date(clock::now().as_system_time()).replace("GMT", "+0000");
-        Reply::new(format!(
-            "220 {FRONT} Microsoft ESMTP MAIL Service ready at {date} [{:016X}]",
-            self.session_id
-        ))
-    }
+pub(super) fn greeting(session_id: u64) -> Reply {
+    // RFC 5322 has the zone in digits.
+    let date = httpdate::fmt_http_date(clock::now().as_system_time()).replace("GMT", "+0000");
+    Reply::new(format!("220 {FRONT} Microsoft ESMTP MAIL Service ready at {date} [{session_id:016X}]"))
+}
 
-    pub(super) fn hello(&self, extended: bool) -> Reply {
-        let hello = format!("{FRONT} Hello [{}]", self.client);
-        if !extended {
-            return Reply::new(format!("250 {hello}"));
-        }
-        let change = if self.is_encrypted { "AUTH LOGIN XOAUTH2" } else { "STARTTLS" };
-        let size = format!("SIZE {MAX_SIZE}");
-        let offers = [
-            hello.as_str(),
-            &size,
-            "PIPELINING",
-            "DSN",
-            "ENHANCEDSTATUSCODES",
-            change,
-            "8BITMIME",
-            "BINARYMIME",
-            "CHUNKING",
-        ];
-        let lines: String = offers.iter().map(|offer| format!("250-{offer}\n")).collect();
-        Reply::new(format!("{lines}250 SMTPUTF8"))
+pub(super) fn hello(client: IpAddr, is_encrypted: bool, extended: bool) -> Reply {
+    let hello = format!("{FRONT} Hello [{client}]");
+    if !extended {
+        return Reply::new(format!("250 {hello}"));
     }
+    let change = if is_encrypted { "AUTH LOGIN XOAUTH2" } else { "STARTTLS" };
+    let size = format!("SIZE {MAX_SIZE}");
+    let offers = [
+        hello.as_str(),
+        &size,
+        "PIPELINING",
+        "DSN",
+        "ENHANCEDSTATUSCODES",
+        change,
+        "8BITMIME",
+        "BINARYMIME",
+        "CHUNKING",
+    ];
+    let lines: String = offers.iter().map(|offer| format!("250-{offer}\n")).collect();
+    Reply::new(format!("{lines}250 SMTPUTF8"))
+}
 
-    pub(super) fn wrong_credentials(&self) -> Reply {
-        self.traced("535 5.7.3 Authentication unsuccessful")
-    }
+pub(super) fn wrong_credentials(session_id: u64) -> Reply {
+    traced("535 5.7.3 Authentication unsuccessful", session_id)
+}
 
-    pub(super) fn basic_is_disabled(&self) -> Reply {
-        self.traced("535 5.7.139 Authentication unsuccessful, basic authentication is disabled.")
-    }
+pub(super) fn basic_is_disabled(session_id: u64) -> Reply {
+    traced("535 5.7.139 Authentication unsuccessful, basic authentication is disabled.", session_id)
+}
 
-    pub(super) fn smtp_auth_is_disabled(&self) -> Reply {
-        self.traced(
-            "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit \
-             https://aka.ms/smtp_auth_disabled for more information.",
-        )
-    }
+pub(super) fn smtp_auth_is_disabled(session_id: u64) -> Reply {
+    traced(
+        "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit \
+         https://aka.ms/smtp_auth_disabled for more information.",
+        session_id,
+    )
+}
 
-    pub(super) fn not_authenticated(&self) -> Reply {
-        self.traced("530 5.7.57 Client not authenticated to send mail.")
-    }
+pub(super) fn not_authenticated(session_id: u64) -> Reply {
+    traced("530 5.7.57 Client not authenticated to send mail.", session_id)
+}
 
-    /// Of the machine that clients talk to, with when and in which session.
-    fn traced(&self, text: &str) -> Reply {
-        Reply::new(format!("{text} [{FRONT} {:?} {:016X}]", clock::now(), self.session_id))
-    }
+/// Of the machine that clients talk to, with when and in which session.
+fn traced(text: &str, session_id: u64) -> Reply {
+    Reply::new(format!("{text} [{FRONT} {:?} {session_id:016X}]", clock::now()))
 }
 
 pub(super) fn thread_limit() -> Reply {

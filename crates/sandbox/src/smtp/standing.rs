@@ -1,11 +1,8 @@
 //! How many sessions a mailbox has: Exchange Online lets three connections of one mailbox submit at a time.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use super::super::{
-    store::lock,
-    world::{Mailbox, Tenant},
-};
+use super::super::store::lock;
 
 /// Of one mailbox.
 #[derive(Default)]
@@ -19,52 +16,35 @@ struct State {
     peak: u32,
 }
 
-/// A session that has logged in, until it is dropped.
-pub(super) struct Login {
-    pub(super) tenant: Arc<Tenant>,
-    pub(super) mailbox: Arc<Mailbox>,
-    placed: bool,
-}
-
 impl Standing {
+    /// For a session that has logged in.
+    pub(super) fn enter(&self) {
+        let mut state = lock(&self.0);
+        state.logged_in += 1;
+        state.peak = state.peak.max(state.logged_in);
+    }
+
+    /// Whether one more session that has logged in is among the `most` that the limit allows.
+    pub(super) fn take_place(&self, most: Option<u32>) -> bool {
+        let mut state = lock(&self.0);
+        let free = most.is_none_or(|most| state.placed < most);
+        if free {
+            state.placed += 1;
+        }
+        free
+    }
+
+    /// For a session that is over, and had a place or had none.
+    pub(super) fn leave(&self, placed: bool) {
+        let mut state = lock(&self.0);
+        state.logged_in -= 1;
+        if placed {
+            state.placed -= 1;
+        }
+    }
+
     /// The most sessions that were logged in at one time, those without a place included.
     pub(crate) fn peak(&self) -> u32 {
         lock(&self.0).peak
-    }
-}
-
-impl Login {
-    /// Takes a place if one is free.
-    pub(super) fn new(tenant: Arc<Tenant>, mailbox: Arc<Mailbox>, most: Option<u32>) -> Self {
-        {
-            let mut state = lock(&mailbox.standing.0);
-            state.logged_in += 1;
-            state.peak = state.peak.max(state.logged_in);
-        }
-        let mut login = Self { tenant, mailbox, placed: false };
-        login.take_place(most);
-        login
-    }
-
-    /// Whether it has a place, which it may get now if it had none.
-    pub(super) fn take_place(&mut self, most: Option<u32>) -> bool {
-        if !self.placed {
-            let mut state = lock(&self.mailbox.standing.0);
-            if most.is_none_or(|most| state.placed < most) {
-                state.placed += 1;
-                self.placed = true;
-            }
-        }
-        self.placed
-    }
-}
-
-impl Drop for Login {
-    fn drop(&mut self) {
-        let mut state = lock(&self.mailbox.standing.0);
-        state.logged_in -= 1;
-        if self.placed {
-            state.placed -= 1;
-        }
     }
 }

@@ -5,7 +5,8 @@ use tokio::time::{Instant, advance};
 use super::*;
 use crate::{
     limits::{Limit, Permit, Throttled},
-    world::{Tenant, World},
+    tenant::Tenant,
+    world::World,
 };
 
 fn one_mailbox() -> (Arc<Tenant>, Limits) {
@@ -42,7 +43,7 @@ async fn the_minute_rolls() {
 async fn four_calls_at_a_time() {
     let (tenant, limits) = one_mailbox();
     let mailbox = tenant.mailbox(MAILBOX).expect("a mailbox");
-    let enter = || Permit::take(&mailbox, &limits, Instant::now());
+    let enter = || Permit::take(&mailbox.gate, &limits, Instant::now());
     let mut inside: Vec<_> = (0..4).map(|_| enter().expect("room")).collect();
     assert_eq!(enter().err().map(|t| t.limit), Some(Limit::Concurrency));
     inside.pop();
@@ -55,7 +56,7 @@ async fn four_calls_at_a_time() {
 async fn calls_and_octets_are_counted_over_minutes() {
     let (tenant, limits) = one_mailbox();
     let mailbox = tenant.mailbox(MAILBOX).expect("a mailbox");
-    let enter = || Permit::take(&mailbox, &limits, Instant::now()).map(drop);
+    let enter = || Permit::take(&mailbox.gate, &limits, Instant::now()).map(drop);
     assert!((0..10_000).all(|_| enter().is_ok()));
     let Err(throttled) = enter() else { panic!("10,001 calls") };
     assert_eq!((throttled.limit, throttled.wait), (Limit::Requests, Duration::from_secs(600)));
