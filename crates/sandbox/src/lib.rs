@@ -11,9 +11,12 @@
 //! call goes on when its client gives up, as at the real back end. It keeps the last messages and calls in memory, never on disk.
 //! Access tokens are signed with a key that nobody else knows; it holds no secret but the made-up ones it was started with.
 //!
+//! Files depend on one another one way: `server` on the handlers, handlers on `world`, `world` on the state that it
+//! holds, such as `tenant`, `store` and `login::logins`. State knows no handler.
+//!
 //! | file | what |
 //! |---|---|
-//! | `options`, `identities` | what exists, who may log in, and the limits |
+//! | `options`, `identities`, `ids` | what exists, who may log in, and the limits; GUIDs |
 //! | `server`, `exchange`, `wire` | routes; a call with its body and request id; connections that can be cut |
 //! | `login`, `token` | every way to log in; its own table is there |
 //! | `graph`, `caller` | permissions and routing of Graph calls; who calls, once that is allowed |

@@ -9,7 +9,8 @@
 //! | `request`, `refusals` | a form that was posted; what grants refuse alike |
 //! | `client`, `assertion`, `jwt` | is it the application |
 //! | `scopes` | what is asked for |
-//! | `user_flows`, `accounts`, `refresh`, `device`, `device_codes` | logins of users: password, device code, refresh token |
+//! | `user_flows`, `accounts`, `refresh` | logins of users: password, device code, refresh token |
+//! | `device`, `device_codes` | the device code flow; codes that wait for their user |
 //! | `managed`, `arc_secrets` | identities of the machine: IMDS, App Service, Azure Arc |
 //! | `discovery`, `consent` | what clients ask before they log in |
 //! | `logins` | what is remembered between requests |
