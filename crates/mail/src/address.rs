@@ -260,7 +260,8 @@ mod tests {
             ("a@under_score.local", "A@under_score.local"),
             ("a@[192.0.2.1]", "A@[192.0.2.1]"),
         ] {
-            let (a, b) = (a.replace("\\\\", "\\"), b.replace("\\\\", "\\"));
+            let a = a.replace("\\\\", "\\");
+            let b = b.replace("\\\\", "\\");
             assert!(are_equal(&a, &b), "{a} {b}");
         }
         for (a, b) in [

@@ -202,9 +202,12 @@ fn has_special_in_quotes(address: &MailboxAddress) -> bool {
 
 /// What looks like an address in a comment, or in quotes that some (Python's `email.utils`) take to end with the line.
 fn strange_address(value: &[u8]) -> Option<Twist> {
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    let mut depth = 0_usize;
+    let mut quoted = false;
+    let mut escaped = false;
     // Of the quotes that are open.
-    let (mut folded, mut address) = (false, false);
+    let mut folded = false;
+    let mut address = false;
     for &byte in value {
         if std::mem::take(&mut escaped) {
             // In a comment an escaped bracket is one for whoever knows no escapes.

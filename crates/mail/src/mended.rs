@@ -30,7 +30,8 @@ pub struct Mending<'a> {
 /// unknown outcome is looked up by.
 pub fn mend(header: &HeaderBlock, mending: &Mending<'_>, out: &mut Vec<u8>) {
     let Mending { id, hostname, at, from } = *mending;
-    let (mut has_id, mut has_date) = (false, false);
+    let mut has_id = false;
+    let mut has_date = false;
     for field in header.fields() {
         let keep = if field.is("Message-ID") {
             has_value(&field, &mut has_id)

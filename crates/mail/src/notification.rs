@@ -95,7 +95,9 @@ impl FromStr for Notify {
         if text.eq_ignore_ascii_case("NEVER") {
             return Ok(Self::Never);
         }
-        let (mut success, mut failure, mut delay) = (false, false, false);
+        let mut success = false;
+        let mut failure = false;
+        let mut delay = false;
         for word in text.split(',') {
             let kinds = [("SUCCESS", &mut success), ("FAILURE", &mut failure), ("DELAY", &mut delay)];
             let kind = kinds.into_iter().find(|(name, _)| word.eq_ignore_ascii_case(name));

@@ -55,7 +55,8 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, InvalidSize> {
         let text = text.trim();
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = (&text[..end], text[end..].trim_start());
+        let number = &text[..end];
+        let unit = text[end..].trim_start();
         let factor = match unit {
             "" => 1,
             unit if unit.eq_ignore_ascii_case("B") => 1,

@@ -45,7 +45,8 @@ enum State {
 /// What each octet stands for in base64.
 const DIGITS: [u8; 256] = {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut table, mut n) = ([NO_DIGIT; 256], 0);
+    let mut table = [NO_DIGIT; 256];
+    let mut n = 0;
     while n < 64 {
         table[ALPHABET[n] as usize] = n as u8;
         n += 1;
@@ -159,7 +160,8 @@ mod tests {
     use super::*;
 
     fn decode(encoding: TransferEncoding, pieces: &[&[u8]]) -> Vec<u8> {
-        let (mut decoder, mut out) = (Decoder::new(encoding), Vec::new());
+        let mut decoder = Decoder::new(encoding);
+        let mut out = Vec::new();
         pieces.iter().for_each(|piece| decoder.push(piece, &mut out));
         decoder.finish(&mut out);
         out

@@ -33,7 +33,8 @@ impl Share {
         if wanted > free {
             return false;
         }
-        let (before_last, free_then) = (held.saturating_add(wanted - 1), free - (wanted - 1));
+        let before_last = held.saturating_add(wanted - 1);
+        let free_then = free - (wanted - 1);
         held == 0 || before_last < free_then.saturating_mul(self.times)
     }
 
@@ -58,7 +59,8 @@ mod tests {
 
     /// What each of `greedy` who take all they can get ends up with, of `all`.
     fn settled(share: Share, all: u64, greedy: usize) -> (Vec<u64>, u64) {
-        let (mut held, mut free) = (vec![0; greedy], all);
+        let mut held = vec![0; greedy];
+        let mut free = all;
         loop {
             let before = free;
             for one in &mut held {

@@ -27,7 +27,8 @@ fn contents(message: &[u8]) -> Vec<(String, Vec<u8>)> {
     let (_, body) = split(message);
     let structure = scan(message, usize::MAX).unwrap();
     let content = |part: &Part| {
-        let (mut decoder, mut out) = (Decoder::new(part.encoding), Vec::new());
+        let mut decoder = Decoder::new(part.encoding);
+        let mut out = Vec::new();
         decoder.push(&body[part.range.start as usize..part.range.end as usize], &mut out);
         decoder.finish(&mut out);
         assert_eq!(out.len() as u64, part.decoded_len, "{part:?}");
