@@ -224,7 +224,10 @@ impl Body {
     /// Syncs a body that has a file of its own, in the task that has it: nobody else waits for its octets.
     pub(super) async fn seal(&mut self, id: MessageId, message: &Message) -> Result<(), SpoolError> {
         let Self::File(large) = self else { return Ok(()) };
-        let (file, len, crc, meta) = (large.file.clone(), large.len, large.crc, message.encode());
+        let file = large.file.clone();
+        let len = large.len;
+        let crc = large.crc;
+        let meta = message.encode();
         let sealed = blocking(move || seal_record(&file, id, len, crc, &meta)).await;
         sealed.map_err(|e| SpoolError::Body(Arc::new(e)))
     }

@@ -80,7 +80,8 @@ impl BodyThread {
 
     fn run(mut self, tell: TellOnPanic) {
         let _tell = tell;
-        let (mut group, mut then) = (Vec::with_capacity(GROUP), Vec::with_capacity(GROUP));
+        let mut group = Vec::with_capacity(GROUP);
+        let mut then = Vec::with_capacity(GROUP);
         loop {
             // With a segment to compact it does not sleep, but it does not keep arriving mail waiting either.
             let first = match self.sparse {
@@ -90,7 +91,8 @@ impl BodyThread {
             if first.is_none() && self.sparse.is_none() {
                 return;
             }
-            let (mut next, mut octets) = (first, 0);
+            let mut next = first;
+            let mut octets = 0;
             while let Some(errand) = next {
                 match errand {
                     Errand::Compact(segment) => self.sparse = Some(segment),

@@ -303,7 +303,8 @@ impl Committer {
         let state = State { phase: Phase::Leased, epoch: was.epoch.wrapping_add(1), ..was };
         group.update(id, was, state);
         let lease = Lease { id, epoch: state.epoch };
-        let (record, note) = (self.store.record(id, state.body), self.note(id, group));
+        let record = self.store.record(id, state.body);
+        let note = self.note(id, group);
         Ok(Granted { lease, state, lane, record, note })
     }
 
@@ -344,7 +345,9 @@ impl Committer {
             }
             end => end,
         };
-        let (mut waiting, mut left, mut entered) = (None, None, Vec::new());
+        let mut waiting = None;
+        let mut left = None;
+        let mut entered = Vec::new();
         match end {
             End::Wait { due, counted, doubt } => {
                 let attempts = was.attempts.saturating_add(u16::from(*counted));

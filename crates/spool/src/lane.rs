@@ -67,7 +67,8 @@ impl Lanes {
     pub(super) fn enter_new(&mut self, lane: &Lane, changes: &mut Vec<Change>) -> (LaneId, Arc<Lane>) {
         let known = self.by_lane.get_key_value(lane).map(|(lane, id)| (*id, lane.clone()));
         let (id, lane) = known.unwrap_or_else(|| {
-            let (id, lane) = (LaneId(self.last + 1), Arc::new(lane.clone()));
+            let id = LaneId(self.last + 1);
+            let lane = Arc::new(lane.clone());
             self.add(id, lane.clone());
             changes.push(Change::AddLane { id, lane: lane.clone() });
             (id, lane)
@@ -121,7 +122,8 @@ mod tests {
 
     #[test]
     fn one_author_a_message_gathers_no_lanes_for_ever() {
-        let (mut lanes, mut changes) = (Lanes::default(), Vec::new());
+        let mut lanes = Lanes::default();
+        let mut changes = Vec::new();
         let busy = lanes.enter_new(&lane(0), &mut changes).0;
         for n in 1..IDLE * 3 {
             let (id, _) = lanes.enter_new(&lane(n), &mut changes);
@@ -136,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_lane_that_comes_and_goes_is_stored_once() {
-        let (mut lanes, mut changes) = (Lanes::default(), Vec::new());
+        let mut lanes = Lanes::default();
+        let mut changes = Vec::new();
         for _ in 0..IDLE * 2 {
             let (id, _) = lanes.enter_new(&lane(1), &mut changes);
             lanes.leave(id, &mut changes);

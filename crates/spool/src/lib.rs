@@ -246,7 +246,8 @@ impl Spool {
         let (errands, waiting_errands) = mpsc::channel(WAITING_OPERATIONS);
         let (operations, waiting_operations) = mpsc::channel(WAITING_OPERATIONS);
         let (events, heard) = mpsc::unbounded_channel();
-        let (health, stall) = (Arc::new(health::Health::default()), Arc::new(stall::Stall::default()));
+        let health = Arc::new(health::Health::default());
+        let stall = Arc::new(stall::Stall::default());
         let tally = Arc::new(Tally::default());
         let room = arriving::Room::new(store.spill());
         let bodies = store
@@ -322,7 +323,9 @@ impl Spool {
     pub async fn claim(&self, id: MessageId) -> Result<Claim, SpoolError> {
         self.shared.pace.delivery().await;
         let granted = self.ask(|answer| Operation::Claim { id, answer }).await?;
-        let (lease, state, note) = (granted.lease, granted.state, granted.note);
+        let lease = granted.lease;
+        let state = granted.state;
+        let note = granted.note;
         let read = spawn_blocking(move || granted.record.read()).await;
         let read = read.unwrap_or_else(|e| Err(DamagedBody::Io(id, std::io::Error::other(e))));
         match read {

@@ -57,7 +57,8 @@ impl Committer {
 
     /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants that.
     pub(super) fn mend(&mut self, operations: &mut mpsc::Receiver<Operation>) -> bool {
-        let (mut next_try, mut next_word) = (Instant::now(), Instant::now());
+        let mut next_try = Instant::now();
+        let mut next_word = Instant::now();
         let mut wait = MEND_FIRST;
         while let Some(reason) = self.context.health.reason() {
             let error = SpoolError::Unhealthy(reason);
@@ -89,7 +90,9 @@ impl Committer {
     /// Whoever was refused will come again, or has told its client to: a message that was stored all the same would be there
     /// twice.
     fn remove_refused(&mut self) -> Result<(), StoreError> {
-        let (mut changes, mut left, mut discarded) = (Vec::new(), Vec::new(), Vec::new());
+        let mut changes = Vec::new();
+        let mut left = Vec::new();
+        let mut discarded = Vec::new();
         for (id, place) in &self.refused {
             self.context.stall.index.goes_on();
             match guarded(|| self.store.state(*id))? {

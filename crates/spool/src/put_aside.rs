@@ -101,7 +101,8 @@ mod tests {
         put("2", r#"{"id":"2","message":{"tenant":"fabrikam"}}"#, 500);
         put("3", r#"{"id":"3","message":null}"#, 100);
         put("4", "{", 100);
-        let (tally, put_aside) = (Tally::default(), PutAside::of(spool.path()));
+        let tally = Tally::default();
+        let put_aside = PutAside::of(spool.path());
         let of = |name: &str| tally.tenant(&name.parse().unwrap()).put_aside();
         for _ in 0..2 {
             put_aside.measure(&tally).unwrap();

@@ -157,7 +157,11 @@ impl BodyReader {
                 Ok(OpenBody::Whole(bytes.clone()))
             }
             Source::File { file, offset, crc } => {
-                let (id, len, file, offset, crc) = (self.id, self.len, file.clone(), *offset, *crc);
+                let id = self.id;
+                let len = self.len;
+                let file = file.clone();
+                let offset = *offset;
+                let crc = *crc;
                 match spawn_blocking(move || open_parts(id, len, &*file, offset, crc)).await {
                     Ok(opened) => opened,
                     Err(e) => Err(DamagedBody::Io(id, io::Error::other(e))),
@@ -189,7 +193,8 @@ fn open_parts(
 pub(super) fn checksum(file: &File, start: u64, len: u64) -> io::Result<u32> {
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; CHUNK.min(len as usize)];
-    let (mut at, end) = (start, start + len);
+    let mut at = start;
+    let end = start + len;
     while at < end {
         let want = CHUNK.min((end - at) as usize);
         file.read_exact_at(&mut buffer[..want], at)?;
@@ -229,7 +234,8 @@ impl OpenBody {
             Self::Whole(bytes) => Ok(Some(std::mem::take(bytes))),
             Self::Parts { at, end, .. } if at == end => Ok(None),
             Self::Parts { file, at, end } => {
-                let (file, from) = (file.clone(), *at);
+                let file = file.clone();
+                let from = *at;
                 let mut buffer = vec![0; CHUNK.min((*end - from) as usize)];
                 let buffer = blocking(move || file.read_exact_at(&mut buffer, from).map(|()| buffer)).await?;
                 *at += buffer.len() as u64;

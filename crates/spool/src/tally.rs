@@ -147,7 +147,8 @@ mod tests {
         let tally = Tally::default();
         let tenant = tally.tenant(&"contoso".parse().unwrap());
         tenant.enter(100);
-        let (mut one, mut other) = (tenant.arriving(), tenant.arriving());
+        let mut one = tenant.arriving();
+        let mut other = tenant.arriving();
         one.add(10);
         other.add(5);
         other.add(5);

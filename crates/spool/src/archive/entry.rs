@@ -212,7 +212,8 @@ impl Entry {
         let utf8 = keys.optional("utf8", |value| {
             value.as_bool().ok_or_else(|| format!("is {}; write true or false", shown(value)))
         })?;
-        let (ret, envid) = (keys.optional("ret", text)?, keys.optional("envid", text)?);
+        let ret = keys.optional("ret", text)?;
+        let envid = keys.optional("envid", text)?;
         let list = keys.read("recipients", |value| {
             value.as_array().ok_or_else(|| format!("is {}; write a list of addresses", shown(value)))
         })?;

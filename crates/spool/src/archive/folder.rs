@@ -122,7 +122,8 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// An export does not belong into a spool, nor an import's source.
 pub(super) fn refuse_inside(folder: &Path, spool: &Path) -> Result<(), ArchiveError> {
-    let (real, of_spool) = (resolve(folder)?, resolve(spool)?);
+    let real = resolve(folder)?;
+    let of_spool = resolve(spool)?;
     if real.starts_with(&of_spool) {
         return Err(ArchiveError::Inside { folder: folder.to_path_buf(), spool: spool.to_path_buf() });
     }

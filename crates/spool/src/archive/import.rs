@@ -159,7 +159,8 @@ impl Import {
         let nearest = spool.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
         refuse_root(nearest)?;
         let mut store = DiskStore::open(spool)?;
-        let (mut lanes, mut imported) = (Lanes::default(), Imported::default());
+        let mut lanes = Lanes::default();
+        let mut imported = Imported::default();
         for (id, lane) in store.lanes().map_err(ArchiveError::store(spool))? {
             lanes.add(id, lane.into());
         }
@@ -167,17 +168,20 @@ impl Import {
         imported.put_aside =
             store.load(&mut |_, state| lanes.enter(state.lane)).map_err(ArchiveError::store(spool))?;
         store.sweep().map_err(ArchiveError::store(spool))?;
-        let (bodies, room) = (store.bodies().map_err(ArchiveError::io(spool))?, Room::new(store.spill()));
+        let bodies = store.bodies().map_err(ArchiveError::io(spool))?;
+        let room = Room::new(store.spill());
         let free_space = FreeSpace::of(spool, target.floor).map_err(ArchiveError::io(spool))?;
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.map_err(ArchiveError::io(spool))?;
         let done = Folder::make(&folder.path().join("imported"))?;
-        let (spool, group) = (spool.clone(), Group::default());
+        let spool = spool.clone();
+        let group = Group::default();
         Ok(Self { spool, store, bodies, room, lanes, free_space, runtime, folder, done, group, imported })
     }
 
     fn message(&mut self, stem: &str) -> Result<(), Fault> {
-        let (json, eml) = (self.folder.json(stem), self.folder.eml(stem));
+        let json = self.folder.json(stem);
+        let eml = self.folder.eml(stem);
         let entry = read_entry(&json, stem)?;
         let found = fs::metadata(&eml).map_err(|error| problem(&eml, error.to_string()))?;
         if !found.is_file() || found.len() != entry.size {

@@ -90,7 +90,9 @@ impl Bodies for Appender {
         if has_large && let Err(source) = self.large_dir.sync_all() {
             let small = group.iter().filter(|arriving| matches!(arriving.body, Body::Memory(_)));
             for (arriving, place) in small.zip(places) {
-                place.segment.iter().for_each(|n| self.segments.release(arriving.id, *n, place, true));
+                if let Some(segment) = place.segment {
+                    self.segments.release(arriving.id, segment, place, true);
+                }
             }
             return Err(cannot_write(source));
         }
@@ -121,7 +123,8 @@ impl Bodies for Appender {
 
 impl Appender {
     pub(super) fn new(segments: Arc<Segments>, dir: &Path, large: &Path) -> io::Result<Self> {
-        let (dir, large_dir) = (File::open(dir)?, File::open(large)?);
+        let dir = File::open(dir)?;
+        let large_dir = File::open(large)?;
         Ok(Self { segments, dir, large_dir, current: None, sparse: None })
     }
 
@@ -218,7 +221,8 @@ struct Step {
 impl Sparse {
     /// The next ones; none at the end.
     fn step(&mut self) -> io::Result<Step> {
-        let (mut step, mut octets) = (Step::default(), 0);
+        let mut step = Step::default();
+        let mut octets = 0;
         let mut walk = Walk::from(&self.file, Some(self.number), self.at)?;
         while octets < STEP
             && let Some(found) = walk.next()

@@ -140,7 +140,8 @@ impl Index {
 
     /// Every lane, and what they amount to. Unreadable ones are left out, which the sum tells.
     pub(super) fn lanes(&self) -> Result<(Vec<(LaneId, Lane)>, Seen), StoreError> {
-        let (mut lanes, mut seen) = (Vec::new(), Seen::default());
+        let mut lanes = Vec::new();
+        let mut seen = Seen::default();
         for entry in self.tree.scan_prefix([LANE]) {
             let (key, value) = entry?;
             seen.sum.add(&key, &value);
@@ -223,7 +224,8 @@ impl Index {
         if seen.sum == latest.sum {
             return Ok(latest);
         }
-        let (found, stored) = (seen.sum.records, latest.sum.records);
+        let found = seen.sum.records;
+        let stored = latest.sum.records;
         Err(StoreError::Damaged(format!("what it has of {found} records is not what was stored of {stored}")))
     }
 
@@ -235,10 +237,12 @@ impl Index {
 
     /// Writes `changes` in one batch and syncs.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let (mut batch, mut sum) = (Batch::default(), self.stamp.sum);
+        let mut batch = Batch::default();
+        let mut sum = self.stamp.sum;
         let commit = self.stamp.commit + 1;
         if let [Change::Insert { id, state } | Change::Update { id, state, .. }] = changes {
-            let (key, value) = (key(STATE, *id), state.encode());
+            let key = key(STATE, *id);
+            let value = state.encode();
             if let [Change::Update { was, .. }] = changes {
                 sum.subtract(&key, &was.encode());
             }
@@ -250,7 +254,8 @@ impl Index {
         for change in changes {
             match change {
                 Change::AddLane { id, lane } => {
-                    let (key, value) = (lane_key(*id), lane_value(lane));
+                    let key = lane_key(*id);
+                    let value = lane_value(lane);
                     sum.add(&key, &value);
                     batch.insert(&key, value);
                 }
@@ -260,12 +265,14 @@ impl Index {
                     batch.remove(&key);
                 }
                 Change::Insert { id, state } => {
-                    let (key, value) = (key(STATE, *id), state.encode());
+                    let key = key(STATE, *id);
+                    let value = state.encode();
                     sum.add(&key, &value);
                     batch.insert(&key, &*value);
                 }
                 Change::Update { id, was, state } => {
-                    let (key, value) = (key(STATE, *id), state.encode());
+                    let key = key(STATE, *id);
+                    let value = state.encode();
                     sum.subtract(&key, &was.encode());
                     sum.add(&key, &value);
                     batch.insert(&key, &*value);
@@ -277,7 +284,9 @@ impl Index {
                 }
                 Change::Note { id, was, note } => {
                     let key = key(NOTE, *id);
-                    was.iter().for_each(|was| sum.subtract(&key, was.as_bytes()));
+                    if let Some(was) = was {
+                        sum.subtract(&key, was.as_bytes());
+                    }
                     match note {
                         Some(note) => {
                             sum.add(&key, note.as_bytes());

@@ -79,7 +79,9 @@ impl DiskStore {
     /// Counts what belongs to none of the messages in `census`. In a segment, records are walked by their headers; the
     /// walk ends where no whole record follows, as at a torn tail.
     pub(crate) fn unowned(&self, census: &Census) -> io::Result<Unowned> {
-        let (mut large, mut records, mut unknown) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let mut large = HashSet::new();
+        let mut records = HashSet::new();
+        let mut unknown = HashSet::new();
         for (id, state) in &census.states {
             match state.map(|state| state.body) {
                 None => drop(unknown.insert(*id)),
@@ -148,7 +150,8 @@ impl Inspector<'_> {
             return Err(damage(format!("the record of {} is where its body should be", header.id)));
         }
         if header.body_len != place.len {
-            let (stored, known) = (header.body_len, place.len);
+            let stored = header.body_len;
+            let known = place.len;
             return Err(damage(format!("its body is {stored} octets long, and the index says {known}")));
         }
         let message = header
@@ -156,7 +159,8 @@ impl Inspector<'_> {
             .map_err(unreadable)?
             .ok_or_else(|| wrong("the checksum of the envelope beside its body differs"))?;
         let start = place.offset + RecordHeader::LEN as u64;
-        let (body_len, body_crc) = (header.body_len, header.body_crc);
+        let body_len = header.body_len;
+        let body_crc = header.body_crc;
         Ok(Inspected { message, body_len, body_crc, file, path, start })
     }
 }
@@ -167,7 +171,8 @@ impl Inspected {
         let damage = |reason| Fault::Damage(Damage { reason, file: self.path.to_path_buf() });
         let mut hasher = crc32fast::Hasher::new();
         let mut buffer = vec![0; CHUNK.min(usize::try_from(self.body_len).unwrap_or(CHUNK))];
-        let (mut at, end) = (self.start, self.start + self.body_len);
+        let mut at = self.start;
+        let end = self.start + self.body_len;
         while at < end {
             let part = &mut buffer[..CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK))];
             self.file.read_exact_at(part, at).map_err(|error| damage(why_unreadable(&error)))?;

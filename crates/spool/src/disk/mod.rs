@@ -89,7 +89,9 @@ impl DiskStore {
             let path = path.to_path_buf();
             move |source| OpenError::Io { path, source }
         };
-        let (index_dir, body, large) = (root.join("index"), root.join("body"), root.join("body/large"));
+        let index_dir = root.join("index");
+        let body = root.join("body");
+        let large = root.join("body/large");
         let is_new = !root.exists();
         for dir in [root, &index_dir, &large, &root.join("quarantine")] {
             create_private_dir(dir).map_err(io_at(dir))?;
@@ -213,7 +215,9 @@ impl Store for DiskStore {
         if self.is_starting {
             self.segments.forget_counts();
         }
-        let (mut seen, mut unreadable, mut missing) = (self.seen, None, Vec::new());
+        let mut seen = self.seen;
+        let mut unreadable = None;
+        let mut missing = Vec::new();
         let mut large = HashSet::new();
         let index = self.index()?;
         index.states(&mut seen, &mut |id, state| match state {

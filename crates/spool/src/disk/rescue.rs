@@ -56,7 +56,9 @@ impl DiskStore {
             put_aside_record(&self.root, *id, raw, bodies.contains_key(id)).map_err(io)?;
             put_aside += 1;
         }
-        let (mut changes, mut lanes, mut rescued) = (Vec::new(), Lanes::default(), 0);
+        let mut changes = Vec::new();
+        let mut lanes = Lanes::default();
+        let mut rescued = 0;
         let mut messages: BTreeMap<MessageId, Known> = BTreeMap::new();
         for (id, state) in remains.states {
             if !has_ended(&ended, id, state.body.segment) {
@@ -149,7 +151,8 @@ impl DiskStore {
     /// index that is complete or one that is known to be damaged.
     fn replace_index(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let io = |source| StoreError::Io { what: "cannot put the damaged index aside", source };
-        let (dir, unfinished) = (self.root.join("index"), self.root.join("index.new"));
+        let dir = self.root.join("index");
+        let unfinished = self.root.join("index.new");
         match fs::remove_dir_all(&unfinished) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
             _ => super::create_private_dir(&unfinished).map_err(io)?,

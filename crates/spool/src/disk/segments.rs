@@ -248,7 +248,8 @@ impl Segments {
 
     /// A record that no message has any more. `ended`: the message is gone, too.
     pub(super) fn release(&self, id: MessageId, number: u32, place: BodyPlace, ended: bool) {
-        let (mut account, used) = (self.account(), used_by(place));
+        let mut account = self.account();
+        let used = used_by(place);
         let Some(segment) = account.segments.get_mut(&number) else { return };
         segment.messages = segment.messages.saturating_sub(1);
         segment.used = segment.used.saturating_sub(used);

@@ -115,7 +115,8 @@ struct House {
 impl House {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (fails, compacted) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<u32>>>::default());
+        let fails = Arc::<AtomicBool>::default();
+        let compacted = Arc::<Mutex<Vec<u32>>>::default();
         let store = DiskStore::open(folder.path()).unwrap();
         let segments = store.segments.clone();
         let store = Fails { store, fails: fails.clone(), compacted: compacted.clone() };

@@ -130,7 +130,8 @@ async fn an_operator_has_the_last_word() {
             accepted.push(spool.accept(new).await.unwrap());
         }
         let [held, removed, released] = <[Accepted; 3]>::try_from(accepted).unwrap();
-        let (held_id, released_id) = (held.id(), released.id());
+        let held_id = held.id();
+        let released_id = released.id();
         spool.hold(held_id).await.unwrap();
         assert!(matches!(heard.0.recv().await, Some(Event::Held { id, .. }) if id == held_id));
         held.announce();

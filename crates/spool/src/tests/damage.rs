@@ -60,7 +60,8 @@ impl Damaged {
     async fn new() -> Self {
         let place = Place::Disk(tempfile::tempdir().unwrap());
         let (spool, _heard) = place.start();
-        let (mut small, mut large) = (Vec::new(), Vec::new());
+        let mut small = Vec::new();
+        let mut large = Vec::new();
         for n in 0..8 {
             let ends = accept(&spool, b"ends").await;
             let lease = spool.claim(ends).await.unwrap().lease;

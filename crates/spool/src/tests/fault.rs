@@ -10,7 +10,8 @@ async fn a_broken_store_heals_by_itself() {
         let store = MemoryStore::default();
         let (spool, events) = Spool::start(store.clone(), ()).unwrap();
         let mut waiting = Heard(events);
-        let (ends, waits) = (accept(&spool, b"x").await, accept(&spool, b"y").await);
+        let ends = accept(&spool, b"x").await;
+        let waits = accept(&spool, b"y").await;
         let idle = accept(&spool, b"z").await;
         let mut leases = Vec::new();
         for id in [ends, waits] {

@@ -185,7 +185,8 @@ async fn a_lease_of_a_dead_process_is_in_doubt() {
         drop((spool, waiting));
         let before = clock::now();
         let (spool, mut waiting) = place.start();
-        let (first, second) = (waiting.recv().await.unwrap(), waiting.recv().await.unwrap());
+        let first = waiting.recv().await.unwrap();
+        let second = waiting.recv().await.unwrap();
         assert_eq!((first.id, second.id), (leased, untouched));
         // It is for its route to find out what became of the attempt, and to wait.
         assert!(first.due >= before && first.due <= clock::now());
@@ -228,7 +229,8 @@ async fn what_stays_moves_together() {
     let (spool, mut heard) = place.start();
     // Some are too large to be read before they are wanted.
     let content = |n: usize| vec![n as u8; if n % 50 == 8 { SMALL_BODY + 1 } else { 10_000 }];
-    let (mut stay, mut leased) = (Vec::new(), Vec::new());
+    let mut stay = Vec::new();
+    let mut leased = Vec::new();
     for n in 0..1000 {
         let id = accept(&spool, &content(n)).await;
         if n % 50 == 7 {

@@ -185,7 +185,8 @@ async fn run(place: Place, steps: Vec<Step>) {
                 store.break_down(fault);
                 let mut refused = None;
                 let settle = settles.and_then(|which| pick(&model, which, is_leased)).map(|id| {
-                    let (spool, lease) = (spool.clone(), model.remove(&id).unwrap().lease.unwrap());
+                    let spool = spool.clone();
+                    let lease = model.remove(&id).unwrap().lease.unwrap();
                     tokio::spawn(async move { spool.settle(lease, Settlement::End { bounce: None }).await })
                 });
                 if let Some(id) = claims.and_then(|which| pick(&model, which, Known::waits)) {
@@ -226,7 +227,8 @@ async fn run(place: Place, steps: Vec<Step>) {
                         known.in_doubt = true;
                     }
                 }
-                let (mut found, mut held) = (Vec::new(), Vec::new());
+                let mut found = Vec::new();
+                let mut held = Vec::new();
                 while let Ok(event) = waiting.0.try_recv() {
                     match event {
                         Event::Waiting(waiting) => found.push(waiting.id),

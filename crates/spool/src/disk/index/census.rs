@@ -19,7 +19,8 @@ pub(crate) struct Census {
 
 impl Index {
     pub(in crate::disk) fn census(&self) -> Result<Census, StoreError> {
-        let (mut census, mut seen) = (Census::default(), Seen::default());
+        let mut census = Census::default();
+        let mut seen = Seen::default();
         for entry in self.tree.iter() {
             let (key, value) = entry?;
             if key == SUM {

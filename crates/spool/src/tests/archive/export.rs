@@ -19,7 +19,8 @@ async fn what_is_exported_and_imported_is_the_same() {
         author: address("postmaster@another.example"),
         bounce_of: Some(many.id),
     };
-    let (many_id, many_message) = (many.id, many.message.clone());
+    let many_id = many.id;
+    let many_message = many.message.clone();
     spool.accept(many).await.unwrap().announce();
     bodies.insert(many_id, b"to many".to_vec());
     // One waits for its third attempt, in doubt; another's second attempt is under way.

@@ -44,7 +44,8 @@ async fn an_import_goes_on_where_it_broke_off() {
 /// Opening without loading would take the last segment for one that nobody uses.
 #[tokio::test]
 async fn an_import_leaves_the_mail_that_is_there() {
-    let (one, two) = (Scene::new(), Scene::new());
+    let one = Scene::new();
+    let two = Scene::new();
     for scene in [&one, &two] {
         let (spool, waiting) = scene.place.start();
         accept(&spool, b"small").await;
@@ -151,7 +152,8 @@ async fn another_message_of_the_same_id_is_not_lost() {
     assert_eq!((imported.imported, imported.already_there), (0, 0));
     assert!(imported.problems[0].reason.starts_with("the spool has another message of this id"));
     // As the error says.
-    let (free, mut entry) = (id.next(), old.entry(id));
+    let free = id.next();
+    let mut entry = old.entry(id);
     entry["id"] = free.to_string().into();
     fs::write(old.folder().join(format!("{free}.json")), entry.to_string()).unwrap();
     fs::remove_file(old.folder().join(format!("{id}.json"))).unwrap();
@@ -165,7 +167,8 @@ async fn another_message_of_the_same_id_is_not_lost() {
 async fn what_is_damaged_in_the_spool_is_not_already_there() {
     let scene = Scene::new();
     let (spool, waiting) = scene.place.start();
-    let (gone, large) = (accept(&spool, &[2; 600_000]).await, accept(&spool, &[1; 600_000]).await);
+    let gone = accept(&spool, &[2; 600_000]).await;
+    let large = accept(&spool, &[1; 600_000]).await;
     scene.stop((spool, waiting));
     scene.export();
     flip(&scene.spool().join(format!("body/large/{large}")), 5000);
