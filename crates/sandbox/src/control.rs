@@ -134,15 +134,15 @@ pub(super) async fn device(State(world): State<Arc<World>>, body: Bytes) -> Resp
         }
     };
     let devices = &world.logins.devices;
-    let heard = match answer.approve {
-        true => devices.approve(&world.tenants, &answer.user_code, &answer.user),
-        false => devices.decline(&answer.user_code),
+    let heard = if answer.approve {
+        devices.approve(&world.tenants, &answer.user_code, &answer.user)
+    } else {
+        devices.decline(&answer.user_code)
     };
-    match heard {
-        true => StatusCode::NO_CONTENT.into_response(),
-        false => {
-            (StatusCode::NOT_FOUND, "no such code is waiting, or that user cannot log in\n").into_response()
-        }
+    if heard {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        (StatusCode::NOT_FOUND, "no such code is waiting, or that user cannot log in\n").into_response()
     }
 }
 

@@ -90,11 +90,10 @@ impl Exchange {
                 more.extend_from_slice(&chunk);
             }
         }
-        match self.body_len > most {
-            true => Err(BodyError::TooLarge),
-            false if more.is_empty() => Ok(whole),
-            false => Ok(more.freeze()),
+        if self.body_len > most {
+            return Err(BodyError::TooLarge);
         }
+        if more.is_empty() { Ok(whole) } else { Ok(more.freeze()) }
     }
 
     /// The headers that Microsoft puts on each answer. `Date` comes from the HTTP engine.

@@ -92,10 +92,8 @@ pub(super) fn build(
     }
     let body = message.body.as_ref();
     let content = body.map_or("", |body| body.content.as_str());
-    builder = match body.is_some_and(|body| body.content_type.eq_ignore_ascii_case("html")) {
-        true => builder.html_body(content),
-        false => builder.text_body(content),
-    };
+    let is_html = body.is_some_and(|body| body.content_type.eq_ignore_ascii_case("html"));
+    builder = if is_html { builder.html_body(content) } else { builder.text_body(content) };
     if !attachments.is_empty() {
         builder.attachments = Some(attachments.iter().map(part).collect());
     }

@@ -93,7 +93,8 @@ impl Assertions {
         if jwt.header("typ").is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT")) {
             return Err(refused(50027, "JWT token is invalid or malformed. Its type is not JWT."));
         }
-        let (issuer, subject) = (claim(&jwt, "iss")?, claim(&jwt, "sub")?);
+        let issuer = claim(&jwt, "iss")?;
+        let subject = claim(&jwt, "sub")?;
         let alg = jwt.header("alg").unwrap_or_default();
         // Outside issuers name themselves by a URL, and never have themselves as the subject.
         let federated = issuer != subject;

@@ -106,7 +106,8 @@ fn answer(world: &World, exchange: &mut Exchange) -> Result<Response, LoginError
 }
 
 fn page(status: StatusCode, title: &str, text: &str) -> Response {
-    let (title, text) = (Escaped(title), Escaped(text));
+    let title = Escaped(title);
+    let text = Escaped(text);
     let html = format!("<!doctype html><title>{title}</title><h1>{title}</h1><p>{text}</p>\n");
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),

@@ -32,7 +32,9 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn begin(tenant: Arc<Tenant>, client_id: &str, user: &str, scope: &str) -> Self {
         let now = Instant::now();
-        let (client_id, user, scope) = (client_id.to_owned(), user.to_owned(), scope.to_owned());
+        let client_id = client_id.to_owned();
+        let user = user.to_owned();
+        let scope = scope.to_owned();
         Self { tenant, client_id, user, scope, logged_in: now, issued: now, used: None }
     }
 }

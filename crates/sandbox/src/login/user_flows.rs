@@ -136,7 +136,8 @@ fn respond(
         "ext_expires_in": lifetime.as_secs(),
         "access_token": token,
     });
-    let (directory, user) = (tenant.directory.id().to_string(), uuid_of(&session.user).to_string());
+    let directory = tenant.directory.id().to_string();
+    let user = uuid_of(&session.user).to_string();
     if scopes.open_id {
         let now = clock::now().as_millis() / 1000;
         body["id_token"] = world

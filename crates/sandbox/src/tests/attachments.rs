@@ -146,8 +146,10 @@ async fn the_end_of_a_draft_ends_its_uploads() {
     const SIZE: usize = 3 << 20;
     let lab = Lab::default().await;
     for end in ["delete", "permanentDelete", "send"] {
-        let (path, other) = (draft(&lab, to_ann()).await, draft(&lab, to_ann()).await);
-        let (url, others) = (begin(&lab, &path, SIZE).await, begin(&lab, &other, SIZE).await);
+        let path = draft(&lab, to_ann()).await;
+        let other = draft(&lab, to_ann()).await;
+        let url = begin(&lab, &path, SIZE).await;
+        let others = begin(&lab, &other, SIZE).await;
         let ended = match end {
             "delete" => Answer::of(lab.graph("DELETE", &path)).await,
             _ => Answer::of(lab.graph("POST", &format!("{path}/{end}")).header("content-length", "0")).await,

@@ -171,7 +171,9 @@ async fn an_immutable_id_leads_to_nothing_until_the_copy_appears() {
     let message = MessageResource::default();
     let draft = Draft { message, mime: None, attachments: Vec::new(), created: crate::clock::now() };
     let item = items.insert(draft);
-    let (number, immutable, regular) = (item.number(), item.id(MAILBOX, true), item.id(MAILBOX, false));
+    let number = item.number();
+    let immutable = item.id(MAILBOX, true);
+    let regular = item.id(MAILBOX, false);
     items.move_to_sent(number, Duration::from_secs(60));
     assert!(items.find(&immutable, MAILBOX).is_err() && items.all().next().is_none());
     tokio::time::advance(Duration::from_secs(60)).await;

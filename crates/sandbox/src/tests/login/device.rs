@@ -45,8 +45,10 @@ async fn a_user_types_a_code_in_elsewhere() {
     let answer = begin(&lab, DOMAIN).await;
     let body = answer.json();
     assert_eq!((&body["expires_in"], &body["interval"]), (&900.into(), &5.into()));
-    let (user_code, device_code) = (body["user_code"].as_str(), body["device_code"].as_str());
-    let (user_code, device_code) = (user_code.expect("text"), device_code.expect("text"));
+    let user_code = body["user_code"].as_str();
+    let device_code = body["device_code"].as_str();
+    let user_code = user_code.expect("text");
+    let device_code = device_code.expect("text");
     assert!(body["message"].as_str().is_some_and(|text| text.contains(user_code)), "{body}");
     assert!(lab.service.approve_device(&user_code.to_lowercase(), USER));
     let answer = poll(&lab, DOMAIN, device_code).await;

@@ -44,7 +44,8 @@ async fn a_virtual_machine_has_numbers_in_quotes() {
 
 #[tokio::test]
 async fn an_identity_goes_by_three_ids() {
-    let (one, two) = (ManagedIdentity::user_assigned("one"), ManagedIdentity::user_assigned("two"));
+    let one = ManagedIdentity::user_assigned("one");
+    let two = ManagedIdentity::user_assigned("two");
     let lab = lab(vec![one, two.clone()], LoginRules::default()).await;
     for query in [
         format!("client_id={}", two.client_id),

@@ -104,7 +104,8 @@ async fn a_token_shows_the_roles_of_its_audience() {
     assert_eq!((&shown["aud"], &shown["tid"]), (&"https://graph.microsoft.com".into(), &id.into()));
     assert_eq!((&shown["appid"], shown["scp"].is_null()), (&"app-1".into(), true));
     let now = crate::clock::now().as_millis() / 1000;
-    let (begins, ends) = (shown["nbf"].as_u64().expect("a time"), shown["exp"].as_u64().expect("a time"));
+    let begins = shown["nbf"].as_u64().expect("a time");
+    let ends = shown["exp"].as_u64().expect("a time");
     assert!(begins <= now && ends == begins + 3599, "{shown}");
     for exchange in [
         "https://outlook.office365.com",

@@ -118,7 +118,8 @@ async fn what_is_injected_before_tls_is_forgotten() {
 
 #[tokio::test]
 async fn the_certificate_is_for_the_loopback_only_and_each_service_has_its_own() {
-    let (lab, other) = (Lab::smtp().await, Lab::smtp().await);
+    let lab = Lab::smtp().await;
+    let other = Lab::smtp().await;
     for (service, name) in [(&lab.service, "relay.example"), (&other.service, "localhost")] {
         let mut client = lab.connect().await;
         client.say("EHLO client.example").await;
