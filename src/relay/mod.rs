@@ -10,15 +10,15 @@
 //! take mail and never deliver it. So does a thread that a room cannot do without ([`vital`](crate::vital)), and an operation on the store that
 //! never comes back. Whoever watches the process starts it again. A stop that does not come to an end is cut off.
 
+mod parts;
 mod reload;
 mod spool_watch;
 
-use std::{collections::HashMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    runtime::Handle,
     sync::mpsc,
-    task::{Id, JoinError, JoinSet, spawn_blocking},
+    task::{JoinError, spawn_blocking},
     time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,7 @@ use crate::{
     telemetry::Metrics,
     vital::{Death, Deaths, Vital, Watchdog},
 };
+use parts::Parts;
 use relay_spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Spool, StoreError, Tally, Usage};
 use reload::Reloader;
 use spool_watch::SpoolWatch;
@@ -132,7 +133,7 @@ pub enum RunError {
 impl Relay {
     pub async fn start(config: Config, given: Given) -> Result<Self, StartError> {
         let Given { metrics, reloads, vital: (vital, deaths) } = given;
-        let (path, settle_after) = (config.spool.path.clone(), config.delivery.settle_after);
+        let path = config.spool.path.clone();
         let longest_wait = config.delivery.longest_wait();
         let watch = SpoolWatch::new(metrics.clone(), vital.clone());
         let opened = spawn_blocking(move || {
@@ -154,32 +155,8 @@ impl Relay {
         let roster = Arc::new(Roster::new(config.tenants.clone()));
         let clients = Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud))?;
         let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), credential_folder(path)));
-        let (app, to_allowances) = (config.app_limit, metrics.clone());
-        let ledger = config.spool.path.join("limits/recipients");
-        let told = vital.clone();
-        let allowances = spawn_blocking(move || Allowances::new(app, to_allowances, Some((&ledger, &told))));
-        let allowances = allowances.await?;
-        let submission = submission::SmtpContext {
-            identity: identity.clone(),
-            clients: clients.clone(),
-            network: config.network.clone(),
-            allowances: allowances.clone(),
-            hostname: config.smtp.hostname.clone(),
-            max_recipients: config.graph.max_recipients,
-            metrics: metrics.clone(),
-        };
-        let submission = Smtp::new(submission)?;
-        let network = config.network.clone();
-        let means =
-            GraphContext { identity: identity.clone(), clients: clients.clone(), network, allowances };
-        let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
-        let worker = WorkerSettings {
-            hostname: config.smtp.hostname.clone(),
-            retry: config.delivery.retry,
-            settle_after,
-        };
-        let routes = Routes::new(graph, submission);
-        let worker = Arc::new(Worker::new(worker, spool.clone(), identity.clone(), routes, metrics.clone()));
+        let allowances = allowances(&config, &metrics, &vital).await?;
+        let worker = worker(&config, &spool, &identity, &clients, allowances, &metrics)?;
         let settings = Settings {
             roster,
             max_in_flight: config.delivery.max_in_flight,
@@ -274,7 +251,8 @@ impl Relay {
         let smtp = smtp.serve(door.clone(), logins, metrics.clone(), vital.clone(), stop.clone());
         parts.spawn("smtp", "the SMTP server", smtp);
         if let Some(pickup) = &config.pickup {
-            let (path, hostname) = (pickup.path.clone(), config.smtp.hostname.clone());
+            let path = pickup.path.clone();
+            let hostname = config.smtp.hostname.clone();
             let pickup = Pickup::new(path, roster, door, hostname, marks.clone(), metrics.clone());
             parts.spawn("pickup", "pickup", pickup.run(stop.clone()));
         }
@@ -286,7 +264,9 @@ impl Relay {
             tally: spool.tally().clone(),
         };
         parts.spawn("disk-watch", "the watch over the disk", disk.watch(stop.clone()));
-        let (watched, limit, until) = (spool.clone(), config.spool.stalled_after, stop.clone());
+        let watched = spool.clone();
+        let limit = config.spool.stalled_after;
+        let until = stop.clone();
         parts.spawn("stall-watch", "the watch over the spool", async move {
             let Some(what) = until.run_until_cancelled(watched.stalled(limit)).await else { return };
             let limit = humantime::format_duration(limit);
@@ -300,8 +280,10 @@ impl Relay {
         let admin_stop = CancellationToken::new();
         let (reloads, requests) = reloads;
         let tenants = config.tenants.len();
-        let (watched, to_scheduler) = (identity.clone(), orders.clone());
-        let (noted, watching) = (config.tenants.clone(), stop.clone());
+        let watched = identity.clone();
+        let to_scheduler = orders.clone();
+        let noted = config.tenants.clone();
+        let watching = stop.clone();
         parts.spawn("credentials-watch", "the watch over credentials", async move {
             watched.note_tenants(&noted).await;
             // The scheduler listens as long as this runs, or nothing follows.
@@ -358,66 +340,46 @@ impl Relay {
     }
 }
 
-/// The tasks that must all run for the relay to be one.
-#[derive(Default)]
-struct Parts {
-    tasks: JoinSet<()>,
-    names: HashMap<Id, &'static str>,
+/// What each tenant and mailbox may still send, with what is kept of it from before.
+async fn allowances(config: &Config, metrics: &Metrics, vital: &Vital) -> Result<Allowances, StartError> {
+    let app = config.app_limit;
+    let metrics = metrics.clone();
+    let ledger = config.spool.path.join("limits/recipients");
+    let vital = vital.clone();
+    let read = spawn_blocking(move || Allowances::new(app, metrics, Some((&ledger, &vital))));
+    Ok(read.await?)
 }
 
-impl Parts {
-    /// `name` is for [faults], `part` for people.
-    fn spawn(
-        &mut self,
-        name: &'static str,
-        part: &'static str,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
-        self.spawn_on(&Handle::current(), name, part, work);
-    }
-
-    fn spawn_on(
-        &mut self,
-        runtime: &Handle,
-        name: &'static str,
-        part: &'static str,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let work = async move {
-            tokio::select! { () = work => {}, () = faults::due(name) => {} }
-        };
-        let id = self.tasks.spawn_on(work, runtime).id();
-        self.names.insert(id, part);
-    }
-
-    /// Returns at `shutdown`, or with an error when a part ends before, or with what is `broken` elsewhere.
-    async fn run_until(
-        &mut self,
-        shutdown: &CancellationToken,
-        broken: impl Future<Output = RunError>,
-    ) -> Result<(), RunError> {
-        let ended = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return Ok(()),
-            // Where a thread has died, tasks that need it end soon after: the cause is to be named.
-            broken = broken => return Err(broken),
-            Some(ended) = self.tasks.join_next_with_id() => ended,
-        };
-        let (id, why) = match ended {
-            Ok((id, ())) => (id, "it has ended".to_owned()),
-            Err(error) => (error.id(), error.to_string()),
-        };
-        Err(RunError::Broken { part: self.names.get(&id).copied().unwrap_or("a part"), why })
-    }
-
-    /// Waits for all of them.
-    async fn ended(&mut self) {
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                error!(%error, "a part of the relay broke down while it stopped");
-            }
-        }
-    }
+/// What delivers one message, by whichever route its tenant has.
+fn worker(
+    config: &Config,
+    spool: &Spool,
+    identity: &Arc<Identity>,
+    clients: &Clients,
+    allowances: Allowances,
+    metrics: &Metrics,
+) -> Result<Arc<Worker>, StartError> {
+    let submission = Smtp::new(submission::SmtpContext {
+        identity: identity.clone(),
+        clients: clients.clone(),
+        network: config.network.clone(),
+        allowances: allowances.clone(),
+        hostname: config.smtp.hostname.clone(),
+        max_recipients: config.graph.max_recipients,
+        metrics: metrics.clone(),
+    })?;
+    let means = GraphContext {
+        identity: identity.clone(),
+        clients: clients.clone(),
+        network: config.network.clone(),
+        allowances,
+    };
+    let settle_after = config.delivery.settle_after;
+    let graph = Graph::new(config.graph, settle_after, means, spool.clone(), metrics.clone());
+    let settings =
+        WorkerSettings { hostname: config.smtp.hostname.clone(), retry: config.delivery.retry, settle_after };
+    let routes = Routes::new(graph, submission);
+    Ok(Arc::new(Worker::new(settings, spool.clone(), identity.clone(), routes, metrics.clone())))
 }
 
 /// The figures of the disk.
@@ -453,44 +415,5 @@ impl Disk {
             self.usage.measure()?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::pending;
-
-    use super::*;
-
-    async fn until(stop: CancellationToken) {
-        stop.cancelled().await;
-    }
-
-    #[tokio::test]
-    async fn a_part_that_breaks_down_is_named() {
-        let stop = CancellationToken::new();
-        let mut parts = Parts::default();
-        parts.spawn("one", "the one", until(stop.clone()));
-        parts.spawn("other", "the other", async { panic!("on purpose") });
-        let error = parts.run_until(&stop, pending()).await.unwrap_err().to_string();
-        assert!(error.contains("the other has broken down") && error.contains("on purpose"), "{error}");
-
-        parts.spawn("third", "the third", async {});
-        let error = parts.run_until(&stop, pending()).await.unwrap_err().to_string();
-        assert!(error.contains("the third has broken down"), "{error}");
-
-        stop.cancel();
-        parts.ended().await;
-    }
-
-    #[tokio::test]
-    async fn parts_that_end_when_they_are_told_to_are_no_error() {
-        let shutdown = CancellationToken::new();
-        let mut parts = Parts::default();
-        parts.spawn("one", "the one", until(shutdown.child_token()));
-        parts.spawn("other", "the other", until(shutdown.child_token()));
-        shutdown.cancel();
-        parts.run_until(&shutdown, pending()).await.unwrap();
-        parts.ended().await;
     }
 }

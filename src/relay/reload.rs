@@ -95,7 +95,8 @@ impl Reloader {
 
     async fn reload(&mut self) -> Reloaded {
         let began = Instant::now();
-        let (file, clients) = (self.file.clone(), self.clients.clone());
+        let file = self.file.clone();
+        let clients = self.clients.clone();
         let read = move || {
             let config = Config::load_to_run(&file).map_err(|errors| errors.problems().to_vec())?;
             clients
@@ -159,7 +160,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn some_at_once_and_then_one_in_a_while() {
-        let (mut pace, began) = (Pace::new(), Instant::now());
+        let mut pace = Pace::new();
+        let began = Instant::now();
         let mut turns = Vec::new();
         for _ in 0..13 {
             pace.turn().await;

@@ -1,6 +1,7 @@
 //! What the relay tells about itself: metric families and logs.
 
 mod clean;
+mod families;
 mod labels;
 mod logs;
 mod metrics;

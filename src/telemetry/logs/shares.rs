@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn a_source_has_a_share_of_the_queue_and_errors_another() {
-        let (mut shares, now) = (Shares::new(100), Instant::now());
+        let mut shares = Shares::new(100);
+        let now = Instant::now();
         assert!(shares.take(ONE, 100, false, now));
         assert!(!shares.take(ONE, 1, false, now));
         assert!(shares.take(ONE, 100, true, now));
@@ -99,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_source_has_so_many_lines_a_second() {
-        let (mut shares, mut now) = (Shares::new(usize::MAX), Instant::now());
+        let mut shares = Shares::new(usize::MAX);
+        let mut now = Instant::now();
         let mut taken = |source, now| (0..2000).filter(|_| shares.take(source, 0, false, now)).count();
         assert_eq!(taken(ONE, now), 1000);
         assert_eq!(taken(OTHER, now), 1000);
@@ -112,7 +114,8 @@ mod tests {
 
     #[test]
     fn what_is_remembered_has_a_bound() {
-        let (mut shares, now) = (Shares::new(usize::MAX), Instant::now());
+        let mut shares = Shares::new(usize::MAX);
+        let now = Instant::now();
         for n in 0..20_000 {
             assert!(shares.take(Source::Client(n), 1, false, now));
             shares.give_back(Source::Client(n), 1);

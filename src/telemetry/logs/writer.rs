@@ -22,7 +22,8 @@ pub(super) fn start(queue: Arc<Queue>, vital: &Vital) -> io::Result<()> {
     queue.attend();
     let deserted = Deserted(queue.clone());
     vital.spawn("log", "the log", move || {
-        let (mut output, mut turns) = (Output::new(), Turns::of("log"));
+        let mut output = Output::new();
+        let mut turns = Turns::of("log");
         while let Some(batch) = deserted.0.next() {
             let written = output.write(&batch.octets);
             deserted.0.wrote(&batch, written);
@@ -36,10 +37,12 @@ pub(super) fn finish(queue: &Arc<Queue>, within: Duration) {
     if !queue.end(within) {
         return;
     }
-    let (queue, (done, all_done)) = (queue.clone(), mpsc::channel::<()>());
+    let queue = queue.clone();
+    let (done, all_done) = mpsc::channel::<()>();
     // By a thread, since standard error may take its time.
     let last = thread::Builder::new().name("log-end".into()).spawn(move || {
-        let (mut output, _done) = (Output::new(), done);
+        let mut output = Output::new();
+        let _done = done;
         while let Some(batch) = queue.rest() {
             let written = output.write(&batch.octets);
             queue.wrote(&batch, written);

@@ -51,7 +51,9 @@ fn a_full_queue_counts_what_it_does_not_take_and_has_room_for_errors() {
     assert!(metrics.render().unwrap().contains(r#"log_lines_lost_total{reason="full"} 2048"#));
 
     let large = "x".repeat(MOST_OCTETS / 16);
-    (0..16).for_each(|_| put(&queue, RELAY, &large, false));
+    for _ in 0..16 {
+        put(&queue, RELAY, &large, false);
+    }
     assert_eq!(queue.lost()[0], (MOST_LINES / ERRORS) as u64 + 3);
     put(&queue, RELAY, "another", true);
     assert!(queue.all().ends_with("\nanother\n"));
@@ -61,7 +63,9 @@ fn a_full_queue_counts_what_it_does_not_take_and_has_room_for_errors() {
 fn one_tenant_does_not_fill_it() {
     let (queue, _metrics) = queue();
     let large = "x".repeat(MOST_OCTETS / 64);
-    (0..64).for_each(|_| put(&queue, TENANT, &large, false));
+    for _ in 0..64 {
+        put(&queue, TENANT, &large, false);
+    }
     assert_eq!(queue.lost(), [0, 0, 49]);
     put(&queue, OTHER, "other", false);
     put(&queue, TENANT, "its error", true);
