@@ -127,7 +127,9 @@ mod tests {
             for lenience in ALL {
                 assert_eq!(mended(lenience, b"\r\na\r\n\r\n"), Ok(b"\r\na\r\n\r\n".to_vec()));
             }
-            let (strict, file, both) = (Lenience::None, Lenience::LineFeed, Lenience::Both);
+            let strict = Lenience::None;
+            let file = Lenience::LineFeed;
+            let both = Lenience::Both;
             let text = b"\na\n\nb\r\nc\r\n\nd";
             assert_eq!(mended(strict, text), Err(BARE_LF));
             for lenience in [file, both] {
@@ -156,7 +158,8 @@ mod tests {
     proptest! {
         #[test]
         fn chunks_make_no_difference(text in "(a|\r\n|\n|b\n|\r){0,20}", size in 1usize..9, which in 0usize..3) {
-            let (lenience, text) = (ALL[which], text.as_bytes());
+            let lenience = ALL[which];
+            let text = text.as_bytes();
             let whole = mended(lenience, text, text.len().max(1));
             prop_assert_eq!(&mended(lenience, text, size), &whole);
             prop_assert!(lenience != Lenience::Both || whole.is_ok());

@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn a_login_is_known_for_a_while_and_no_longer() {
         let known = KnownLogins::new();
-        let (hash, other) = (PasswordHash::cheap("s3cret"), PasswordHash::cheap("s3cret"));
+        let hash = PasswordHash::cheap("s3cret");
+        let other = PasswordHash::cheap("s3cret");
         let begin = Instant::now();
         known.add("a@contoso", b"s3cret", &hash, begin);
         let has = |name, password: &[u8], hash, after| known.has(name, password, hash, begin + after);

@@ -109,8 +109,8 @@ async fn a_wrong_login_takes_as_long_whatever_the_users_hash_costs() {
         }
         least.push(fastest.as_secs_f64());
     }
-    let (low, high) =
-        (least.iter().copied().fold(f64::MAX, f64::min), least.iter().copied().fold(0.0, f64::max));
+    let low = least.iter().copied().fold(f64::MAX, f64::min);
+    let high = least.iter().copied().fold(0.0, f64::max);
     // One cheap hash is a hundredth of a dear one.
     assert!(high < 10.0 * low, "{least:?}");
 }

@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_file_is_ready_when_two_looks_find_it_the_same() {
-        let (mut candidates, now) = (Candidates::default(), Instant::now());
+        let mut candidates = Candidates::default();
+        let now = Instant::now();
         candidates.listed(vec![file("a.eml", 10)], now);
         assert_eq!(candidates.look_again(), Some(now + QUIET));
         candidates.listed(vec![file("a.eml", 10)], now + QUIET / 2);
@@ -219,7 +220,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_open_is_given_time_until_it_is_closed() {
-        let (mut candidates, now) = (Candidates::default(), Instant::now());
+        let mut candidates = Candidates::default();
+        let now = Instant::now();
         candidates.created("a.eml".into(), now);
         candidates.created("b.eml".into(), now);
         for second in 0..30 {
@@ -234,7 +236,8 @@ mod tests {
 
     #[test]
     fn a_look_before_the_news_that_a_file_is_open_does_not_count() {
-        let (mut candidates, now) = (Candidates::default(), Instant::now());
+        let mut candidates = Candidates::default();
+        let now = Instant::now();
         candidates.listed(vec![file("a.eml", 10)], now);
         candidates.created("a.eml".into(), now);
         candidates.listed(vec![file("a.eml", 10)], now + QUIET);
@@ -246,7 +249,8 @@ mod tests {
 
     #[test]
     fn a_file_without_end_of_header_gets_a_last_chance() {
-        let (mut candidates, now) = (Candidates::default(), Instant::now());
+        let mut candidates = Candidates::default();
+        let now = Instant::now();
         candidates.completed("a.eml".into(), now);
         assert_eq!(next(&mut candidates), Some(("a.eml".into(), false)));
         let found = Some(file("a.eml", 5).stamp);
@@ -259,7 +263,8 @@ mod tests {
 
     #[test]
     fn nothing_is_taken_twice_at_a_time() {
-        let (mut candidates, now) = (Candidates::default(), Instant::now());
+        let mut candidates = Candidates::default();
+        let now = Instant::now();
         candidates.completed("a.eml".into(), now);
         candidates.completed("a.eml".into(), now);
         assert!(next(&mut candidates).is_some());
@@ -280,7 +285,8 @@ mod tests {
 
     #[test]
     fn a_name_given_back_is_no_news() {
-        let (mut candidates, now) = (Candidates::default(), Instant::now());
+        let mut candidates = Candidates::default();
+        let now = Instant::now();
         let found = Some(file("a.eml", 5).stamp);
         for hint_comes_first in [true, false] {
             candidates.completed("a.eml".into(), now);

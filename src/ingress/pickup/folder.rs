@@ -131,7 +131,9 @@ impl Folder {
         let files: Vec<_> = std::iter::from_fn(|| self.candidates.next()).take(room).collect();
         self.under_way += files.len();
         self.is_claiming = true;
-        let (path, tenant, intake) = (self.path.clone(), self.tenant.clone(), self.intake.clone());
+        let path = self.path.clone();
+        let tenant = self.tenant.clone();
+        let intake = self.intake.clone();
         self.steps.spawn(async move {
             let slots = match slots {
                 Some(slots) => Some(slots),
@@ -162,12 +164,14 @@ impl Folder {
             return;
         }
         self.is_finishing = true;
-        let (mut files, mut slots) = (Vec::new(), Vec::new());
+        let mut files = Vec::new();
+        let mut slots = Vec::new();
         for (name, stored, slot) in self.stored.drain(..) {
             files.push((name, stored));
             slots.push(slot);
         }
-        let (tenant, intake) = (self.tenant.clone(), self.intake.clone());
+        let tenant = self.tenant.clone();
+        let intake = self.intake.clone();
         self.steps.spawn(async move {
             let finished = intake.finish(&tenant, files).await;
             drop(slots);
@@ -204,7 +208,8 @@ impl Folder {
     }
 
     fn submit(&mut self, name: OsString, begun: Begun, slot: OwnedSemaphorePermit) {
-        let (tenant, intake) = (self.tenant.clone(), self.intake.clone());
+        let tenant = self.tenant.clone();
+        let intake = self.intake.clone();
         self.steps.spawn(async move {
             let stored = intake.store(&tenant, begun).await;
             Step::Submitted(name, stored, slot)
@@ -281,7 +286,8 @@ impl Folder {
             self.next_scan = self.last_scan + Duration::from_secs(1);
             return;
         }
-        let (path, looks) = (self.path.clone(), self.intake.looks.clone());
+        let path = self.path.clone();
+        let looks = self.intake.looks.clone();
         // Thousands of folders are looked into a few at a time. The semaphore is never closed.
         let _look = looks.acquire().await;
         let listed = blocking(move || {
@@ -317,7 +323,8 @@ impl Folder {
             .collect();
         self.warned.retain(|name| there.contains(name));
         for claim in claimed {
-            let (name, id) = (claim.original.clone(), claim.id);
+            let name = claim.original.clone();
+            let id = claim.id;
             if self.candidates.is_busy(&name) || self.warned.contains(&name) {
                 continue;
             }
@@ -347,7 +354,8 @@ impl Folder {
 
     fn warn_once(&mut self, name: &OsString, why: &dyn std::fmt::Display) {
         if self.warned.insert(name.clone()) {
-            let (folder, file) = (self.path.display(), name.display());
+            let folder = self.path.display();
+            let file = name.display();
             warn!(%folder, %file, %why, "not picked up");
         }
     }

@@ -115,7 +115,9 @@ impl Intake {
         files: Vec<Ready>,
     ) -> Vec<(OsString, Result<Begun, FileOutcome>)> {
         let names: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
-        let (spool, tenant, marks) = (self.door.spool().clone(), tenant.clone(), self.marks.clone());
+        let spool = self.door.spool().clone();
+        let tenant = tenant.clone();
+        let marks = self.marks.clone();
         let claimed = blocking(move || {
             let Ok(place) = OpenFolder::open(&folder) else {
                 // The next look says why.
@@ -156,7 +158,8 @@ impl Intake {
         match submitted {
             Ok((accepted, envelope)) => {
                 let sender = envelope.sender().map_or("", |sender| sender.as_str()).to_owned();
-                let (recipients, size) = (envelope.recipients().len(), claim.stamp().size);
+                let recipients = envelope.recipients().len();
+                let size = claim.stamp().size;
                 Ok(StoredFile { claim, message: InSpool { accepted, sender, recipients, size } })
             }
             Err(failure) => Err(self.settle(claim, failure).await),

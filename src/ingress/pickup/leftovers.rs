@@ -81,7 +81,8 @@ pub async fn settle_leftovers(
     }
     for claim in stuck {
         // As if its file had been left in the first place: the file is what stays.
-        let (id, file) = (claim.id(), claim.claimed_path());
+        let id = claim.id();
+        let file = claim.claimed_path();
         let file = file.display();
         match spool.remove(id).await {
             Ok(()) => {

@@ -143,7 +143,8 @@ impl Pickup {
         marks: Marks,
         metrics: Metrics,
     ) -> Self {
-        let (slots, looks) = (Semaphore::new(MAX_FILES).into(), Semaphore::new(MAX_LOOKS).into());
+        let slots = Semaphore::new(MAX_FILES).into();
+        let looks = Semaphore::new(MAX_LOOKS).into();
         Self { path, roster, intake: Intake { door, hostname, metrics, marks, slots, looks } }
     }
 

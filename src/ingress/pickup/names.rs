@@ -58,8 +58,8 @@ impl ClaimName {
     pub(super) fn read(name: &OsStr) -> Option<Self> {
         let inside = name.as_bytes().strip_prefix(b".")?.strip_suffix(CLAIMED)?;
         let dot = memchr::memrchr(b'.', inside)?;
-        let (original, rest) =
-            (OsStr::from_bytes(&inside[..dot]), std::str::from_utf8(&inside[dot + 1..]).ok()?);
+        let original = OsStr::from_bytes(&inside[..dot]);
+        let rest = std::str::from_utf8(&inside[dot + 1..]).ok()?;
         let (id, mark) = match rest.split_once('-') {
             Some((id, mark)) => (id, Some(mark.parse().ok()?)),
             None => (rest, None),

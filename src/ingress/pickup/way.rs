@@ -247,7 +247,8 @@ impl Walk {
     fn check_passage(&self, is_last: bool) -> Result<bool, Barrier> {
         let Step { stat, path, .. } = self.here();
         let mode = Mode::from_raw_mode(stat.st_mode);
-        let (group, all) = (mode.contains(Mode::WGRP), mode.contains(Mode::WOTH));
+        let group = mode.contains(Mode::WGRP);
+        let all = mode.contains(Mode::WOTH);
         if !(group || all) {
             return Ok(false);
         }

@@ -102,7 +102,8 @@ impl LiveCertificate {
             Err(error) => return error!(%error, "cannot look at a certificate"),
         };
         self.seen = seen;
-        let (certificate, key) = (self.files.chain.display(), self.files.key.display());
+        let certificate = self.files.chain.display();
+        let key = self.files.key.display();
         match loaded {
             Ok((config, not_after)) => {
                 self.not_after = not_after;

@@ -166,7 +166,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     /// The envelope is complete, and content is to come.
     pub(super) fn end_envelope(&mut self) -> Result<Admitted, Reply> {
         let by = self.service.hostname.clone();
-        let (Peer { address, security, .. }, authenticated) = (self.peer, self.login.is_some());
+        let Peer { address, security, .. } = self.peer;
+        let authenticated = self.login.is_some();
         let Some(Greeted { hello, transaction }) = &mut self.greeted else {
             return Err(out_of_order("Say EHLO or HELO first"));
         };

@@ -254,7 +254,8 @@ mod tests {
 
     #[test]
     fn login() {
-        let (name, password) = ("dGlt", "eA==");
+        let name = "dGlt";
+        let password = "eA==";
         assert_eq!(run("LOGIN", &[name, password]), ok("tim", "x"));
         assert_eq!(run("login", &[name, "eA"]), ok("tim", "x"));
         assert_eq!(run(&format!("LOGIN {name}"), &[password]), ok("tim", "x"));
@@ -295,7 +296,8 @@ mod tests {
             let encode = |octets: &[u8]| if padded { BASE64_STANDARD.encode(octets) } else { BASE64_STANDARD_NO_PAD.encode(octets) };
             let identity = if with_identity { name.as_bytes() } else { b"" };
             let plain = encode(&[identity, b"\0", name.as_bytes(), b"\0", &password].concat());
-            let (as_name, as_password) = (encode(name.as_bytes()), encode(&password));
+            let as_name = encode(name.as_bytes());
+            let as_password = encode(&password);
             let expected = Ok((name.clone(), password.clone()));
             let (by_plain, by_login) = if at_once {
                 (run(&format!("PLAIN {plain}"), &[]), run(&format!("LOGIN {as_name}"), &[&as_password]))

@@ -83,7 +83,8 @@ impl Holding {
         let mut held = self.memory.held();
         let after = |held: Option<&u64>| held.copied().unwrap_or(0).saturating_add(more);
         let free = self.memory.0.total.saturating_sub(after(Some(&held.all)));
-        let (client, tenant) = (after(held.clients.get(&self.client)), after(held.tenants.get(&self.tenant)));
+        let client = after(held.clients.get(&self.client));
+        let tenant = after(held.tenants.get(&self.tenant));
         if client.saturating_mul(2) > free || tenant > free {
             let text = "Too much is coming in at this moment, try again later";
             return Err(Refusal::new(452, "4.3.1", text, Refused::HeaderMemory));

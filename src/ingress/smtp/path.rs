@@ -102,7 +102,8 @@ impl<'a> Path<'a> {
     }
 
     fn bracketed(inside: &'a [u8]) -> Option<Self> {
-        let (mut quoted, mut escaped) = (false, false);
+        let mut quoted = false;
+        let mut escaped = false;
         let end = inside.iter().position(|&octet| {
             let closes = octet == b'>' && !quoted;
             match octet {

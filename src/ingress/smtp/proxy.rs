@@ -79,7 +79,8 @@ fn parse_line(line: &[u8]) -> Result<Source, HeaderError> {
         _ => return Err(Malformed("its protocol is none of TCP4, TCP6 and UNKNOWN")),
     };
     let mut address = || words.next().and_then(parse).ok_or(Malformed("an address is wrong"));
-    let (source, _destination) = (address()?, address()?);
+    let source = address()?;
+    let _destination = address()?;
     let mut port = || words.next().filter(|word| is_port(word)).ok_or(Malformed("a port is wrong"));
     port()?;
     port()?;

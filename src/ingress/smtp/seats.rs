@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn strangers_never_have_all_seats_however_many_they_are() {
-        let (seats, tenant) = (Seats::new(90), Party::Tenant("contoso".parse().unwrap()));
+        let seats = Seats::new(90);
+        let tenant = Party::Tenant("contoso".parse().unwrap());
         let known: Vec<_> = (0..40).map(|_| seats.take(tenant.clone()).unwrap()).collect();
         let mut strangers: Vec<_> = (0..200).map_while(|n| seats.take(stranger(n)).ok()).collect();
         assert_eq!((strangers.len(), seats.take(stranger(999)).unwrap_err()), (45, Full::Share));
@@ -68,7 +69,8 @@ mod tests {
 
     #[test]
     fn a_tenant_has_its_share_whichever_way_its_clients_come() {
-        let (seats, tenant) = (Seats::new(90), Party::Tenant("contoso".parse().unwrap()));
+        let seats = Seats::new(90);
+        let tenant = Party::Tenant("contoso".parse().unwrap());
         let known: Vec<_> = std::iter::from_fn(|| seats.take(tenant.clone()).ok()).collect();
         assert_eq!(known.len(), 80);
         let come: Vec<_> = (0..5).map(|n| seats.take(stranger(n)).unwrap()).collect();

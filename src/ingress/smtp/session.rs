@@ -192,7 +192,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn hello(&mut self, hello: Hello) -> Reply {
         let Service { hostname, door, limits, max_recipients, .. } = &*self.talk.service;
         let reply = if hello.extended {
-            let (size, messages) = (door.max_message().0, limits.max_messages);
+            let size = door.max_message().0;
+            let messages = limits.max_messages;
             let starttls =
                 if let Security::StartTlsOffered = self.talk.peer.security { "STARTTLS\n" } else { "" };
             let auth = if self.talk.offers_auth() { format!("{}\n", exchange::OFFER) } else { String::new() };

@@ -26,8 +26,11 @@ enum Step {
 const STEPS: [Step; 5] = [Step::Nothing, Step::Claimed, Step::Accepted, Step::Unlinked, Step::Announced];
 
 fn intake(house: &House, pickup: &Path) -> Intake {
-    let (door, metrics, marks) = (house.door.clone(), house.metrics.clone(), marks(pickup));
-    let (slots, looks) = (Semaphore::new(1).into(), Semaphore::new(1).into());
+    let door = house.door.clone();
+    let metrics = house.metrics.clone();
+    let marks = marks(pickup);
+    let slots = Semaphore::new(1).into();
+    let looks = Semaphore::new(1).into();
     Intake { door, hostname: "relay.example".into(), metrics, marks, slots, looks }
 }
 

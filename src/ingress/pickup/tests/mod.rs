@@ -29,7 +29,8 @@ struct Running {
 
 fn temp() -> (TempDir, PathBuf, PathBuf) {
     let dir = TempDir::new().unwrap();
-    let (pickup, staging) = (dir.path().join("pickup"), dir.path().join("staging"));
+    let pickup = dir.path().join("pickup");
+    let staging = dir.path().join("staging");
     fs::create_dir_all(pickup.join("contoso")).unwrap();
     fs::create_dir(&staging).unwrap();
     (dir, pickup, staging)
@@ -45,7 +46,8 @@ fn marks(pickup: &Path) -> Marks {
 impl Running {
     async fn start(house: House, (dir, pickup, staging): (TempDir, PathBuf, PathBuf)) -> Self {
         let hostname = "relay.example".into();
-        let (marks, metrics) = (marks(&pickup), house.metrics.clone());
+        let marks = marks(&pickup);
+        let metrics = house.metrics.clone();
         let service =
             Pickup::new(pickup.clone(), house.roster(), house.door.clone(), hostname, marks, metrics);
         let shutdown = CancellationToken::new();

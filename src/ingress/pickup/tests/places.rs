@@ -181,7 +181,8 @@ async fn a_folder_that_is_a_link_is_read() {
 #[test]
 fn a_swap_after_the_check_does_not_matter() {
     let (_dir, pickup, _) = temp();
-    let (contoso, aside) = (pickup.join("contoso"), pickup.join("aside"));
+    let contoso = pickup.join("contoso");
+    let aside = pickup.join("aside");
     fs::write(contoso.join("a.eml"), MAIL).unwrap();
     let place = OpenFolder::open(&contoso).unwrap();
     fs::rename(&contoso, &aside).unwrap();

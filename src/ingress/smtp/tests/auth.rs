@@ -151,7 +151,8 @@ async fn names_lead_to_one_user() {
 async fn every_way_to_say_it() {
     let house = house();
     let service = service(&house);
-    let (name, password) = (BASE64_STANDARD.encode("scanner"), BASE64_STANDARD.encode("s3cret"));
+    let name = BASE64_STANDARD.encode("scanner");
+    let password = BASE64_STANDARD.encode("s3cret");
     let whole = BASE64_STANDARD.encode("\0scanner\0s3cret");
     for lines in [
         &[("AUTH LOGIN", "334 VXNlcm5hbWU6\r\n"), (&*name, "334 UGFzc3dvcmQ6\r\n"), (&*password, "235 ")][..],

@@ -92,7 +92,8 @@ async fn each_message_of_a_connection_is_its_own() {
     let mut client = connect(&house);
     client.hello().await;
     for number in 0..10 {
-        let (sender, recipient) = (format!("s{number}@contoso.example"), format!("r{number}@example.net"));
+        let sender = format!("s{number}@contoso.example");
+        let recipient = format!("r{number}@example.net");
         client
             .script(&[
                 (&format!("MAIL FROM:<{sender}> BODY=8BITMIME SIZE=100"), "250 2.1.0"),
@@ -119,8 +120,8 @@ async fn a_batch_is_answered_in_one_write() {
     let mut house = House::new();
     let mut client = connect(&house);
     client.hello().await;
-    let (mail, rcpt) =
-        ("MAIL FROM:<a@contoso.example>\r\n", "RCPT TO:<b@example.net>\r\nRCPT TO:<c@example.net>\r\n");
+    let mail = "MAIL FROM:<a@contoso.example>\r\n";
+    let rcpt = "RCPT TO:<b@example.net>\r\nRCPT TO:<c@example.net>\r\n";
     client.send(format!("{mail}{rcpt}RCPT TO:<nobody>\r\nDATA\r\n")).await;
     // A pipe gives what is in it, so one read sees the whole write.
     let replies = client.stream.fill_buf().await.unwrap();

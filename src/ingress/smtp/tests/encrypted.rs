@@ -93,7 +93,8 @@ fn endless_hello() -> Vec<u8> {
 
 #[tokio::test]
 async fn a_hello_without_end_is_not_kept() {
-    let (house, secured) = (House::new(), secured());
+    let house = House::new();
+    let secured = secured();
     let (mut client, session) = talk(&house, &secured, Offer::Implicit);
     let _ = client.stream.write_all(&endless_hello()).await;
     session.await.unwrap().unwrap();
@@ -103,7 +104,8 @@ async fn a_hello_without_end_is_not_kept() {
 /// A handshake that waits for its client keeps no turn: there are fewer turns than such handshakes.
 #[tokio::test]
 async fn handshakes_that_wait_hold_nobody_up() {
-    let (house, secured) = (House::new(), secured());
+    let house = House::new();
+    let secured = secured();
     let service = service(&house);
     let mut waiting = Vec::new();
     for n in 0..200 {
@@ -125,7 +127,8 @@ async fn handshakes_that_wait_hold_nobody_up() {
 
 #[tokio::test(start_paused = true)]
 async fn starttls_gives_no_more_time() {
-    let (house, secured) = (House::new(), secured());
+    let house = House::new();
+    let secured = secured();
     let (mut client, _session) = talk(&house, &secured, Offer::StartTls);
     client.hello().await;
     for _ in 0..13 {

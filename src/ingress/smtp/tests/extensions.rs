@@ -13,7 +13,8 @@ async fn a_message_in_chunks() {
     let mut client = connect(&house);
     client.hello().await;
     client.script(&ENVELOPE).await;
-    let (first, second) = (format!("{HEADER}.one\r\n.\r"), "\n..two\r\n");
+    let first = format!("{HEADER}.one\r\n.\r");
+    let second = "\n..two\r\n";
     client.send(format!("BDAT {}\r\n{first}", first.len())).await;
     assert_eq!(client.reply().await, format!("250 2.0.0 {} octets received\r\n", first.len()));
     // A chunk of none, and the rest in one write with what follows.
