@@ -93,7 +93,8 @@ fn message_id(header: &HeaderBlock) -> Option<String> {
     let field = header.named("Message-ID").next()?;
     let value = field.value();
     let text = std::str::from_utf8(&value).ok()?;
-    let (start, end) = (text.find('<')?, text.find('>')?);
+    let start = text.find('<')?;
+    let end = text.find('>')?;
     text.get(start..=end).map(str::to_owned)
 }
 

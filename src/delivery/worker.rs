@@ -218,7 +218,8 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn deliver(mut self) -> Verdict {
-        let (metrics, tenant) = (&self.worker.metrics, &self.tenant.name);
+        let metrics = &self.worker.metrics;
+        let tenant = &self.tenant.name;
         let started = Instant::now();
         let result = self.worker.routes.deliver(self.tenant, self.mailbox, &self.claim).await;
         let took = started.elapsed();
@@ -245,7 +246,8 @@ impl Attempt<'_> {
         match disposition {
             Disposition::Delivered(receipt) => {
                 let waited = now.since(self.claim.lease.id.accepted().steady());
-                let (metrics, tenant) = (&self.worker.metrics, &self.tenant.name);
+                let metrics = &self.worker.metrics;
+                let tenant = &self.tenant.name;
                 let bounce = if receipt.reports_success { None } else { self.tell_delivered().await };
                 let verdict = self.settle(Settlement::End { bounce }, Verdict::Done).await;
                 if verdict == Verdict::Done {
@@ -277,7 +279,8 @@ impl Attempt<'_> {
                 if now >= self.worker.give_up_at(self.claim.lease).max(settle_by) {
                     return self.expire(&why).await;
                 }
-                let (due, doubt) = (now + look_after, self.claim.doubt);
+                let due = now + look_after;
+                let doubt = self.claim.doubt;
                 self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
             }
             Disposition::Split { most } => self.split(most).await,
@@ -309,7 +312,8 @@ impl Attempt<'_> {
 
     /// Something on this machine has to be mended. It costs no attempt.
     async fn wait_for_machine(self) -> Verdict {
-        let (due, doubt) = (clock::now() + LOCAL_FAULT, self.claim.doubt);
+        let due = clock::now() + LOCAL_FAULT;
+        let doubt = self.claim.doubt;
         self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
     }
 
@@ -408,7 +412,9 @@ impl Attempt<'_> {
     }
 
     fn log(&self, disposition: &Disposition, took: Duration) {
-        let (id, tenant, mailbox) = (self.claim.lease.id, &self.tenant.name, self.mailbox);
+        let id = self.claim.lease.id;
+        let tenant = &self.tenant.name;
+        let mailbox = self.mailbox;
         let attempt = self.claim.attempts + 1;
         match disposition {
             Disposition::Delivered(receipt) => {

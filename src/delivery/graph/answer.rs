@@ -65,8 +65,8 @@ impl GraphResponse {
             |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let request_id = header("request-id").unwrap_or_default();
         let is_of_app = header("x-ms-throttle-scope").is_some_and(|scope| scope.starts_with("Tenant"));
-        let (status, retry_after) =
-            (answer.status().as_u16(), network::retry_after(answer.headers(), clock::wall()));
+        let status = answer.status().as_u16();
+        let retry_after = network::retry_after(answer.headers(), clock::wall());
         let most = if status < 300 { LARGEST_ANSWER } else { LARGEST_ERROR };
         let mut body = Vec::new();
         if status != 202 {
@@ -86,7 +86,8 @@ impl GraphResponse {
     }
 
     pub(super) fn receipt(&self, is_earlier: bool) -> Receipt {
-        let (status, request_id) = (self.status, self.request_id.clone());
+        let status = self.status;
+        let request_id = self.request_id.clone();
         let client_request_id = self.client_request_id.clone();
         Receipt { status, request_id, client_request_id, is_earlier, reports_success: false }
     }

@@ -107,7 +107,8 @@ pub(super) struct Conversation<'a> {
 impl<'a> Conversation<'a> {
     pub(super) fn new(means: &'a GraphContext, tenant: &'a Arc<Tenant>, mailbox: &'a MailboxAddress) -> Self {
         let allowance = means.allowances.of(tenant, mailbox);
-        let (has_called, timed_out) = (false, false);
+        let has_called = false;
+        let timed_out = false;
         Self { means, allowance, has_called, timed_out, tenant, mailbox, token: None }
     }
 
@@ -207,7 +208,8 @@ impl<'a> Conversation<'a> {
                     // The server behind this connection may be the trouble.
                     self.allowance.avoid_connection();
                 }
-                let (status, request_id) = (answer.status, &answer.request_id);
+                let status = answer.status;
+                let request_id = &answer.request_id;
                 debug!(tenant = %self.tenant.name, status, request_id, client_request_id, "Graph answered");
                 Ok(answer)
             }

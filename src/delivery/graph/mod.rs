@@ -103,7 +103,8 @@ impl Graph {
         spool: Spool,
         metrics: Metrics,
     ) -> Self {
-        let (refusals, large) = (Refusals::default(), Semaphore::new(large::AT_ONCE));
+        let refusals = Refusals::default();
+        let large = Semaphore::new(large::AT_ONCE);
         Self { config, settle_after, means, spool, metrics, refusals, large }
     }
 
@@ -183,8 +184,10 @@ impl Passage<'_> {
     /// `Ok`: no earlier attempt of this message was sent, by whatever route, as far as anybody can know.
     pub(super) async fn settle_doubt(&mut self, route: Route, evidence: Evidence) -> Result<(), Disposition> {
         let Some(since) = self.claim.doubt else { return Ok(()) };
-        let (tenant, id) = (self.talk.tenant, self.claim.lease.id);
-        let (age, settle_after) = (clock::now().since(since), self.graph.settle_after);
+        let tenant = self.talk.tenant;
+        let id = self.claim.lease.id;
+        let age = clock::now().since(since);
+        let settle_after = self.graph.settle_after;
         let next_look = next_look(age, settle_after);
         let is_settled = age >= settle_after;
         let open = |look_after, why: &str| Err(Disposition::Unsettled { look_after, why: why.to_owned() });
@@ -226,7 +229,8 @@ impl Passage<'_> {
         if evidence == Evidence::None && self.draft.is_none() {
             return Ok(Finding::CannotAsk);
         }
-        let (draft, envelope) = (self.draft.as_ref(), &self.claim.message.envelope);
+        let draft = self.draft.as_ref();
+        let envelope = &self.claim.message.envelope;
         let message_id = self.letter.message_id().filter(|_| evidence != Evidence::None);
         let to_nobody_else = evidence == Evidence::OwnCopy;
         match self.graph.refusals.look(&mut self.talk, draft, message_id, envelope, to_nobody_else).await {
@@ -258,7 +262,8 @@ impl Passage<'_> {
             Course::End(disposition) => disposition,
             Course::Denied(refusal) => refusal,
             Course::TooLarge => {
-                let (id, octets) = (self.claim.lease.id, self.mime.len());
+                let id = self.claim.lease.id;
+                let octets = self.mime.len();
                 warn!(%id, octets, "Graph did not take the message as MIME, although it is within graph.max_mime: lower that");
                 self.send_large().await
             }

@@ -67,7 +67,8 @@ async fn drafts(talk: &mut Conversation<'_>) -> Tried {
 }
 
 fn tried(error: CallError, mailbox: &MailboxAddress) -> Tried {
-    let (is_denied, is_missing) = (error.is_status(403), error.is_status(404));
+    let is_denied = error.is_status(403);
+    let is_missing = error.is_status(404);
     let why = match error.dispose(Effect::Harmless, mailbox, None) {
         Disposition::Failed(Reason { diagnostic: why, .. })
         | Disposition::Retry { why, .. }

@@ -123,7 +123,8 @@ async fn put(
     total: u64,
 ) -> Result<Uploaded, CallError> {
     let end = start + piece.len() as u64;
-    let (mut at, mut tries) = (start, 1);
+    let mut at = start;
+    let mut tries = 1;
     while at < end {
         // Both lie in the piece.
         let part = piece.slice((at - start) as usize..);

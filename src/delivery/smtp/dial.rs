@@ -77,7 +77,8 @@ impl Dialer {
             |e: io::Error| Broken::new(format!("cannot connect to {address} by the proxy {}", proxy.url), &e);
         let stream = within(deadline, tcp(&proxy.address, deadline)).await.map_err(named)?;
         let stream: Duplex = if proxy.is_tls {
-            let (tls, host) = (self.tls(cloud).map_err(named)?, server_name(&proxy.address).map_err(named)?);
+            let tls = self.tls(cloud).map_err(named)?;
+            let host = server_name(&proxy.address).map_err(named)?;
             Box::new(within(deadline, tls.connect(host, stream)).await.map_err(named)?)
         } else {
             Box::new(stream)
@@ -181,7 +182,8 @@ mod tests {
         silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let silent = silent.listen(1).unwrap();
         // It answers until its queue is full.
-        let (full, mut waiting) = (silent.local_addr().unwrap(), Vec::new());
+        let full = silent.local_addr().unwrap();
+        let mut waiting = Vec::new();
         let soon = || Instant::now() + Duration::from_millis(200);
         while let Ok(stream) = within(soon(), TcpStream::connect(full)).await {
             waiting.push(stream);

@@ -198,7 +198,8 @@ impl Passage<'_> {
     /// A new connection, logged in.
     async fn connect(&mut self, place: &Destination, berth: &Berth) -> Result<Connection, Disposition> {
         let SmtpContext { identity, network, hostname, metrics, .. } = &self.smtp.means;
-        let (tenant, mailbox) = (self.tenant, self.mailbox);
+        let tenant = self.tenant;
+        let mailbox = self.mailbox;
         // A login, and what was said to it.
         let mut refused: Option<(AccessToken, Reply)> = None;
         loop {

@@ -79,7 +79,8 @@ impl Lines {
             return Err(reason(6, 3, "the server does not offer 8BITMIME, and the message is not ASCII"));
         }
         if offered.max_size != 0 && needs.size > offered.max_size {
-            let (size, most) = (needs.size, offered.max_size);
+            let size = needs.size;
+            let most = offered.max_size;
             return Err(reason(3, 4, &format!("the message has {size} bytes, and the server takes {most}")));
         }
         let utf8 = offered.utf8 && (utf8_address || needs.utf8_header);
@@ -114,10 +115,9 @@ impl Lines {
             }
             // One that is not ASCII needs SMTPUTF8 (RFC 6533 section 3); it says no more than the address then.
             let original = wish.original.map(|original| original.to_string());
-            original
-                .filter(|text| utf8 || text.is_ascii())
-                .into_iter()
-                .for_each(|text| push(&mut line, "ORCPT", text));
+            if let Some(text) = original.filter(|text| utf8 || text.is_ascii()) {
+                push(&mut line, "ORCPT", text);
+            }
             line
         });
         Ok(Self {

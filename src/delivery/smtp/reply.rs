@@ -61,7 +61,8 @@ pub(super) enum Class {
 impl Reply {
     /// The first reply in `octets`, and how many of them it has. `None`: it is not whole yet.
     pub(super) fn parse(octets: &[u8]) -> Result<Option<(Self, usize)>, Malformed> {
-        let (mut at, mut reply) = (0, None::<Self>);
+        let mut at = 0;
+        let mut reply = None::<Self>;
         loop {
             let Some(end) = memchr::memchr(b'\n', &octets[at..]) else {
                 return if octets.len() > LONGEST { Err(Malformed) } else { Ok(None) };

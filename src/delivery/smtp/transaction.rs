@@ -231,7 +231,8 @@ impl Transfer<'_> {
             }
         }
         let is_small = mime.len() <= ONE_WRITE;
-        let (mut dots, mut held) = (Dots::default(), Vec::new());
+        let mut dots = Dots::default();
+        let mut held = Vec::new();
         let Mime { header, begun, mut rest } = mime;
         let mut next = Some(header);
         let mut begun = Some(begun);
@@ -378,7 +379,8 @@ impl Dots {
         if leading.peek().is_none() {
             return piece.clone();
         }
-        let (mut out, mut from) = (Vec::with_capacity(piece.len() + 64), 0);
+        let mut out = Vec::with_capacity(piece.len() + 64);
+        let mut from = 0;
         for at in leading {
             out.extend_from_slice(&piece[from..at]);
             out.push(b'.');

@@ -13,7 +13,8 @@ use relay_spool::Settlement;
 
 impl Attempt<'_> {
     pub(super) async fn split(self, most: usize) -> Verdict {
-        let (id, tenant) = (self.claim.lease.id, &self.tenant.name);
+        let id = self.claim.lease.id;
+        let tenant = &self.tenant.name;
         let recipients = self.claim.message.envelope.recipients().len();
         let header = match self.route {
             Route::Graph => split::Header::OfItsOwn,
@@ -38,7 +39,8 @@ impl Attempt<'_> {
         if taken.is_empty() && later.is_empty() {
             return self.give_up(Kind::Failed, Whom::Each(&failed)).await;
         }
-        let (id, tenant) = (self.claim.lease.id, &self.tenant.name);
+        let id = self.claim.lease.id;
+        let tenant = &self.tenant.name;
         let mut entering = match split::parts_for(&self.worker.spool, &self.claim, [&taken, &later]).await {
             Ok(parts) => parts,
             Err(error) => {
@@ -47,7 +49,9 @@ impl Attempt<'_> {
             }
         };
         let into: Vec<_> = entering.iter().map(|part| part.id.to_string()).collect();
-        let (taken, later, refused) = (taken.len(), later.len(), failed.len());
+        let taken = taken.len();
+        let later = later.len();
+        let refused = failed.len();
         let why = Whom::Each(&failed).diagnostic();
         info!(%id, %tenant, taken, later, refused, why, ?into, "divided: not all recipients fare alike");
         if !failed.is_empty() {

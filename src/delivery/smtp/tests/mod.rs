@@ -56,7 +56,8 @@ impl Bench {
             ..Cloud::loopback(&service.url())
         };
         let tenant = Arc::new(Tenant { route: RouteRule::Smtp, ..Tenant::sample("contoso", cloud) });
-        let (metrics, network) = (Metrics::new(), NetworkConfig::default());
+        let metrics = Metrics::new();
+        let network = NetworkConfig::default();
         let store = DiskStore::open(&folder.path().join("spool")).unwrap();
         let (spool, waiting) = Spool::start(store, ()).unwrap();
         let clients = Clients::new(&network, [&tenant.cloud].into_iter()).unwrap();

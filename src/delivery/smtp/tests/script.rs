@@ -61,7 +61,8 @@ impl Script {
                 PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             )
             .unwrap();
-        let (acceptor, lines) = (TlsAcceptor::from(Arc::new(config)), Arc::<Mutex<Vec<String>>>::default());
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let lines = Arc::<Mutex<Vec<String>>>::default();
         let kept = lines.clone();
         tokio::spawn(async move {
             for number in 1.. {
