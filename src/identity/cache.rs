@@ -84,7 +84,8 @@ impl TokenCache {
 
     /// Whether nothing would be lost with it: its token has ended, or there never was one.
     pub(super) fn is_spent(&self) -> bool {
-        let (state, now) = (self.state(), Instant::now());
+        let state = self.state();
+        let now = Instant::now();
         state.fetch.is_none()
             && state.token.as_ref().is_none_or(|token| token.usable_until <= now)
             && state.failure.as_ref().is_none_or(|failure| failure.until + FORGOTTEN <= now)
@@ -135,7 +136,8 @@ impl TokenCache {
     }
 
     pub(super) fn reject(&self, token: &AccessToken) {
-        let (mut state, now) = (self.state(), Instant::now());
+        let mut state = self.state();
+        let now = Instant::now();
         let is_current = state.token.as_ref().is_some_and(|current| current.is(token));
         if is_current && state.rejected.is_none_or(|at| at + NO_MORE_REJECTED <= now) {
             (state.token, state.rejected) = (None, Some(now));
@@ -168,7 +170,8 @@ impl TokenCache {
     }
 
     async fn fetch_now(&self) -> Result<AccessToken, TokenError> {
-        let (name, started) = (&self.tenant.name, Instant::now());
+        let name = &self.tenant.name;
+        let started = Instant::now();
         let files = self.look().await;
         let request = grant::token(&self.means, &self.tenant, self.audience);
         let result = self.means.places.within(self.place(), request).await;

@@ -41,7 +41,9 @@ struct Payload {
 /// `None`: the token is not a JWT, or an encrypted one.
 pub fn claims(token: &AccessToken) -> Option<TokenClaims> {
     let mut parts = token.expose().split('.');
-    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+    let _ = parts.next()?;
+    let payload = parts.next()?;
+    let _ = parts.next()?;
     if parts.next().is_some() {
         return None;
     }

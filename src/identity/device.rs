@@ -72,7 +72,9 @@ pub async fn log_in(
             "the login service gave no refresh token: let the app have the permission offline_access",
         ));
     };
-    let (store, first, owned) = (means.store.clone(), first.clone(), tenant.clone());
+    let store = means.store.clone();
+    let first = first.clone();
+    let owned = tenant.clone();
     let stored = spawn_blocking(move || {
         let origin = first.as_ref().map(SecretSource::read).transpose();
         let origin = origin.map_err(|e| TokenError::blocked(format!("refresh_token: {e}")))?;

@@ -204,10 +204,12 @@ impl Audience {
 impl AccessToken {
     /// `lifetime` as the service says it: it is cut at [`LONGEST_LIFETIME`].
     fn new(secret: impl Into<Zeroizing<String>>, lifetime: Duration) -> Self {
-        let (now, lifetime) = (Instant::now(), lifetime.min(LONGEST_LIFETIME));
+        let now = Instant::now();
+        let lifetime = lifetime.min(LONGEST_LIFETIME);
         // Half of a short life is used, or a token that is good for less than the margin would be asked for at each use.
         let margin = MARGIN.min(lifetime / 2);
-        let (ends, usable_until) = (now + lifetime, now + (lifetime - margin));
+        let ends = now + lifetime;
+        let usable_until = now + (lifetime - margin);
         Self { secret: Arc::new(secret.into()), ends, usable_until }
     }
 

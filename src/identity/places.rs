@@ -70,7 +70,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_at_once_are_sixty_four_at_a_time() {
-        let (places, most) = (Places::default(), Most::default());
+        let places = Places::default();
+        let most = Most::default();
         let takes = Duration::from_millis(500);
         let all = (0..1000).map(|_| places.within("login", most.request(takes)));
         let other = places.within("another", async { tokio::time::Instant::now() });
@@ -82,7 +83,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_ones_do_not_stop_the_others() {
-        let (places, began) = (Places::default(), tokio::time::Instant::now());
+        let places = Places::default();
+        let began = tokio::time::Instant::now();
         let slow = (0..64).map(|_| places.within("login", std::future::pending::<()>()));
         tokio::select! {
             _ = futures_util::future::join_all(slow) => panic!("they never end"),

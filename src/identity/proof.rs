@@ -15,7 +15,8 @@ pub(super) async fn prove(
     tenant: &Tenant,
     proof: &ClientProof,
 ) -> Result<Proved, TokenError> {
-    let (proof, client_id) = (proof.clone(), tenant.client_id.clone());
+    let proof = proof.clone();
+    let client_id = tenant.client_id.clone();
     let audience = endpoint::url(tenant, "token");
     // Files are read here, and a file may be on a slow disk; to sign takes a millisecond.
     let proved = tokio::task::spawn_blocking(move || prove_now(&proof, &client_id, &audience)).await;

@@ -36,7 +36,8 @@ impl Bench {
     async fn of(options: Options, lines: &str) -> Self {
         crate::config::umask_for_tests();
         let service = Service::start(options).await.unwrap();
-        let (metrics, folder) = (Metrics::new(), tempfile::tempdir().unwrap());
+        let metrics = Metrics::new();
+        let folder = tempfile::tempdir().unwrap();
         let config = Self::config(&service.url(), &lines.replace("URL", &service.url()));
         let identity = Self::identity(&config, &metrics, folder.path());
         Self { service, identity, config, metrics, folder }

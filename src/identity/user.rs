@@ -95,7 +95,9 @@ async fn current(
     tenant: &Tenant,
     first: Option<&SecretSource>,
 ) -> Result<Current, TokenError> {
-    let (folder, first, tenant) = (means.store.clone(), first.cloned(), tenant.clone());
+    let folder = means.store.clone();
+    let first = first.cloned();
+    let tenant = tenant.clone();
     let read = spawn_blocking(move || {
         let first = first.map(|source| source.read()).transpose();
         let first = first.map_err(|e| TokenError::blocked(format!("refresh_token: {e}")))?;
@@ -125,7 +127,8 @@ async fn current(
 }
 
 async fn store(means: &LoginContext, tenant: &Tenant, successor: Successor) -> Result<(), TokenError> {
-    let (folder, name) = (means.store.clone(), tenant.name.clone());
+    let folder = means.store.clone();
+    let name = tenant.name.clone();
     let stored =
         spawn_blocking(move || folder.replace(&name, &successor)).await.map_err(|e| broken_off(&e))?;
     stored.map_err(|e| {

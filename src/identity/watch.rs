@@ -49,7 +49,9 @@ impl Identity {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let started = Instant::now();
-        let (mut forgotten, mut read, mut told) = (started, started, started);
+        let mut forgotten = started;
+        let mut read = started;
+        let mut told = started;
         while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
             self.watch_once(&again).await;
             let now = Instant::now();
@@ -113,7 +115,8 @@ impl Identity {
 
     /// Shows the ends of certificates, and with `tell` logs those that are near.
     async fn read_certificates(&self, tell: bool) {
-        let (certified, metrics) = (self.certified().clone(), self.means.metrics.clone());
+        let certified = self.certified().clone();
+        let metrics = self.means.metrics.clone();
         if certified.is_empty() {
             return;
         }

@@ -71,7 +71,8 @@ fn a_busy_service_is_given_time() {
 fn clocks_that_differ_are_compared() {
     let body = r#"{"error":"invalid_client","error_description":"AADSTS700024: x","error_codes":[700024]}"#;
     let why = |seconds: u64, is_ahead: bool| {
-        let (now, by) = (relay_mail::Timestamp::wall().as_system_time(), Duration::from_secs(seconds));
+        let now = relay_mail::Timestamp::wall().as_system_time();
+        let by = Duration::from_secs(seconds);
         let date = if is_ahead { now - by } else { now + by };
         response(401, &[("date", httpdate::fmt_http_date(date))], body).refused("login").why
     };

@@ -29,7 +29,8 @@ async fn a_virtual_machine_has_its_own_identity() {
 
 #[tokio::test]
 async fn an_assigned_identity_is_named_by_any_of_its_ids() {
-    let (one, two) = (ManagedIdentity::user_assigned("one"), ManagedIdentity::user_assigned("two"));
+    let one = ManagedIdentity::user_assigned("one");
+    let two = ManagedIdentity::user_assigned("two");
     for (key, id) in
         [("client_id", &two.client_id), ("object_id", &two.object_id), ("resource_id", &two.resource_id)]
     {

@@ -20,7 +20,8 @@ async fn bench() -> (Bench, TempDir) {
 /// Watches until the guard is dropped, and answers who may try again.
 fn watch(bench: &Bench) -> (mpsc::UnboundedReceiver<TenantName>, DropGuard) {
     let (told, hears) = mpsc::unbounded_channel();
-    let (identity, stop) = (bench.identity.clone(), CancellationToken::new());
+    let identity = bench.identity.clone();
+    let stop = CancellationToken::new();
     let until = stop.clone();
     tokio::spawn(async move { identity.watch(move |tenant| told.send(tenant).unwrap(), until).await });
     (hears, stop.drop_guard())
@@ -56,7 +57,8 @@ async fn a_file_that_stays_ends_nothing() {
 #[tokio::test]
 async fn a_file_that_is_touched_or_replaced_by_the_same_ends_nothing() {
     let (bench, folder) = bench().await;
-    let (secret, new) = (folder.path().join("secret"), folder.path().join("new"));
+    let secret = folder.path().join("secret");
+    let new = folder.path().join("new");
     bench.token("contoso").await.unwrap_err();
     let still_fails = || async {
         bench.identity.watch_once(&|_| panic!("nothing has changed")).await;
@@ -118,7 +120,8 @@ async fn a_tenant_that_goes_takes_its_token_and_its_certificate_along() {
 #[tokio::test]
 async fn the_end_of_a_certificate_that_is_replaced_is_known_without_a_login() {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("c.key"));
+    let certificate = folder.path().join("c.pem");
+    let key = folder.path().join("c.key");
     fs::write(&certificate, grants::CERTIFICATE).unwrap();
     fs::write(&key, grants::KEY).unwrap();
     let lines = format!(
