@@ -93,7 +93,8 @@ fn there<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>, Exposed> {
 }
 
 fn check_one(path: &Path, found: &Metadata, owners: Owners) -> Result<(), Exposed> {
-    let (owner, user) = (found.uid(), geteuid().as_raw());
+    let owner = found.uid();
+    let user = geteuid().as_raw();
     if owners == Owners::RootAndSelf && owner != 0 && owner != user {
         return Err(Exposed::Owner { path: path.to_owned(), owner, user, link: found.is_symlink() });
     }

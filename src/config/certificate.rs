@@ -216,8 +216,10 @@ mod tests {
     #[test]
     fn errors_name_the_file_and_nothing_of_the_key() {
         let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (made(), made());
-        let (chain, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+        let one = made();
+        let other = made();
+        let chain = one.cert.pem();
+        let key = one.signing_key.serialize_pem();
         let cut = chain.lines().take(4).chain(["-----END CERTIFICATE-----"]).collect::<Vec<_>>().join("\n");
         let secret = key.lines().nth(1).unwrap().to_owned();
         for (chain, key, file, part) in [

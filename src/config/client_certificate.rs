@@ -203,7 +203,8 @@ impl ClientCertificate {
         if [&private_key, &password].into_iter().any(|read| matches!(read, Some(None))) {
             return None;
         }
-        let (private_key, password) = (private_key.flatten(), password.flatten());
+        let private_key = private_key.flatten();
+        let password = password.flatten();
         let certificate = certificate?;
         let places = [
             (Some(&certificate), Some(&at_certificate)),
@@ -231,7 +232,9 @@ impl ClientCertificate {
             None => Some((&all.certificate, &at_certificate)),
         };
         let password = all.password.as_ref().zip(at_password.as_ref());
-        secrets.into_iter().chain(password).for_each(|(source, item)| source.warn_if_exposed(item));
+        for (source, item) in secrets.into_iter().chain(password) {
+            source.warn_if_exposed(item);
+        }
         if let Some(warning) = read.warning() {
             at_certificate.warn(warning);
         }
@@ -255,7 +258,8 @@ impl ClientCertificateError {
 impl SigningCertificate {
     /// What an administrator has to hear of its end, if it has come or comes soon.
     pub fn warning(&self) -> Option<String> {
-        let (now, end) = (Timestamp::wall(), Timestamp::from_unix_seconds(self.not_after));
+        let now = Timestamp::wall();
+        let end = Timestamp::from_unix_seconds(self.not_after);
         match end.since(now) {
             Duration::ZERO => {
                 Some(format!("the certificate has ended at {end}: make a new one, and register it"))

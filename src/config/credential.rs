@@ -222,7 +222,8 @@ fn refuse_strangers(table: &mut TableReader<'_>, kind: Kind) -> bool {
 impl ClientProof {
     /// `Some(None)`: there is none. `None`: there is a mistake.
     fn read(table: &mut TableReader<'_>) -> Option<Option<Self>> {
-        let (mut found, mut given) = (None, 0);
+        let mut found = None;
+        let mut given = 0;
         let mut take = |is_given: bool, proof: Option<Self>| {
             given += usize::from(is_given);
             found = found.take().or(proof);

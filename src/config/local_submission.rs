@@ -50,7 +50,8 @@ impl LocalSubmission {
     pub(super) fn read(root: &mut TableReader<'_>) -> Option<Self> {
         let pickup = root.table("pickup", PickupConfig::read);
         let max_message = root.table("smtp", |table| Some(SmtpConfig::read_max_message(table)));
-        let (senders, unread) = (BTreeMap::new(), Vec::new());
+        let senders = BTreeMap::new();
+        let unread = Vec::new();
         Some(Self { pickup: pickup?.path, max_message: max_message?, senders, unread })
     }
 

@@ -259,7 +259,8 @@ pub(super) fn read_network(item: &Item<'_>) -> Option<IpNet> {
         return item.fail(format!("{text:?} is not an IP network or address: write {NETWORK}"));
     };
     if network.trunc() != network {
-        let (whole, one) = (network.trunc(), network.addr());
+        let whole = network.trunc();
+        let one = network.addr();
         return item
             .fail(format!("{text:?} names one machine and a whole network: write \"{whole}\" or \"{one}\""));
     }

@@ -97,7 +97,8 @@ fn each_form_is_read() {
 fn errors_say_what_to_mend_and_nothing_of_the_key() {
     let secret = KEY.lines().nth(2).unwrap();
     let elliptic = rcgen::generate_simple_self_signed(["relay".to_owned()]).unwrap();
-    let (elliptic, elliptic_key) = (elliptic.cert.pem(), elliptic.signing_key.serialize_pem());
+    let elliptic_key = elliptic.signing_key.serialize_pem();
+    let elliptic = elliptic.cert.pem();
     let cut = format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n");
     let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n";
     for (certificate, key, part) in [

@@ -198,9 +198,10 @@ fn warnings_of_credentials() {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path.display().to_string()
     };
-    let (open, closed) = (file("open.key", KEY, 0o644), file("closed.key", KEY, 0o640));
-    let (certificate, both) =
-        (file("c.pem", CERTIFICATE, 0o644), file("both.pem", &format!("{CERTIFICATE}{KEY}"), 0o644));
+    let open = file("open.key", KEY, 0o644);
+    let closed = file("closed.key", KEY, 0o640);
+    let certificate = file("c.pem", CERTIFICATE, 0o644);
+    let both = file("both.pem", &format!("{CERTIFICATE}{KEY}"), 0o644);
     let pair = |key: &str| {
         warnings(&format!("certificate = {{ file = '{certificate}' }}\nprivate_key = {{ file = '{key}' }}"))
     };

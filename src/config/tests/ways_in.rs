@@ -14,7 +14,8 @@ fn tls_of_a_listener() {
     umask_for_tests();
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
-    let (chain, key) = (folder.path().join("relay.pem"), folder.path().join("relay.key"));
+    let chain = folder.path().join("relay.pem");
+    let key = folder.path().join("relay.key");
     std::fs::write(&chain, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let load = |more: &str| Config::parse(&with_listener(more), &folder.path().join("config.toml"));
