@@ -98,7 +98,9 @@ mod tests {
         let denied = || Err(io::ErrorKind::PermissionDenied.into());
         with_default(log, || {
             let told = Once::new();
-            (0..8).for_each(|_| give_way(denied, &told));
+            for _ in 0..8 {
+                give_way(denied, &told);
+            }
         });
         let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert_eq!(lines.lines().count(), 1, "{lines}");

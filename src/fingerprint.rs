@@ -36,7 +36,8 @@ mod tests {
     #[test]
     fn whatever_happens_to_a_file_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        let file = folder.path().join("file");
+        let link = folder.path().join("link");
         symlink(&file, &link).unwrap();
         assert_eq!(Fingerprint::of(&link), None);
         let mut seen = vec![None];

@@ -53,7 +53,8 @@ where
 {
     let seat = taken.seat();
     let service = service_fn(|request| {
-        let (site, seat) = (site.clone(), seat.clone());
+        let site = site.clone();
+        let seat = seat.clone();
         async move {
             let answer = answer(&site, way, &seat, request).await;
             seat.enter(Stage::Answering);

@@ -27,7 +27,8 @@ type Next = BoxFuture<'static, Rendered>;
 impl Exposition {
     /// `render` blocks.
     pub(super) fn new(render: impl Fn() -> Rendered + Send + Sync + 'static) -> Arc<Self> {
-        let (render, place) = (Box::new(render), Arc::new(Semaphore::new(1)));
+        let render = Box::new(render);
+        let place = Arc::new(Semaphore::new(1));
         Arc::new(Self { render, next: Mutex::default(), place })
     }
 
@@ -80,7 +81,8 @@ mod tests {
     async fn all_who_wait_share_one_rendering_that_began_after_they_asked() {
         let (go, wait) = mpsc::channel::<()>();
         let (begun, has_begun) = oneshot::channel();
-        let (wait, begun) = (Mutex::new(wait), Mutex::new(Some(begun)));
+        let wait = Mutex::new(wait);
+        let begun = Mutex::new(Some(begun));
         let renderings = Arc::new(AtomicU64::new(0));
         let counted = renderings.clone();
         let exposition = Exposition::new(move || {

@@ -99,7 +99,8 @@ impl Seats {
             needed: Notify::new(),
             is_idle: AtomicBool::new(false),
         };
-        let (seat, number) = (Arc::new(seat), taken.next);
+        let seat = Arc::new(seat);
+        let number = taken.next;
         taken.next += 1;
         taken.seats.insert(number, seat.clone());
         self.gauge.inc();
@@ -240,7 +241,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_gives_way_after_a_while_and_who_works_never() {
         let seats = seats(2);
-        let (reads_not, works) = (sit(seats.take().await), sit(seats.take().await));
+        let reads_not = sit(seats.take().await);
+        let works = sit(seats.take().await);
         reads_not.enter(Stage::Answering);
         works.enter(Stage::Working);
         let began = Instant::now();

@@ -131,7 +131,8 @@ async fn take_turns(folder: &File) {
 /// Whoever else can write to the folder could put a socket of their own into this one's place.
 fn check_folder(folder: &Path, opened: &File) -> Result<(), SocketFault> {
     let metadata = opened.metadata()?;
-    let (mode, own) = (metadata.permissions().mode(), rustix::process::geteuid().as_raw());
+    let mode = metadata.permissions().mode();
+    let own = rustix::process::geteuid().as_raw();
     let shown = folder.display();
     let groups = rustix::process::getgroups().unwrap_or_default();
     let is_own_group =

@@ -37,7 +37,8 @@ impl Token {
         if let Some((_, tag)) = read.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
             return tag.clone();
         }
-        let (source, key) = (self.source.clone(), self.key.clone());
+        let source = self.source.clone();
+        let key = self.key.clone();
         let tag = spawn_blocking(move || {
             let token = source.read().map_err(|error| error.to_string())?;
             match token.expose().len() {

@@ -185,7 +185,8 @@ fn push_said(text: &mut String, kind: Kind, outcome: &RecipientReport<'_>, longe
         Service::Graph => "Microsoft 365 said",
         Service::Smtp => "The mail server said",
     };
-    let (diagnostic, advice) = (one_line(outcome.diagnostic, longest), advice(kind, status));
+    let diagnostic = one_line(outcome.diagnostic, longest);
+    let advice = advice(kind, status);
     text.push_str(&format!("    {said} ({status}): {diagnostic}\r\n    {advice}\r\n"));
 }
 

@@ -28,8 +28,10 @@ const ORIGINAL: &str = "From: A <a@x.se>\r\nSubject: =?utf-8?Q?Rechnung_f=C3=BCr
                         Bcc: hidden@y.se\r\n";
 
 fn a_report(kind: Kind) -> Vec<u8> {
-    let (from, to, bee, unicode) =
-        (address("scanner@x.se"), address("a@x.se"), address("b@y.se"), address("j\u{f6}rn@y.se"));
+    let from = address("scanner@x.se");
+    let to = address("a@x.se");
+    let bee = address("b@y.se");
+    let unicode = address("j\u{f6}rn@y.se");
     let outcome = |address, code, service, diagnostic, remote| RecipientReport {
         address,
         original: None,
@@ -120,7 +122,9 @@ fn the_delivery_status_is_that_of_rfc_3464() {
 
 /// To one recipient, as a client with wishes asked for it.
 fn a_wished_report(kind: Kind, body: &[u8]) -> Vec<u8> {
-    let (from, to, bee) = (address("scanner@x.se"), address("a@x.se"), address("b@y.se"));
+    let from = address("scanner@x.se");
+    let to = address("a@x.se");
+    let bee = address("b@y.se");
     let envid = "id+3D1".parse().unwrap();
     report(&Notification {
         kind,
@@ -201,7 +205,8 @@ fn a_person_can_read_it() {
 }
 
 fn a_report_for(count: usize, diagnostic: impl Fn(usize) -> String) -> Vec<u8> {
-    let (from, to) = (address("scanner@x.se"), address("a@x.se"));
+    let from = address("scanner@x.se");
+    let to = address("a@x.se");
     let addresses: Vec<_> = (0..count).map(|n| address(&format!("recipient.{n}@example.net"))).collect();
     let said: Vec<_> = (0..count).map(diagnostic).collect();
     let outcome = |(address, diagnostic)| RecipientReport {
@@ -268,7 +273,8 @@ fn the_header_is_returned_without_bcc() {
 }
 
 fn a_report_that_returns(header: &HeaderBlock) -> Vec<u8> {
-    let (from, to) = (address("a@x.se"), address("b@x.se"));
+    let from = address("a@x.se");
+    let to = address("b@x.se");
     report(&Notification {
         kind: Kind::Expired,
         reporting_mta: "r",
@@ -341,7 +347,9 @@ proptest! {
         }
         text.retain(|&byte| byte != b'\r');
         let header = HeaderScanner::split_message(&text).unwrap().header;
-        let (from, to, bee) = (address("scanner@x.se"), address("a@x.se"), address("\"b b\"@y.se"));
+        let from = address("scanner@x.se");
+        let to = address("a@x.se");
+        let bee = address("\"b b\"@y.se");
         let bytes = report(&Notification {
             kind: Kind::Failed,
             reporting_mta: &host,

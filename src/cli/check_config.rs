@@ -32,7 +32,8 @@ struct Report<'a> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (mut out, mut err) = (String::new(), String::new());
+    let mut out = String::new();
+    let mut err = String::new();
     let ok = check(&args.config.path(), args.json, &mut out, &mut err)?;
     console::show(&out, &err)?;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -86,7 +87,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");
         std::fs::write(&path, text).unwrap();
-        let (mut out, mut err) = (String::new(), String::new());
+        let mut out = String::new();
+        let mut err = String::new();
         let ok = check(&path, json, &mut out, &mut err).unwrap();
         let text = |text: String| text.replace(path.to_str().unwrap(), "c.toml");
         (ok, text(out), text(err))

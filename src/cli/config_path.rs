@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn the_option_wins_over_the_variable_over_the_default() {
-        let (none, some) = (ConfigPath { file: None }, ConfigPath { file: Some("a.toml".into()) });
+        let none = ConfigPath { file: None };
+        let some = ConfigPath { file: Some("a.toml".into()) };
         assert_eq!(some.or_from(Some("b.toml".into())), PathBuf::from("a.toml"));
         assert_eq!(none.or_from(Some("b.toml".into())), PathBuf::from("b.toml"));
         assert_eq!(none.or_from(Some("".into())), PathBuf::from(DEFAULT));

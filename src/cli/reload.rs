@@ -35,7 +35,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
         console::say(json_visible(&text))?;
     } else {
-        let (mut out, mut err) = (String::new(), String::new());
+        let mut out = String::new();
+        let mut err = String::new();
         show(&reloaded, &mut out, &mut err)?;
         console::show(&out, &err)?;
     }
@@ -76,7 +77,8 @@ mod tests {
     use super::*;
 
     fn shown(reloaded: &Reloaded) -> (String, String) {
-        let (mut out, mut err) = (String::new(), String::new());
+        let mut out = String::new();
+        let mut err = String::new();
         show(reloaded, &mut out, &mut err).unwrap();
         (out, err)
     }

@@ -103,7 +103,8 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     write(&file, &text, 0o600).with_context(|| format!("cannot write {}", file.display()))?;
     let config = Config::load(&file)?;
     let watchdog = Watchdog::default();
-    let (metrics, vital) = (Metrics::new(), vital::watched());
+    let metrics = Metrics::new();
+    let vital = vital::watched();
     let _logs =
         telemetry::start_logs(&config.log, &metrics, &vital.0).context("cannot start the log's thread")?;
     descriptors::provide(&config);
@@ -195,7 +196,8 @@ ca_file = "{AUTHORITY}"
 "#
     );
     for (name, domain) in TENANTS {
-        let (client_id, secret) = (client_id(name), secret(name));
+        let client_id = client_id(name);
+        let secret = secret(name);
         text.push_str(&format!(
             r#"
 [tenants.{name}]

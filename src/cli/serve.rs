@@ -32,7 +32,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     // First, so that it goes last.
     let watchdog = Watchdog::default();
-    let (metrics, vital) = (Metrics::new(), vital::watched());
+    let metrics = Metrics::new();
+    let vital = vital::watched();
     let _logs =
         telemetry::start_logs(&config.log, &metrics, &vital.0).context("cannot start the log's thread")?;
     for warning in &config.warnings {

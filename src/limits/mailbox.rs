@@ -94,7 +94,8 @@ mod tests {
     /// Sends as fast as allowed for five minutes; answers when each went.
     async fn sent_at(messages: u32) -> Vec<Duration> {
         let limiter = MailboxLimits::new(&limits(messages), TokioClock::start());
-        let (start, mut sent) = (Instant::now(), Vec::new());
+        let start = Instant::now();
+        let mut sent = Vec::new();
         while start.elapsed() < MINUTE * 5 {
             match limiter.take() {
                 Ok(()) => sent.push(start.elapsed()),

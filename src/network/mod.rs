@@ -343,7 +343,8 @@ mod tests {
             while let Ok((stream, _)) = listener.accept().await {
                 let tell = tell.clone();
                 tokio::spawn(async move {
-                    let (mut stream, mut head) = (BufReader::new(stream), String::new());
+                    let mut stream = BufReader::new(stream);
+                    let mut head = String::new();
                     while stream.read_line(&mut head).await.is_ok_and(|read| read > 0) {
                         if !head.ends_with("\r\n\r\n") {
                             continue;

@@ -270,7 +270,9 @@ impl Pool {
     /// A worker is done with a message, and its verdict has been heeded. If the message still waits, the spool has said so
     /// or will; answers as [`add`](Pool::add) does.
     pub(super) fn release(&mut self, ended: &Ended) -> Option<(QueueId, Instant)> {
-        let (id, queue_id, lease) = (ended.turn.id, ended.turn.queue, ended.lease);
+        let id = ended.turn.id;
+        let queue_id = ended.turn.queue;
+        let lease = ended.lease;
         let mut again = None;
         if let Some(leased) = self.leased.get_mut(&id)
             && leased.lease == lease

@@ -221,7 +221,8 @@ impl<C: Courier> Scheduler<C> {
     }
 
     fn ended(&mut self, ended: Ended) {
-        let (name, queue) = (ended.tenant.name.clone(), ended.turn.queue);
+        let name = ended.tenant.name.clone();
+        let queue = ended.turn.queue;
         self.in_flight -= 1;
         let Some(pool) = self.pools.get_mut(&name) else { return };
         pool.in_flight -= 1;
@@ -268,7 +269,8 @@ impl<C: Courier> Scheduler<C> {
     }
 
     fn prepared(&mut self, tenant: &Arc<Tenant>, result: Result<Instant, Blocked>) {
-        let (name, is_as_now) = (&tenant.name, self.is_as_now(tenant));
+        let name = &tenant.name;
+        let is_as_now = self.is_as_now(tenant);
         let Some(pool) = self.pools.get_mut(name) else { return };
         pool.is_preparing = false;
         match result {
@@ -469,7 +471,9 @@ impl<C: Courier> Scheduler<C> {
         }
         let was_blocked = matches!(pool.credential, Credential::Blocked { .. });
         pool.is_preparing = true;
-        let (courier, reports, tenant) = (self.courier.clone(), self.reports.clone(), pool.tenant.clone());
+        let courier = self.courier.clone();
+        let reports = self.reports.clone();
+        let tenant = pool.tenant.clone();
         let stopping = self.stopping.clone();
         self.jobs.spawn(async move {
             // How many logins there are at a time is for `identity` to say.

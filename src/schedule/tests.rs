@@ -131,7 +131,9 @@ impl Bench {
         let (messages, waiting) = mpsc::unbounded_channel();
         let settings = Settings { roster: roster_of(tenants), max_in_flight, give_up_after: GIVE_UP };
         let (spool, told) = Spool::start(MemoryStore::default(), ()).unwrap();
-        let (depths, shutdown, metrics) = (Depths::default(), CancellationToken::new(), Metrics::new());
+        let depths = Depths::default();
+        let shutdown = CancellationToken::new();
+        let metrics = Metrics::new();
         let (inspector, questions) = Inspector::new();
         let (orders, obeyed) = mpsc::unbounded_channel();
         let run = Scheduler::run(
@@ -373,7 +375,8 @@ async fn a_message_behind_a_block_expires() {
     let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, takes(NOW));
     let because = Blocked { reason: "credential", why: "wrong secret".into(), retry_after: SECOND * 600 };
     bench.credential("contoso", Some(Err(because)));
-    let (start, id) = (Instant::now(), bench.add("contoso", "a@contoso.example", NOW));
+    let start = Instant::now();
+    let id = bench.add("contoso", "a@contoso.example", NOW);
     bench.no_job_for(GIVE_UP - SECOND).await;
     let (at, job) = bench.job().await;
     assert_eq!((job.id, job.task), (id, Task::Expire { why: "wrong secret".into() }));

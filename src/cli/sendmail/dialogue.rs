@@ -227,7 +227,8 @@ struct Wire<R, W> {
 impl<R: Read, W: Write> Wire<R, W> {
     /// The next line; inside, `None` for one that is too long. `None`: the client has hung up, with nothing left to say.
     fn command(&mut self) -> io::Result<Option<Option<Vec<u8>>>> {
-        let (mut scanned, mut too_long) = (0, false);
+        let mut scanned = 0;
+        let mut too_long = false;
         loop {
             let skipped = self.buffer.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
             self.consume(skipped);

@@ -150,7 +150,8 @@ mod tests {
 
     fn read(text: &str, size: usize, ignore_dots: bool) -> String {
         let mut input = Input::new(Slowly(text.as_bytes(), size), ignore_dots);
-        let (mut all, mut out) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
+        let mut out = Vec::new();
         while input.next(&mut out).unwrap() {
             all.extend_from_slice(&out);
         }

@@ -34,7 +34,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     });
     args.common.answer(outcome, Imported::is_complete, |imported| {
         for problem in &imported.problems {
-            let (file, reason) = (Outside::new(problem.file.display()), Outside::new(&problem.reason));
+            let file = Outside::new(problem.file.display());
+            let reason = Outside::new(&problem.reason);
             console::complain(format_args!("{file}: {reason}"));
         }
         console::say(format_args!("{}: {}", path.display(), text(imported)))

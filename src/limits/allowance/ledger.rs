@@ -279,7 +279,8 @@ fn files_in(folder: &Path) -> io::Result<Vec<(Hour, PathBuf)>> {
 
 fn read_file(path: &Path, found: &mut dyn FnMut(Record)) -> io::Result<()> {
     let mut file = io::BufReader::with_capacity(1 << 16, File::open(path)?);
-    let (mut bytes, mut damaged) = ([0; Record::LEN], 0);
+    let mut bytes = [0; Record::LEN];
+    let mut damaged = 0;
     loop {
         match file.read_exact(&mut bytes) {
             Ok(()) => match Record::from_bytes(&bytes) {

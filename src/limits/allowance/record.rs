@@ -58,7 +58,8 @@ impl Record {
 
     /// `None`: damaged.
     pub(super) fn from_bytes(bytes: &[u8; Self::LEN]) -> Option<Self> {
-        let (word, long) = (|at| u32_at(bytes, at), |at| u64_at(bytes, at));
+        let word = |at| u32_at(bytes, at);
+        let long = |at| u64_at(bytes, at);
         if word(0) != MARK || word(28) != crc32fast::hash(&bytes[..28]) {
             return None;
         }

@@ -33,7 +33,8 @@ fn a() -> MailboxAddress {
 #[tokio::test(start_paused = true)]
 async fn a_days_recipients_come_back_a_day_later_and_no_earlier() {
     let (allowances, tenant) = made(recipients(100), 0, None);
-    let (mailbox, start) = (allowances.of(&tenant, &a()), Instant::now());
+    let mailbox = allowances.of(&tenant, &a());
+    let start = Instant::now();
     let _ = mailbox.take_recipients(60).unwrap();
     advance(HOUR * 3).await;
     let _ = mailbox.take_recipients(40).unwrap();
@@ -80,7 +81,9 @@ async fn the_day_goes_on_over_a_restart_of_any_kind() {
 async fn no_ten_minutes_have_more_calls_than_allowed_and_the_first_go_at_once() {
     let limits = Limits { requests_per_10_minutes: NonZeroU32::new(50), ..Limits::NONE };
     let (allowances, tenant) = made(limits, 0, None);
-    let (mailbox, start, mut went) = (allowances.of(&tenant, &a()), Instant::now(), Vec::new());
+    let mailbox = allowances.of(&tenant, &a());
+    let start = Instant::now();
+    let mut went = Vec::new();
     while start.elapsed() < MINUTE * 60 {
         mailbox.take_call_when_allowed(1000).await;
         went.push(start.elapsed());
@@ -96,14 +99,16 @@ async fn no_ten_minutes_have_more_calls_than_allowed_and_the_first_go_at_once() 
 async fn uploads_wait_for_their_turn_and_show_in_the_gauge_meanwhile() {
     let limits = Limits { upload_per_5_minutes: Some(ByteSize(1000)), ..Limits::NONE };
     let (allowances, tenant) = made(limits, 0, None);
-    let (mailbox, start) = (allowances.of(&tenant, &a()), Instant::now());
+    let mailbox = allowances.of(&tenant, &a());
+    let start = Instant::now();
     let gauge = allowances.0.metrics.waiting_for(&tenant.name, LimitKind::UploadPer5Minutes);
     mailbox.take_call(900).unwrap();
     let order = Arc::new(Mutex::new(Vec::new()));
     let waiting: Vec<_> = [800, 100, 700]
         .into_iter()
         .map(|octets| {
-            let (mailbox, order) = (mailbox.clone(), order.clone());
+            let mailbox = mailbox.clone();
+            let order = order.clone();
             tokio::spawn(async move {
                 mailbox.take_call_when_allowed(octets).await;
                 order.lock().unwrap().push((octets, start.elapsed()));
@@ -145,13 +150,15 @@ async fn a_call_that_is_refused_by_one_limit_costs_nothing_of_another() {
 
 #[tokio::test(start_paused = true)]
 async fn tenants_of_one_application_share_its_ceiling() {
-    let (contoso, fabrikam) = (tenant("contoso", Limits::NONE), tenant("fabrikam", Limits::NONE));
+    let contoso = tenant("contoso", Limits::NONE);
+    let fabrikam = tenant("fabrikam", Limits::NONE);
     let other = Tenant { client_id: "BBBB".into(), ..tenant("other", Limits::NONE) };
     let same = Tenant { client_id: "aaaa".into(), ..fabrikam };
     let app = AppLimit(NonZeroU32::new(100));
     let allowances = Allowances::new(app, Metrics::new(), None);
     let mailboxes = [allowances.of(&contoso, &a()), allowances.of(&same, &a())];
-    let (start, mut went) = (Instant::now(), Vec::new());
+    let start = Instant::now();
+    let mut went = Vec::new();
     while start.elapsed() < MINUTE {
         mailboxes[went.len() % 2].take_call_when_allowed(1).await;
         went.push(start.elapsed());

@@ -99,7 +99,8 @@ mod tests {
         ) {
             const FINE: u64 = 10;
             let mut window = Window::new(limit, steps);
-            let (mut now, mut taken) = (0, Vec::<(u64, u64)>::new());
+            let mut now = 0;
+            let mut taken = Vec::<(u64, u64)>::new();
             for (pause, amount, give_back) in takes {
                 now += pause;
                 let step = now / FINE;

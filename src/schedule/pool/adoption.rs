@@ -26,7 +26,8 @@ impl Pool {
             return Adopted::default();
         }
         let before = std::mem::replace(&mut self.tenant, tenant);
-        let (old, new) = (&*before, &*self.tenant);
+        let old = &*before;
+        let new = &*self.tenant;
         let is_remapped = (&old.mailbox, &old.mailboxes, &old.bounces.mailbox)
             != (&new.mailbox, &new.mailboxes, &new.bounces.mailbox);
         if old.limits != new.limits {

@@ -27,7 +27,8 @@ impl<C: Courier> Scheduler<C> {
     fn adopt(&mut self, roster: Arc<Roster>) {
         let before = std::mem::replace(&mut self.settings.roster, roster.clone());
         let give_up_after = self.settings.give_up_after;
-        let (mut told_again, mut gone) = (HashSet::new(), Vec::new());
+        let mut told_again = HashSet::new();
+        let mut gone = Vec::new();
         for name in self.pools.keys().cloned().collect::<Vec<_>>() {
             let Some(pool) = self.pools.get_mut(&name) else { continue };
             match roster.tenant(&name) {

@@ -33,7 +33,8 @@ fn because(reason: &'static str, wait: Duration) -> Blocked {
 
 #[tokio::test(start_paused = true)]
 async fn mail_of_a_tenant_that_goes_is_held_and_goes_on_when_it_is_back() {
-    let (contoso, fabrikam) = (tenant("contoso", limited(0, 1)), tenant("fabrikam", UNLIMITED));
+    let contoso = tenant("contoso", limited(0, 1));
+    let fabrikam = tenant("fabrikam", UNLIMITED);
     let both = [contoso.clone(), fabrikam.clone()];
     let mut bench = Bench::new(&both, 10, takes(SECOND * 10));
     let first = bench.add("contoso", "a@contoso.example", NOW);
@@ -75,7 +76,8 @@ async fn what_was_held_longer_than_mail_is_kept_is_delivered_and_does_not_expire
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_shown_of_a_tenant_that_has_gone_without_mail() {
-    let (contoso, fabrikam) = (tenant("contoso", UNLIMITED), tenant("fabrikam", UNLIMITED));
+    let contoso = tenant("contoso", UNLIMITED);
+    let fabrikam = tenant("fabrikam", UNLIMITED);
     let mut bench = Bench::new(&[contoso, fabrikam.clone()], 10, takes(SECOND));
     bench.add("contoso", "a@contoso.example", NOW);
     bench.add("fabrikam", "a@fabrikam.example", NOW);
@@ -89,7 +91,8 @@ async fn nothing_is_shown_of_a_tenant_that_has_gone_without_mail() {
 
 #[tokio::test(start_paused = true)]
 async fn a_changed_tenant_is_asked_for_its_credential_at_once_and_others_are_not() {
-    let (contoso, fabrikam) = (tenant("contoso", UNLIMITED), tenant("fabrikam", UNLIMITED));
+    let contoso = tenant("contoso", UNLIMITED);
+    let fabrikam = tenant("fabrikam", UNLIMITED);
     let mut bench = Bench::new(&[contoso, fabrikam.clone()], 10, takes(SECOND));
     bench.credential("contoso", Some(Err(because("credential", SECOND * 600))));
     bench.add("fabrikam", "a@fabrikam.example", NOW);
@@ -122,7 +125,8 @@ async fn what_an_old_configuration_led_to_does_not_block_the_new_one() {
     bench.job().await;
     bench.adopt(&[with("new")]);
     bench.settle_for(SECOND * 6).await;
-    let (began, id) = (Instant::now(), bench.add("contoso", "a@contoso.example", NOW));
+    let began = Instant::now();
+    let id = bench.add("contoso", "a@contoso.example", NOW);
     let (at, job) = bench.job().await;
     assert!(job.id == id && at < began + SECOND);
 }
