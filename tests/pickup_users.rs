@@ -51,7 +51,8 @@ fn documented(pickup: &str, program: Program) -> Vec<String> {
     let section = document.split("## Pickup folders").nth(1).unwrap().split("\n## ").next().unwrap();
     let lines = section.lines().map(str::trim).filter(|line| line.starts_with("install -d "));
     let here = |line: &str| {
-        let (owner, group) = (format!("-o {RELAY}"), format!("-g {}", program.group));
+        let owner = format!("-o {RELAY}");
+        let group = format!("-g {}", program.group);
         line.replace("/var/spool/m365-relay/pickup/contoso", &format!("{pickup}/{}", program.tenant))
             .replace("/var/spool/m365-relay/pickup", pickup)
             .replace(" /var/spool/m365-relay ", " ")
@@ -337,7 +338,8 @@ fn is_mended(mistake: &str, stopped: &[Program], command: &str) {
         let Program { tenant, .. } = program;
         // As root, which is let in everywhere.
         let content = message(&format!("a@{tenant}.example"), TO, mistake);
-        let (hidden, shown) = (format!("pickup/{tenant}/.tmp"), format!("pickup/{tenant}/m.eml"));
+        let hidden = format!("pickup/{tenant}/.tmp");
+        let shown = format!("pickup/{tenant}/m.eml");
         fs::write(machine.path(&hidden), content).unwrap();
         fs::rename(machine.path(&hidden), machine.path(&shown)).unwrap();
         if stopped.iter().all(|one| one.tenant != tenant) {

@@ -222,7 +222,8 @@ fn a_full_disk_with_the_log_on_it_harms_no_mail() {
     let spool = "min_free = '4MiB'\nmin_free_inodes = 0";
     let mut disk = SmallDisk::shared(spool, "max_queued_bytes = '1TiB'", true);
     let mut smtp = disk.lab.smtp();
-    let (process, lost) = (disk.lab.process_id(), "m365_relay_log_lines_lost_total");
+    let process = disk.lab.process_id();
+    let lost = "m365_relay_log_lines_lost_total";
     for round in 1..=3 {
         for _ in 0..20 {
             assert_eq!(disk.offer(&mut smtp, 50_000).code, 250);
@@ -243,7 +244,8 @@ fn a_full_disk_with_the_log_on_it_harms_no_mail() {
             }
         });
         fill(&filler);
-        let (before, mut refused) = (disk.lab.metric(lost, &[("reason", "failed")]), 0);
+        let before = disk.lab.metric(lost, &[("reason", "failed")]);
+        let mut refused = 0;
         wait_until("log lines to be lost", || {
             // What was removed meanwhile makes a little room.
             fill(&filler);

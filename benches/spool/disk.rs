@@ -97,7 +97,9 @@ impl Flow {
         work: impl Fn(Arc<Self>) -> F,
     ) {
         let mut workers = JoinSet::new();
-        (0..GROUP).for_each(|_| drop(workers.spawn(work(self.clone()))));
+        for _ in 0..GROUP {
+            drop(workers.spawn(work(self.clone())));
+        }
         workers.join_all().await;
     }
 

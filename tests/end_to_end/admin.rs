@@ -41,7 +41,8 @@ fn the_socket_is_there_while_the_relay_is_and_for_its_group_alone() {
     assert_eq!(mode(&spool), 0o710);
     // The group gets to nothing else there, whatever the umask of whoever runs this test.
     for entry in fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path()) {
-        let (name, mode) = (entry.file_name().unwrap().to_str().unwrap(), mode(&entry));
+        let name = entry.file_name().unwrap().to_str().unwrap();
+        let mode = mode(&entry);
         assert!(name == "admin.sock" || mode & 0o077 == 0, "{name} has mode {mode:o}");
     }
     assert_eq!(lab.api("GET", "/healthz"), (200, "alive\n".into()));

@@ -59,7 +59,8 @@ fn tenants(setup: &mut Setup, credentials: &[(&str, String)]) {
 fn each_credential_delivers_mail() {
     private_umask();
     // The folders that systemd and Azure Arc would have.
-    let (systemd, arc) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let systemd = tempfile::tempdir().unwrap();
+    let arc = tempfile::tempdir().unwrap();
     fs::write(systemd.path().join("by-systemd"), TenantSetup::secret("by-systemd")).unwrap();
     let arc_folder = arc.path().display().to_string();
     let credentials = [
@@ -139,7 +140,8 @@ fn each_credential_delivers_mail() {
 #[test]
 fn tokens_that_end_again_and_again_cost_no_delivery() {
     let lab = Lab::with(|setup| setup.token_lifetime = Some(Duration::from_secs(3)));
-    let (mut smtp, begun) = (lab.smtp(), Instant::now());
+    let mut smtp = lab.smtp();
+    let begun = Instant::now();
     let from = "relay@contoso.example";
     let mut sent = 0;
     // Some four lives of a token.

@@ -40,7 +40,8 @@ fn a_burst_from_one_mailbox_is_spread_and_delays_no_other_mailbox() {
         messages.filter(|message| message.mailbox == mailbox).map(|message| message.accepted_at_ms).collect()
     };
     wait_until("some of the burst", || accepted_at(FROM).len() >= 6);
-    let (busy, calm) = (accepted_at(FROM), accepted_at(other));
+    let busy = accepted_at(FROM);
+    let calm = accepted_at(other);
     assert!(busy[5] - busy[2] >= 5000, "{busy:?}");
     assert!(calm[0] - asked_at < 2000, "the other mailbox had to wait: {asked_at} {calm:?}");
     assert!(lab.service.peak_concurrency(FROM) <= 3);

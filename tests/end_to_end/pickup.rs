@@ -17,7 +17,8 @@ const TO: &str = "b@example.net";
 
 /// As a careful program does: writes beside the folder, then moves in.
 fn drop_in(lab: &Lab, tenant: &str, name: &str, content: &[u8]) -> PathBuf {
-    let (outside, inside) = (lab.folder().join(name), lab.pickup(tenant).join(name));
+    let outside = lab.folder().join(name);
+    let inside = lab.pickup(tenant).join(name);
     fs::write(&outside, content).unwrap();
     fs::rename(outside, &inside).unwrap();
     inside
@@ -229,7 +230,8 @@ fn without_a_hint_a_file_that_grows_is_waited_for() {
 #[test]
 fn what_must_not_be_read_is_left_and_said_once() {
     let lab = Lab::start();
-    let (contoso, fabrikam) = (lab.pickup("contoso"), lab.pickup("fabrikam"));
+    let contoso = lab.pickup("contoso");
+    let fabrikam = lab.pickup("fabrikam");
     let secret = lab.folder().join("secret");
     fs::write(&secret, message("a@contoso.example", TO, "secret")).unwrap();
     fs::hard_link(&secret, contoso.join("hard.eml")).unwrap();

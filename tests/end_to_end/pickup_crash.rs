@@ -26,7 +26,8 @@ fn drop_in(outside: &Path, inside: &Path, number: usize) {
         0 => base64_mail(FROM, TO, &subject, 150_000),
         _ => message(FROM, TO, &subject),
     };
-    let (outside, inside) = (outside.join("next"), inside.join(format!("{number}.eml")));
+    let outside = outside.join("next");
+    let inside = inside.join(format!("{number}.eml"));
     if number.is_multiple_of(3) {
         let mut file = File::create(inside).unwrap();
         let (first, second) = content.split_at(content.len() / 2);
@@ -49,9 +50,11 @@ fn names(folder: &Path) -> Vec<PathBuf> {
 fn killed_sixty_times_each_file_is_one_message() {
     let mut lab = Lab::with(|setup| setup.delivery = "settle_after = '50ms'".into());
     lab.inject(Fault::new(On::SendMail, Action::Delay(Duration::from_millis(10))));
-    let (folder, outside) = (lab.pickup("contoso"), lab.folder().join("outside"));
+    let folder = lab.pickup("contoso");
+    let outside = lab.folder().join("outside");
     fs::create_dir(&outside).unwrap();
-    let (mut written, mut claimed) = (0, 0);
+    let mut written = 0;
+    let mut claimed = 0;
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     for round in 0..KILLS {
         random ^= random << 13;

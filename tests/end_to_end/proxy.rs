@@ -61,7 +61,8 @@ fn login_and_mail_go_by_the_proxy() {
     lab.wait_for(2);
     lab.wait_until_empty();
 
-    let (url, heads) = (lab.service.url(), proxy.heads());
+    let url = lab.service.url();
+    let heads = proxy.heads();
     for (path, count) in
         [("/contoso.example/oauth2/v2.0/token", 1), ("/v1.0/users/a@contoso.example/sendMail", 2)]
     {

@@ -25,14 +25,19 @@ impl Wiretap {
     fn start(target: Arc<Mutex<Option<SocketAddr>>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (asked, heard) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::<Mutex<Vec<u8>>>::default());
-        let (keep_asked, keep_heard) = (asked.clone(), heard.clone());
+        let asked = Arc::<Mutex<Vec<u8>>>::default();
+        let heard = Arc::<Mutex<Vec<u8>>>::default();
+        let keep_asked = asked.clone();
+        let keep_heard = heard.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let service = TcpStream::connect(target.lock().unwrap().unwrap()).unwrap();
-                let (from_client, to_client) = (client.try_clone().unwrap(), client);
-                let (to_service, from_service) = (service.try_clone().unwrap(), service);
-                let (asked, heard) = (keep_asked.clone(), keep_heard.clone());
+                let from_client = client.try_clone().unwrap();
+                let to_client = client;
+                let to_service = service.try_clone().unwrap();
+                let from_service = service;
+                let asked = keep_asked.clone();
+                let heard = keep_heard.clone();
                 thread::spawn(move || pass_on(from_client, to_service, &asked, say_that_it_is_http));
                 thread::spawn(move || pass_on(from_service, to_client, &heard, <[u8]>::to_vec));
             }
@@ -131,7 +136,8 @@ fn no_secret_token_or_assertion_shows_anywhere() {
 
     let tokens = wiretap.heard("access_token");
     assert!(tokens.len() >= 6 && tokens.iter().all(|token| token.len() > 20), "{tokens:?}");
-    let (refresh_tokens, assertions) = (wiretap.heard("refresh_token"), wiretap.asked("client_assertion"));
+    let refresh_tokens = wiretap.heard("refresh_token");
+    let assertions = wiretap.asked("client_assertion");
     assert_eq!((refresh_tokens.len(), assertions.len()), (1, 2), "{refresh_tokens:?} {assertions:?}");
     let mut secrets = [tokens, assertions].concat();
     secrets.extend([federated, first, TenantSetup::secret("contoso"), PASSWORD.into()]);

@@ -338,7 +338,8 @@ fn smtp_on_standard_input() {
 fn smtp_answers_at_once() {
     let lab = relay_is_down(|_| {});
     let mut child = sendmail(&lab).arg("-bs").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
     let mut said = |code: &str| {
         let mut octets = [0; 1000];
         let read = stdout.read(&mut octets).unwrap();

@@ -101,7 +101,8 @@ fn mail_that_comes_in_counts_and_leaves_nothing_when_its_client_vanishes() {
 fn a_folder_waits_alone_while_its_tenant_has_its_bytes() {
     let mut lab = lab_with("max_queued_bytes = '100KB'");
     let drop_in = |lab: &Lab, tenant: &str, name: &str, content: &[u8]| {
-        let (folder, hidden) = (lab.pickup(tenant), lab.pickup(tenant).join(format!(".{name}")));
+        let folder = lab.pickup(tenant);
+        let hidden = lab.pickup(tenant).join(format!(".{name}"));
         fs::write(&hidden, content).unwrap();
         fs::rename(hidden, folder.join(name)).unwrap();
     };

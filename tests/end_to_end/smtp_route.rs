@@ -154,7 +154,8 @@ fn tokens_that_end_meanwhile_fail_nothing() {
         by_smtp(setup);
         setup.token_lifetime = Some(Duration::from_secs(3));
     });
-    let (mut smtp, mut sent) = (lab.smtp(), 0);
+    let mut smtp = lab.smtp();
+    let mut sent = 0;
     // Two more tokens than the first.
     let tokens = || lab.service.calls().iter().filter(|call| call.path.ends_with("/token")).count();
     while tokens() < 3 {

@@ -97,7 +97,8 @@ fn check_names_what_is_damaged() {
     lab.send(FROM, &[TO], &message(FROM, TO, "small"));
     lab.send(FROM, &[TO], &base64_mail(FROM, TO, "large", 500_000));
     lab.kill9();
-    let (small, large) = (only_file(&lab, "spool/body"), only_file(&lab, "spool/body/large"));
+    let small = only_file(&lab, "spool/body");
+    let large = only_file(&lab, "spool/body/large");
     let whole = [&small, &large].map(|path| fs::read(path).unwrap());
     let large_id = large.file_name().unwrap().to_str().unwrap().to_owned();
     let cut = |path: &Path, len| fs::File::options().write(true).open(path).unwrap().set_len(len).unwrap();

@@ -23,7 +23,8 @@ impl Metrics {
         }
         let mut helped = BTreeSet::new();
         let mut family: Option<(&str, &str)> = None;
-        let (mut samples, mut series) = (Vec::<Sample>::new(), BTreeSet::new());
+        let mut samples = Vec::<Sample>::new();
+        let mut series = BTreeSet::new();
         for line in text.lines() {
             if let Some(help) = line.strip_prefix("# HELP ") {
                 let (name, said) = help.split_once(' ').ok_or(format!("HELP without text: {line}"))?;

@@ -333,7 +333,8 @@ pub fn run(command: &mut Command) -> Output {
 /// The same, with something on its standard input.
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     // Files take any amount; a pipe that nobody reads would stop the program.
-    let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let stdout = tempfile::tempfile().unwrap();
+    let stderr = tempfile::tempfile().unwrap();
     let mut stdin = tempfile::tempfile().unwrap();
     stdin.write_all(input).unwrap();
     stdin.rewind().unwrap();

@@ -72,7 +72,8 @@ impl Process {
             .unwrap();
         let first = log.lines().len();
         log.read(Reading::Steadily);
-        let (to_log, process) = (log.clone(), child.id());
+        let to_log = log.clone();
+        let process = child.id();
         let file = log_file.map(|file| format!("/proc/{process}/root{}", file.display()));
         let reader = thread::spawn(move || {
             if let Some(file) = file {
@@ -194,7 +195,8 @@ impl Log {
 
     /// What is appended to a file while the process is there, as it is seen by it.
     fn follow(&self, path: &str, process: u32) {
-        let (mut file, mut rest) = (None, Vec::new());
+        let mut file = None;
+        let mut rest = Vec::new();
         loop {
             let is_over = !Path::new(&format!("/proc/{process}/root/")).exists();
             if file.is_none() {

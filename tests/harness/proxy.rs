@@ -37,7 +37,8 @@ impl Proxy {
         let keep = heads.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (setup, keep) = (setup.clone(), keep.clone());
+                let setup = setup.clone();
+                let keep = keep.clone();
                 thread::spawn(move || serve(client, &setup, &keep));
             }
         });
@@ -75,7 +76,8 @@ fn serve(client: TcpStream, setup: &ProxySetup, heads: &Mutex<Vec<String>>) -> i
         return io::copy(&mut client, &mut io::sink()).map(|_| ());
     }
     let mut words = head.split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let method = words.next().unwrap_or_default();
+    let target = words.next().unwrap_or_default();
     let server = if method == "CONNECT" {
         let server = match setup.leads_to {
             Some(address) => TcpStream::connect(address)?,

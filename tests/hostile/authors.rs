@@ -23,7 +23,9 @@ fn read_by_mail_parser(value: &[u8]) -> Vec<String> {
 #[test]
 fn from_fields_have_one_reading() {
     let all: Vec<_> = from_fields::made_by_hand().into_iter().chain(from_fields::random(RANDOM)).collect();
-    let (mut taken, mut wrong, mut wrong_without) = (0, Vec::new(), 0);
+    let mut taken = 0;
+    let mut wrong = Vec::new();
+    let mut wrong_without = 0;
     for value in &all {
         let read = read_by_mail_parser(value);
         if let Some(checked) = checked(value) {

@@ -253,7 +253,8 @@ fn a_client_that_vanishes_at_any_octet_leaves_whole_messages_only() {
     let lab = Lab::start();
     let address = lab.smtp_address();
     let length = dialogue("F0000").0.len();
-    let (mut certain, mut possible) = (BTreeSet::new(), BTreeSet::new());
+    let mut certain = BTreeSet::new();
+    let mut possible = BTreeSet::new();
     for cut in 0..=length {
         for (end, letter) in [(End::Fin, 'F'), (End::Rst, 'R')] {
             let subject = format!("{letter}{cut:04}");

@@ -151,8 +151,10 @@ fn a_clock_that_jumps_between_two_starts_loses_nothing_and_expires_nothing() {
 
 /// With nothing to do, it does next to nothing.
 fn is_idle(lab: &Lab, jump: &str) {
-    let (before, began) = (processor_time(lab), Instant::now());
+    let before = processor_time(lab);
+    let began = Instant::now();
     thread::park_timeout(Duration::from_millis(500));
-    let (used, took) = (processor_time(lab) - before, began.elapsed());
+    let used = processor_time(lab) - before;
+    let took = began.elapsed();
     assert!(used < took / 4, "{jump}: it used {used:?} of {took:?} with nothing to do");
 }

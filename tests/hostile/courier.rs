@@ -26,10 +26,12 @@ pub(crate) struct Courier {
 impl Courier {
     /// Its messages have `name` in their subjects.
     pub(crate) fn start(address: SocketAddr, name: &str) -> Self {
-        let (stop, name) = (Arc::new(AtomicBool::new(false)), name.to_owned());
+        let stop = Arc::new(AtomicBool::new(false));
+        let name = name.to_owned();
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
-            let (mut acknowledged, mut number) = (Vec::new(), 0);
+            let mut acknowledged = Vec::new();
+            let mut number = 0;
             while !stopped.load(Ordering::Relaxed) {
                 // A connection that ends is followed by another.
                 let _ = session(address, &name, &mut number, &mut acknowledged, &stopped);

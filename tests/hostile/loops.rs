@@ -55,7 +55,8 @@ fn in_circles(labs: &[&Lab], envelope_sender: &str) -> usize {
 #[test]
 fn mail_that_comes_back_again_and_again_is_stopped() {
     let alone = in_circles(&[&contoso_alone()], CONTOSO);
-    let (one, other) = (contoso_alone(), contoso_alone());
+    let one = contoso_alone();
+    let other = contoso_alone();
     let at_each_other = in_circles(&[&one, &other], CONTOSO);
     let of_nobody = in_circles(&[&contoso_alone()], "");
     assert!([alone, at_each_other, of_nobody].iter().all(|sent| *sent <= HOPS + 1));

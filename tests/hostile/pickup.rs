@@ -22,7 +22,8 @@ const TO: &str = "b@example.net";
 
 /// As a careful program does: writes beside the folder, then moves in.
 fn drop_in(lab: &Lab, tenant: &str, name: &str) -> PathBuf {
-    let (outside, inside) = (lab.folder().join(name), lab.pickup(tenant).join(format!("{name}.eml")));
+    let outside = lab.folder().join(name);
+    let inside = lab.pickup(tenant).join(format!("{name}.eml"));
     fs::write(&outside, message(&format!("a@{tenant}.example"), TO, name)).unwrap();
     fs::rename(outside, &inside).unwrap();
     inside
@@ -97,7 +98,8 @@ fn a_planted_claim_takes_no_message_away() {
 fn files_that_change_while_they_are_claimed_arrive_once() {
     const EACH: usize = 150;
     let lab = Lab::start();
-    let (folder, outside) = (lab.pickup("contoso"), lab.folder().join("outside"));
+    let folder = lab.pickup("contoso");
+    let outside = lab.folder().join("outside");
     // By then this one is watched.
     lab.pickup("fabrikam");
     fs::create_dir(&outside).unwrap();

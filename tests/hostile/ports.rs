@@ -98,7 +98,8 @@ fn what_never_comes_to_its_end_ends_with_its_time() {
         ("a chunk", &["MAIL FROM:<a@contoso.example>", "RCPT TO:<b@example.net>", "BDAT 1000000 LAST"]),
     ];
     let drip = |place: &str, commands: &[&str]| {
-        let (mut smtp, began) = (lab.smtp(), Instant::now());
+        let mut smtp = lab.smtp();
+        let began = Instant::now();
         for command in commands {
             if command.starts_with("BDAT") {
                 smtp.write(format!("{command}\r\n").as_bytes());
@@ -111,7 +112,8 @@ fn what_never_comes_to_its_end_ends_with_its_time() {
         let mut said = Vec::new();
         // Until the relay hangs up: what is written after that fails, or the end is read.
         loop {
-            let (mut octets, written) = ([0; 512], stream.write_all(b"x"));
+            let mut octets = [0; 512];
+            let written = stream.write_all(b"x");
             match stream.read(&mut octets) {
                 Ok(0) => break,
                 Ok(read) => said.extend_from_slice(&octets[..read]),
@@ -119,7 +121,8 @@ fn what_never_comes_to_its_end_ends_with_its_time() {
                 Err(_) => break,
             }
         }
-        let (took, said) = (began.elapsed(), String::from_utf8_lossy(&said).into_owned());
+        let took = began.elapsed();
+        let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains("421 4.7.0 "), "{place}: {said:?} after {took:?}");
         assert!((Duration::from_secs(55)..Duration::from_secs(90)).contains(&took), "{place}: {took:?}");
     };
@@ -191,7 +194,9 @@ fn a_flood_of_handshakes_leaves_time_for_others() {
         .map(|_| {
             let root = root.clone();
             thread::spawn(move || {
-                (0..EACH).for_each(|_| drop(shake(TcpStream::connect(address).unwrap(), &root).unwrap()));
+                for _ in 0..EACH {
+                    drop(shake(TcpStream::connect(address).unwrap(), &root).unwrap());
+                }
             })
         })
         .collect();
@@ -281,7 +286,8 @@ fn names_of_users_and_of_nobody_are_answered_alike() {
         let lab = lab();
         let mut heard: Vec<(Vec<Vec<Reply>>, Duration)> = Vec::new();
         for (n, name) in names.iter().enumerate() {
-            let (mut replies, mut least) = (Vec::new(), Duration::MAX);
+            let mut replies = Vec::new();
+            let mut least = Duration::MAX;
             for from in 0..6u8 {
                 let from = [127, 1 + u8::from(by_login), u8::try_from(n).unwrap(), from + 1];
                 let mut smtp = connect_from(from, lab.smtp_address());
@@ -302,7 +308,8 @@ fn names_of_users_and_of_nobody_are_answered_alike() {
             assert_eq!(replies, usual, "{name}");
         }
         let times: Vec<_> = heard.iter().map(|(_, least)| least.as_millis()).collect();
-        let (low, high) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+        let low = times.iter().min().unwrap();
+        let high = times.iter().max().unwrap();
         println!("{times:?} ms");
         // A quarter of a second is everybody's; what is left is the work, which another test holds to be the same.
         assert!(high - low < 400, "{times:?}");

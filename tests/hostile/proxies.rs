@@ -118,7 +118,8 @@ fn meet(
     }
     let mut server = TcpStream::connect(honest)?;
     server.write_all(&head[..length])?;
-    let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+    let mut from_client = client.try_clone()?;
+    let mut to_server = server.try_clone()?;
     thread::spawn(move || {
         let _ = std::io::copy(&mut from_client, &mut to_server);
         let _ = to_server.shutdown(Shutdown::Write);
@@ -136,7 +137,9 @@ fn start(leads_to: Option<SocketAddr>, manners: Vec<Manner>) -> (String, Arc<Ato
     let honest = Proxy::start(ProxySetup { authorization: None, leads_to });
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
-            let (count, manners, address) = (count.clone(), manners.clone(), honest.address);
+            let count = count.clone();
+            let manners = manners.clone();
+            let address = honest.address;
             thread::spawn(move || meet(client, &count, &manners, address));
         }
     });

@@ -65,9 +65,12 @@ fn attachments_go_nowhere_else() {
         format!("https://127.0.0.1.nip.io:{port}/put"),
     ])
     .collect();
-    let (tries, is_honest) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let tries = Arc::<AtomicUsize>::default();
+    let is_honest = Arc::<AtomicBool>::default();
     let lab = {
-        let (tries, is_honest, elsewhere) = (tries.clone(), is_honest.clone(), elsewhere.clone());
+        let tries = tries.clone();
+        let is_honest = is_honest.clone();
+        let elsewhere = elsewhere.clone();
         lab_behind(move |request, answer| {
             if !request.contains("createUploadSession") || is_honest.load(Ordering::SeqCst) {
                 return answer;

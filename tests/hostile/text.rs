@@ -184,7 +184,8 @@ fn by_file(talker: &Talker, kind: &str, number: usize) -> usize {
 fn by_service(talker: &Talker, kind: &str) -> usize {
     let service = &talker.lab.service;
     let sent = |mailbox: &str| service.messages().iter().filter(|message| message.mailbox == mailbox).count();
-    let (by_graph, by_smtp) = ("service@contoso.example", "service@fabrikam.example");
+    let by_graph = "service@contoso.example";
+    let by_smtp = "service@fabrikam.example";
     let said =
         StatusFault { message: format!("no{kind} right"), ..StatusFault::new(400, "ErrorInvalidRecipients") };
     let fault = Fault::new(On::SendMail, Action::Status(said)).times(1);

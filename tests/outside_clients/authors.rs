@@ -25,7 +25,9 @@ fn from_fields_have_one_reading_in_python() {
         .collect();
     assert_eq!(read.len(), all.len());
 
-    let (mut taken, mut wrong, mut wrong_without) = (0, Vec::new(), 0);
+    let mut taken = 0;
+    let mut wrong = Vec::new();
+    let mut wrong_without = 0;
     for (value, read) in all.iter().zip(&read) {
         if let Some(checked) = checked(value) {
             taken += 1;

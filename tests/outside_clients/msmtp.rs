@@ -98,7 +98,8 @@ fn msmtp_encrypts_and_logs_in() {
 }
 
 fn logs_in(lab: &Lab, encryption: &[&str]) {
-    let (from, user) = (format!("--from={FROM}"), format!("--user={USER}"));
+    let from = format!("--from={FROM}");
+    let user = format!("--user={USER}");
     for mechanism in ["--auth=plain", "--auth=login"] {
         let send = |password: &str, subject: &str| {
             let password = format!("--passwordeval=echo '{password}'");
