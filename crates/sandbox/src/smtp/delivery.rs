@@ -32,8 +32,10 @@ impl Session {
 
     async fn deliver(&mut self, transaction: Transaction) -> Result<Reply, Reply> {
         let world = self.world.clone();
-        let (options, rules) = (&world.options, &world.options.submission);
-        let (limits, content) = (&options.limits, transaction.content.as_slice());
+        let options = &world.options;
+        let rules = &world.options.submission;
+        let limits = &options.limits;
+        let content = transaction.content.as_slice();
         if transaction.size > MAX_SIZE || limits.message_bytes.is_some_and(|most| content.len() > most) {
             return Err(replies::TOO_LARGE.into());
         }
@@ -42,7 +44,8 @@ impl Session {
             return Err(replies::HEADER_TOO_LARGE.into());
         }
         let login = self.login.as_mut().ok_or(replies::BAD_SEQUENCE)?;
-        let (tenant, mailbox) = (login.tenant.clone(), login.mailbox.clone());
+        let tenant = login.tenant.clone();
+        let mailbox = login.mailbox.clone();
         let count_now = rules.connections_count_at == ConnectionsCountAt::Content;
         if count_now && !login.take_place(limits.smtp_connections) {
             return Err(replies::thread_limit());

@@ -21,7 +21,8 @@ impl Session {
             return Err(replies::SEND_HELLO.into());
         }
         let world = self.world.clone();
-        let (options, rules) = (&world.options, &world.options.submission);
+        let options = &world.options;
+        let rules = &world.options.submission;
         let unknown = replies::not_authenticated(self.session_id);
         let login = self.login.as_mut().ok_or(unknown)?;
         if self.transaction.is_some() {

@@ -54,7 +54,8 @@ pub(super) enum Fate {
 
 impl Session {
     pub(super) fn new(world: Arc<World>, stream: TcpStream, client: IpAddr) -> Self {
-        let (latency, idle_timeout) = (world.options.latency, world.options.submission.idle_timeout);
+        let latency = world.options.latency;
+        let idle_timeout = world.options.submission.idle_timeout;
         Self {
             connection: world.smtp.record.connection(),
             world,
@@ -145,7 +146,8 @@ impl Session {
     }
 
     pub(super) fn log(&self, from_client: bool, text: String) {
-        let (connection, encrypted) = (self.connection, self.is_encrypted);
+        let connection = self.connection;
+        let encrypted = self.is_encrypted;
         self.world.smtp.record.line(SmtpLine { connection, from_client, encrypted, text });
     }
 }
