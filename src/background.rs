@@ -50,7 +50,7 @@ fn give_way(lower_priority: impl Fn() -> io::Result<()>, told: &Once) {
         told.call_once(|| {
             warn!(
                 %error,
-                "cannot lower the priority of delivery threads: in a burst of mail, deliveries slow down accepting. \
+                "delivery thread priority not lowered: in a burst of mail, deliveries slow down acceptance. \
                  Allow the system call setpriority (SystemCallFilter=setpriority in a systemd unit, after any \
                  line that denies @resources)"
             );

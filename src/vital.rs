@@ -98,7 +98,7 @@ impl Watchdog {
         let watch = move || {
             if disarmed.recv_timeout(time) == Err(blocking::RecvTimeoutError::Timeout) {
                 error!(
-                    "the stop does not come to an end: the process is cut off. What was in flight is in doubt at the next start"
+                    "stop timed out: terminating the process. The outcome of deliveries in flight is unknown at the next start"
                 );
                 // For the log's thread.
                 thread::park_timeout(Duration::from_millis(200));
@@ -106,7 +106,7 @@ impl Watchdog {
             }
         };
         if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
-            error!(%error, "nobody watches over the stop");
+            error!(%error, "stop watchdog not started");
         }
     }
 }

@@ -273,7 +273,8 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
     machine.shell(contoso, race, b"");
     wait_until("the forged mail to be refused", || machine.path("pickup/contoso/forged.bad").exists());
     // And names of claims, for the next start.
-    let waiting = || machine.lab.logged("accepted").into_iter().find(|entry| entry["tenant"] == "fabrikam");
+    let waiting =
+        || machine.lab.logged("message accepted").into_iter().find(|entry| entry["tenant"] == "fabrikam");
     wait_until("the log of its acceptance", || waiting().is_some());
     let waiting = waiting().unwrap();
     let id = waiting["id"].as_str().unwrap();
@@ -360,5 +361,5 @@ fn is_mended(mistake: &str, stopped: &[Program], command: &str) {
     }
     sh(&command);
     machine.lab.wait_for(TENANTS.len());
-    machine.lab.wait_for_log("files are picked up from this folder again");
+    machine.lab.wait_for_log("pickup folder usable again");
 }

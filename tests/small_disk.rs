@@ -258,11 +258,11 @@ fn a_full_disk_with_the_log_on_it_harms_no_mail() {
         std::fs::remove_file(&filler).unwrap();
         wait_until("mail to be accepted again", || disk.offer(&mut smtp, 10_000).code == 250);
         wait_until("the spool to be well", || disk.is_healthy());
-        wait_until("lost lines to be told", || disk.lab.logged("log lines were lost").len() >= round);
+        wait_until("lost lines to be told", || disk.lab.logged("log lines lost").len() >= round);
     }
     assert_eq!(disk.lab.process_id(), process);
     disk.delivered_once();
-    let said: u64 = disk.lab.logged("log lines were lost").iter().filter_map(|e| e["failed"].as_u64()).sum();
+    let said: u64 = disk.lab.logged("log lines lost").iter().filter_map(|e| e["failed"].as_u64()).sum();
     assert!(said > 0 && disk.lab.metric(lost, &[]) >= said as f64);
     assert!(!disk.lab.log().iter().any(|line| line.contains("panicked")));
     assert_eq!(disk.lab.terminate(), Some(0));

@@ -90,7 +90,7 @@ where
 
 /// `None`: the client has gone, or has kept the connection open for nothing.
 fn refused(error: &hyper::Error, seat: &Seat) -> Option<AdminRefused> {
-    debug!(%error, "a connection to the admin address ended");
+    debug!(%error, "admin connection failed");
     match error {
         _ if error.is_timeout() && seat.is_idle() => None,
         _ if error.is_timeout() => Some(AdminRefused::Timeout),

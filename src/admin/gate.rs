@@ -154,7 +154,7 @@ impl Gate {
                 Err(Refusal::WrongToken)
             }
             Err(error) => {
-                warn!(%error, "admin.token cannot be used: the API does not answer by TCP");
+                warn!(%error, "admin token unusable: the API is not available over TCP");
                 Err(Refusal::TokenUnreadable)
             }
         }
@@ -164,7 +164,7 @@ impl Gate {
     fn tell_of_wrong_token(&self) {
         let wrong = self.wrong_so_far.fetch_add(1, Ordering::Relaxed) + 1;
         if wrong.is_power_of_two() {
-            warn!(wrong, "a wrong token was sent to the admin address");
+            warn!(wrong, "admin request with a wrong token refused");
         }
     }
 

@@ -82,7 +82,7 @@ impl Socket {
         let place = SocketFile::settle(path)?;
         if is_in_spool && let Err(error) = let_the_group_through(folder, &opened, path) {
             let folder = folder.display();
-            warn!(%folder, %error, "the relay's group is not let through to the socket for commands, only root and the relay's user are");
+            warn!(%folder, %error, "command socket not opened to the relay's group: only root and the relay's user can connect");
         }
         Ok(Self { listener: socket.listen(BACKLOG)?, place })
     }

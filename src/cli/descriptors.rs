@@ -18,9 +18,9 @@ pub(super) fn provide(config: &Config) {
     let before = limit.current;
     limit.current = limit.maximum;
     match setrlimit(Resource::Nofile, limit) {
-        Ok(()) => debug!(?before, now = ?limit.current, "raised the limit on open files"),
+        Ok(()) => debug!(?before, now = ?limit.current, "open file limit raised"),
         Err(error) => {
-            debug!(%error, ?before, wanted = ?limit.current, "cannot raise the limit on open files")
+            debug!(%error, ?before, wanted = ?limit.current, "open file limit not raised")
         }
     }
     let needed = needed(config.smtp.max_connections, config.delivery.max_in_flight);
@@ -29,8 +29,8 @@ pub(super) fn provide(config: &Config) {
         warn!(
             limit,
             needed,
-            "the limit on open files is too low for smtp.max_connections and delivery.max_in_flight: raise it \
-             (LimitNOFILE= in a systemd unit) or lower these"
+            "open file limit too low for smtp.max_connections and delivery.max_in_flight: raise it \
+             (LimitNOFILE= in a systemd unit) or lower these settings"
         );
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     descriptors::provide(&config);
     if !core_dumps::forbid() {
         warn!(
-            "cannot forbid core dumps: one would have mail and secrets in it. Set LimitCORE=0 in the systemd unit"
+            "core dumps not disabled: a dump would contain mail and secrets. Set LimitCORE=0 in the systemd unit"
         );
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;

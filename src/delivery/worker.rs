@@ -142,7 +142,7 @@ impl Worker {
             return verdict;
         }
         let Broken { lease, attempts, doubt, is_call } = broken;
-        error!(id = %lease.id, "the delivery panicked: this is a defect");
+        error!(id = %lease.id, "delivery panicked: this is a bug");
         let settlement = if clock::now() >= self.give_up_at(lease) {
             Settlement::Quarantine { reason: "its delivery panics".into() }
         } else {
@@ -155,7 +155,7 @@ impl Worker {
 
     /// Not even whose message it is can be read, though nothing says that it is damaged.
     async fn cannot_read_at_all(&self, lease: Lease, doubt: Option<Timestamp>, reason: String) -> Verdict {
-        warn!(id = %lease.id, reason, "the message cannot be read now");
+        warn!(id = %lease.id, reason, "message not readable");
         let settlement = if clock::now() >= self.give_up_at(lease) {
             Settlement::Quarantine { reason }
         } else {
@@ -183,7 +183,7 @@ impl Worker {
         match self.spool.settle(lease, settlement).await {
             Ok(()) => verdict,
             Err(e) => {
-                error!(id = %lease.id, error = %e, "cannot store how the delivery went");
+                error!(id = %lease.id, error = %e, "delivery result not stored");
                 Verdict::SpoolUnhealthy
             }
         }
@@ -199,7 +199,7 @@ fn cannot_claim(job: &Job, error: &SpoolError) -> Verdict {
         // Somebody else ended it, put it aside or holds it, and has said so.
         SpoolError::NoSuchMessage(_) | SpoolError::Damaged { .. } | SpoolError::Held(_) => Verdict::Done,
         SpoolError::StaleLease(_) | SpoolError::InDelivery(_) => {
-            error!(id = %job.id, "the message is leased already");
+            error!(id = %job.id, "message already leased");
             Verdict::Done
         }
     }
@@ -303,7 +303,7 @@ impl Attempt<'_> {
             return self.settle(Settlement::Quarantine { reason: damaged.to_string() }, Verdict::Done).await;
         }
         let why = damaged.to_string();
-        warn!(id = %self.claim.lease.id, tenant = %self.tenant.name, why, "the message cannot be read now");
+        warn!(id = %self.claim.lease.id, tenant = %self.tenant.name, why, "message not readable");
         if clock::now() >= self.worker.give_up_at(self.claim.lease) {
             return self.expire("the relay could not read the message").await;
         }
@@ -349,7 +349,7 @@ impl Attempt<'_> {
         let label = label(kind);
         warn!(
             id = %self.claim.lease.id, tenant = %self.tenant.name, why = whom.diagnostic(),
-            "{label}: the message is given up"
+            "message {label}"
         );
         match self.notification(self.news(kind, whom)).await {
             Ok(bounce) => {
@@ -360,7 +360,7 @@ impl Attempt<'_> {
                 self.settle(Settlement::End { bounce }, Verdict::Done).await
             }
             Err(e) => {
-                error!(id = %self.claim.lease.id, error = %e, "cannot write the bounce");
+                error!(id = %self.claim.lease.id, error = %e, "bounce not stored");
                 self.wait_for_machine().await
             }
         }
@@ -401,7 +401,7 @@ impl Attempt<'_> {
                 told
             }
             Err(e) => {
-                warn!(id = %self.claim.lease.id, error = %e, "cannot write the notification of success");
+                warn!(id = %self.claim.lease.id, error = %e, "success notification not stored");
                 None
             }
         }
@@ -420,19 +420,19 @@ impl Attempt<'_> {
             Disposition::Delivered(receipt) => {
                 let Receipt { status, request_id, client_request_id, is_earlier, .. } = receipt;
                 let route = self.route.as_str();
-                info!(%id, %tenant, %mailbox, attempt, route, status, request_id, client_request_id, is_earlier, ?took, "delivered");
+                info!(%id, %tenant, %mailbox, attempt, route, status, request_id, client_request_id, is_earlier, ?took, "message delivered");
             }
             Disposition::Retry { why, .. } => {
-                info!(%id, %tenant, %mailbox, attempt, why, ?took, "to be tried again")
+                info!(%id, %tenant, %mailbox, attempt, why, ?took, "delivery deferred")
             }
             Disposition::Unknown { why, .. } => {
-                warn!(%id, %tenant, %mailbox, attempt, why, ?took, "nobody knows whether it was sent")
+                warn!(%id, %tenant, %mailbox, attempt, why, ?took, "delivery outcome unknown")
             }
             Disposition::Unsettled { why, look_after } => {
-                info!(%id, %tenant, %mailbox, why, ?look_after, "it is still open whether it was sent")
+                info!(%id, %tenant, %mailbox, why, ?look_after, "delivery outcome still unknown")
             }
             Disposition::MailboxBlocked { why, .. } => {
-                info!(%id, %tenant, %mailbox, why, ?took, "the mailbox has to wait")
+                info!(%id, %tenant, %mailbox, why, ?took, "mailbox throttled")
             }
             // The scheduler says this once for the tenant, the worker for the message says it when it is given up.
             Disposition::TenantBlocked { .. }

@@ -198,7 +198,7 @@ impl TokenCache {
         self.means.metrics.token_expires(name, self.audience.as_str(), ends);
         let audience = self.audience.as_str();
         let lifetime = Duration::from_secs(lifetime.as_secs_f64().round() as u64);
-        info!(tenant = %name, audience, ?lifetime, took = ?started.elapsed(), "got an access token");
+        info!(tenant = %name, audience, ?lifetime, took = ?started.elapsed(), "token acquired");
         Ok(token)
     }
 
@@ -236,7 +236,7 @@ impl TokenCache {
             Some(Failure { error: error.clone(), until: Instant::now() + error.retry_after, files });
         drop(state);
         let tenant = &self.tenant.name;
-        warn!(%tenant, error = error.why, retry_after = ?error.retry_after, "got no access token");
+        warn!(%tenant, error = error.why, retry_after = ?error.retry_after, "token request failed");
         error
     }
 

@@ -58,7 +58,7 @@ pub(super) async fn token(
         match wait.filter(|wait| Instant::now() + *wait < deadline) {
             None => return Err(error),
             Some(wait) => {
-                debug!(error = error.why, ?wait, "no token yet from the managed identity");
+                debug!(error = error.why, ?wait, "managed identity token not available yet");
                 sleep(wait).await;
             }
         }

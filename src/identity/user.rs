@@ -76,7 +76,7 @@ pub(super) async fn by_refresh_token(
             *unstored = Some(successor);
             return Err(error);
         }
-        debug!(tenant = %tenant.name, "the new refresh token is stored");
+        debug!(tenant = %tenant.name, "refresh token stored");
     }
     Ok(granted.token)
 }

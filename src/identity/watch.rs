@@ -101,11 +101,11 @@ impl Identity {
                 .collect::<Vec<_>>()
         });
         match changed.await {
-            Err(error) => error!(%error, "cannot look at the files of credentials"),
+            Err(error) => error!(%error, "credential file check failed"),
             Ok(changed) => {
                 for cache in changed {
                     let tenant = cache.tenant();
-                    info!(%tenant, "a file of the credential has changed, the login is tried again");
+                    info!(%tenant, "credential file changed; retrying the login");
                     cache.forgive();
                     again(tenant.clone());
                 }
@@ -131,12 +131,12 @@ impl Identity {
                             warn!(tenant = %name, "{warning}");
                         }
                     }
-                    Some(Err(error)) => warn!(tenant = %name, %error, "the certificate cannot be read"),
+                    Some(Err(error)) => warn!(tenant = %name, %error, "certificate unreadable"),
                 }
             }
         });
         if let Err(error) = read.await {
-            error!(%error, "cannot read the certificates of credentials");
+            error!(%error, "credential certificate check failed");
         }
     }
 

@@ -165,9 +165,9 @@ impl Submission {
             return Ok(id);
         }
         match accepted.unwind().await {
-            Ok(()) => warn!(%id, ?late, "stored too late for its client: taken back, and refused"),
+            Ok(()) => warn!(%id, ?late, "message stored too late for its client: withdrawn and refused"),
             Err(error) => {
-                warn!(%id, ?late, %error, "stored too late for its client, and cannot be taken back: it may arrive twice");
+                warn!(%id, ?late, %error, "message stored too late for its client and not withdrawn: it may arrive twice");
             }
         }
         let text = "Storing the message took too long, try again later";

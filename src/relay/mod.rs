@@ -125,7 +125,7 @@ pub enum RunError {
     #[error("cannot tell the admin address: {0}")]
     AdminAddress(io::Error),
     #[error(
-        "{part} has broken down: {why}. The relay stops, and what it has accepted is safe: start it again"
+        "vital part ended: {part}: {why}. The relay stops; the mail it has accepted is safe. Start it again"
     )]
     Broken { part: &'static str, why: String },
 }
@@ -326,9 +326,9 @@ impl Relay {
             error!("{error}");
         }
         stop.cancel();
-        info!("stopping: no new mail, waiting for what is in flight");
+        info!("stopping: no new mail accepted, waiting for deliveries in flight");
         if timeout(GRACE, parts.ended()).await.is_err() {
-            warn!("deliveries are still in flight: they are in doubt at the next start");
+            warn!("deliveries still in flight: their outcome is unknown at the next start");
         }
         admin_stop.cancel();
         if !admin.is_finished() {
@@ -403,7 +403,7 @@ impl Disk {
             let disk = self.clone();
             let measured = spawn_blocking(move || disk.measure(n == 0));
             if let Err(error) = measured.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-                warn!(%error, "cannot measure the spool's disk");
+                warn!(%error, "spool disk measurement failed");
             }
         }
     }

@@ -68,7 +68,7 @@ impl Parts {
     pub(super) async fn ended(&mut self) {
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(error) = ended {
-                error!(%error, "a part of the relay broke down while it stopped");
+                error!(%error, "vital part failed during the stop");
             }
         }
     }
@@ -91,11 +91,11 @@ mod tests {
         parts.spawn("one", "the one", until(stop.clone()));
         parts.spawn("other", "the other", async { panic!("on purpose") });
         let error = parts.run_until(&stop, pending()).await.unwrap_err().to_string();
-        assert!(error.contains("the other has broken down") && error.contains("on purpose"), "{error}");
+        assert!(error.contains("vital part ended: the other:") && error.contains("on purpose"), "{error}");
 
         parts.spawn("third", "the third", async {});
         let error = parts.run_until(&stop, pending()).await.unwrap_err().to_string();
-        assert!(error.contains("the third has broken down"), "{error}");
+        assert!(error.contains("vital part ended: the third:"), "{error}");
 
         stop.cancel();
         parts.ended().await;

@@ -109,9 +109,9 @@ impl Reloader {
             Ok(config) => {
                 let reloaded = self.adopt(config).await;
                 let Changes { added, changed, removed, unchanged, at_restart } = &reloaded.changes;
-                info!(?added, ?changed, ?removed, unchanged, took = ?began.elapsed(), "the configuration is loaded anew");
+                info!(?added, ?changed, ?removed, unchanged, took = ?began.elapsed(), "configuration reloaded");
                 for table in at_restart {
-                    warn!(table, "this has changed, and counts from the next start on");
+                    warn!(table, "setting changed; it takes effect at the next start");
                 }
                 reloaded.warnings.iter().for_each(|warning| warn!("{warning}"));
                 reloaded
@@ -120,7 +120,7 @@ impl Reloader {
                 errors.iter().for_each(|problem| error!("{problem}"));
                 error!(
                     errors = errors.len(),
-                    "the configuration has mistakes: the relay goes on with the one that it has"
+                    "configuration reload failed: the relay keeps its current configuration"
                 );
                 let unchanged = self.running.tenants.len();
                 let changes = Changes { unchanged, ..Changes::default() };

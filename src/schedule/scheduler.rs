@@ -194,7 +194,7 @@ impl<C: Courier> Scheduler<C> {
     /// Mail of a tenant that is not configured stays where it is until a configuration has the tenant again.
     fn without_tenant(&mut self, name: TenantName, event: Event) {
         let ids = self.unknown.entry(name.clone()).or_insert_with(|| {
-            warn!(tenant = %name, "the spool has mail of a tenant that is not in the configuration; it is held");
+            warn!(tenant = %name, "mail held: its tenant is not in the configuration");
             BTreeSet::new()
         });
         match event {
@@ -262,7 +262,7 @@ impl<C: Courier> Scheduler<C> {
         let Some(pool) = self.pools.get_mut(name) else { return };
         // Once, not for each of the jobs in flight, nor each time that it is looked at again.
         if !pool.is_blocked_by(because.reason) {
-            warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "the tenant is blocked");
+            warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "tenant blocked");
         }
         let until = pool.block(because);
         self.timers.push(Reverse((until, Timer::Prepare(name.clone()))));
@@ -479,10 +479,10 @@ impl<C: Courier> Scheduler<C> {
             // How many logins there are at a time is for `identity` to say.
             let Some(result) = stopping.run_until_cancelled(courier.prepare(&tenant)).await else { return };
             if was_blocked && result.is_ok() {
-                info!(tenant = %tenant.name, "the tenant can deliver again");
+                info!(tenant = %tenant.name, "tenant unblocked");
             }
             if reports.send(Report::Prepared(tenant, result)).is_err() {
-                error!("a credential came after the scheduler had stopped");
+                error!("credential result received after the scheduler stopped");
             }
         });
         false

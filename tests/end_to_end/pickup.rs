@@ -245,7 +245,7 @@ fn what_must_not_be_read_is_left_and_said_once() {
     drop_in(&lab, "fabrikam", "waits.eml", &message("a@fabrikam.example", TO, "waits"));
     fs::set_permissions(&fabrikam, fs::Permissions::from_mode(0o775)).unwrap();
     assert_eq!(lab.wait_for(1)[0].subject, "waits");
-    lab.wait_for_log("files are picked up from this folder again");
+    lab.wait_for_log("pickup folder usable again");
     // All folders have been looked into at least twice by now.
     for what in ["a hard link", "a symbolic link", "a folder in a tenant's folder", "chmod o-w"] {
         assert_eq!(said(what), 1, "{what}");

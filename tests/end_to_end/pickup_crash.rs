@@ -96,7 +96,7 @@ fn killed_sixty_times_each_file_is_one_message() {
     assert_eq!(ids.len(), written);
 
     let sums = || {
-        let settled = lab.logged("a process ended while it picked up files: those in the spool are removed");
+        let settled = lab.logged("interrupted pickup settled: files already in the spool removed");
         let sum = |field: &str| settled.iter().map(|entry| entry[field].as_u64().unwrap()).sum::<u64>();
         (sum("removed"), sum("given_back"))
     };

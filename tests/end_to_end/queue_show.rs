@@ -12,10 +12,10 @@ const TO: &str = "b@example.net";
 
 /// Sends a message and answers its id.
 fn send(lab: &Lab, subject: &str) -> String {
-    let before = lab.logged("accepted").len();
+    let before = lab.logged("message accepted").len();
     lab.send(FROM, &[TO], &message(FROM, TO, subject));
-    wait_until("the log of its acceptance", || lab.logged("accepted").len() > before);
-    lab.logged("accepted")[before]["id"].as_str().unwrap().to_owned()
+    wait_until("the log of its acceptance", || lab.logged("message accepted").len() > before);
+    lab.logged("message accepted")[before]["id"].as_str().unwrap().to_owned()
 }
 
 /// Runs the command, which finds the relay by its socket.

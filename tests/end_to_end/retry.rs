@@ -28,7 +28,7 @@ fn refusal(code: u16, error: &str, retry_after: &str) -> Fault {
 }
 
 fn attempt_of_delivery(lab: &Lab) -> serde_json::Value {
-    lab.wait_for_log("delivered")["attempt"].clone()
+    lab.wait_for_log("message delivered")["attempt"].clone()
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn the_envelope_is_the_true_one_and_the_header_stays() {
     // Nothing was asked of Graph, not even a token.
     let tokens = |audience| lab.metric("m365_relay_token_refreshes_total", &[("audience", audience)]);
     assert_eq!((tokens("exchange"), tokens("graph")), (1.0, 0.0));
-    let logged = lab.wait_for_log("delivered");
+    let logged = lab.wait_for_log("message delivered");
     assert_eq!((&logged["route"], &logged["status"]), (&"smtp".into(), &250.into()));
     assert!(logged["request_id"].as_str().unwrap().contains("prod.outlook.com>"), "{logged}");
 }
@@ -283,7 +283,7 @@ fn with_auto_a_closed_smtp_stops_nothing_but_its_own_mail() {
     lab.inject(Fault::reply(On::SmtpAuth, "535 5.7.3 Authentication unsuccessful"));
     let mut smtp = lab.smtp();
     smtp.send(FROM, &["c@example.net"], &message(FROM, "list@example.net", "mismatch"));
-    lab.wait_for_log("to be tried again");
+    lab.wait_for_log("delivery deferred");
     smtp.send(FROM, &["b@example.net"], &message(FROM, "b@example.net", "usual"));
     assert_eq!(lab.wait_for(1).remove(0).subject, "usual");
 }

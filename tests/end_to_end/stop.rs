@@ -111,7 +111,7 @@ fn too_few_open_files_are_warned_of_and_a_soft_limit_is_raised() {
         let second = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
         let said = String::from_utf8(second.stderr).unwrap();
         assert!(said.contains("another process has this spool open"), "{said}");
-        said.lines().find(|line| line.contains("the limit on open files is too low")).map(str::to_owned)
+        said.lines().find(|line| line.contains("open file limit too low")).map(str::to_owned)
     };
     let line = warned("ulimit -n 500").expect("a warning");
     // Two for each of 2000 connections, 1024 deliveries and 512 files, 64 lists of the spool, 200 for the

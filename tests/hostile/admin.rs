@@ -283,8 +283,8 @@ fn ids_cannot_be_walked() {
     let lab = Lab::start();
     lab.inject(relay_sandbox::Fault::status(relay_sandbox::On::SendMail, 503, "serviceNotAvailable"));
     lab.send(FROM, &[TO], &message(FROM, TO, "waits"));
-    wait_until("the log of its acceptance", || !lab.logged("accepted").is_empty());
-    let id = lab.logged("accepted")[0]["id"].as_str().unwrap().to_owned();
+    wait_until("the log of its acceptance", || !lab.logged("message accepted").is_empty());
+    let id = lab.logged("message accepted")[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(lab.api("GET", &format!("/api/v1/messages/{id}")).0, 200);
     // The id itself, and ways to spell the path that a check might not see.
     let mut tries = 0;

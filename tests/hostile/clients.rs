@@ -82,7 +82,7 @@ fn a_line_of_megabytes_in_the_body() {
     // Larger than what Graph takes in one request, not than what comes in.
     let sent = content("longer line", 10_000_000);
     lab.send(FROM, &[TO], &sent);
-    let is_there = || lab.logged("accepted").iter().any(|entry| entry["size"] == sent.len());
+    let is_there = || lab.logged("message accepted").iter().any(|entry| entry["size"] == sent.len());
     crate::harness::wait_until("it in the log", is_there);
     is_well(&lab);
 }

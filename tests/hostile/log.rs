@@ -73,7 +73,7 @@ fn somebody_stalls_for_a_while() -> usize {
     });
     lab.wait_for(sent);
     lab.read_log(Reading::Steadily);
-    let said = lab.wait_for_log("log lines were lost");
+    let said = lab.wait_for_log("log lines lost");
     assert!(said["full"].as_u64().unwrap() > 0, "{said}");
     is_whole(lab, sent)
 }
@@ -87,8 +87,8 @@ fn a_pipe_that_does_not_block() -> usize {
     lab.wait_for(COUNT);
     lab.wait_until_empty();
     lab.read_log(Reading::Steadily);
-    wait_until("every line", || lab.logged("delivered").len() == COUNT);
-    assert_eq!(lab.logged("accepted").len(), COUNT);
+    wait_until("every line", || lab.logged("message delivered").len() == COUNT);
+    assert_eq!(lab.logged("message accepted").len(), COUNT);
     assert_eq!(lab.metric(LOST, &[]), 0.0);
     is_whole(lab, COUNT)
 }
@@ -122,14 +122,14 @@ fn a_client_that_floods_the_log_hides_nobody_elses_lines() {
     let lost = lab.metric(LOST, &[("reason", "share")]);
     assert!(lost > (FLOOD / 2) as f64, "only {lost} lines were left out");
     assert_eq!(lab.metric(LOST, &[]), lost);
-    wait_until("everybody else's lines", || lab.logged("delivered").len() == OTHERS);
-    assert_eq!(lab.logged("accepted").len(), OTHERS);
-    let said = lab.wait_for_log("log lines were lost");
+    wait_until("everybody else's lines", || lab.logged("message delivered").len() == OTHERS);
+    assert_eq!(lab.logged("message accepted").len(), OTHERS);
+    let said = lab.wait_for_log("log lines lost");
     assert!(said["share"].as_u64().unwrap() > 0, "{said}");
     assert!(holds_within(Duration::from_secs(10), || {
-        let said = lab.logged("log lines were lost").into_iter();
+        let said = lab.logged("log lines lost").into_iter();
         said.map(|line| line["share"].as_u64().unwrap()).sum::<u64>() as f64 == lost
     }));
-    assert!(!lab.logged("refused").is_empty());
+    assert!(!lab.logged("message refused").is_empty());
     held("A client that floods the log", FLOOD);
 }

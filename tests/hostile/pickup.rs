@@ -58,7 +58,7 @@ fn a_planted_claim_takes_no_message_away() {
     }
     lab.wait_for_metric("m365_relay_received_total", &[("ingress", "pickup"), ("tenant", "contoso")], 2.0);
     lab.wait_for_metric("m365_relay_received_total", &[("ingress", "pickup"), ("tenant", "fabrikam")], 1.0);
-    let accepted = lab.wait_for_logs("accepted", 5);
+    let accepted = lab.wait_for_logs("message accepted", 5);
     lab.kill9();
     let ids: Vec<String> = accepted.iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 5);

@@ -178,8 +178,8 @@ fn an_answer_to_another_tenants_call_delivers_nothing() {
     lab.send(FROM, &[TO], &message(FROM, TO, "swapped"));
     wait_until("all of them swapped", || swapped.load(Ordering::SeqCst) > TRIES);
     lab.wait_until_empty();
-    assert_eq!(lab.wait_for_logs("delivered", 1).len(), 1, "{:?}", lab.logged("delivered"));
-    let unknown = lab.logged("nobody knows whether it was sent");
+    assert_eq!(lab.wait_for_logs("message delivered", 1).len(), 1, "{:?}", lab.logged("message delivered"));
+    let unknown = lab.logged("delivery outcome unknown");
     assert_eq!(unknown.len(), TRIES);
     assert!(unknown.iter().all(|line| line["why"].as_str().unwrap().contains("is one to another call")));
     held("Answers to another tenant's call", TRIES);

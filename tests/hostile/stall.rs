@@ -36,7 +36,7 @@ fn ends(hang: &str) {
     assert!(stopped, "{hang}");
     assert_eq!(lab.wait_for_end(), Some(1), "{hang}");
     let acknowledged = courier.end();
-    let errors: Vec<_> = lab.log().into_iter().filter(|line| line.contains("has broken down")).collect();
+    let errors: Vec<_> = lab.log().into_iter().filter(|line| line.contains("vital part ended")).collect();
     assert!(errors.len() == 1 && errors[0].contains("has not come back for 2s"), "{hang}: {errors:?}");
     lab.restart();
     all_arrive(&lab, &acknowledged);

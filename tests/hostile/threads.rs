@@ -53,13 +53,13 @@ fn ends_in_order(fault: &str, part: &str) {
         lab.log().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     // Without a committer, each delivery under way says that it could not be stored.
     let is_error = |entry: &&serde_json::Value| {
-        entry["level"] == "ERROR" && entry["message"] != "cannot store how the delivery went"
+        entry["level"] == "ERROR" && entry["message"] != "delivery result not stored"
     };
     let errors: Vec<_> = entries.iter().filter(is_error).collect();
     assert_eq!(errors.len(), 1, "{fault}: {errors:?}");
     let said = errors[0]["message"].as_str().unwrap();
-    assert!(said.starts_with(&format!("{part} has broken down: ")), "{fault}: {said}");
-    let panics: Vec<_> = entries.iter().filter(|entry| entry["message"] == "panicked").collect();
+    assert!(said.starts_with(&format!("vital part ended: {part}: ")), "{fault}: {said}");
+    let panics: Vec<_> = entries.iter().filter(|entry| entry["message"] == "thread panicked").collect();
     assert_eq!(panics.len(), 1, "{fault}: {panics:?}");
     assert!(panics[0]["at"].as_str().unwrap().contains("src/faults.rs:"), "{fault}: {panics:?}");
     assert!(!acknowledged.is_empty(), "{fault}: nothing was sent");

@@ -179,7 +179,7 @@ impl BodyThread {
     fn refuse(&self, error: StoreError) -> SpoolError {
         match error {
             StoreError::Unwritten { what, source } => {
-                warn!(what, error = %source, "bodies were not stored; their senders will try again");
+                warn!(what, error = %source, "body storage failed; the clients will try again");
                 SpoolError::Body(Arc::new(source))
             }
             error => {

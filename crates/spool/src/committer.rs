@@ -329,12 +329,12 @@ impl Committer {
         let end = match end {
             End::Quarantine { reason } => match self.store.put_aside(id, was.body, reason) {
                 Ok(()) => {
-                    warn!(%id, reason, "a damaged message is put aside");
+                    warn!(%id, reason, "damaged message quarantined");
                     self.context.observer.quarantined();
                     &End::Leave { entering: Vec::new() }
                 }
                 Err(error) => {
-                    warn!(%id, reason, %error, "a damaged message cannot be put aside now");
+                    warn!(%id, reason, %error, "quarantine of a damaged message failed");
                     &later
                 }
             },

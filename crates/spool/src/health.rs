@@ -20,7 +20,10 @@ impl Health {
     pub(super) fn latch(&self, reason: &str) -> SpoolError {
         let mut latched = self.0.write().unwrap_or_else(|e| e.into_inner());
         let first = latched.get_or_insert_with(|| {
-            error!(error = reason, "the spool cannot write; no mail is accepted or delivered until it can");
+            error!(
+                error = reason,
+                "spool write failed; no mail is accepted or delivered until writing succeeds"
+            );
             reason.into()
         });
         SpoolError::Unhealthy(first.clone())

@@ -17,7 +17,7 @@
 //! * After a crash, [`Spool::start`] releases the leases of the dead process. An attempt had begun under each of them, so
 //!   its outcome is unknown: the message is [in doubt](Claim::doubt) from then on.
 //!   Bodies without an index record were never acknowledged, and are swept.
-//! * Damage stays alone: a damaged message is put aside, with a reason; a damaged index is made anew from the bodies.
+//! * Damage stays alone: damaged message quarantined, with a reason; a damaged index is made anew from the bodies.
 //!
 //! Both threads work on a [`Store`]: [`DiskStore`] (sled as the index, bodies in segments and files beside it) or
 //! [`MemoryStore`], for tests. The spool knows no network and no tenant's configuration.

@@ -74,7 +74,7 @@ impl Committer {
                 match self.heal() {
                     Ok(()) => continue,
                     Err(error) if now >= next_word => {
-                        warn!(%error, "the spool still cannot write");
+                        warn!(%error, "spool write still failing");
                         next_word = now + SAY_EVERY;
                     }
                     Err(_) => {}
@@ -164,10 +164,7 @@ impl Committer {
         let stall = self.context.stall.clone();
         stall.index.during(|| self.take_stock())?;
         self.context.health.healed();
-        info!(
-            results = self.unsettled.len(),
-            "the spool can write again; results of deliveries that waited are stored"
-        );
+        info!(results = self.unsettled.len(), "spool writable again; pending delivery results stored");
         let mut unsettled = std::mem::take(&mut self.unsettled);
         while !unsettled.is_empty() {
             let rest = unsettled.split_off(unsettled.len().min(GROUP));

@@ -55,7 +55,7 @@ impl Committer {
         self.store.sweep()?;
         let Recovered { last, messages, in_doubt, damaged } = recovered;
         let took = started.elapsed();
-        info!(messages, in_doubt, damaged, ?took, "the spool's messages are known");
+        info!(messages, in_doubt, damaged, ?took, "spool recovered");
         Ok(last)
     }
 
@@ -72,7 +72,7 @@ impl Committer {
     }
 
     fn rescue(&mut self, damage: &StoreError) -> Result<(), StoreError> {
-        error!(%damage, "the spool's index is damaged; it is made anew from what is left of it and from the bodies");
+        error!(%damage, "spool index damaged; it is being rebuilt from its readable parts and the bodies");
         let now = clock::now();
         let stall = self.context.stall.clone();
         let state = |lane: LaneId, body: BodyPlace| {

@@ -27,8 +27,7 @@ pub trait Store: Send + 'static {
     /// [`StoreError::Damaged`]: the index is not what it was; [`rescue`](Store::rescue) helps.
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError>;
 
-    /// Makes the index anew from what is left of it and from the bodies. A message of which nobody knows whether it was
-    /// sent gets the state that `found` makes for its body. Answers how many entries were put aside.
+    /// Makes the index anew from what is left of it and from the bodies. A message of which delivery outcome unknown gets the state that `found` makes for its body. Answers how many entries were put aside.
     fn rescue(&mut self, found: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError>;
 
     /// Removes bodies that no message has, which only a start may: none is on its way in.

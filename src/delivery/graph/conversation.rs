@@ -118,7 +118,7 @@ impl<'a> Conversation<'a> {
             Err(CallError::Refused(error, answer)) if error.class == Class::Token => (error, answer),
             other => return other,
         };
-        debug!(tenant = %self.tenant.name, code = refused.0.code, "the token was refused, a new one is asked for");
+        debug!(tenant = %self.tenant.name, code = refused.0.code, "token rejected by Graph; requesting a new one");
         if let Some(token) = self.token.take() {
             self.means.identity.reject(self.tenant, Audience::Graph, &token);
         }
@@ -210,7 +210,7 @@ impl<'a> Conversation<'a> {
                 }
                 let status = answer.status;
                 let request_id = &answer.request_id;
-                debug!(tenant = %self.tenant.name, status, request_id, client_request_id, "Graph answered");
+                debug!(tenant = %self.tenant.name, status, request_id, client_request_id, "Graph responded");
                 Ok(answer)
             }
             Err(error) => {

@@ -105,10 +105,10 @@ impl Draft {
             deleted => deleted,
         };
         match deleted {
-            Ok(_) => debug!(mailbox = %self.mailbox, "a draft that is not needed is deleted"),
+            Ok(_) => debug!(mailbox = %self.mailbox, "unneeded draft deleted"),
             Err(error) if error.is_status(404) => {}
             Err(error) => {
-                warn!(mailbox = %self.mailbox, ?error, "a draft that is not needed stays in the mailbox");
+                warn!(mailbox = %self.mailbox, ?error, "unneeded draft not deleted; it stays in the mailbox");
             }
         }
     }

@@ -60,7 +60,7 @@ impl Passage<'_> {
             match self.fill(&draft, &outline, done, was_begun).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    warn!(id = %self.claim.lease.id, "a draft has more attachments than it should: another is made");
+                    warn!(id = %self.claim.lease.id, "draft has unexpected attachments; creating another");
                     draft.delete(&mut self.talk).await;
                     self.draft = None;
                     continue;
@@ -139,7 +139,7 @@ impl Passage<'_> {
         if let Some(draft) = self.draft.take() {
             match self.attached(&draft).await {
                 Ok(done) if done <= outline.attachments.len() => {
-                    info!(id = %self.claim.lease.id, done, of = outline.attachments.len(), "an earlier draft is taken up again");
+                    info!(id = %self.claim.lease.id, done, of = outline.attachments.len(), "draft resumed");
                     return Ok((draft, done));
                 }
                 Ok(_) => draft.delete(&mut self.talk).await,
@@ -255,7 +255,7 @@ impl Passage<'_> {
         if matches!(disposition, Disposition::Failed(_)) {
             draft.delete(&mut self.talk).await;
         } else {
-            warn!(id = %self.claim.lease.id, "the draft stays, to be taken up again");
+            warn!(id = %self.claim.lease.id, "draft kept for the next attempt");
         }
         disposition
     }

@@ -194,7 +194,7 @@ impl Passage<'_> {
         let resolved = match self.look(route, evidence).await {
             Err(error) => return Err(still_open(error, self.talk.mailbox, next_look, route)),
             Ok(Finding::Sent(answer)) => {
-                info!(%id, tenant = %tenant.name, "an earlier attempt had arrived");
+                info!(%id, tenant = %tenant.name, "message delivered by an earlier attempt");
                 self.graph.metrics.unknown_outcome(&tenant.name, Resolved::Arrived);
                 return Err(Disposition::Delivered(answer.receipt(true)));
             }
@@ -209,7 +209,7 @@ impl Passage<'_> {
             }
             Ok(_) if !is_settled => return open(next_look, "no copy of it has appeared so far"),
             Ok(Finding::CannotAsk) => {
-                warn!(%id, tenant = %tenant.name, "sending again a message that may have been sent before");
+                warn!(%id, tenant = %tenant.name, "resending message with unknown outcome");
                 Resolved::Resent
             }
             Ok(Finding::Leftover(drafts)) => {
@@ -220,7 +220,7 @@ impl Passage<'_> {
             }
             Ok(Finding::StillDraft | Finding::Nothing) => Resolved::NotSent,
         };
-        info!(%id, tenant = %tenant.name, resolved = resolved.as_str(), "the earlier attempt is concluded");
+        info!(%id, tenant = %tenant.name, resolved = resolved.as_str(), "unknown outcome resolved");
         self.graph.metrics.unknown_outcome(&tenant.name, resolved);
         Ok(())
     }
@@ -255,7 +255,7 @@ impl Passage<'_> {
                 // It is drafts that the app may not make, and not the whole mailbox that is closed to it.
                 self.graph.refusals.drafts_refused(self.talk.tenant);
                 let tenant = &self.talk.tenant.name;
-                info!(%tenant, "the app may make no drafts: outcomes are confirmed another way");
+                info!(%tenant, "drafts not permitted for the app; outcomes are confirmed another way");
             }
         }
         match course {
@@ -264,7 +264,7 @@ impl Passage<'_> {
             Course::TooLarge => {
                 let id = self.claim.lease.id;
                 let octets = self.mime.len();
-                warn!(%id, octets, "Graph did not take the message as MIME, although it is within graph.max_mime: lower that");
+                warn!(%id, octets, "MIME message rejected by Graph although it is within graph.max_mime: lower graph.max_mime");
                 self.send_large().await
             }
         }

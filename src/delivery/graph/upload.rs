@@ -48,7 +48,7 @@ pub(super) async fn upload(
                 return Ok(Added::PerhapsTwice);
             }
             Uploaded::SessionGone => {
-                info!(id = %passage.claim.lease.id, session, "the upload session is gone, another is begun");
+                info!(id = %passage.claim.lease.id, session, "upload session lost; starting another");
             }
         }
     }
@@ -138,7 +138,7 @@ async fn put(
         let is_range = error.is_status(416);
         let pause = if is_range { Some(std::time::Duration::ZERO) } else { error.worth_waiting(tries) };
         let Some(pause) = pause.filter(|_| tries < TRIES) else { return Err(error) };
-        debug!(id = %passage.claim.lease.id, ?error, "a piece of an upload broke off");
+        debug!(id = %passage.claim.lease.id, ?error, "upload of a range failed");
         tries += 1;
         tokio::time::sleep(pause).await;
         match passage.talk.upload(url, None).await {

@@ -177,7 +177,7 @@ impl Passage<'_> {
                 };
             let ended = transaction::run(&mut connection, &lines, &mime, &self.smtp.means.network).await;
             if is_kept && ended.is_stale() {
-                debug!(mailbox = %self.mailbox, outcome = ?ended.outcome, "a kept connection was closed, another is made");
+                debug!(mailbox = %self.mailbox, outcome = ?ended.outcome, "pooled connection closed by the server; opening another");
                 berth.clear();
                 continue;
             }
@@ -231,7 +231,7 @@ impl Passage<'_> {
                 Err(NotOpen::Login(reply))
                     if reply.class(Step::Auth) == Class::Login && refused.is_none() =>
                 {
-                    info!(tenant = %tenant.name, %mailbox, %reply, "the login was refused, a new token is asked for");
+                    info!(tenant = %tenant.name, %mailbox, %reply, "login rejected by the SMTP server; requesting a new token");
                     identity.reject(tenant, Audience::Exchange, &token);
                     refused = Some((token, reply));
                 }
@@ -319,7 +319,7 @@ impl Passage<'_> {
                 return Disposition::Failed(reason);
             }
         };
-        debug!(tenant = %tenant.name, %mailbox, ?step, %reply, ?class, "refused");
+        debug!(tenant = %tenant.name, %mailbox, ?step, %reply, ?class, "command rejected by the SMTP server");
         self.softened(disposition)
     }
 

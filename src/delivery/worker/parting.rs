@@ -23,11 +23,11 @@ impl Attempt<'_> {
         match split::parts(&self.worker.spool, &self.claim, most, header).await {
             Ok(parts) => {
                 let into: Vec<_> = parts.iter().map(|part| part.id.to_string()).collect();
-                info!(%id, %tenant, recipients, most, ?into, "split: the service takes fewer recipients a message");
+                info!(%id, %tenant, recipients, most, ?into, "message split: the service accepts fewer recipients per message");
                 self.settle(Settlement::Split { parts }, Verdict::Done).await
             }
             Err(error) => {
-                warn!(%id, %tenant, %error, "the message cannot be split now");
+                warn!(%id, %tenant, %error, "message split failed");
                 self.wait_for_machine().await
             }
         }
@@ -44,7 +44,7 @@ impl Attempt<'_> {
         let mut entering = match split::parts_for(&self.worker.spool, &self.claim, [&taken, &later]).await {
             Ok(parts) => parts,
             Err(error) => {
-                warn!(%id, %tenant, %error, "the message cannot be divided now");
+                warn!(%id, %tenant, %error, "message division failed");
                 return self.wait_for_machine().await;
             }
         };
@@ -53,7 +53,7 @@ impl Attempt<'_> {
         let later = later.len();
         let refused = failed.len();
         let why = Whom::Each(&failed).diagnostic();
-        info!(%id, %tenant, taken, later, refused, why, ?into, "divided: not all recipients fare alike");
+        info!(%id, %tenant, taken, later, refused, why, ?into, "message divided: its recipients had different results");
         if !failed.is_empty() {
             match self.notification(self.news(Kind::Failed, Whom::Each(&failed))).await {
                 Ok(bounce) => {
@@ -63,7 +63,7 @@ impl Attempt<'_> {
                     entering.extend(bounce.map(|bounce| *bounce));
                 }
                 Err(e) => {
-                    error!(%id, error = %e, "cannot write the bounce");
+                    error!(%id, error = %e, "bounce not stored");
                     return self.wait_for_machine().await;
                 }
             }

@@ -153,6 +153,6 @@ pub(in crate::identity) async fn send(
         }
         body.extend_from_slice(&chunk);
     }
-    debug!(service, status = head.status.as_u16(), "the login service answered");
+    debug!(service, status = head.status.as_u16(), "login service responded");
     Ok(Response { head, body })
 }

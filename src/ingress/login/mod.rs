@@ -123,7 +123,7 @@ impl Logins {
         if let Some(user) = user.filter(|_| is_known) {
             inner.lockout.succeeded(&client, Instant::now());
             inner.metrics.login(LoginResult::Cached);
-            info!(user = %user.name, tenant = %user.tenant.name, "logged in");
+            info!(user = %user.name, tenant = %user.tenant.name, "login succeeded");
             return Ok(Login::of(user));
         }
 
@@ -150,7 +150,7 @@ impl Logins {
         let (matches, password, _turn) = match checked.await {
             Ok(checked) => checked,
             Err(error) => {
-                error!(%error, "a password could not be checked");
+                error!(%error, "password check failed");
                 return deny(LoginResult::Busy, Denied::Busy);
             }
         };
@@ -160,7 +160,7 @@ impl Logins {
                 inner.known.add(&user.full_name(), &password, &user.hash, now);
                 inner.lockout.succeeded(&client, now);
                 inner.metrics.login(LoginResult::Ok);
-                info!(user = %user.name, tenant = %user.tenant.name, "logged in");
+                info!(user = %user.name, tenant = %user.tenant.name, "login succeeded");
                 Ok(Login::of(user))
             }
             None => {
@@ -175,10 +175,10 @@ impl Logins {
     fn failed(&self, client: &Client, at_home: bool, name: &str, now: Instant) -> Duration {
         let failed = self.0.lockout.failed(client, at_home, now);
         if failed.address_locked {
-            warn!("too many failed logins from this address, locked out");
+            warn!("address locked out after too many failed logins");
         }
         if failed.name_locked {
-            warn!(user = %name, "too many failed logins with this name, locked out for addresses that are not known");
+            warn!(user = %name, "user locked out for unknown addresses after too many failed logins");
         }
         failed.wait
     }

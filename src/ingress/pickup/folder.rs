@@ -104,7 +104,7 @@ impl Folder {
         }
         let tenant = self.tenant.clone();
         if timeout(GRACE, self.drain()).await.is_err() {
-            warn!(%tenant, "picked-up files were still under way: the next start settles them");
+            warn!(%tenant, "pickup stopped with files in progress; the next start settles them");
         }
     }
 
@@ -202,7 +202,7 @@ impl Folder {
                 // Reading one file's message, as nothing else takes a stranger's octets apart. Its name stays busy: what
                 // made it panic once would do so again.
                 self.under_way -= 1;
-                error!(tenant = %self.tenant, %error, "picking up a file failed");
+                error!(tenant = %self.tenant, %error, "pickup failed");
             }
         }
     }
@@ -233,7 +233,7 @@ impl Folder {
         let then = match outcome {
             FileOutcome::Accepted => {
                 if self.pause.succeed() {
-                    info!(tenant = %self.tenant, "picking up files again");
+                    info!(tenant = %self.tenant, "pickup resumed");
                 }
                 Then::Forget
             }
@@ -275,7 +275,7 @@ impl Folder {
         if let Some(wait) = self.pause.begin(Instant::now()) {
             let seconds = wait.as_secs();
             self.intake.metrics.refused(Ingress::Pickup, refusal.reason);
-            warn!(tenant = %self.tenant, %refusal, seconds, "the pickup folder waits");
+            warn!(tenant = %self.tenant, %refusal, seconds, "pickup paused");
         }
     }
 
@@ -298,7 +298,7 @@ impl Folder {
         match listed.await.unwrap_or_else(failed) {
             Ok((listing, place)) => {
                 if self.unusable.take().is_some() {
-                    info!(folder = %self.path.display(), "files are picked up from this folder again");
+                    info!(folder = %self.path.display(), "pickup folder usable again");
                 }
                 self.listed(listing, place).await;
             }
@@ -306,7 +306,7 @@ impl Folder {
                 self.intake.metrics.refused(Ingress::Pickup, Refused::Folder);
                 let why = barrier.to_string();
                 if self.unusable.as_ref() != Some(&why) {
-                    error!(tenant = %self.tenant, folder = %self.path.display(), why, "nothing is picked up from this folder");
+                    error!(tenant = %self.tenant, folder = %self.path.display(), why, "pickup folder unusable; no files are picked up from it");
                     self.unusable = Some(why);
                 }
             }
@@ -356,7 +356,7 @@ impl Folder {
         if self.warned.insert(name.clone()) {
             let folder = self.path.display();
             let file = name.display();
-            warn!(%folder, %file, %why, "not picked up");
+            warn!(%folder, %file, %why, "file not picked up");
         }
     }
 }

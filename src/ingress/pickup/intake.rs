@@ -141,7 +141,7 @@ impl Intake {
             Ok(files.into_iter().map(claim).collect())
         });
         claimed.await.unwrap_or_else(|error| {
-            error!(%error, "claiming files broke off: they are left until the next start");
+            error!(%error, "file claim failed: the files are left until the next start");
             names.into_iter().map(|name| (name, Err(FileOutcome::Stuck))).collect()
         })
     }
@@ -183,7 +183,7 @@ impl Intake {
         let unlinked = blocking(move || Ok(claims.into_iter().map(unlink).collect::<Vec<_>>())).await;
         let unlinked = unlinked.unwrap_or_else(|error| {
             // Some may be unlinked and some not: twice is better than never.
-            error!(%tenant, %error, "unlinking broke off: files may be taken twice");
+            error!(%tenant, %error, "file removal failed: files may be picked up twice");
             messages.iter().map(|_| None).collect()
         });
         let mut outcomes = Vec::with_capacity(messages.len());
@@ -204,7 +204,7 @@ impl Intake {
         let InSpool { accepted, sender, recipients, size } = message;
         self.metrics.received(tenant, Ingress::Pickup);
         let id = accepted.id();
-        info!(%id, %tenant, sender, recipients, size, file = %name.display(), "accepted");
+        info!(%id, %tenant, sender, recipients, size, file = %name.display(), "message accepted");
         accepted.announce();
     }
 
@@ -214,7 +214,7 @@ impl Intake {
             let file = claim.claimed_path();
             error!(
                 file = %file.display(), %error,
-                "the message of a file that is still there cannot be taken back: it may be sent twice"
+                "message not withdrawn although its file remains: it may be sent twice"
             );
             return FileOutcome::Stuck;
         }
@@ -260,7 +260,7 @@ impl Intake {
     async fn settle(&self, claim: FileClaim, failure: Failure) -> FileOutcome {
         let path = claim.claimed_path();
         self.try_settle(claim, failure).await.unwrap_or_else(|error| {
-            error!(file = %path.display(), %error, "cannot move a picked-up file: left until the next start");
+            error!(file = %path.display(), %error, "picked-up file not moved; it is left until the next start");
             FileOutcome::Stuck
         })
     }

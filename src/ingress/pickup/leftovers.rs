@@ -67,17 +67,14 @@ pub async fn settle_leftovers(
     let found = match spool.find(leftovers.iter().map(|leftover| leftover.name.id).collect()).await {
         Ok(found) => found,
         Err(error) => {
-            return error!(%error, "cannot tell which claimed files are in the spool: they are left");
+            return error!(%error, "claimed file lookup failed: the files are left in place");
         }
     };
     let marks = marks.clone();
     let settled = blocking(move || Ok(settle(leftovers, &found, &marks))).await;
     let Settled { removed, given_back, stuck } = settled.unwrap_or_default();
     if removed + given_back + stuck.len() > 0 {
-        info!(
-            removed,
-            given_back, "a process ended while it picked up files: those in the spool are removed"
-        );
+        info!(removed, given_back, "interrupted pickup settled: files already in the spool removed");
     }
     for claim in stuck {
         // As if its file had been left in the first place: the file is what stays.
@@ -86,9 +83,11 @@ pub async fn settle_leftovers(
         let file = file.display();
         match spool.remove(id).await {
             Ok(()) => {
-                warn!(%id, %file, "cannot be removed: its message is taken out of the spool, and the file is left")
+                warn!(%id, %file, "claimed file not removed: its message is withdrawn from the spool, and the file is left")
             }
-            Err(error) => error!(%id, %file, %error, "cannot be removed, and its message cannot either"),
+            Err(error) => {
+                error!(%id, %file, %error, "neither the claimed file nor its message could be removed")
+            }
         }
     }
 }
@@ -108,7 +107,7 @@ fn find((folder, tenant): (PathBuf, TenantName)) -> Vec<Leftover> {
             claimed.into_iter().map(leftover).collect()
         }
         Err(why) => {
-            error!(folder = %folder.display(), why, "cannot look for claimed files in a pickup folder");
+            error!(folder = %folder.display(), why, "search for claimed files failed");
             Vec::new()
         }
     }
@@ -141,7 +140,7 @@ fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
             Ok(None) => continue,
             Err(error) => {
                 let file = place.path_of(&name.file_name());
-                warn!(file = %file.display(), %error, "cannot open a claimed file");
+                warn!(file = %file.display(), %error, "claimed file not opened");
                 continue;
             }
         };
@@ -155,13 +154,13 @@ fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
                 (removed.map(|()| settled.removed += 1), is_marked)
             }
             Ok(Verdict::Leave(why)) => {
-                warn!(%tenant, id = %claim.id(), %file, why, "named as if it was claimed: it is left, and so is the message");
+                warn!(%tenant, id = %claim.id(), %file, why, "file has the name of a claimed file without proof: file and message left unchanged");
                 continue;
             }
             Err(error) => (Err(error), false),
         };
         if let Err(error) = done {
-            warn!(%file, %error, "cannot settle a claimed file");
+            warn!(%file, %error, "claimed file not settled");
             if is_marked {
                 settled.stuck.push(claim);
             }

@@ -60,7 +60,7 @@ impl Marks {
         if octets.len() != KEY_LEN {
             if !octets.is_empty() {
                 let file = path.display();
-                error!(%file, "this is no key: a new one is made, and files that were claimed before are left as they are");
+                error!(%file, "invalid key replaced with a new one; files claimed earlier are left unchanged");
             }
             octets = new_key(spool)?;
         }

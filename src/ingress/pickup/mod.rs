@@ -184,7 +184,7 @@ impl Pickup {
         }
         for (tenant, folder) in folders.running {
             if let Err(error) = folder.task.await {
-                error!(%tenant, %error, "a pickup folder failed");
+                error!(%tenant, %error, "pickup folder failed");
             }
         }
     }
@@ -224,7 +224,7 @@ impl Folders {
         let (watch, watched) = match watched.await {
             Ok(watched) => watched,
             Err(error) => {
-                error!(%error, "pickup has broken off");
+                error!(%error, "pickup stopped unexpectedly");
                 (watch::Watch::new(), Vec::new())
             }
         };
@@ -263,7 +263,7 @@ impl Strangers {
             let is_tenant = name.to_str().is_some_and(|name| roster.tenants().contains_key(name));
             if !is_tenant && !names::is_hidden(&name) && self.reported.insert(name.clone()) {
                 let path = self.path.join(name);
-                warn!(path = %path.display(), "there is no tenant of that name: nothing is picked up here");
+                warn!(path = %path.display(), "pickup folder ignored: no tenant has this name");
             }
         }
         self

@@ -49,7 +49,7 @@ impl Watch {
         };
         let watcher = notify::recommended_watcher(handler);
         if let Err(error) = &watcher {
-            warn!(%error, "cannot watch pickup folders: files are found by slow scans only");
+            warn!(%error, "pickup folder watch unavailable; files are found only by slow scans");
         }
         Self { watcher: watcher.ok(), receivers }
     }
@@ -62,7 +62,7 @@ impl Watch {
             && let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
         {
             let folder = folder.display();
-            warn!(%folder, %error, "cannot watch a pickup folder: its files are found by slow scans only");
+            warn!(%folder, %error, "pickup folder watch failed; its files are found only by slow scans");
         }
         receiver
     }
@@ -72,7 +72,7 @@ fn pass_on(event: notify::Result<Event>, receivers: &HashMap<PathBuf, mpsc::Send
     let event = match event {
         Ok(event) => event,
         Err(error) => {
-            warn!(%error, "watching pickup folders failed for a moment");
+            warn!(%error, "pickup folder watch interrupted");
             return tell_all(receivers);
         }
     };

@@ -97,9 +97,9 @@ impl LiveCertificate {
             Ok(seen) if seen == before => return,
             Ok(_) => match look_and_read(self.files.clone()).await {
                 Ok(found) => found,
-                Err(error) => return error!(%error, "cannot look at a certificate"),
+                Err(error) => return error!(%error, "certificate check failed"),
             },
-            Err(error) => return error!(%error, "cannot look at a certificate"),
+            Err(error) => return error!(%error, "certificate check failed"),
         };
         self.seen = seen;
         let certificate = self.files.chain.display();
@@ -109,10 +109,10 @@ impl LiveCertificate {
                 self.not_after = not_after;
                 self.sender.send_replace(config);
                 self.show(metrics);
-                info!(%certificate, %key, not_after, "the certificate has changed, new connections get the new one");
+                info!(%certificate, %key, not_after, "certificate reloaded; new connections use it");
             }
             Err(error) => {
-                error!(%error, %certificate, %key, "the new certificate cannot be used, the old one stays in use");
+                error!(%error, %certificate, %key, "certificate reload failed; the old certificate stays in use");
             }
         }
     }
@@ -161,7 +161,7 @@ fn watcher(files: &Certificate, sender: mpsc::Sender<()>) -> Option<RecommendedW
         Ok(watcher)
     });
     if let Err(error) = &watching {
-        warn!(%error, "cannot watch a certificate: a change is seen within a minute");
+        warn!(%error, "certificate watch unavailable; changes are seen within a minute");
     }
     watching.ok()
 }

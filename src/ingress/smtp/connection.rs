@@ -75,11 +75,13 @@ impl Connection {
                     Some(Source::Client(client)) => {
                         let span = info_span!("smtp", session = number, peer = %client, %proxy);
                         let Some(place) = addresses.enter(client) else {
-                            span.in_scope(|| info!("too many connections from this address, one refused"));
+                            span.in_scope(|| {
+                                info!("connection refused: too many connections from this address")
+                            });
                             return turn_away(stream, Refused::ConnectionsPerAddress, &tls, &service.metrics);
                         };
                         if let Err(full) = seat.give_to(&service.door.party_at(client)) {
-                            span.in_scope(|| info!(?full, "too many connections, one refused"));
+                            span.in_scope(|| info!(?full, "connection refused: too many connections"));
                             return turn_away(stream, refused(full), &tls, &service.metrics);
                         }
                         (client, Some(place), span)
@@ -90,7 +92,7 @@ impl Connection {
         let talk = async {
             let peer = Peer::new(client, trusted || config.trusts(client));
             match converse(stream, peer, Some(seat), tls, service).await {
-                Ok(()) => debug!("closed"),
+                Ok(()) => debug!("connection closed"),
                 Err(error) => debug!(%error, "connection lost"),
             }
         };
@@ -107,7 +109,7 @@ async fn read_header(stream: &mut TcpStream, service: &Service) -> Option<Source
         Err(_) => "it did not come in time".to_owned(),
     };
     service.metrics.refused(Ingress::Smtp, Refused::ProxyHeader);
-    info!(why, "no PROXY header from a proxy, closed its connection");
+    info!(why, "connection closed: no PROXY header from a trusted proxy");
     None
 }
 
@@ -164,7 +166,7 @@ async fn encrypted<S: AsyncRead + AsyncWrite + Unpin + Send>(
             return Ok(());
         }
     };
-    debug!(%encryption, "TLS");
+    debug!(%encryption, "TLS established");
     let peer = Peer { security: Security::Encrypted(encryption), ..peer };
     let session = Session::new(stream, peer, service).seated(seat);
     let session = if greeting == Greeting::Sent { session.greeted_before() } else { session };
@@ -198,6 +200,6 @@ pub(super) fn turn_away(stream: TcpStream, reason: Refused, tls: &Offer, metrics
     reply.write_to(&mut octets);
     // Without blocking: a new connection has room for one line, and if it has not, then there is no reply.
     if let Err(error) = stream.into_std().and_then(|mut stream| stream.write_all(&octets)) {
-        debug!(%error, "a refused client did not get its reply");
+        debug!(%error, "reply to a refused client not sent");
     }
 }

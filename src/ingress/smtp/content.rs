@@ -96,7 +96,7 @@ impl Incoming {
                 talk.forgive();
                 talk.service.metrics.received(&tenant, Ingress::Smtp);
                 let sender = sender.as_ref().map_or("", |sender| sender.as_str());
-                info!(%id, %tenant, sender, recipients, size, "accepted");
+                info!(%id, %tenant, sender, recipients, size, "message accepted");
                 Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))
             }
             Err(refusal) => talk.refuse(verb, &refusal),

@@ -154,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             return Reply::new(421, "4.4.2", "Timeout, closing");
         }
         self.service.metrics.refused(Ingress::Smtp, Refused::SessionTimeout);
-        info!("connected for longer than smtp.session_timeout, hanging up");
+        info!("connection closed: open for longer than smtp.session_timeout");
         Reply::new(421, "4.7.0", "Connected too long, closing")
     }
 
@@ -206,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     /// Counts and logs a refusal; the client gets no more than its text.
     pub(super) fn refuse(&self, verb: &'static str, refusal: &Refusal) -> Reply {
         self.service.metrics.refused(Ingress::Smtp, refusal.reason);
-        info!(command = verb, reason = refusal.reason.as_str(), %refusal, "refused");
+        info!(command = verb, reason = refusal.reason.as_str(), %refusal, "message refused");
         Reply::from(refusal)
     }
 

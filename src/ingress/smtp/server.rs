@@ -184,7 +184,7 @@ impl Acceptor {
                 accepted = self.listener.socket.accept() => match accepted {
                     Ok((stream, peer)) => self.meet(stream, peer, &mut sessions),
                     Err(error) => {
-                        warn!(%error, "cannot accept a connection");
+                        warn!(%error, "connection accept failed");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -198,7 +198,7 @@ impl Acceptor {
             }
         };
         if timeout(GRACE, drain).await.is_err() {
-            warn!(sessions = sessions.len(), "sessions cut off: they took too long to end");
+            warn!(sessions = sessions.len(), "sessions closed: they took too long to end");
             sessions.shutdown().await;
         }
     }
@@ -211,7 +211,7 @@ impl Acceptor {
         let seat = match self.seats.take(self.service.door.party_at(address)) {
             Ok(seat) => seat,
             Err(full) => {
-                info!(peer = %address, ?full, "too many connections, one refused");
+                info!(peer = %address, ?full, "connection refused: too many connections");
                 return turn_away(stream, refused(full), tls, metrics);
             }
         };
@@ -220,12 +220,12 @@ impl Acceptor {
         } else if let Some(place) = self.addresses.enter(address) {
             Caller::Client(address, place)
         } else {
-            info!(peer = %address, "too many connections from this address, one refused");
+            info!(peer = %address, "connection refused: too many connections from this address");
             return turn_away(stream, Refused::ConnectionsPerAddress, tls, metrics);
         };
         // A reply is one write, so there is nothing to be gained by waiting for more of it.
         if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "cannot set TCP_NODELAY");
+            debug!(%error, "TCP_NODELAY not set");
         }
         let open = Open::new(&self.gauge);
         let connection = Connection {
@@ -266,6 +266,6 @@ impl Drop for Open {
 
 fn report(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        error!(%error, "a session panicked");
+        error!(%error, "session panicked");
     }
 }

@@ -142,13 +142,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         self.talk.reply(verb, &reply).await?;
         if reply.is_permanent_error() {
-            debug!(%verb, %reply, "refused a command");
+            debug!(%verb, %reply, "command refused");
             self.talk.errors += 1;
         }
         if matches!(next, Next::Listen)
             && let Some(why) = self.enough(verb, &reply)
         {
-            info!(why, "hanging up");
+            info!(why, "connection closed after an error");
             self.talk.reply("other", &Reply::new(421, "4.7.0", format!("{why}, closing"))).await?;
             return Ok(Next::Close);
         }
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match self.talk.peer.security {
             Security::Encrypted(_) => (out_of_order("TLS is in use already"), Next::Listen),
             Security::StartTlsOffered if self.talk.wire.has_input() => {
-                info!("octets behind STARTTLS, hanging up");
+                info!("connection closed: data received after STARTTLS");
                 let text = "STARTTLS must be the last command before the handshake, closing";
                 (Reply::new(501, "5.5.4", text), Next::Close)
             }

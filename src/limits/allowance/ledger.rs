@@ -142,7 +142,7 @@ impl Ledger {
         match written {
             Ok(()) => current.fails = false,
             Err(error) if !std::mem::replace(&mut current.fails, true) => {
-                warn!(%error, "cannot write down the recipients of the day: a restart will forget them");
+                warn!(%error, "daily recipients not recorded: a restart will forget them");
             }
             Err(_) => {}
         }
@@ -165,7 +165,7 @@ impl Files {
                 (std::mem::take(&mut current.unsynced), current.from)
             };
             if let Err(error) = self.sync(&unsynced, from) {
-                warn!(%error, "cannot sync the recipients of the day");
+                warn!(%error, "daily recipients not synced to disk");
             }
             if is_last {
                 return;
@@ -222,7 +222,7 @@ impl Current {
         for record in records {
             self.append(&Record { hour: self.from, ..record }.to_bytes())?;
         }
-        warn!(from, "the clock ran ahead when recipients were last counted: they count as of now");
+        warn!(from, "daily recipients recorded with a clock that was ahead: they count as of now");
         fs::remove_file(path)
     }
 
@@ -256,7 +256,7 @@ fn put_aside(path: &Path, error: &io::Error) {
     let moved = fs::rename(path, &aside);
     error!(
         path = %path.display(), %error, is_aside = moved.is_ok(),
-        "recipients of the day cannot be read: what could be read counts, and the rest is put aside as NAME.damaged"
+        "daily recipients unreadable: what could be read counts, and the file is moved aside as NAME.damaged"
     );
 }
 
@@ -292,7 +292,7 @@ fn read_file(path: &Path, found: &mut dyn FnMut(Record)) -> io::Result<()> {
         }
     }
     if damaged > 0 {
-        info!(path = %path.display(), damaged, "records of recipients are damaged, as after a power failure");
+        info!(path = %path.display(), damaged, "daily recipient records damaged, as after a power failure");
     }
     Ok(())
 }

@@ -115,7 +115,7 @@ impl Allowances {
             let opened = Ledger::open(folder, hour_of(clock::now()), vital, &damaged);
             let complain = |error: &LedgerError| {
                 damaged();
-                error!(%error, "the recipients of the day cannot be written down: a restart will forget them");
+                error!(%error, "daily recipient ledger not started: a restart will forget the recipients");
             };
             opened.inspect_err(complain).ok()
         });

@@ -43,7 +43,7 @@ impl<C: Courier> Scheduler<C> {
                 }
                 None => {
                     if pool.retire() {
-                        warn!(tenant = %name, "the tenant is no longer in the configuration: what is left of its mail is held");
+                        warn!(tenant = %name, "mail held: its tenant was removed from the configuration");
                     }
                 }
             }
@@ -59,7 +59,7 @@ impl<C: Courier> Scheduler<C> {
         let known: Vec<_> =
             self.unknown.keys().filter(|name| roster.tenant(name).is_some()).cloned().collect();
         for name in known {
-            info!(tenant = %name, "the configuration has the tenant again: its mail is no longer held");
+            info!(tenant = %name, "mail released: its tenant is in the configuration again");
             self.unknown.remove(&name);
             // Nobody knows how long it was held.
             if let Some(pool) = self.pool_for(&name) {
@@ -74,7 +74,7 @@ impl<C: Courier> Scheduler<C> {
         self.jobs.spawn(async move {
             if let Err(error) = spool.tell_again(told_again).await {
                 // It tells of everything again once it has healed.
-                warn!(%error, "the spool cannot say now what mail the changed tenants have");
+                warn!(%error, "mail of changed tenants not determined: the spool did not respond");
             }
         });
     }

@@ -18,7 +18,7 @@ pub(super) fn log_them() {
         let thread = thread::current();
         let message = one_line(vital::message_of(panic.payload()), LONGEST);
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
-        warn!(thread = thread.name().unwrap_or("?"), at, why = message, "panicked");
+        warn!(thread = thread.name().unwrap_or("?"), at, why = message, "thread panicked");
     }));
 }
 

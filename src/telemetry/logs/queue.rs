@@ -177,7 +177,7 @@ impl Queue {
         state.last_said = Some(Instant::now());
         // It goes through the same queue.
         drop(state);
-        warn!(full, failed, share, "log lines were lost");
+        warn!(full, failed, share, "log lines lost");
     }
 
     /// What waits, without waiting for it.

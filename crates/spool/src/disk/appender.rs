@@ -237,7 +237,7 @@ impl Sparse {
             let body = whole.slice(RecordHeader::LEN..RecordHeader::LEN + found.place.len as usize);
             if crc32fast::hash(&body) != found.header.body_crc {
                 // It stays where it is, and so does its segment: whoever delivers it puts it aside.
-                warn!(id = %found.id, segment = self.number, "a damaged body is not moved");
+                warn!(id = %found.id, segment = self.number, "damaged body left in place");
                 continue;
             }
             octets += whole.len() as u64;

@@ -148,7 +148,7 @@ impl Index {
             let id = key.get(1..5).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes);
             match (id, postcard::from_bytes(&value)) {
                 (Some(id), Ok(lane)) => lanes.push((LaneId(id), lane)),
-                _ => warn!(key = ?key.as_ref(), "the index has an unreadable lane"),
+                _ => warn!(key = ?key.as_ref(), "unreadable lane in the index"),
             }
         }
         Ok((lanes, seen))
@@ -163,7 +163,7 @@ impl Index {
             let id = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes);
             match (id, Note::new(&value)) {
                 (Some(id), Ok(note)) => notes.push((id, note)),
-                _ => warn!(key = ?key.as_ref(), "the index has an unreadable note"),
+                _ => warn!(key = ?key.as_ref(), "unreadable note in the index"),
             }
         }
         Ok(notes)
@@ -364,7 +364,7 @@ fn put_aside_unfinished_snapshots(dir: &Path) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("snap.") && name.ends_with(".generating") {
             let aside = path.with_file_name(format!("unfinished-{name}"));
-            warn!(from = %path.display(), to = %aside.display(), "an unfinished snapshot of the index is moved aside");
+            warn!(from = %path.display(), to = %aside.display(), "unfinished index snapshot moved aside");
             fs::rename(&path, &aside)?;
         }
     }

@@ -168,7 +168,7 @@ impl DiskStore {
             Some(segment) => self.segments.release(id, segment, body, ended),
             None => {
                 if let Err(error) = fs::remove_file(self.large_path(id)) {
-                    warn!(%id, %error, "cannot remove a body that is no longer needed");
+                    warn!(%id, %error, "body removal failed");
                 }
             }
         }
@@ -242,7 +242,7 @@ impl Store for DiskStore {
         let mut changes = Vec::new();
         for (id, was) in missing {
             let reason = "its body is missing or cut short";
-            warn!(%id, reason, "a damaged message is put aside");
+            warn!(%id, reason, "damaged message quarantined");
             self.put_aside(id, was.body, reason).map_err(io_error("cannot write to quarantine"))?;
             changes.push(Change::Remove { id, was });
         }
@@ -271,7 +271,7 @@ impl Store for DiskStore {
         let segments = self.segments.sweep().map_err(io_error("cannot sweep the segments"))?;
         self.is_starting = false;
         if bodies + segments > 0 {
-            info!(large_bodies = bodies, segments, "swept bodies that no message has");
+            info!(large_bodies = bodies, segments, "orphaned bodies removed");
         }
         Ok(())
     }

@@ -73,7 +73,7 @@ impl DiskStore {
                 (Some(state), body) => {
                     let lane = body.map(|(_, lane)| lane).or_else(|| remains.lanes.get(&state.lane).cloned());
                     let Some(lane) = lane else {
-                        warn!(%id, "of a message nothing is left but that it was there");
+                        warn!(%id, "message lost: only its record in the damaged index is left");
                         put_aside_record(&self.root, id, &state.encode(), false).map_err(io)?;
                         put_aside += 1;
                         continue;
@@ -89,7 +89,7 @@ impl DiskStore {
             changes.push(Change::Insert { id, state });
         }
         self.replace_index(&changes)?;
-        info!(messages = changes.len(), rescued, "the spool's index is made anew");
+        info!(messages = changes.len(), rescued, "spool index rebuilt");
         Ok(put_aside)
     }
 
@@ -105,10 +105,10 @@ impl DiskStore {
             })
         });
         if let Err(error) = read {
-            warn!(%error, states = remains.states.len(), "the damaged index can be read only in part");
+            warn!(%error, states = remains.states.len(), "damaged index only partly readable");
         }
         if let Err(error) = close(old) {
-            warn!(%error, "the damaged index breaks off as it is closed");
+            warn!(%error, "closing the damaged index failed");
         }
         remains
     }
@@ -131,7 +131,7 @@ impl DiskStore {
                         let lane = Lane { tenant: message.tenant, author: message.author };
                         bodies.insert(found.id, (found.place, lane));
                     }
-                    None => warn!(id = %found.id, "a body was found whose envelope is unreadable"),
+                    None => warn!(id = %found.id, "body with an unreadable envelope found"),
                 }
             }
             Ok(())
@@ -166,7 +166,7 @@ impl DiskStore {
         fs::rename(&dir, &aside).map_err(io)?;
         fs::rename(&unfinished, &dir).map_err(io)?;
         [&self.root, &quarantine].iter().try_for_each(|dir| sync_dir(dir)).map_err(io)?;
-        warn!(path = %aside.display(), "the damaged index is put aside");
+        warn!(path = %aside.display(), "damaged index moved aside");
         self.index = Some(Index::open(&dir, false)?);
         self.broken.clear();
         Ok(())

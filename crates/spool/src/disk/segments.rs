@@ -66,7 +66,7 @@ impl Drop for BodyFile {
             && let Err(error) = fs::remove_file(&self.path)
         {
             // The next start sweeps it.
-            warn!(path = %self.path.display(), %error, "cannot remove a segment that is no longer needed");
+            warn!(path = %self.path.display(), %error, "segment removal failed");
         }
     }
 }
@@ -259,7 +259,7 @@ impl Segments {
             && !is_empty
             && let Err(error) = account.list(number, &self.list_of(number), id)
         {
-            warn!(%id, %error, "cannot note that a message has ended; that only matters if the index is lost");
+            warn!(%id, %error, "end of a message not recorded beside its body; this matters only if the index is lost");
         }
         if is_empty {
             account.retire(number);

@@ -65,7 +65,7 @@ pub(super) async fn send(
         | Disposition::MailboxBlocked { why, .. }
         | Disposition::TenantBlocked { why, .. } => check.report.failed("message", format!("to {to}: {why}")),
         Disposition::Unknown { why, .. } | Disposition::Unsettled { why, .. } => {
-            check.report.failed("message", format!("to {to}: nobody knows whether it was sent: {why}"));
+            check.report.failed("message", format!("to {to}: delivery outcome unknown: {why}"));
         }
         other => check.report.failed("message", format!("to {to}: {other:?}")),
     }
