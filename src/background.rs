@@ -1,9 +1,9 @@
 //! A runtime for work that gives way.
 //!
-//! Accepting mail goes before delivering it: a client waits for its 250 and gives up after a while, a message in the queue
-//! does neither. So what delivers runs on threads of its own with a lower priority. With processor time to spare that
-//! makes no difference. When there is none, a burst is taken in first, and deliveries go on with about a tenth of what there
-//! is.
+//! Accepting mail goes before delivering it: a client waits for its 250 and gives up after a while, a message
+//! in the queue does neither. So what delivers runs on threads of its own with a lower priority. With
+//! processor time to spare that makes no difference. When there is none, a burst is taken in first, and
+//! deliveries go on with about a tenth of what there is.
 
 use std::{io, sync::Once};
 
@@ -58,8 +58,8 @@ fn give_way(lower_priority: impl Fn() -> io::Result<()>, told: &Once) {
     }
 }
 
-/// On Linux, priority is a thread's own (setpriority(2), "C library/kernel differences"). One that is lower already stays: to
-/// raise it takes a privilege.
+/// On Linux, priority is a thread's own (setpriority(2), "C library/kernel differences"). One that is lower
+/// already stays: to raise it takes a privilege.
 fn lower_priority() -> io::Result<()> {
     if rustix::process::getpriority_process(None)? < NICENESS {
         rustix::process::setpriority_process(None, NICENESS)?;

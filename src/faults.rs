@@ -1,7 +1,7 @@
 //! Faults on demand, for tests of the real binary. A release build has none of it.
 //!
-//! `M365_RELAY_TEST_PANICS=NAME[:N]` makes the thread or task with that name panic: a thread at its Nth turn, a task after N tenths of a
-//! second.
+//! `M365_RELAY_TEST_PANICS=NAME[:N]` makes the thread or task with that name panic: a thread at its Nth turn,
+//! a task after N tenths of a second.
 
 #[cfg(debug_assertions)]
 pub use demanded::{Turns, due};

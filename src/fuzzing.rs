@@ -1,8 +1,9 @@
 //! What must hold for any octets, as functions that take octets and panic if it does not.
 //!
-//! One function a target, each beside what it looks at: here they only get their names. They are driven by `fuzz/`
-//! (`just fuzz TARGET`), which needs a nightly compiler and runs for as long as it is let, and by the tests of this module,
-//! which replay every file of `fuzz/corpus` and try a fixed number of random inputs. See `CONTRIBUTING.md`.
+//! One function a target, each beside what it looks at: here they only get their names. They are driven by
+//! `fuzz/` (`just fuzz TARGET`), which needs a nightly compiler and runs for as long as it is let, and by the
+//! tests of this module, which replay every file of `fuzz/corpus` and try a fixed number of random inputs.
+//! See `CONTRIBUTING.md`.
 
 use crate::ingress::smtp;
 use relay_mail as message;
@@ -10,7 +11,8 @@ use relay_mail as message;
 /// Panics if something does not hold.
 pub type Target = fn(&[u8]);
 
-/// By name: the folder of its seeds in `fuzz/corpus`, its program in `fuzz/fuzz_targets`, its words in `fuzz/dictionaries`.
+/// By name: the folder of its seeds in `fuzz/corpus`, its program in `fuzz/fuzz_targets`, its words in
+/// `fuzz/dictionaries`.
 pub const TARGETS: [(&str, Target); 6] = [
     ("smtp_line", smtp_line),
     ("smtp_data", smtp_data),

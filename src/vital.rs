@@ -1,10 +1,13 @@
 //! What the relay cannot do without.
 //!
-//! A relay that has lost a thread of its own would take mail and never deliver it, or never answer. So it lives whole or ends:
+//! A relay that has lost a thread of its own would take mail and never deliver it, or never answer. So it
+//! lives whole or ends:
 //!
-//! * Whoever starts such a thread does it by [`Vital::spawn`]. If the thread panics, or returns while the relay runs, the relay hears of it by [`Deaths`],
-//!   stops in order, and exits with 1; whoever watches the process starts it again.
-//! * A stop that does not come to an end, as when it waits for somebody who has died, is cut off by the [`Watchdog`].
+//! * Whoever starts such a thread does it by [`Vital::spawn`]. If the thread panics, or returns while the
+//!   relay runs, the relay hears of it by [`Deaths`], stops in order, and exits with 1; whoever watches the
+//!   process starts it again.
+//! * A stop that does not come to an end, as when it waits for somebody who has died, is cut off by the
+//!   [`Watchdog`].
 //!
 //! Nothing is global: a relay that starts makes the pair, and hands one half down.
 
@@ -47,7 +50,8 @@ impl Vital {
         watched().0
     }
 
-    /// Starts a thread. `part` is what it is to people. That it ends is told in any case: after a stop has begun, nobody listens.
+    /// Starts a thread. `part` is what it is to people. That it ends is told in any case: after a stop has
+    /// begun, nobody listens.
     pub fn spawn(
         &self,
         thread: &str,

@@ -1,4 +1,5 @@
-//! config.example.toml is right: it loads, the defaults it tells are the defaults, and it has every key there is.
+//! config.example.toml is right: it loads, the defaults it tells are the defaults, and it has every key there
+//! is.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -97,8 +98,8 @@ const INSTEAD: [(&str, &[&str]); 3] = [
     ("managed_identity", &["client_id", "client_secret"]),
 ];
 
-/// For each `# or:` line, the example with that line instead of the one it stands for. Lines with different keys right
-/// below each other belong together.
+/// For each `# or:` line, the example with that line instead of the one it stands for. Lines with different
+/// keys right below each other belong together.
 fn with_alternatives() -> Vec<(&'static str, String)> {
     let lines: Vec<&str> = EXAMPLE.lines().collect();
     let alternative = |at: usize| lines.get(at)?.strip_prefix("# or: ");

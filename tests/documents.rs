@@ -1,4 +1,5 @@
-//! What the documents say is so: the example configuration loads, links lead somewhere, dependencies are explained.
+//! What the documents say is so: the example configuration loads, links lead somewhere, dependencies are
+//! explained.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read a file of this repository fails")]
 

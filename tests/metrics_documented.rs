@@ -1,7 +1,8 @@
-//! docs/metrics.md, the dashboard and the alerts are about the metrics that the code has: names, types and labels.
+//! docs/metrics.md, the dashboard and the alerts are about the metrics that the code has: names, types and
+//! labels.
 //!
-//! A family with labels shows on `/metrics` only after its first event, so the families are read from the two files that
-//! make them.
+//! A family with labels shows on `/metrics` only after its first event, so the families are read from the two
+//! files that make them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read a file of this repository fails")]
 
@@ -192,7 +193,8 @@ fn dashboard_queries() -> Vec<String> {
     queries
 }
 
-/// Each metric exists, each label in its braces is one of its labels, and so is each label that anything is grouped by.
+/// Each metric exists, each label in its braces is one of its labels, and so is each label that anything is
+/// grouped by.
 fn check_query(query: &str) {
     let known = families();
     let mut labels = BTreeSet::from(["instance".to_owned(), "job".to_owned(), "le".to_owned()]);

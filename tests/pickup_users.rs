@@ -1,8 +1,8 @@
-//! Two tenants' programs and the relay, each with a user of its own, set up as docs/security.md says: what one of the programs
-//! tries with the other's mail.
+//! Two tenants' programs and the relay, each with a user of its own, set up as docs/security.md says: what
+//! one of the programs tries with the other's mail.
 //!
-//! Behind the feature `root`, since only root can play other users. They are numbers without names, so that nothing on the
-//! machine is changed.
+//! Behind the feature `root`, since only root can play other users. They are numbers without names, so that
+//! nothing on the machine is changed.
 #![cfg(feature = "root")]
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -307,8 +307,8 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
     println!("{} attempts, and what a program can do in its own folder", attempts.len());
 }
 
-/// An administrator's mistakes: each is named with what to type, costs the folder that it is about and no other, and is over
-/// when it is mended.
+/// An administrator's mistakes: each is named with what to type, costs the folder that it is about and no
+/// other, and is over when it is mended.
 #[test]
 fn a_folder_that_others_could_replace_is_refused_until_it_is_mended() {
     let mistakes = [

@@ -1,6 +1,7 @@
 //! A spool on a file system of 64 MiB: what happens at its end, and after.
 //!
-//! Behind the feature `small-disk`, since mounting needs root, or a system that lets users have namespaces of their own.
+//! Behind the feature `small-disk`, since mounting needs root, or a system that lets users have namespaces of
+//! their own.
 #![cfg(feature = "small-disk")]
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -111,7 +112,8 @@ fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
         let reply = disk.offer(&mut smtp, 100_000);
         match reply.code {
             250 => false,
-            // Octets on their way count at once, but only the next look at the disk tells whether they took any.
+            // Octets on their way count at once, but only the next look at the disk tells whether they took
+            // any.
             452 => {
                 disk.lab.metric("m365_relay_spool_free_bytes", &[]) < f64::from(9 << 20) && {
                     refused = Some(reply);
@@ -139,7 +141,8 @@ fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
     assert!(disk.lab.metric("m365_relay_refused_total", &[("reason", "disk_full")]) >= 1.0);
 }
 
-/// One tenant's mail does not flow out, and it goes on sending: it gets half of what is free, and the other goes on as ever.
+/// One tenant's mail does not flow out, and it goes on sending: it gets half of what is free, and the other
+/// goes on as ever.
 #[test]
 fn one_tenant_never_fills_the_disk_for_all() {
     let mut disk = SmallDisk::shared("min_free = '8MiB'\nmin_free_inodes = 10", "", false);
@@ -175,8 +178,8 @@ fn one_tenant_never_fills_the_disk_for_all() {
     assert!(disk.is_healthy());
 }
 
-/// Without one, another program takes the last octet: the store fails, says so, and heals in the same process when there is
-/// room again. What was under way is delivered, once.
+/// Without one, another program takes the last octet: the store fails, says so, and heals in the same process
+/// when there is room again. What was under way is delivered, once.
 #[test]
 fn a_disk_that_others_fill_heals_in_the_same_process() {
     let mut disk = SmallDisk::with("min_free = 0\nmin_free_inodes = 0");
@@ -184,7 +187,8 @@ fn a_disk_that_others_fill_heals_in_the_same_process() {
     for _ in 0..20 {
         assert_eq!(disk.offer(&mut smtp, 10_000).code, 250);
     }
-    // These are at Microsoft 365 while the disk is full: how that went cannot be stored, and must not be forgotten.
+    // These are at Microsoft 365 while the disk is full: how that went cannot be stored, and must not be
+    // forgotten.
     disk.lab.inject(Fault::new(On::SendMail, Action::Delay(Duration::from_secs(2))));
     for _ in 0..10 {
         assert_eq!(disk.offer(&mut smtp, 10_000).code, 250);
@@ -215,8 +219,8 @@ fn a_disk_that_others_fill_heals_in_the_same_process() {
     assert_eq!(disk.lab.metric("m365_relay_unknown_outcomes_total", &[]), 0.0);
 }
 
-/// The log is on the same disk: while it is full, neither mail nor a line fits. 452 or 451 meanwhile; afterwards both go on, in the same
-/// process, and what was lost of the log is counted and said.
+/// The log is on the same disk: while it is full, neither mail nor a line fits. 452 or 451 meanwhile;
+/// afterwards both go on, in the same process, and what was lost of the log is counted and said.
 #[test]
 fn a_full_disk_with_the_log_on_it_harms_no_mail() {
     let spool = "min_free = '4MiB'\nmin_free_inodes = 0";

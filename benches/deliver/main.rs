@@ -1,10 +1,11 @@
-//! How fast mail leaves: a spool full of messages, the relay's binary, and a simulated Microsoft 365 in this process.
+//! How fast mail leaves: a spool full of messages, the relay's binary, and a simulated Microsoft 365 in this
+//! process.
 //!
 //!     cargo bench --bench deliver -- [--messages N] [--tenants N] [--mailboxes N] [--latency-ms N] [--confirm off|draft|sent-items|auto] [--size OCTETS]
 //!         [--route graph|smtp|auto]
 //!
-//! Prints messages a second from the first delivery to the last, the relay's processor time for each, its largest memory, and the
-//! most that were in flight.
+//! Prints messages a second from the first delivery to the last, the relay's processor time for each, its
+//! largest memory, and the most that were in flight.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
 
@@ -178,7 +179,8 @@ fn configuration(service: &Service, ca: &Path, run: &Run) -> String {
     text
 }
 
-/// The relay, and the address of its metrics. What this process had open of the spool is closed a moment after it was dropped.
+/// The relay, and the address of its metrics. What this process had open of the spool is closed a moment
+/// after it was dropped.
 fn start(config: &Path) -> (Child, String) {
     for _ in 0..50 {
         if let Some(started) = try_start(config) {

@@ -1,4 +1,5 @@
-//! The command line, `cargo bench`'s additions to it, and what this program tells itself when it starts itself anew.
+//! The command line, `cargo bench`'s additions to it, and what this program tells itself when it starts
+//! itself anew.
 
 use std::path::PathBuf;
 

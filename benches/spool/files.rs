@@ -1,13 +1,15 @@
-//! Why small bodies share segments: 64 writers with a file a message, beside the same octets appended to a segment.
+//! Why small bodies share segments: 64 writers with a file a message, beside the same octets appended to a
+//! segment.
 //!
-//! Each writer makes a file, writes the body and syncs it. The folder is synced once for all writers that wait for it at
-//! the time, which is the least that makes the names durable, and what is fairest to the files: it is how the spool itself
-//! does it for bodies that have a file of their own. The segment is synced once for each 64 messages.
+//! Each writer makes a file, writes the body and syncs it. The folder is synced once for all writers that
+//! wait for it at the time, which is the least that makes the names durable, and what is fairest to the
+//! files: it is how the spool itself does it for bodies that have a file of their own. The segment is synced
+//! once for each 64 messages.
 //!
-//! Through a mail queue goes much mail, so a fresh folder says little. The other one had many files of one block, which
-//! were on the disk before they were removed; their removal is on the disk as well before anything is measured. The folder
-//! stays as large as it was, and on ext4 each new file has to find an inode among those that were just freed, which it
-//! avoids for some minutes.
+//! Through a mail queue goes much mail, so a fresh folder says little. The other one had many files of one
+//! block, which were on the disk before they were removed; their removal is on the disk as well before
+//! anything is measured. The folder stays as large as it was, and on ext4 each new file has to find an inode
+//! among those that were just freed, which it avoids for some minutes.
 
 use std::{
     fs::{self, File},

@@ -1,4 +1,5 @@
-//! How fast the spool is, how much disk and memory it takes, beside its goals and beside what the disk can do at best.
+//! How fast the spool is, how much disk and memory it takes, beside its goals and beside what the disk can do
+//! at best.
 //!
 //! ```text
 //! cargo bench --bench spool                      every row
@@ -7,12 +8,12 @@
 //! cargo bench --bench spool -- --list            the names
 //! ```
 //!
-//! `SPOOL_BENCH_DIR` chooses the disk; the default is the target folder. 15 GB free will do. A run writes a lot: some 150 GB,
-//! most of it in the disk rows, and takes a quarter of an hour. Progress goes to standard error, the tables to standard
-//! output.
+//! `SPOOL_BENCH_DIR` chooses the disk; the default is the target folder. 15 GB free will do. A run writes a
+//! lot: some 150 GB, most of it in the disk rows, and takes a quarter of an hour. Progress goes to standard
+//! error, the tables to standard output.
 //!
-//! Leave five minutes between runs: on ext4, making files is slow for so long after many were removed, and a run ends with
-//! removing many.
+//! Leave five minutes between runs: on ext4, making files is slow for so long after many were removed, and a
+//! run ends with removing many.
 //!
 //! # How to read the table
 //!
@@ -24,19 +25,21 @@
 //! | ratio    | measured by raw                                                                                    |
 //! |          | `ok`, or `SHORT` if any part of the goal is missed                                                 |
 //!
-//! Figures of a shared machine come and go; ratios stay. So raw is measured directly before and directly after what it
-//! is compared to (or in turns with it), and is the mean of both. If they differ by more than half, both are shown:
-//! the machine had something else to do, and the row is worth another run. What raw is:
+//! Figures of a shared machine come and go; ratios stay. So raw is measured directly before and directly
+//! after what it is compared to (or in turns with it), and is the mean of both. If they differ by more than
+//! half, both are shown: the machine had something else to do, and the row is worth another run. What raw is:
 //!
-//! * of rates: the octets of the bodies appended to one file, in groups of 64 messages, `fdatasync` after each group;
-//! * of the latency: one body appended to one file, and `fdatasync`; the median of as many as the accepts that it is
-//!   compared to, in turns with them;
+//! * of rates: the octets of the bodies appended to one file, in groups of 64 messages, `fdatasync` after
+//!   each group;
+//! * of the latency: one body appended to one file, and `fdatasync`; the median of as many as the accepts
+//!   that it is compared to, in turns with them;
 //! * of claims: the same with 1,000 messages queued, in turns;
 //! * of the disk: the octets of the bodies that are queued;
 //! * of the memory: nothing, and of a start: nothing.
 //!
-//! A start is that of the real binary, from the moment it is spawned until `/readyz` answers 200, with the spool's files
-//! in the page cache. Its memory is the resident set three seconds later; the peak counts for the goal, too.
+//! A start is that of the real binary, from the moment it is spawned until `/readyz` answers 200, with the
+//! spool's files in the page cache. Its memory is the resident set three seconds later; the peak counts for
+//! the goal, too.
 //!
 //! A row that falls short is no error of the run: a slow disk does that. The last line says how many did.
 //!

@@ -47,8 +47,9 @@ impl std::fmt::Display for Around {
     }
 }
 
-/// Messages a second if all that had to be done were appending their bodies to one file, with one sync a group. At least
-/// as many messages as the row has, and for a while at least: a fast disk is done with some rows in an instant.
+/// Messages a second if all that had to be done were appending their bodies to one file, with one sync a
+/// group. At least as many messages as the row has, and for a while at least: a fast disk is done with some
+/// rows in an instant.
 fn rate(setting: &Setting, size: usize, count: usize) -> f64 {
     let dir = setting.tempdir();
     let mut raw = Raw::create(dir.path(), size * GROUP);

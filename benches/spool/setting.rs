@@ -27,8 +27,9 @@ impl Setting {
         tempfile::tempdir_in(self.base()).unwrap()
     }
 
-    /// As [`tempdir`](Self::tempdir), and stays until the end of the run. For rows that make many files: once those are
-    /// removed, ext4 makes new ones much slower for some minutes, since it steers clear of inodes that were just freed.
+    /// As [`tempdir`](Self::tempdir), and stays until the end of the run. For rows that make many files: once
+    /// those are removed, ext4 makes new ones much slower for some minutes, since it steers clear of inodes
+    /// that were just freed.
     pub(crate) fn kept_tempdir(&self) -> PathBuf {
         let dir = self.tempdir();
         let path = dir.path().to_path_buf();

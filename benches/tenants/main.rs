@@ -2,7 +2,8 @@
 //!
 //!     cargo bench --bench tenants -- [--tenants N]
 //!
-//! Logins go to a simulated Microsoft 365 in this process. Its own memory is measured beforehand with tokens that nobody keeps.
+//! Logins go to a simulated Microsoft 365 in this process. Its own memory is measured beforehand with tokens
+//! that nobody keeps.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
 

@@ -1,6 +1,7 @@
 //! One connection: requests in, answers out, each within its time and size.
 //!
-//! A request is read whole, head and body, before anything is done for it, so a handler never waits for a client.
+//! A request is read whole, head and body, before anything is done for it, so a handler never waits for a
+//! client.
 
 use std::{
     io,
@@ -35,7 +36,8 @@ use super::{
 };
 use crate::telemetry::AdminRefused;
 
-/// For the head of a request, from the end of the last answer on: a connection that is kept open may be silent so long.
+/// For the head of a request, from the end of the last answer on: a connection that is kept open may be
+/// silent so long.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// In octets. A browser on this machine may have many cookies for its other ports.
 const LONGEST_HEAD: usize = 16 * 1024;

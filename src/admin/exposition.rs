@@ -1,7 +1,8 @@
 //! The page of metrics, which may be large: one rendering at a time, for all who wait.
 //!
-//! A rendering is shown to those only who asked before it began, so nobody sees what was true before the question. Whoever asks
-//! meanwhile waits for the next one, together with all others who do. It runs where it may block, and is not copied.
+//! A rendering is shown to those only who asked before it began, so nobody sees what was true before the
+//! question. Whoever asks meanwhile waits for the next one, together with all others who do. It runs where it
+//! may block, and is not copied.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

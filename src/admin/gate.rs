@@ -1,9 +1,11 @@
 //! Who may ask for what.
 //!
-//! * By TCP, a request names this machine: its address, `localhost`, or a name of `admin.hosts`. A web page that somebody here looks at
-//!   can lead a name of its own to this machine ("DNS rebinding"), and the browser says that name.
-//! * By TCP, the API wants the token. Without one in the configuration it is not answered there at all. If the address is not a
-//!   loopback one, metrics want the token, too. Whether the relay is alive and ready, everybody may know.
+//! * By TCP, a request names this machine: its address, `localhost`, or a name of `admin.hosts`. A web page
+//!   that somebody here looks at can lead a name of its own to this machine ("DNS rebinding"), and the
+//!   browser says that name.
+//! * By TCP, the API wants the token. Without one in the configuration it is not answered there at all. If
+//!   the address is not a loopback one, metrics want the token, too. Whether the relay is alive and ready,
+//!   everybody may know.
 //! * By the socket, nothing of this is asked: its permissions have decided.
 //! * The API answers so many questions at a time; one more is told to come again.
 
@@ -124,7 +126,8 @@ impl Gate {
         place.map(|place| Pass(Some(place))).map_err(|_| Refusal::Busy)
     }
 
-    /// RFC 9112 section 3.2: a request has one `Host`; the authority in its target goes before, if there is one.
+    /// RFC 9112 section 3.2: a request has one `Host`; the authority in its target goes before, if there is
+    /// one.
     fn check_host(&self, here: Option<IpAddr>, head: &Parts) -> Result<(), Refusal> {
         let mut named = head.headers.get_all(HOST).iter();
         let (Some(host), None) = (named.next(), named.next()) else { return Err(Refusal::NoHost) };

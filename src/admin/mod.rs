@@ -1,12 +1,12 @@
 //! Metrics and health over HTTP.
 //!
-//! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy and the
-//! listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: where one message stands; `/api/v1/reload`: reads the configuration
-//! again.
+//! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy
+//! and the listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: where one message stands;
+//! `/api/v1/reload`: reads the configuration again.
 //!
-//! By TCP, and by a Unix socket for the commands of this machine. Who may ask for what is decided in one place ([`gate`]) before anything is
-//! done; how many are connected, and how long they may take, in another ([`seats`], [`connection`]). A handler has a whole request and never
-//! waits for a client.
+//! By TCP, and by a Unix socket for the commands of this machine. Who may ask for what is decided in one
+//! place ([`gate`]) before anything is done; how many are connected, and how long they may take, in another
+//! ([`seats`], [`connection`]). A handler has a whole request and never waits for a client.
 
 mod connection;
 mod exposition;

@@ -1,9 +1,10 @@
 //! Who may be connected: a bounded number, and whoever does nothing gives way.
 //!
-//! A seat is taken for each connection. When all are taken, the one leaves that has waited longest without a whole request; if
-//! there is none, one that has long had an answer and does not read it. So clients that are silent, or slow, cost as
-//! many descriptors as there are seats and keep nobody out: who comes and asks is answered. While every seat is at work, the
-//! next one waits, and those behind it wait in the system's queue, where they take no descriptor.
+//! A seat is taken for each connection. When all are taken, the one leaves that has waited longest without a
+//! whole request; if there is none, one that has long had an answer and does not read it. So clients that are
+//! silent, or slow, cost as many descriptors as there are seats and keep nobody out: who comes and asks is
+//! answered. While every seat is at work, the next one waits, and those behind it wait in the system's queue,
+//! where they take no descriptor.
 
 use std::{
     collections::BTreeMap,
@@ -71,7 +72,8 @@ pub(super) struct Taken {
 }
 
 impl Seats {
-    /// Whoever has asked nothing for `patience` may have to give way. `gauge` shows how many are taken, of these and others.
+    /// Whoever has asked nothing for `patience` may have to give way. `gauge` shows how many are taken, of
+    /// these and others.
     pub(super) fn new(most: usize, patience: Duration, gauge: IntGauge) -> Arc<Self> {
         Arc::new(Self { most, patience, gauge, taken: Mutex::default(), left: Notify::new() })
     }
@@ -158,8 +160,8 @@ impl Seat {
         self.is_idle.load(Ordering::Relaxed)
     }
 
-    /// Returns when somebody else needs the seat, and this one is not at work. Whoever asks looks first whether a request has come
-    /// meanwhile.
+    /// Returns when somebody else needs the seat, and this one is not at work. Whoever asks looks first
+    /// whether a request has come meanwhile.
     pub(super) async fn is_needed(&self) {
         loop {
             self.needed.notified().await;

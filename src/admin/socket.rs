@@ -1,7 +1,8 @@
 //! The Unix socket that the commands use: who may open it may ask everything.
 //!
-//! It is 0660, for the relay's user and group. What an earlier process left there is replaced; a socket that somebody listens on is not, nor is
-//! anything else that is there, and no link is followed. It goes when the relay stops.
+//! It is 0660, for the relay's user and group. What an earlier process left there is replaced; a socket that
+//! somebody listens on is not, nor is anything else that is there, and no link is followed. It goes when the
+//! relay stops.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -76,7 +77,8 @@ impl Socket {
         take_turns(&opened).await;
         make_way(path).await?;
         let socket = UnixSocket::new_stream()?;
-        // The file is made with the mode of the socket, less the umask (unix(7)), so it is never open to more.
+        // The file is made with the mode of the socket, less the umask (unix(7)), so it is never open to
+        // more.
         fchmod(&socket, Mode::from_raw_mode(MODE)).map_err(io::Error::from)?;
         socket.bind(path)?;
         let place = SocketFile::settle(path)?;
@@ -116,8 +118,9 @@ impl Drop for SocketFile {
     }
 }
 
-/// Of two relays that start, one clears the way and listens before the other looks. The turn ends with `folder`. Whoever can read the folder can hold
-/// it up, so nobody waits for long: what is missing then is care in a rare case.
+/// Of two relays that start, one clears the way and listens before the other looks. The turn ends with
+/// `folder`. Whoever can read the folder can hold it up, so nobody waits for long: what is missing then is
+/// care in a rare case.
 async fn take_turns(folder: &File) {
     const LOOK_EVERY: Duration = Duration::from_millis(20);
     let turn = async {
@@ -149,8 +152,8 @@ fn check_folder(folder: &Path, opened: &File) -> Result<(), SocketFault> {
     Err(SocketFault::Exposed { remedy })
 }
 
-/// The spool's folder is made for the relay alone. Its group gets to the socket, and sees no more: it cannot list the folder, and all else
-/// in it is private.
+/// The spool's folder is made for the relay alone. Its group gets to the socket, and sees no more: it cannot
+/// list the folder, and all else in it is private.
 fn let_the_group_through(folder: &Path, opened: &File, socket: &Path) -> io::Result<()> {
     let mode = opened.metadata()?.permissions().mode() & 0o7777;
     if mode & 0o777 != 0o700 {

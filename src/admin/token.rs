@@ -1,7 +1,8 @@
-//! The token that opens the API: read where the configuration says, again after a second, and never kept as it is.
+//! The token that opens the API: read where the configuration says, again after a second, and never kept as
+//! it is.
 //!
-//! What is kept is a keyed hash under a key that was drawn at the start, and a comparison takes as long for any other token, so it tells
-//! nothing of the right one.
+//! What is kept is a keyed hash under a key that was drawn at the start, and a comparison takes as long for
+//! any other token, so it tells nothing of the right one.
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ impl Token {
         Self { source, key: hmac::Key::new(hmac::HMAC_SHA256, &key), read: Mutex::default() }
     }
 
-    /// Whether `given` is the token as it is now. The error says why that cannot be told, without what was read.
+    /// Whether `given` is the token as it is now. The error says why that cannot be told, without what was
+    /// read.
     pub(super) async fn is(&self, given: &[u8]) -> Result<bool, String> {
         let tag = self.tag().await?;
         Ok(hmac::verify(&self.key, given, tag.as_ref()).is_ok())

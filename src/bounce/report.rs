@@ -1,10 +1,12 @@
-//! The report itself: `multipart/report` with a text for people, `message/delivery-status` for programs, and the header
-//! of the message, or all of it where its sender asked for that (RFC 3464, RFC 6522).
+//! The report itself: `multipart/report` with a text for people, `message/delivery-status` for programs, and
+//! the header of the message, or all of it where its sender asked for that (RFC 3464, RFC 6522).
 //!
-//! Its size is bounded, since it goes the way of all mail and is dropped where it is too large: below 512 KB for 1000
-//! recipients with usual addresses, and below 1 MB with a message that is returned in full. What the service said of all recipients alike is said once, to people.
+//! Its size is bounded, since it goes the way of all mail and is dropped where it is too large: below 512 KB
+//! for 1000 recipients with usual addresses, and below 1 MB with a message that is returned in full. What the
+//! service said of all recipients alike is said once, to people.
 //!
-//! CRLF everywhere, no line over 998 octets, seven bits but for addresses that are not ASCII themselves (RFC 6532).
+//! CRLF everywhere, no line over 998 octets, seven bits but for addresses that are not ASCII themselves (RFC
+//! 6532).
 
 use mail_builder::{
     MessageBuilder,
@@ -36,8 +38,8 @@ pub struct Notification<'a> {
     pub envid: Option<&'a EnvelopeId>,
     /// The header of the message.
     pub header: &'a HeaderBlock,
-    /// Its body, to be returned in full; left out all the same if it is over [`MAX_RETURNED_BODY`] or has lines that do
-    /// not pass everywhere.
+    /// Its body, to be returned in full; left out all the same if it is over [`MAX_RETURNED_BODY`] or has
+    /// lines that do not pass everywhere.
     pub body: Option<&'a [u8]>,
     pub now: Timestamp,
 }
@@ -281,8 +283,8 @@ fn original_header(header: &HeaderBlock) -> MimePart<'static> {
     if plain { part.transfer_encoding("7bit") } else { part }
 }
 
-/// The whole message, if it passes through as it is: a part of type `message/rfc822` cannot be encoded (RFC 2046 section
-/// 5.2.1).
+/// The whole message, if it passes through as it is: a part of type `message/rfc822` cannot be encoded (RFC
+/// 2046 section 5.2.1).
 fn original_message(header: &HeaderBlock, body: &[u8]) -> Option<MimePart<'static>> {
     let header = without_bcc(header);
     let message = [header.as_bytes(), b"\r\n", body].concat();

@@ -1,8 +1,8 @@
 //! `m365-relay check-config`: is this configuration one that can be run?
 //!
-//! Reads the configuration as `serve` does and starts nothing. Every mistake goes to standard error, one a line, and the
-//! exit code is 1; otherwise one line on standard output, warnings on standard error, and 0. With `--json` there is one
-//! object on standard output in both cases.
+//! Reads the configuration as `serve` does and starts nothing. Every mistake goes to standard error, one a
+//! line, and the exit code is 1; otherwise one line on standard output, warnings on standard error, and 0.
+//! With `--json` there is one object on standard output in both cases.
 
 use std::{fmt::Write, path::Path, process::ExitCode};
 

@@ -2,11 +2,13 @@
 //!
 //! # Contract
 //!
-//! * Nothing gives orders to the terminal: all that is hidden ([`relay_mail::outside`]) but line ends is shown as an escape, whoever
-//!   wrote it. What comes from outside and must not break a line is wrapped in [`Outside`](relay_mail::outside::Outside) besides.
-//! * Nothing panics. What cannot be written to standard output is an error: [`Unwritten::Closed`] where nobody reads any more,
-//!   which ends the command without a word and with the exit code that a shell shows for a program that SIGPIPE ended, as it does
-//!   for those of coreutils; [`Unwritten::Failed`] (a full disk) with a message and exit code 1.
+//! * Nothing gives orders to the terminal: all that is hidden ([`relay_mail::outside`]) but line ends is
+//!   shown as an escape, whoever wrote it. What comes from outside and must not break a line is wrapped in
+//!   [`Outside`](relay_mail::outside::Outside) besides.
+//! * Nothing panics. What cannot be written to standard output is an error: [`Unwritten::Closed`] where
+//!   nobody reads any more, which ends the command without a word and with the exit code that a shell shows
+//!   for a program that SIGPIPE ended, as it does for those of coreutils; [`Unwritten::Failed`] (a full disk)
+//!   with a message and exit code 1.
 //! * What cannot be written to standard error is lost: there is no other place to say so.
 //!
 //! The only place in the program that writes there, beside the log and the dialogue of `sendmail -bs`.
@@ -49,7 +51,8 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(json_visible(&serde_json::to_string(value)?).into_owned())
 }
 
-/// Writes to standard error and then to standard output what a command has put together: nothing, or whole lines.
+/// Writes to standard error and then to standard output what a command has put together: nothing, or whole
+/// lines.
 pub(crate) fn show(out: &str, err: &str) -> Result<(), Unwritten> {
     let _ = write(&mut io::stderr().lock(), err);
     write(&mut io::stdout().lock(), out)
@@ -70,7 +73,8 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn write(out: &mut impl Write, text: &str) -> Result<(), Unwritten> {
-    // In one call: a line of two processes is not to mix. Standard output keeps an unfinished line until it is flushed.
+    // In one call: a line of two processes is not to mix. Standard output keeps an unfinished line until it
+    // is flushed.
     Ok(out.write_all(visible(text, |c| c == '\n').as_bytes()).and_then(|()| out.flush())?)
 }
 

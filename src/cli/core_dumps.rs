@@ -4,7 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Sets the limit on core dumps to nothing, for good. Answers whether it is nothing now.
 ///
-/// Where the system hands dumps to a program, that is told the limit; systemd-coredump and apport then keep nothing.
+/// Where the system hands dumps to a program, that is told the limit; systemd-coredump and apport then keep
+/// nothing.
 pub(super) fn forbid() -> bool {
     // A system that does not let it be lowered has perhaps done so already.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });

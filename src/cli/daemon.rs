@@ -1,4 +1,5 @@
-//! Asks the relay that runs: by its socket, where it has one that this user may open, else by TCP with the token.
+//! Asks the relay that runs: by its socket, where it has one that this user may open, else by TCP with the
+//! token.
 
 use std::{
     fmt,

@@ -1,7 +1,7 @@
 //! How many files and connections the process may have open.
 //!
-//! Many systems start a process with a soft limit of 1024, for programs that use `select`, and let it ask for more. Without
-//! descriptors, connections are refused and bodies cannot be read.
+//! Many systems start a process with a soft limit of 1024, for programs that use `select`, and let it ask for
+//! more. Without descriptors, connections are refused and bodies cannot be read.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};

@@ -1,7 +1,8 @@
 //! `m365-relay hash-password`: what to write for a user's password in the configuration.
 //!
-//! Asks for the password twice, without showing it; where standard input is no terminal, reads one line of it. The hash goes
-//! to standard output. Exit code 0: done; 1: cannot read the password; 2: it is empty, too long, or was typed differently.
+//! Asks for the password twice, without showing it; where standard input is no terminal, reads one line of
+//! it. The hash goes to standard output. Exit code 0: done; 1: cannot read the password; 2: it is empty, too
+//! long, or was typed differently.
 
 use std::{
     io::{self, BufRead, IsTerminal},

@@ -25,7 +25,8 @@ pub(super) struct Args {
 const NAMED: usize = 20;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // It is the relay that reads the rest: it may have secrets in its environment that this process does not have.
+    // It is the relay that reads the rest: it may have secrets in its environment that this process does not
+    // have.
     let daemon = Daemon::of(&args.config.path())?;
     let (status, text) = daemon.post("/api/v1/reload")?;
     if !matches!(status, 200 | 422) {

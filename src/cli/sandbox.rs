@@ -1,7 +1,7 @@
 //! `m365-relay sandbox`: the relay on a simulated Microsoft 365, with nothing to configure.
 //!
-//! Writes an ordinary configuration file into its folder and runs the relay from that, so that what is tried out is what
-//! `serve` does, and the file is there to be read and changed.
+//! Writes an ordinary configuration file into its folder and runs the relay from that, so that what is tried
+//! out is what `serve` does, and the file is there to be read and changed.
 
 use std::{
     fs::{DirBuilder, OpenOptions},
@@ -31,7 +31,8 @@ use relay_sandbox::{Directory, Limits, Options, Service};
 /// Try the relay out: a simulated Microsoft 365 and the relay, on loopback, nothing to configure
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to keep spool, pickup folders and configuration; made if it is missing [default: a new temporary folder]
+    /// Where to keep spool, pickup folders and configuration; made if it is missing
+    /// [default: a new temporary folder]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Where the relay takes SMTP
@@ -125,7 +126,8 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whatever the umask, since the relay believes no file that others can write to, and none in a folder that they can.
+/// Whatever the umask, since the relay believes no file that others can write to, and none in a folder that
+/// they can.
 fn make_folder(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(dir)
 }

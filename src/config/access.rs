@@ -1,15 +1,16 @@
 //! Who can write to the files that the relay believes.
 //!
-//! Whoever can write to the configuration decides as whom the relay logs in and whose mail it takes; whoever can write to the folder
-//! of a file can put another in its place. So for each file of the configuration, and each that it names (secrets, keys,
-//! certificates), these have to be out of others' reach: the file, the folder that it is in, and each symbolic link on the way with
-//! its folder. Others are all but root and the user that this process runs as.
+//! Whoever can write to the configuration decides as whom the relay logs in and whose mail it takes; whoever
+//! can write to the folder of a file can put another in its place. So for each file of the configuration, and
+//! each that it names (secrets, keys, certificates), these have to be out of others' reach: the file, the
+//! folder that it is in, and each symbolic link on the way with its folder. Others are all but root and the
+//! user that this process runs as.
 //!
-//! * The group's bit counts as others', whoever is in the group. With an access control list that bit is the list's mask
-//!   (acl(5)), so whatever a list lets somebody write is seen too, and `chmod g-w` ends it.
-//! * In a folder with the sticky bit only the owner of a file can replace it (unlink(2)), and the owner is looked at. So such a
-//!   folder may be open to all: Kubernetes mounts its secrets and configuration maps so, with links of root's in it
-//!   (`name -> ..data/name`, `..data -> ..2026_01_01…`).
+//! * The group's bit counts as others', whoever is in the group. With an access control list that bit is the
+//!   list's mask (acl(5)), so whatever a list lets somebody write is seen too, and `chmod g-w` ends it.
+//! * In a folder with the sticky bit only the owner of a file can replace it (unlink(2)), and the owner is
+//!   looked at. So such a folder may be open to all: Kubernetes mounts its secrets and configuration maps so,
+//!   with links of root's in it (`name -> ..data/name`, `..data -> ..2026_01_01…`).
 //! * Not looked at: the folders further up, and what a file system says that knows no owners.
 //!
 //! A file that is not there is no matter of this module: whoever reads it says so.

@@ -40,8 +40,8 @@ const LONGEST_PATH: usize = 107;
 pub const SHORTEST_TOKEN: usize = 16;
 
 impl AdminConfig {
-    /// Reads `[admin]` out of the main file, and `spool.path`, which it may rest on; lets mistakes elsewhere pass. It is to find a
-    /// relay that runs. Whether the token can be read is not looked at.
+    /// Reads `[admin]` out of the main file, and `spool.path`, which it may rest on; lets mistakes elsewhere
+    /// pass. It is to find a relay that runs. Whether the token can be read is not looked at.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = ConfigFile::read(path.to_owned(), Owners::Any)
             .map_err(|problem| ConfigErrors::new(vec![problem]))?;

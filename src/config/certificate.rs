@@ -1,7 +1,8 @@
 //! A certificate and its key: two PEM files, read together.
 //!
-//! A [`Certificate`] in a [`super::Config`] could be read when the configuration was loaded. It is read again at the start
-//! and whenever the files change, so the same errors show in both places. They name the file to mend, and nothing of a key.
+//! A [`Certificate`] in a [`super::Config`] could be read when the configuration was loaded. It is read again
+//! at the start and whenever the files change, so the same errors show in both places. They name the file to
+//! mend, and nothing of a key.
 
 use std::{
     fs::File,

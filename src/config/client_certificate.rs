@@ -1,7 +1,8 @@
 //! The certificate that an application proves itself to Entra ID with: PEM, or PKCS #12.
 //!
-//! A [`ClientCertificate`] in a [`super::Config`] could be read when the configuration was loaded. It is read again at each
-//! login, so the same errors show in both places. They name the place to mend, and nothing of a key.
+//! A [`ClientCertificate`] in a [`super::Config`] could be read when the configuration was loaded. It is read
+//! again at each login, so the same errors show in both places. They name the place to mend, and nothing of a
+//! key.
 
 mod pkcs12;
 

@@ -1,4 +1,5 @@
-//! `[clouds.NAME]`: where login, Graph and SMTP submission are. Built in: `global`, `us-gov-high`, `us-gov-dod`, `china`.
+//! `[clouds.NAME]`: where login, Graph and SMTP submission are. Built in: `global`, `us-gov-high`,
+//! `us-gov-dod`, `china`.
 
 use std::{collections::BTreeMap, fmt, net::Ipv6Addr, path::PathBuf, str::FromStr};
 
@@ -49,9 +50,9 @@ pub struct InvalidSmtpAddress;
 #[error("a cloud's name is 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
 pub struct InvalidCloudName;
 
-/// Name, login, Graph, Exchange's resource, SMTP. Microsoft, "Microsoft Entra authentication and national clouds" and
-/// "Microsoft Graph national cloud deployments". `global` is also GCC. Exchange and SMTP outside of `global` are what other
-/// programs use; Microsoft has no page of them.
+/// Name, login, Graph, Exchange's resource, SMTP. Microsoft, "Microsoft Entra authentication and national
+/// clouds" and "Microsoft Graph national cloud deployments". `global` is also GCC. Exchange and SMTP outside
+/// of `global` are what other programs use; Microsoft has no page of them.
 const BUILT_IN: [[&str; 5]; 4] = [
     [
         "global",

@@ -35,8 +35,8 @@ pub enum ClientProof {
 pub enum UserGrant {
     /// Resource owner password credentials.
     Password { username: String, password: SecretSource },
-    /// A refresh token, which is stored and replaced by its successors. `first` is where they begin; `None`: with
-    /// `m365-relay tenant login`.
+    /// A refresh token, which is stored and replaced by its successors. `first` is where they begin; `None`:
+    /// with `m365-relay tenant login`.
     RefreshToken { first: Option<SecretSource> },
 }
 
@@ -58,8 +58,8 @@ const SECRETS: [&str; 6] =
     ["client_secret", "certificate", "private_key", "certificate_password", "password", "refresh_token"];
 
 impl Credential {
-    /// The application's id and its credential. The id is empty if it is the machine's own identity. `None`: there is a
-    /// mistake.
+    /// The application's id and its credential. The id is empty if it is the machine's own identity. `None`:
+    /// there is a mistake.
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<(String, Self)> {
         SECRETS.iter().for_each(|key| table.note_keys(key, &PLACES));
         let has_grant = table.has("grant");

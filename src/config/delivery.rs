@@ -12,7 +12,8 @@ pub struct DeliveryConfig {
     /// Deliveries at a time, over all tenants. Default 1024.
     pub max_in_flight: usize,
     pub retry: RetryConfig,
-    /// How long a delivery whose outcome is unknown waits before it is concluded that it was not sent. Default 5 minutes.
+    /// How long a delivery whose outcome is unknown waits before it is concluded that it was not sent.
+    /// Default 5 minutes.
     pub settle_after: Duration,
 }
 
@@ -50,8 +51,8 @@ impl Default for RetryConfig {
 }
 
 impl DeliveryConfig {
-    /// No message is told to wait longer, whatever for: its next attempt, an outcome that has to settle, or what
-    /// the service says.
+    /// No message is told to wait longer, whatever for: its next attempt, an outcome that has to settle, or
+    /// what the service says.
     pub fn longest_wait(&self) -> Duration {
         let RetryConfig { longest, jitter, .. } = self.retry;
         longest.mul_f64(1.0 + jitter).max(self.settle_after).max(LONGEST_RETRY_AFTER)

@@ -64,7 +64,8 @@ pub(super) fn read_beside(main: &Path, owners: Owners) -> (Vec<ConfigFile>, Vec<
     let mut problems = Vec::new();
     let mut files = Vec::new();
     let folder = main.parent().unwrap_or(Path::new("")).join("tenants.d");
-    // Whoever can add a file adds a tenant. A file is looked at by itself, but one that goes is missing without a word.
+    // Whoever can add a file adds a tenant. A file is looked at by itself, but one that goes is missing
+    // without a word.
     if let Err(exposed) = access::check(&folder, owners) {
         problems.push(Problem::of_file(&folder, exposed.to_string()));
         return (files, problems);

@@ -20,7 +20,8 @@ pub struct Limits {
     pub upload_per_5_minutes: Option<ByteSize>,
 }
 
-/// What one application may do, over all tenants and mailboxes: its calls in 10 seconds. Default 130,000; `None`: no limit.
+/// What one application may do, over all tenants and mailboxes: its calls in 10 seconds. Default 130,000;
+/// `None`: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppLimit(pub Option<NonZeroU32>);
 

@@ -14,10 +14,11 @@ use super::{
 };
 use relay_mail::{ByteSize, TenantName};
 
-/// The part of a configuration that an ordinary user may need, and may read without being let into any secret.
+/// The part of a configuration that an ordinary user may need, and may read without being let into any
+/// secret.
 ///
-/// Secrets are not looked at, in whichever place they are; mistakes in other tables do not matter. A file of tenants.d
-/// that cannot be read is left out and named in `unread`.
+/// Secrets are not looked at, in whichever place they are; mistakes in other tables do not matter. A file of
+/// tenants.d that cannot be read is left out and named in `unread`.
 #[derive(Debug, Clone)]
 pub struct LocalSubmission {
     /// `pickup.path`: holds one folder a tenant.
@@ -31,8 +32,8 @@ pub struct LocalSubmission {
 }
 
 impl LocalSubmission {
-    /// Reads `path`, and `tenants.d/*.toml` beside it as far as they can be read. An error is about the file at `path`, or
-    /// about one of the values above.
+    /// Reads `path`, and `tenants.d/*.toml` beside it as far as they can be read. An error is about the file
+    /// at `path`, or about one of the values above.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let main = ConfigFile::read(path.to_owned(), Owners::Any)
             .map_err(|problem| ConfigErrors::new(vec![problem]))?;

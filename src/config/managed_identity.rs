@@ -1,7 +1,7 @@
 //! `managed_identity` of a tenant: the identity that Azure gives to the machine, without a secret of its own.
 //!
-//! Where tokens come from is found out when the configuration is read, as Microsoft's libraries do it: by what Azure has put
-//! into the environment.
+//! Where tokens come from is found out when the configuration is read, as Microsoft's libraries do it: by
+//! what Azure has put into the environment.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -27,7 +27,8 @@ pub enum TokenSource {
     Vm { url: String },
     /// App Service, Functions and Container Apps. `header` proves that this process may ask.
     AppService { url: String, header: SecretSource },
-    /// A machine outside of Azure with the agent of Azure Arc, which puts a secret into a file of this folder for each request.
+    /// A machine outside of Azure with the agent of Azure Arc, which puts a secret into a file of this folder
+    /// for each request.
     Arc { url: String, folder: PathBuf },
 }
 

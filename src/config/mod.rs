@@ -1,9 +1,9 @@
 //! The configuration file: parsed once, whole, into values that are valid by construction.
 //!
 //! One file a table. Nothing outside this room sees TOML, and nothing inside the relay checks a value again.
-//! [`Config::load`] either answers a configuration that can be run or every mistake at once, each with file, line and key.
-//! Secrets that are kept in files or in the environment are read once while loading, to find out whether they can be,
-//! and again at each use.
+//! [`Config::load`] either answers a configuration that can be run or every mistake at once, each with file,
+//! line and key. Secrets that are kept in files or in the environment are read once while loading, to find
+//! out whether they can be, and again at each use.
 
 mod access;
 mod admin;
@@ -135,14 +135,14 @@ impl Config {
         Self::read(&files::read_files(path)?, Findings::default())
     }
 
-    /// As [`load`](Self::load), for a relay that is to run by it: what of a tenant's credential cannot be read now is a warning, and
-    /// stops that tenant alone.
+    /// As [`load`](Self::load), for a relay that is to run by it: what of a tenant's credential cannot be
+    /// read now is a warning, and stops that tenant alone.
     pub fn load_to_run(path: &Path) -> Result<Self, ConfigErrors> {
         Self::read(&files::read_files(path)?, Findings::to_run())
     }
 
-    /// Reads a configuration out of `text`. `file` is the name in errors, and relative paths start at its folder; it is
-    /// not opened, and neither is tenants.d.
+    /// Reads a configuration out of `text`. `file` is the name in errors, and relative paths start at its
+    /// folder; it is not opened, and neither is tenants.d.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
         Self::read(&[ConfigFile::of_text(text, file)], Findings::default())
     }
@@ -209,8 +209,8 @@ impl Config {
     }
 }
 
-/// Every key that reading `text` asked for, such as `smtp.listener.address` or `tenants.NAME.client_id`: all there are, if
-/// the text has each kind of table. For a test that compares them with the documented ones.
+/// Every key that reading `text` asked for, such as `smtp.listener.address` or `tenants.NAME.client_id`: all
+/// there are, if the text has each kind of table. For a test that compares them with the documented ones.
 pub fn known_keys(text: &str, file: &Path) -> BTreeSet<String> {
     let findings = Findings::default();
     files::read_config(&[ConfigFile::of_text(text, file)], &findings);

@@ -21,8 +21,8 @@ pub struct NetworkConfig {
     pub connect_timeout: Duration,
     /// For the answer to a call once all of it was sent. Default 100 seconds; 1 hour at most.
     pub answer_timeout: Duration,
-    /// What a slow line sends in a second at least: the time for a call grows with its size. Default 64 KiB; 1 KiB at
-    /// least.
+    /// What a slow line sends in a second at least: the time for a call grows with its size. Default 64 KiB;
+    /// 1 KiB at least.
     pub slowest: ByteSize,
 }
 

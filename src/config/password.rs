@@ -7,8 +7,8 @@ use argon2::{
     password_hash::{self, phc},
 };
 
-/// What [`PasswordHash::of`] spends, in KiB and passes: OWASP, "Password Storage Cheat Sheet", section Argon2id
-/// (19 MiB, two passes, one lane).
+/// What [`PasswordHash::of`] spends, in KiB and passes: OWASP, "Password Storage Cheat Sheet", section
+/// Argon2id (19 MiB, two passes, one lane).
 const MEMORY: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
@@ -18,7 +18,8 @@ const MOST_MEMORY: u32 = 1024 * 1024;
 const MOST_PASSES: u32 = 32;
 const MOST_LANES: u32 = 16;
 
-/// An Argon2id hash in PHC form, such as `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. Never shown by Debug. Cheap to clone.
+/// An Argon2id hash in PHC form, such as `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. Never shown by Debug.
+/// Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(Arc<phc::PasswordHash>);
 

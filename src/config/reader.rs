@@ -1,12 +1,13 @@
 //! Reads TOML tables key by key, and keeps count of what was asked for.
 //!
-//! A [`TableReader`] hands out the values of one table, parsed by the function that the caller names. Nothing stops at a
-//! mistake: a value that cannot be read is noted in [`Findings`] with file, line and key, and the caller goes on with
-//! `None` or with the default, so that one run reports everything. A key that nobody asked for is a mistake too. Whoever
-//! starts the reading must look at the findings afterwards: a result counts only when there are no errors.
+//! A [`TableReader`] hands out the values of one table, parsed by the function that the caller names. Nothing
+//! stops at a mistake: a value that cannot be read is noted in [`Findings`] with file, line and key, and the
+//! caller goes on with `None` or with the default, so that one run reports everything. A key that nobody
+//! asked for is a mistake too. Whoever starts the reading must look at the findings afterwards: a result
+//! counts only when there are no errors.
 //!
-//! Every key that was ever asked for is remembered, with `NAME` in place of names that the user chooses. A test compares
-//! them with the documented ones.
+//! Every key that was ever asked for is remembered, with `NAME` in place of names that the user chooses. A
+//! test compares them with the documented ones.
 
 use std::{
     cell::RefCell,
@@ -181,7 +182,8 @@ impl<'a> TableReader<'a> {
         entries
     }
 
-    /// Notes an error about `key` of this table, which need not be in the file. `None`, for the caller to return.
+    /// Notes an error about `key` of this table, which need not be in the file. `None`, for the caller to
+    /// return.
     pub(super) fn fail_at<T>(&self, key: &str, message: impl Into<String>) -> Option<T> {
         let problem = self.source.problem(self.place, self.path.key(key).shown, message.into());
         self.source.findings.errors.borrow_mut().push(problem);
@@ -237,8 +239,9 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Something of this tenant's cannot be read now, and is read again at each use. Whoever runs the relay is warned, and gets
-    /// `value`: the tenant's mail waits until that is mended. For whoever checks the configuration it is an error.
+    /// Something of this tenant's cannot be read now, and is read again at each use. Whoever runs the relay
+    /// is warned, and gets `value`: the tenant's mail waits until that is mended. For whoever checks the
+    /// configuration it is an error.
     pub(super) fn fail_alone<T>(&self, value: T, message: impl Into<String>) -> Option<T> {
         let message = message.into();
         if !self.source.findings.is_to_run {

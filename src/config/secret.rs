@@ -1,5 +1,5 @@
-//! Secrets: `"text"`, `{ file = "…" }`, `{ env = "…" }` or `{ credential = "…" }`, which is one of systemd's. Never printed,
-//! wiped from memory when dropped.
+//! Secrets: `"text"`, `{ file = "…" }`, `{ env = "…" }` or `{ credential = "…" }`, which is one of systemd's.
+//! Never printed, wiped from memory when dropped.
 
 use std::{
     borrow::Cow,
@@ -22,8 +22,8 @@ pub enum SecretSource {
     /// Read at each use, so that a rotation needs no restart. A trailing newline is not part of the secret.
     File(PathBuf),
     Env(String),
-    /// A file of that name in the folder that systemd names in `$CREDENTIALS_DIRECTORY` (systemd.exec(5), "Credentials").
-    /// Read as a file.
+    /// A file of that name in the folder that systemd names in `$CREDENTIALS_DIRECTORY` (systemd.exec(5),
+    /// "Credentials"). Read as a file.
     Credential(String),
 }
 

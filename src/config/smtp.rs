@@ -19,7 +19,8 @@ use relay_mail::ByteSize;
 #[derive(Debug, Clone, PartialEq)]
 pub struct SmtpConfig {
     pub listeners: Vec<Listener>,
-    /// What the relay calls itself in the greeting, in `Received` and in bounces. Default: the machine's host name.
+    /// What the relay calls itself in the greeting, in `Received` and in bounces. Default: the machine's host
+    /// name.
     pub hostname: String,
     /// Largest message accepted, announced as SIZE. Default 150 MB.
     pub max_message: ByteSize,
@@ -27,8 +28,8 @@ pub struct SmtpConfig {
     pub max_recipients: usize,
     /// Connections at a time, over all listeners. Default 2000.
     pub max_connections: usize,
-    /// Connections of one client address at a time, over all listeners; `None` is no limit. Default 50: a mail server that
-    /// behaves opens 20, and one device that does not cannot take all of `max_connections`.
+    /// Connections of one client address at a time, over all listeners; `None` is no limit. Default 50: a
+    /// mail server that behaves opens 20, and one device that does not cannot take all of `max_connections`.
     pub max_connections_per_address: Option<NonZeroUsize>,
     /// Which IPv6 addresses are one client. Default 64.
     pub client_prefix: ClientPrefix,
@@ -54,11 +55,13 @@ pub struct SessionLimits {
     pub idle_timeout: Duration,
     /// For a connection as a whole, whatever is under way on it. Default 1 hour.
     pub session_timeout: Duration,
-    /// A message that cannot be stored in this time after its end is refused for now. Default 90 seconds, at least 1.
+    /// A message that cannot be stored in this time after its end is refused for now. Default 90 seconds, at
+    /// least 1.
     ///
-    /// RFC 5321 section 4.5.3.2.6 has clients wait 10 minutes for that reply. Mail servers do; programs do not: .NET's
-    /// SmtpClient gives up after 100 seconds. A message that is accepted after that is sent again by its program, and
-    /// arrives twice. Much less than that would refuse mail that a slow disk still takes in time.
+    /// RFC 5321 section 4.5.3.2.6 has clients wait 10 minutes for that reply. Mail servers do; programs do
+    /// not: .NET's SmtpClient gives up after 100 seconds. A message that is accepted after that is sent again
+    /// by its program, and arrives twice. Much less than that would refuse mail that a slow disk still takes
+    /// in time.
     pub reply_within: Duration,
 }
 
@@ -163,7 +166,8 @@ impl SmtpConfig {
         })
     }
 
-    /// Whether there are clients that may log in: passwords do not travel in clear, but where that was allowed.
+    /// Whether there are clients that may log in: passwords do not travel in clear, but where that was
+    /// allowed.
     pub(super) fn takes_logins(&self) -> bool {
         let takes = |listener: &Listener| listener.trusted || listener.tls != ListenerTls::Off;
         !self.trusted_networks.is_empty() || self.listeners.iter().any(takes)

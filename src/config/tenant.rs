@@ -106,8 +106,8 @@ pub enum Confirm {
 /// `envelope_mismatch`: what becomes of a message whose header names other recipients than its envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EnvelopeMismatch {
-    /// What is best for the recipients: as [`Smtp`](Self::Smtp) where the tenant's [`RouteRule`] lets it go that way, else as
-    /// [`Rewrite`](Self::Rewrite).
+    /// What is best for the recipients: as [`Smtp`](Self::Smtp) where the tenant's [`RouteRule`] lets it go
+    /// that way, else as [`Rewrite`](Self::Rewrite).
     #[default]
     Auto,
     /// The header is made to name the envelope's recipients.
@@ -158,8 +158,8 @@ impl Tenant {
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// The mailbox that posts mail whose author is `from`. The mailbox for bounces posts its own, also where another one
-    /// posts everybody else's; then `mailboxes` counts, then `mailbox`.
+    /// The mailbox that posts mail whose author is `from`. The mailbox for bounces posts its own, also where
+    /// another one posts everybody else's; then `mailboxes` counts, then `mailbox`.
     pub fn mailbox_for<'a>(&'a self, from: &'a MailboxAddress) -> &'a MailboxAddress {
         if self.bounces.mailbox.as_ref() == Some(from) {
             return from;

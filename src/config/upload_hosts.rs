@@ -1,7 +1,7 @@
 //! `clouds.NAME.upload_hosts`: where attachments may be put.
 //!
-//! Graph names the address of each upload. What it names is believed only if the host is one of these: a service, a proxy or a
-//! cache that is not what it says could have the mail of a tenant put anywhere.
+//! Graph names the address of each upload. What it names is believed only if the host is one of these: a
+//! service, a proxy or a cache that is not what it says could have the mail of a tenant put anywhere.
 
 use std::{fmt, str::FromStr};
 
@@ -33,8 +33,9 @@ impl HostRule {
         rules.into_iter().collect()
     }
 
-    /// Where Exchange takes uploads, by the resource that tokens for it are asked for. Microsoft, "Attach large files to Outlook
-    /// messages", shows `outlook.office.com` for the global cloud; it has no page of the others.
+    /// Where Exchange takes uploads, by the resource that tokens for it are asked for. Microsoft, "Attach
+    /// large files to Outlook messages", shows `outlook.office.com` for the global cloud; it has no page of
+    /// the others.
     pub(super) fn of_exchange(resource: &str) -> Vec<Self> {
         let host =
             resource.split("://").nth(1).unwrap_or_default().split(['/', ':']).next().unwrap_or_default();

@@ -7,7 +7,8 @@ use super::{PasswordHash, reader::TableReader};
 /// Each with the hash of its password.
 pub type Users = BTreeMap<UserName, PasswordHash>;
 
-/// 1 to 64 letters, digits and ASCII marks without `@`, in lower case: names are compared without regard to case.
+/// 1 to 64 letters, digits and ASCII marks without `@`, in lower case: names are compared without regard to
+/// case.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(Arc<str>);
 

@@ -1,6 +1,7 @@
 //! The plain kinds of values: numbers, durations, sizes, addresses, paths, words.
 //!
-//! Each takes the [`Item`] and answers the value in its final type, or notes what to write instead and answers `None`.
+//! Each takes the [`Item`] and answers the value in its final type, or notes what to write instead and
+//! answers `None`.
 
 use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 

@@ -32,8 +32,9 @@ pub enum Disposition {
     Retry { after: Option<Duration>, why: String },
     /// The service will never take this message.
     Failed(Reason),
-    /// The service may or may not have the message; counts as an attempt. `look_after`: when it can be asked. Where it cannot, the
-    /// message waits as for `Retry`, for `settle_after` at least. `after`: in no case before that.
+    /// The service may or may not have the message; counts as an attempt. `look_after`: when it can be asked.
+    /// Where it cannot, the message waits as for `Retry`, for `settle_after` at least. `after`: in no case
+    /// before that.
     Unknown { look_after: Option<Duration>, after: Option<Duration>, why: String },
     /// It is still open what became of an earlier attempt. Costs no attempt.
     Unsettled { look_after: Duration, why: String },
@@ -68,7 +69,8 @@ pub struct Receipt {
     pub client_request_id: String,
     /// It was an earlier attempt that had arrived.
     pub is_earlier: bool,
-    /// The service tells the sender of success where that is wished for: it was given NOTIFY (RFC 3461 section 5.2.2).
+    /// The service tells the sender of success where that is wished for: it was given NOTIFY (RFC 3461
+    /// section 5.2.2).
     pub reports_success: bool,
 }
 

@@ -34,8 +34,9 @@ impl Mime {
     }
 }
 
-/// The field on top that tells one part of a divided message from another: all of them have its Message-ID. It stays here. One
-/// further down is a client's own, and none of the relay's business: above what a client has written, there is a `Received`.
+/// The field on top that tells one part of a divided message from another: all of them have its Message-ID.
+/// It stays here. One further down is a client's own, and none of the relay's business: above what a client
+/// has written, there is a `Received`.
 const PART_OF: &str = "X-M365-Relay-Part-Of";
 
 /// What stands on top of a part of the message `id`.

@@ -12,8 +12,8 @@
 //! | `tried`      | what a try answers that sends nothing                                                  |
 //! | `allowance`  | what a mailbox may still send                                                          |
 //!
-//! The one seam between "how it went" and "what next" is [`Disposition`]: decided by the route, where the knowledge is,
-//! and acted on by the [`Worker`], in one place. Knows no SMTP ingress.
+//! The one seam between "how it went" and "what next" is [`Disposition`]: decided by the route, where the
+//! knowledge is, and acted on by the [`Worker`], in one place. Knows no SMTP ingress.
 
 mod disposition;
 pub mod graph;

@@ -47,7 +47,8 @@ impl<'a> Whom<'a> {
 
 /// The notification that tells the sender of `claim`, or `None` if nobody is to be told.
 ///
-/// It goes to the envelope sender, from the tenant's bounce mailbox or else from the mailbox that was to send the message.
+/// It goes to the envelope sender, from the tenant's bounce mailbox or else from the mailbox that was to send
+/// the message.
 pub(super) async fn notification_for(
     spool: &Spool,
     tenant: &Tenant,

@@ -1,5 +1,5 @@
-//! Which route a message takes. Before it takes any, what an earlier attempt has left open is settled here, whichever route
-//! that was by: a message in doubt is looked for before it is sent again.
+//! Which route a message takes. Before it takes any, what an earlier attempt has left open is settled here,
+//! whichever route that was by: a message in doubt is looked for before it is sent again.
 //!
 //! | `route` | Graph                                                      | SMTP                                                     |
 //! |---------|------------------------------------------------------------|----------------------------------------------------------|
@@ -7,9 +7,10 @@
 //! | `smtp`  |                                                            | everything                                               |
 //! | `auto`  | what it delivers to the right people and as it came        | mail whose To or Cc names somebody outside the envelope (if `envelope_mismatch` lets it); mail above `graph.max_mime` that Graph would have to change, or for which the app may make no draft |
 //!
-//! A copy in Sent Items proves that a message was sent by SMTP only if nothing else can have left it there: mail whose header
-//! names others than its envelope, and parts of a divided message, are sent again after `settle_after` instead. Where such mail
-//! goes by Graph, a copy proves it that names the envelope's recipients and nobody else; of parts none does.
+//! A copy in Sent Items proves that a message was sent by SMTP only if nothing else can have left it there:
+//! mail whose header names others than its envelope, and parts of a divided message, are sent again after
+//! `settle_after` instead. Where such mail goes by Graph, a copy proves it that names the envelope's
+//! recipients and nobody else; of parts none does.
 
 use std::sync::Arc;
 
@@ -52,7 +53,8 @@ impl Routes {
         }
     }
 
-    /// Sends the message from `mailbox`. `Err`: its body is damaged or cannot be read now, and nothing was sent.
+    /// Sends the message from `mailbox`. `Err`: its body is damaged or cannot be read now, and nothing was
+    /// sent.
     pub(super) async fn deliver(
         &self,
         tenant: &Arc<Tenant>,
@@ -68,8 +70,8 @@ impl Routes {
             return Ok(Carried { route, attempted: passage.attempted(disposition, claim.doubt) });
         }
         if letter.visible() == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
-            // Accepted before that was configured. Whether it has arrived meanwhile was looked at: its sender is not told
-            // otherwise.
+            // Accepted before that was configured. Whether it has arrived meanwhile was looked at: its sender
+            // is not told otherwise.
             let diagnostic = "To or Cc names somebody who is not among the recipients".into();
             let status = EnhancedStatus::new(5, 7, 1).unwrap_or(EnhancedStatus::UNDEFINED);
             let disposition = Disposition::Failed(Reason { status, diagnostic });
@@ -126,8 +128,8 @@ fn goes_unchanged(mismatch: EnvelopeMismatch) -> bool {
     }
 }
 
-/// Whichever route it was that left the doubt: a reload may have changed `route` since then, and other mail that a program has
-/// sent with the same Message-ID and header may have taken the other one.
+/// Whichever route it was that left the doubt: a reload may have changed `route` since then, and other mail
+/// that a program has sent with the same Message-ID and header may have taken the other one.
 fn evidence(tenant: &Tenant, visible: Visible, is_part: bool, is_large: bool) -> Evidence {
     let may_have_gone_by_smtp = match choose(tenant, visible) {
         Route::Smtp => true,
@@ -165,7 +167,8 @@ mod tests {
         }
     }
 
-    /// A part's copy by SMTP shows the header of all of them: after a change to Graph it would prove that another part was sent.
+    /// A part's copy by SMTP shows the header of all of them: after a change to Graph it would prove that
+    /// another part was sent.
     #[test]
     fn what_a_copy_proves() {
         let tenant =

@@ -1,11 +1,12 @@
-//! A message with more recipients than the service takes, or whose recipients do not fare alike, becomes several, each with a
-//! part of them.
+//! A message with more recipients than the service takes, or whose recipients do not fare alike, becomes
+//! several, each with a part of them.
 //!
-//! They are messages of their own from then on: each is sent once, and tried again apart from the others. Its time begins
-//! anew, too, since a message's id says when it was accepted; no part can be divided without end, as it has fewer recipients.
+//! They are messages of their own from then on: each is sent once, and tried again apart from the others. Its
+//! time begins anew, too, since a message's id says when it was accepted; no part can be divided without end,
+//! as it has fewer recipients.
 //!
-//! By SMTP all parts have one header, so that a copy of one in Sent Items looks like one of another: a [mark](part_mark) says
-//! that a part is one.
+//! By SMTP all parts have one header, so that a copy of one in Sent Items looks like one of another: a
+//! [mark](part_mark) says that a part is one.
 
 use std::collections::HashSet;
 

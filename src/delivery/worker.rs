@@ -14,12 +14,13 @@
 //! | `MailboxBlocked` | waits as long as the mailbox sleeps                  | no     | the mailbox sleeps       |
 //! | `TenantBlocked`  | waits for its turn                                   | no     | the tenant sleeps        |
 //!
-//! What concerns the queue is said before the message is settled. A body that is damaged is put aside; one that only
-//! cannot be read now, and a bounce that cannot be written now, are looked at again after a minute. A delivery that
-//! panics is an `Unknown`; a message that still does so when its time is up is put aside, since a bounce may panic, too.
+//! What concerns the queue is said before the message is settled. A body that is damaged is put aside; one
+//! that only cannot be read now, and a bounce that cannot be written now, are looked at again after a minute.
+//! A delivery that panics is an `Unknown`; a message that still does so when its time is up is put aside,
+//! since a bounce may panic, too.
 //!
-//! If the process dies between the claim and the settlement, the next start finds a lease, and the message is treated as
-//! `Unknown`.
+//! If the process dies between the claim and the settlement, the next start finds a lease, and the message is
+//! treated as `Unknown`.
 
 mod parting;
 #[cfg(test)]
@@ -48,11 +49,12 @@ use crate::{
 use relay_mail::{MailboxAddress, Timestamp};
 use relay_spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError};
 
-/// How long a message waits that something on this machine stops: too many open files, no room for its bounce.
+/// How long a message waits that something on this machine stops: too many open files, no room for its
+/// bounce.
 const LOCAL_FAULT: Duration = Duration::from_secs(60);
 
-/// How long a call that timed out still counts as one at the service: its back end goes on, and four of them are all that a
-/// mailbox may have.
+/// How long a call that timed out still counts as one at the service: its back end goes on, and four of them
+/// are all that a mailbox may have.
 const TIMED_OUT_CALL: Duration = Duration::from_secs(180);
 
 /// The next look at a suspended tenant. A changed configuration is looked at whatever this says.
@@ -137,7 +139,8 @@ struct Broken {
 impl Worker {
     /// Without this, a message whose delivery panics would stay leased until the next start.
     async fn unless_it_panics(&self, carried: impl Future<Output = Verdict>, broken: Broken) -> Verdict {
-        // Nothing of the attempt is used after a panic, and what it shares is the process's own, behind its locks.
+        // Nothing of the attempt is used after a panic, and what it shares is the process's own, behind its
+        // locks.
         if let Ok(verdict) = AssertUnwindSafe(carried).catch_unwind().await {
             return verdict;
         }
@@ -266,7 +269,8 @@ impl Attempt<'_> {
                 self.claim.doubt = Some(now);
                 let after = after.unwrap_or_default();
                 match look_after {
-                    // Whatever its age: it may have arrived, and then its sender must not be told that it has not.
+                    // Whatever its age: it may have arrived, and then its sender must not be told that it has
+                    // not.
                     Some(look_after) => self.wait(now + look_after.max(after)).await,
                     None => {
                         let wait = self.worker.unknown_wait(self.claim.attempts).max(after);
@@ -317,7 +321,8 @@ impl Attempt<'_> {
         self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
     }
 
-    /// The attempt counts. A message whose time is up leaves; any other is tried once more when it is up, at the latest.
+    /// The attempt counts. A message whose time is up leaves; any other is tried once more when it is up, at
+    /// the latest.
     async fn wait_or_expire(self, now: Timestamp, wait: Duration, why: &str) -> Verdict {
         let give_up_at = self.worker.give_up_at(self.claim.lease);
         if now >= give_up_at {
@@ -434,7 +439,8 @@ impl Attempt<'_> {
             Disposition::MailboxBlocked { why, .. } => {
                 info!(%id, %tenant, %mailbox, why, ?took, "mailbox throttled")
             }
-            // The scheduler says this once for the tenant, the worker for the message says it when it is given up.
+            // The scheduler says this once for the tenant, the worker for the message says it when it is
+            // given up.
             Disposition::TenantBlocked { .. }
             | Disposition::Failed(_)
             | Disposition::Split { .. }

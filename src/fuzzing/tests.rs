@@ -1,4 +1,5 @@
-//! The targets without a fuzzer: every file of the corpus as it is, and a fixed series of random changes to them.
+//! The targets without a fuzzer: every file of the corpus as it is, and a fixed series of random changes to
+//! them.
 
 use std::{fmt, fs, path::PathBuf};
 

@@ -1,7 +1,7 @@
 //! What Entra ID's error codes mean, and what to do about them.
 //!
-//! Microsoft, "Microsoft Entra authentication and authorization error codes". The numbers may change, so they only choose
-//! the advice and the pause; a code that is not here blocks the tenant with Entra ID's own words.
+//! Microsoft, "Microsoft Entra authentication and authorization error codes". The numbers may change, so they
+//! only choose the advice and the pause; a code that is not here blocks the tenant with Entra ID's own words.
 
 use super::{Pause, TokenError, TokenErrorKind};
 use relay_mail::outside::one_line;
@@ -63,7 +63,8 @@ const CODES: [(&[u32], Class, &str); 44] = [
     (&[65005, 650056], Blocked, "the app registration lacks permissions: add Mail.Send for Microsoft Graph, and grant consent"),
     (&[1002012], Blocked, SCOPE),
     (&[70011, 28002, 700022], Blocked, SCOPE),
-    // Microsoft's list has it as a scope without a resource; the service says it of an assertion for another address.
+    // Microsoft's list has it as a scope without a resource; the service says it of an assertion for another
+    // address.
     (&[700023], Blocked, "the scope, or the address in the assertion, is not the login service's: check login, graph and exchange of the cloud"),
     (&[70003, 900144, 9002313, 90014], Fault, MALFORMED),
     (&[9001023, 50194], Blocked, "the login is not possible without a directory of its own: check directory"),

@@ -25,9 +25,11 @@ use crate::{
 };
 use relay_mail::TenantName;
 
-/// How long before its usable time ends a token is renewed, plus jitter of the same size so that tenants do not renew together.
+/// How long before its usable time ends a token is renewed, plus jitter of the same size so that tenants do
+/// not renew together.
 const AHEAD: Duration = Duration::from_secs(300);
-/// After a token was rejected and replaced, its successor is not replaced for so long: the service refuses whatever it gets.
+/// After a token was rejected and replaced, its successor is not replaced for so long: the service refuses
+/// whatever it gets.
 const NO_MORE_REJECTED: Duration = Duration::from_secs(60);
 /// A failure is forgotten so long after its pause.
 const FORGOTTEN: Duration = Duration::from_secs(3600);

@@ -1,7 +1,7 @@
 //! What an access token says about itself.
 //!
-//! Microsoft wants tokens to be taken as opaque by whoever sends them, and nothing here decides anything: it is for advice to
-//! people.
+//! Microsoft wants tokens to be taken as opaque by whoever sends them, and nothing here decides anything: it
+//! is for advice to people.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;

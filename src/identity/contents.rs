@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::fingerprint::Fingerprint;
 
-/// What some files hold, without what that is. Files that are only touched, or replaced by others that hold the same, have not changed.
+/// What some files hold, without what that is. Files that are only touched, or replaced by others that hold
+/// the same, have not changed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Contents {
     seen: Vec<Seen>,

@@ -1,4 +1,5 @@
-//! Signing in with a code (RFC 8628): somebody types it into a browser anywhere, and the relay gets a refresh token.
+//! Signing in with a code (RFC 8628): somebody types it into a browser anywhere, and the relay gets a refresh
+//! token.
 
 use std::{path::Path, time::Duration};
 
@@ -35,9 +36,9 @@ const SLOWER: Duration = Duration::from_secs(5);
 /// No code is waited for longer. Entra ID's are good for 15 minutes.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Lets somebody sign in for `tenant`, whose grant is `refresh_token`: `show` is called once with the code, and says whether
-/// anybody can see it. Returns when the refresh token is stored in `folder`, where a relay that runs finds it; with what the
-/// token says about who signed in.
+/// Lets somebody sign in for `tenant`, whose grant is `refresh_token`: `show` is called once with the code,
+/// and says whether anybody can see it. Returns when the refresh token is stored in `folder`, where a relay
+/// that runs finds it; with what the token says about who signed in.
 pub async fn log_in(
     tenant: &Tenant,
     clients: Clients,
@@ -85,8 +86,8 @@ pub async fn log_in(
     Ok(claims(&granted.token))
 }
 
-/// Asks until somebody has signed in, or the code is no longer good. The application proves itself anew each time: an
-/// assertion is good once, and for less time than the code.
+/// Asks until somebody has signed in, or the code is no longer good. The application proves itself anew each
+/// time: an assertion is good once, and for less time than the code.
 async fn poll(
     means: &LoginContext,
     tenant: &Tenant,

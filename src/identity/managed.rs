@@ -1,8 +1,8 @@
 //! Managed identities: the machine's host gives out the tokens.
 //!
-//! Microsoft, "How to use managed identities for Azure resources on an Azure VM to acquire an access token", "How to use managed
-//! identities for App Service and Azure Functions", "Authenticate against Azure resources with Azure Arc-enabled servers".
-//! Never by the proxy.
+//! Microsoft, "How to use managed identities for Azure resources on an Azure VM to acquire an access token",
+//! "How to use managed identities for App Service and Azure Functions", "Authenticate against Azure resources
+//! with Azure Arc-enabled servers". Never by the proxy.
 
 use std::{
     fs::File,
@@ -30,8 +30,8 @@ use super::{
 use crate::config::{ManagedIdentity, TokenSource, UserAssigned};
 use relay_mail::outside::one_line;
 
-/// The waits before it is asked again after 404, 410, 429 and 5xx: "exponential back-off, five tries", all within the time that
-/// a login has.
+/// The waits before it is asked again after 404, 410, 429 and 5xx: "exponential back-off, five tries", all
+/// within the time that a login has.
 const WAITS: [Duration; 4] =
     [Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(14)];
 /// The file of a challenge has some 100 octets; Microsoft's libraries read no more either.
@@ -114,8 +114,8 @@ async fn ask(
     }
 }
 
-/// The file that a challenge names: `Basic realm=/var/opt/azcmagent/tokens/….key`. Whoever answers in the place of the agent
-/// must not have any other file sent to it.
+/// The file that a challenge names: `Basic realm=/var/opt/azcmagent/tokens/….key`. Whoever answers in the
+/// place of the agent must not have any other file sent to it.
 fn secret_file(challenge: &Response, folder: &Path) -> Result<PathBuf, TokenError> {
     let refused = |why: &str| TokenError::blocked(format!("Azure Arc: the challenge {why}"));
     let header = challenge.head.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());

@@ -2,19 +2,24 @@
 //!
 //! # Contract
 //!
-//! * Each tenant has a cache of its own for each service, and no lock is held over the network that two tenants share: a slow
-//!   login of one tenant delays no other. A login service gets a bounded number of requests at a time ([`places`]).
-//! * One request at a time for each tenant and service: whoever needs a token meanwhile waits for that one. A refresh token is
-//!   good once, so the requests with one follow each other, and its successor is stored before the access token is handed out.
-//! * A token is renewed in the background a few minutes before it ends, while it is still good: nobody waits for that.
-//! * A token that a service refuses is replaced once; if its successor is refused as well, none is asked for during a minute.
-//! * A failure is remembered for a while, so that a broken credential is not hammered on the login service, unless a file that
-//!   the credential is read from changes ([`Identity::watch`]). A request that breaks off is a failure like any other.
-//! * Secrets are read anew for each request. Access tokens are in memory only, wiped when dropped, and neither they nor anything
-//!   that leads to one appears in a log, error or metric.
+//! * Each tenant has a cache of its own for each service, and no lock is held over the network that two
+//!   tenants share: a slow login of one tenant delays no other. A login service gets a bounded number of
+//!   requests at a time ([`places`]).
+//! * One request at a time for each tenant and service: whoever needs a token meanwhile waits for that one. A
+//!   refresh token is good once, so the requests with one follow each other, and its successor is stored
+//!   before the access token is handed out.
+//! * A token is renewed in the background a few minutes before it ends, while it is still good: nobody waits
+//!   for that.
+//! * A token that a service refuses is replaced once; if its successor is refused as well, none is asked for
+//!   during a minute.
+//! * A failure is remembered for a while, so that a broken credential is not hammered on the login service,
+//!   unless a file that the credential is read from changes ([`Identity::watch`]). A request that breaks off
+//!   is a failure like any other.
+//! * Secrets are read anew for each request. Access tokens are in memory only, wiped when dropped, and
+//!   neither they nor anything that leads to one appears in a log, error or metric.
 //!
-//! Called by the scheduler, through the worker, before it hands a tenant's mail out; by the routes for each call; by the
-//! relay when tenants change; and by `tenant check` and `tenant login`.
+//! Called by the scheduler, through the worker, before it hands a tenant's mail out; by the routes for each
+//! call; by the relay when tenants change; and by `tenant check` and `tenant login`.
 
 mod aadsts;
 mod assertion;
@@ -108,9 +113,9 @@ pub struct AccessToken {
 
 /// A token is not used in its last seconds: a call that began with it must end with it.
 const MARGIN: Duration = Duration::from_secs(30);
-/// No token is kept longer than this. Entra ID's live about an hour, and about a day where access is evaluated
-/// continuously. An answer that claims more is at fault (and may claim more than a clock can count); to ask once a day
-/// costs nothing.
+/// No token is kept longer than this. Entra ID's live about an hour, and about a day where access is
+/// evaluated continuously. An answer that claims more is at fault (and may claim more than a clock can
+/// count); to ask once a day costs nothing.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Identity {
@@ -125,8 +130,8 @@ impl Identity {
         self.cache(tenant, audience).token().await
     }
 
-    /// The service refused `token`: it is not handed out again. If its successor is refused as well, another one would not
-    /// help, and for a while none is asked for.
+    /// The service refused `token`: it is not handed out again. If its successor is refused as well, another
+    /// one would not help, and for a while none is asked for.
     pub fn reject(&self, tenant: &Arc<Tenant>, audience: Audience, token: &AccessToken) {
         self.cache(tenant, audience).reject(token);
     }
@@ -194,8 +199,8 @@ impl Audience {
         }
     }
 
-    /// All that the application was given for that resource. Graph and login are configured by base URL, and the resource's
-    /// name is Graph's.
+    /// All that the application was given for that resource. Graph and login are configured by base URL, and
+    /// the resource's name is Graph's.
     fn scope(self, cloud: &Cloud) -> String {
         format!("{}/.default", self.resource(cloud))
     }
@@ -206,7 +211,8 @@ impl AccessToken {
     fn new(secret: impl Into<Zeroizing<String>>, lifetime: Duration) -> Self {
         let now = Instant::now();
         let lifetime = lifetime.min(LONGEST_LIFETIME);
-        // Half of a short life is used, or a token that is good for less than the margin would be asked for at each use.
+        // Half of a short life is used, or a token that is good for less than the margin would be asked for
+        // at each use.
         let margin = MARGIN.min(lifetime / 2);
         let ends = now + lifetime;
         let usable_until = now + (lifetime - margin);

@@ -1,8 +1,8 @@
 //! Places at the login services: how many requests each gets at a time.
 //!
-//! A thousand tenants that wake up together must not become a thousand requests. Whoever has a good token needs no place, and
-//! a request that takes long goes on without one: some dozens of tenants whose login does not answer must not stop all
-//! others'.
+//! A thousand tenants that wake up together must not become a thousand requests. Whoever has a good token
+//! needs no place, and a request that takes long goes on without one: some dozens of tenants whose login does
+//! not answer must not stop all others'.
 
 use std::{
     collections::HashMap,

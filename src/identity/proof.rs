@@ -8,8 +8,8 @@ use super::{
 };
 use crate::config::{ClientProof, SecretSource, Tenant};
 
-/// Reads what the proof is made of, as it is now: secrets, certificates and tokens of other providers are replaced while the
-/// relay runs.
+/// Reads what the proof is made of, as it is now: secrets, certificates and tokens of other providers are
+/// replaced while the relay runs.
 pub(super) async fn prove(
     means: &LoginContext,
     tenant: &Tenant,

@@ -1,8 +1,9 @@
 //! Refresh tokens on the disk: `NAME.json` for each tenant that has one, in a folder for nobody else.
 //!
-//! A file is replaced as a whole: written beside, synced, renamed, and the folder synced. So after a crash there is the old
-//! token or the new one. Writers are the relay and `m365-relay tenant login`, which may be root: what it makes belongs to
-//! whom the folder belongs to. They keep out of each other's way by a lock on the folder.
+//! A file is replaced as a whole: written beside, synced, renamed, and the folder synced. So after a crash
+//! there is the old token or the new one. Writers are the relay and `m365-relay tenant login`, which may be
+//! root: what it makes belongs to whom the folder belongs to. They keep out of each other's way by a lock on
+//! the folder.
 //!
 //! All of this blocks.
 
@@ -30,8 +31,8 @@ pub(super) struct Store {
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct StoredToken {
     refresh_token: String,
-    /// The [`fingerprint`] of the configured refresh token that this one goes back to, or that was configured when somebody
-    /// signed in.
+    /// The [`fingerprint`] of the configured refresh token that this one goes back to, or that was configured
+    /// when somebody signed in.
     pub(super) descends_from: Option<String>,
     /// A refresh token is good for one application in one directory.
     client_id: String,
@@ -44,7 +45,8 @@ pub(super) struct StoredToken {
 #[derive(Clone)]
 pub(super) struct Successor {
     pub(super) stored: StoredToken,
-    /// What the store held when the successor was asked for. If it is another one now, somebody has signed in since.
+    /// What the store held when the successor was asked for. If it is another one now, somebody has signed in
+    /// since.
     pub(super) replaces: Option<Secret>,
 }
 

@@ -297,7 +297,8 @@ fn ok(lifetime: u64) -> String {
     wire::response("200 OK", &body)
 }
 
-/// What comes of a login service that gives these responses, which the simulated service does not; and what it was asked.
+/// What comes of a login service that gives these responses, which the simulated service does not; and what
+/// it was asked.
 async fn answered(responses: &[String]) -> (Result<AccessToken, TokenError>, Vec<String>) {
     let scripted = wire::Scripted::start(responses).await;
     let token = scripted.token("client_id = 'app'\nclient_secret = 'secret'").await;

@@ -29,7 +29,8 @@ pub enum TokenErrorKind {
 pub(super) enum Pause {
     /// From a second to ten minutes.
     Short,
-    /// The same. Nothing got to the service, so that it has counted no failed login: a reload may ask again at once.
+    /// The same. Nothing got to the service, so that it has counted no failed login: a reload may ask again
+    /// at once.
     Unreached,
     /// The same three times, then it is taken as refused.
     ShortAtFirst,
@@ -69,8 +70,8 @@ impl TokenError {
         Self { kind: TokenErrorKind::Fault, pause: Pause::Minute, ..Self::transient(why) }
     }
 
-    /// As it stands after so many failures in a row before it. What the service asked for is kept to, up to an hour; beyond
-    /// that, pauses grow.
+    /// As it stands after so many failures in a row before it. What the service asked for is kept to, up to
+    /// an hour; beyond that, pauses grow.
     pub(super) fn after(mut self, failures: u32) -> Self {
         if self.pause == Pause::ShortAtFirst && failures >= FEW {
             (self.kind, self.pause) = (TokenErrorKind::Blocked, Pause::Minute);

@@ -1,8 +1,8 @@
 //! Tokens on behalf of a user: by password, or by a refresh token that each answer replaces.
 //!
-//! Both audiences of a tenant live on one refresh token, so its refreshes go one after the other. The successor is stored
-//! before the access token is handed out: whoever sees that token knows that the next refresh is possible, whatever happens
-//! to the process.
+//! Both audiences of a tenant live on one refresh token, so its refreshes go one after the other. The
+//! successor is stored before the access token is handed out: whoever sees that token knows that the next
+//! refresh is possible, whatever happens to the process.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! The watch over credentials: a failure that a file is to blame for ends when the file changes, tokens that nobody uses are
-//! forgotten, and certificates that end are spoken of.
+//! The watch over credentials: a failure that a file is to blame for ends when the file changes, tokens that
+//! nobody uses are forgotten, and certificates that end are spoken of.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -28,9 +28,9 @@ const READ_EVERY: Duration = Duration::from_secs(3600);
 const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 impl Identity {
-    /// To be told all tenants at the start, and again when the configuration has changed: those that are gone are forgotten,
-    /// with their tokens, and the ends of certificates are shown in the metrics. Nothing is logged, since the configuration
-    /// has its own warnings.
+    /// To be told all tenants at the start, and again when the configuration has changed: those that are gone
+    /// are forgotten, with their tokens, and the ends of certificates are shown in the metrics. Nothing is
+    /// logged, since the configuration has its own warnings.
     pub async fn note_tenants(&self, tenants: &BTreeMap<TenantName, Arc<Tenant>>) {
         self.caches().retain(|(name, _), _| tenants.contains_key(name));
         let certified: Vec<_> =
@@ -43,8 +43,8 @@ impl Identity {
         self.read_certificates(false).await;
     }
 
-    /// Runs until `shutdown`. `again` is told of tenants that could not log in, and may try now: a file that their credential
-    /// is read from has changed.
+    /// Runs until `shutdown`. `again` is told of tenants that could not log in, and may try now: a file that
+    /// their credential is read from has changed.
     pub async fn watch(&self, again: impl Fn(TenantName) + Sync, shutdown: CancellationToken) {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -74,8 +74,9 @@ impl Identity {
         self.caches().retain(|_, cache| !cache.is_spent());
     }
 
-    /// What a reload does; `again` as for [`watch`](Self::watch). Who reloads may have mended a file, or the way to the login service. A
-    /// login that the service has refused is not tried again with the same credential, since so many failures lock a user out.
+    /// What a reload does; `again` as for [`watch`](Self::watch). Who reloads may have mended a file, or the
+    /// way to the login service. A login that the service has refused is not tried again with the same
+    /// credential, since so many failures lock a user out.
     pub async fn look_again(&self, again: &(impl Fn(TenantName) + Sync)) {
         let unreached: Vec<_> =
             self.caches().values().filter(|cache| cache.is_unreached()).cloned().collect();

@@ -1,7 +1,7 @@
 //! The door: for which tenant is this, may they send so, and is there room?
 //!
-//! Pure decisions on the configuration and on counters that others keep; no I/O. Called at MAIL, before any content is
-//! read, when the header is known, and while the content comes.
+//! Pure decisions on the configuration and on counters that others keep; no I/O. Called at MAIL, before any
+//! content is read, when the header is known, and while the content comes.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -56,7 +56,8 @@ impl Door {
         Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
     }
 
-    /// SMTP: the same, from a client that has logged in, wherever it is. A connection can outlive a user's right to it.
+    /// SMTP: the same, from a client that has logged in, wherever it is. A connection can outlive a user's
+    /// right to it.
     pub fn admit_user(
         &self,
         login: &Login,
@@ -109,8 +110,8 @@ impl Door {
         Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Pickup })
     }
 
-    /// The header From, which receivers see and which decides the mailbox: it must be one of the tenant's too.
-    /// `field`: From, or the Sender beside it, which some programs show as well.
+    /// The header From, which receivers see and which decides the mailbox: it must be one of the tenant's
+    /// too. `field`: From, or the Sender beside it, which some programs show as well.
     pub fn check_author(
         &self,
         grant: &Grant,
@@ -151,8 +152,8 @@ impl Door {
         self.spool.tally().tenant(&grant.tenant.name).arriving()
     }
 
-    /// So many more octets of a message that was let in are about to be stored. Whether its tenant may have that many: asked
-    /// while the message comes in, whose size nobody has to announce.
+    /// So many more octets of a message that was let in are about to be stored. Whether its tenant may have
+    /// that many: asked while the message comes in, whose size nobody has to announce.
     pub fn take(&self, grant: &Grant, arriving: &mut ArrivingBytes, octets: u64) -> Result<(), Refusal> {
         self.free_space.take(octets);
         arriving.add(octets);
@@ -180,7 +181,8 @@ impl Door {
         self.check_share(tenant, tally.occupied(), size, self.free_space.beyond_the_floor())
     }
 
-    /// Whether the tenant, which takes up `held` octets, may have `wanted` more of the `free` ones of the disk.
+    /// Whether the tenant, which takes up `held` octets, may have `wanted` more of the `free` ones of the
+    /// disk.
     fn check_share(&self, tenant: &Tenant, held: u64, wanted: u64, free: u64) -> Result<(), Refusal> {
         let has_room = match tenant.max_queued_bytes {
             MaxQueuedBytes::Size(most) if wanted > most.0 => {
@@ -250,7 +252,8 @@ fn tenant_for<'a>(
     }
 }
 
-/// A reload has taken the tenant away, and its folder is about to be told. The file is nothing to do with that: it stays.
+/// A reload has taken the tenant away, and its folder is about to be told. The file is nothing to do with
+/// that: it stays.
 fn gone(tenant: &TenantName) -> Refusal {
     Refusal::new(450, "4.7.1", format!("There is no tenant {tenant}"), Refused::NoTenant)
 }

@@ -8,8 +8,9 @@
 //!
 //! An SMTP client may log in first: [`login`] says who it is, and the door what that means.
 //!
-//! A client's transaction asks the [`Door`] for a [`Grant`], then streams the content into a [`Submission`], which checks
-//! the author, edits the header and hands the message to the spool. Nothing is acknowledged before the spool has it.
+//! A client's transaction asks the [`Door`] for a [`Grant`], then streams the content into a [`Submission`],
+//! which checks the author, edits the header and hands the message to the spool. Nothing is acknowledged
+//! before the spool has it.
 
 mod door;
 pub mod login;

@@ -1,8 +1,9 @@
 //! Line ends of messages.
 //!
-//! Mail has CR LF (RFC 5322 section 2.1), and in SMTP a CR or LF that is not part of one is an error (RFC 5321 section
-//! 2.3.8). Files have LF where programs on Unix write them. What a server before or behind this one takes for a line end
-//! is not known, so no bare CR or LF may get through: it is refused, or it becomes CR LF, and nothing else changes.
+//! Mail has CR LF (RFC 5322 section 2.1), and in SMTP a CR or LF that is not part of one is an error (RFC
+//! 5321 section 2.3.8). Files have LF where programs on Unix write them. What a server before or behind this
+//! one takes for a line end is not known, so no bare CR or LF may get through: it is refused, or it becomes
+//! CR LF, and nothing else changes.
 
 use std::borrow::Cow;
 

@@ -1,11 +1,11 @@
 //! One message on its way from a client into the spool.
 //!
-//! The content streams through: the header block is held until it is whole (256 KiB at most), then checked and edited;
-//! from there on bytes go to the spool's body as they come. Room on the disk is asked for on the way too, since a client
-//! need not announce a size. Dropping a submission leaves nothing behind.
+//! The content streams through: the header block is held until it is whole (256 KiB at most), then checked
+//! and edited; from there on bytes go to the spool's body as they come. Room on the disk is asked for on the
+//! way too, since a client need not announce a size. Dropping a submission leaves nothing behind.
 //!
-//! The edits: a `Received` field is put on top, Message-ID, Date and From are added where they are missing, Bcc and
-//! Return-Path are taken out (RFC 6409 section 8). Nothing else is touched.
+//! The edits: a `Received` field is put on top, Message-ID, Date and From are added where they are missing,
+//! Bcc and Return-Path are taken out (RFC 6409 section 8). Nothing else is touched.
 
 use std::net::IpAddr;
 
@@ -110,8 +110,8 @@ impl Submission {
         self.id
     }
 
-    /// Takes the next part of the content: CRLF line ends, dots unstuffed. After a refusal the rest of the content
-    /// need not be given, and the message is gone.
+    /// Takes the next part of the content: CRLF line ends, dots unstuffed. After a refusal the rest of the
+    /// content need not be given, and the message is gone.
     pub async fn write(&mut self, content: &[u8]) -> Result<(), Refusal> {
         self.size += content.len() as u64;
         self.door.check_size(self.size)?;
@@ -129,8 +129,8 @@ impl Submission {
         }
     }
 
-    /// The content is complete. When this returns `Ok`, the message is durable and may be acknowledged; it is delivered once
-    /// what is returned is announced or dropped.
+    /// The content is complete. When this returns `Ok`, the message is durable and may be acknowledged; it is
+    /// delivered once what is returned is announced or dropped.
     pub async fn finish(mut self) -> Result<Accepted, Refusal> {
         self.door.is_open()?;
         if let Part::Header(scanner) = &mut self.part {
@@ -150,12 +150,14 @@ impl Submission {
         Ok(self.door.spool().accept(NewMessage { id: self.id, message, body }).await?)
     }
 
-    /// As [`finish`](Self::finish), for a client that waits for the answer until `deadline`. When the spool takes longer than
-    /// that, the message is unwound: the client has given up, or will have when the answer comes, and sends it again.
+    /// As [`finish`](Self::finish), for a client that waits for the answer until `deadline`. When the spool
+    /// takes longer than that, the message is unwound: the client has given up, or will have when the answer
+    /// comes, and sends it again.
     ///
-    /// The refusal comes when the spool has answered, however late that is: until then the message takes up room, and the
-    /// client had better not send the next. If the process dies between the two commits, or the disk fails in between and then
-    /// the process dies, the message is delivered although its client was not told that it was accepted.
+    /// The refusal comes when the spool has answered, however late that is: until then the message takes up
+    /// room, and the client had better not send the next. If the process dies between the two commits, or the
+    /// disk fails in between and then the process dies, the message is delivered although its client was not
+    /// told that it was accepted.
     pub async fn finish_by(self, deadline: Instant) -> Result<MessageId, Refusal> {
         let id = self.id;
         let accepted = self.finish().await?;
@@ -205,7 +207,8 @@ impl Submission {
         Ok(self.body.write(&body).await?)
     }
 
-    /// Graph delivers to whom the header names: a tenant may want no message that names others than its envelope.
+    /// Graph delivers to whom the header names: a tenant may want no message that names others than its
+    /// envelope.
     fn check_recipients(&self, header: &HeaderBlock) -> Result<(), Refusal> {
         let refuses = self.grant.tenant.envelope_mismatch == EnvelopeMismatch::Refuse;
         if refuses && message::address_to(header, &self.envelope).visible == Visible::Reduced {
@@ -216,8 +219,8 @@ impl Submission {
         Ok(())
     }
 
-    /// Whose mailbox the message goes out of, and the From field if it needs one: the tenant must be allowed all that the
-    /// header names.
+    /// Whose mailbox the message goes out of, and the From field if it needs one: the tenant must be allowed
+    /// all that the header names.
     fn author(&self, header: &HeaderBlock) -> Result<(MailboxAddress, Option<MailboxAddress>), Refusal> {
         // Where From is added, too.
         if let Some(sender) = message::sender(header).map_err(|error| refuse_author(&error))? {

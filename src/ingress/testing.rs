@@ -42,8 +42,8 @@ pub(super) struct Found {
 }
 
 impl House {
-    /// Tenants `contoso` (sends from `@contoso.example`) and `fabrikam` (from `@fabrikam.example`), each with clients on
-    /// loopback.
+    /// Tenants `contoso` (sends from `@contoso.example`) and `fabrikam` (from `@fabrikam.example`), each with
+    /// clients on loopback.
     pub(super) fn new() -> Self {
         Self::with_max_queued(1_000_000)
     }

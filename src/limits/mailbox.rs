@@ -1,8 +1,9 @@
 //! What one mailbox may do, by Microsoft's figures.
 //!
-//! The token bucket of the `governor` crate, on tokio's clock. A bucket that starts full and refills at the full rate would
-//! let through twice the figure in its first minute. So the burst is a tenth of the figure, and the refill makes up the
-//! rest: in no 60 seconds are there more than the figure allows, and a small burst need not wait.
+//! The token bucket of the `governor` crate, on tokio's clock. A bucket that starts full and refills at the
+//! full rate would let through twice the figure in its first minute. So the burst is a tenth of the figure,
+//! and the refill makes up the rest: in no 60 seconds are there more than the figure allows, and a small
+//! burst need not wait.
 
 use std::{num::NonZeroU32, time::Duration};
 

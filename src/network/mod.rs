@@ -1,12 +1,13 @@
 //! The ways to the clouds: two HTTP clients for each, shared by its tenants, and TLS for what is not HTTP.
 //!
-//! TLS by rustls with the system's certificates and the cloud's `ca_file`. HTTP/1.1 only: a call that failed can then be
-//! put on another connection, which with HTTP/2 it cannot. Redirects are not followed, since neither login nor Graph
-//! sends any and a token must not travel to another host; and nothing is retried here, because a repeated send is a
-//! duplicate mail. Every call has a time limit, set where it is made: [`time_limit`] says which.
+//! TLS by rustls with the system's certificates and the cloud's `ca_file`. HTTP/1.1 only: a call that failed
+//! can then be put on another connection, which with HTTP/2 it cannot. Redirects are not followed, since
+//! neither login nor Graph sends any and a token must not travel to another host; and nothing is retried
+//! here, because a repeated send is a duplicate mail. Every call has a time limit, set where it is made:
+//! [`time_limit`] says which.
 //!
-//! With a proxy, every call goes by it, to loopback too: an https address by CONNECT, an http address in absolute form. An
-//! error of a connection names the proxy then. Its password is in none.
+//! With a proxy, every call goes by it, to loopback too: an https address by CONNECT, an http address in
+//! absolute form. An error of a connection names the proxy then. Its password is in none.
 
 mod public;
 mod tls;
@@ -24,8 +25,8 @@ use tower::{BoxError, timeout::TimeoutLayer, util::MapErrLayer};
 
 use crate::config::{Cloud, CloudName, LONGEST_RETRY_AFTER, NetworkConfig, Proxy, SecretError};
 
-/// Below the idle time after which the service closes: a call on a connection that is just being closed has an unknown
-/// outcome.
+/// Below the idle time after which the service closes: a call on a connection that is just being closed has
+/// an unknown outcome.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Cheap to clone; all clones see the same.
@@ -79,8 +80,8 @@ impl Clients {
         Ok(clients)
     }
 
-    /// Makes clients for clouds that are new, or trust other certificates than before. On an error nothing changes. Blocks as
-    /// [`new`](Self::new) does.
+    /// Makes clients for clouds that are new, or trust other certificates than before. On an error nothing
+    /// changes. Blocks as [`new`](Self::new) does.
     pub fn follow<'a>(&self, clouds: impl Iterator<Item = &'a Cloud>) -> Result<(), NetworkError> {
         let network = &self.0.network;
         let mut known = self.clouds().clone();
@@ -112,15 +113,16 @@ impl Clients {
         self.clouds().get(&cloud.name).map(|ways| ways.shared.clone())
     }
 
-    /// A client of the same cloud that makes a new connection for each call. Microsoft wants one for whatever is called again
-    /// after a 503 ("Microsoft Graph error responses": the server behind the old one may be the trouble).
+    /// A client of the same cloud that makes a new connection for each call. Microsoft wants one for whatever
+    /// is called again after a 503 ("Microsoft Graph error responses": the server behind the old one may be
+    /// the trouble).
     pub fn fresh(&self, cloud: &Cloud) -> Option<reqwest::Client> {
         self.clouds().get(&cloud.name).map(|ways| ways.fresh.clone())
     }
 
-    /// A client for hosts that the service names and the configuration does not: it connects to public addresses only, whatever
-    /// a name leads to. With a proxy it is that which looks names up, and says where they may lead. `fresh`: as of
-    /// [`fresh`](Self::fresh).
+    /// A client for hosts that the service names and the configuration does not: it connects to public
+    /// addresses only, whatever a name leads to. With a proxy it is that which looks names up, and says where
+    /// they may lead. `fresh`: as of [`fresh`](Self::fresh).
     pub fn public(&self, cloud: &Cloud, fresh: bool) -> Option<reqwest::Client> {
         self.clouds().get(&cloud.name).map(|ways| ways.public[usize::from(fresh)].clone())
     }
@@ -160,8 +162,8 @@ pub fn socket_client(socket: &Path) -> Result<reqwest::Client, NetworkError> {
         .map_err(NetworkError::Tls)
 }
 
-/// How long a call may take that sends so many octets: a slow line gets the time it needs, and the service its time to
-/// answer.
+/// How long a call may take that sends so many octets: a slow line gets the time it needs, and the service
+/// its time to answer.
 pub fn time_limit(network: &NetworkConfig, octets: u64) -> Duration {
     let sending = Duration::from_millis(octets.saturating_mul(1000) / network.slowest.0.max(1));
     network.answer_timeout.saturating_add(sending)
@@ -181,7 +183,8 @@ enum Reach {
     Public,
 }
 
-/// A client that trusts the system's certificates and those of `ca`, a file and what it holds, for servers and for a proxy.
+/// A client that trusts the system's certificates and those of `ca`, a file and what it holds, for servers
+/// and for a proxy.
 fn client(
     network: &NetworkConfig,
     ca: Option<(&Path, &[u8])>,
@@ -331,8 +334,8 @@ mod tests {
         assert_eq!(connections, [1, 1, 2, 3]);
     }
 
-    /// Each request is answered with its path, and each answer is followed by `behind`, at once or a little later. A permit says
-    /// that all of that was written.
+    /// Each request is answered with its path, and each answer is followed by `behind`, at once or a little
+    /// later. A permit says that all of that was written.
     async fn talkative(behind: &'static str, later: Duration) -> (String, Arc<tokio::sync::Semaphore>) {
         use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -369,8 +372,8 @@ mod tests {
         (url, written)
     }
 
-    /// An answer that nobody asked for ends its connection, and is not taken for that to the next call, which may be another
-    /// tenant's.
+    /// An answer that nobody asked for ends its connection, and is not taken for that to the next call, which
+    /// may be another tenant's.
     #[tokio::test]
     async fn an_answer_to_nothing_is_not_taken_for_that_to_the_next_call() {
         const STRAY: &str = "HTTP/1.1 202 Accepted\r\nx-of: /stray\r\ncontent-length: 0\r\n\r\n";
@@ -390,7 +393,8 @@ mod tests {
                 // It may fail; what comes is the answer to this one.
                 if let Ok(answer) = client.get(format!("{url}{path}")).send().await {
                     assert_eq!(answer.headers()["x-of"], path.as_str(), "{behind:?} {later:?}");
-                    // What comes when the next call is on its way cannot be told apart here: Graph's answers name their call.
+                    // What comes when the next call is on its way cannot be told apart here: Graph's answers
+                    // name their call.
                     written.acquire().await.unwrap().forget();
                 }
             }

@@ -1,7 +1,8 @@
 //! Addresses that are of the public internet, and a resolver that gives no others.
 //!
-//! A name that the service gives, and not the configuration, may lead to a machine of the relay's own network, today or from the
-//! next question on ("DNS rebinding"). The resolver looks at each answer that a connection is made with.
+//! A name that the service gives, and not the configuration, may lead to a machine of the relay's own
+//! network, today or from the next question on ("DNS rebinding"). The resolver looks at each answer that a
+//! connection is made with.
 
 use std::{
     io,

@@ -1,14 +1,16 @@
 //! The relay: puts the rooms together and takes them apart again.
 //!
-//! Start: the spool is opened, picked-up files that the last process had claimed are settled by it, the scheduler is told,
-//! then the listeners are bound, then mail is accepted. A start that fails leaves nothing behind. Stop: no new mail, sessions end, deliveries in flight are waited for (at most
-//! [`GRACE`]); what is still in flight then is found in doubt at the next start. Nothing is lost by a stop of any kind.
+//! Start: the spool is opened, picked-up files that the last process had claimed are settled by it, the
+//! scheduler is told, then the listeners are bound, then mail is accepted. A start that fails leaves nothing
+//! behind. Stop: no new mail, sessions end, deliveries in flight are waited for (at most [`GRACE`]); what is
+//! still in flight then is found in doubt at the next start. Nothing is lost by a stop of any kind.
 //!
 //! A [reload] changes the tenants of a relay that runs.
 //!
-//! A part that ends before it is told to, as by a panic, stops the relay in the same way, with one error in the log: half a relay would
-//! take mail and never deliver it. So does a thread that a room cannot do without ([`vital`](crate::vital)), and an operation on the store that
-//! never comes back. Whoever watches the process starts it again. A stop that does not come to an end is cut off.
+//! A part that ends before it is told to, as by a panic, stops the relay in the same way, with one error in
+//! the log: half a relay would take mail and never deliver it. So does a thread that a room cannot do without
+//! ([`vital`](crate::vital)), and an operation on the store that never comes back. Whoever watches the
+//! process starts it again. A stop that does not come to an end is cut off.
 
 mod parts;
 mod reload;
@@ -55,7 +57,8 @@ use spool_watch::SpoolWatch;
 
 /// How long a stop waits for what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long the rest of a stop may take before the process is cut off. With [`GRACE`] it is less than what the systemd unit allows.
+/// How long the rest of a stop may take before the process is cut off. With [`GRACE`] it is less than what
+/// the systemd unit allows.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
 /// Ready to run: everything is opened and bound.
@@ -194,8 +197,9 @@ impl Relay {
         self.admin.address()
     }
 
-    /// Runs until `shutdown`, or until a part breaks down, then stops in good order. An error is in the log. From the moment that
-    /// the stop begins, `watchdog` is armed: what is left to do afterwards has to be done while it lasts.
+    /// Runs until `shutdown`, or until a part breaks down, then stops in good order. An error is in the log.
+    /// From the moment that the stop begins, `watchdog` is armed: what is left to do afterwards has to be
+    /// done while it lasts.
     pub async fn run(self, shutdown: CancellationToken, watchdog: &Watchdog) -> Result<(), RunError> {
         let ran = self.run_all(shutdown, watchdog).await;
         if let Err(error @ RunError::AdminAddress(_)) = &ran {

@@ -1,11 +1,12 @@
 //! Reads the configuration again while the relay runs.
 //!
-//! It is read and checked whole first: on any mistake nothing changes. Then the new tenants take the place of the old, at once for
-//! new mail. What tenants did not change is not disturbed; deliveries and SMTP transactions that have begun end as they began.
-//! Other tables count from the next start on, and are named.
+//! It is read and checked whole first: on any mistake nothing changes. Then the new tenants take the place of
+//! the old, at once for new mail. What tenants did not change is not disturbed; deliveries and SMTP
+//! transactions that have begun end as they began. Other tables count from the next start on, and are named.
 //!
-//! One reload at a time, and so many in a while. Whoever asks before it begins gets its answer too, so a thousand questions are a few
-//! reloads. A login that failed is not tried again by one, unless its credential is another.
+//! One reload at a time, and so many in a while. Whoever asks before it begins gets its answer too, so a
+//! thousand questions are a few reloads. A login that failed is not tried again by one, unless its credential
+//! is another.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -42,7 +43,8 @@ pub(super) struct Reloader {
     pub(super) metrics: Metrics,
 }
 
-/// Lets some reloads go at once, and after these one in a while: each reads all files and hashes of the configuration.
+/// Lets some reloads go at once, and after these one in a while: each reads all files and hashes of the
+/// configuration.
 struct Pace {
     /// When as many could go at once again as ever.
     full_at: Instant,
@@ -132,7 +134,8 @@ impl Reloader {
     async fn adopt(&mut self, mut new: Config) -> Reloaded {
         let changes = Changes::between(&self.running, &mut new);
         if let Some(pickup) = &self.running.pickup {
-            // Of a process that ended while the tenant was there. Before any of its mail is delivered: see there.
+            // Of a process that ended while the tenant was there. Before any of its mail is delivered: see
+            // there.
             let added = new.tenants.keys().filter(|name| !self.running.tenants.contains_key(*name));
             settle_leftovers(&pickup.path, added.cloned(), &self.spool, &self.marks).await;
         }
@@ -141,7 +144,8 @@ impl Reloader {
         let _ = self.orders.send(Order::Adopt(roster.clone()));
         self.keeper.replace(roster);
         self.identity.note_tenants(&new.tenants).await;
-        // Whoever reloads may have mended what the configuration only names. Who has a new credential begins anew in any case.
+        // Whoever reloads may have mended what the configuration only names. Who has a new credential begins
+        // anew in any case.
         let look_again = |tenant| {
             // The scheduler listens as long as the relay runs.
             let _ = self.orders.send(Order::LookAgain(tenant));

@@ -14,7 +14,8 @@ use relay_mail::{MessageId, TenantName, Timestamp};
 #[derive(Debug, Clone, Default)]
 pub struct Depths(Arc<RwLock<BTreeMap<TenantName, Arc<Depth>>>>);
 
-/// One tenant's messages by state. The figures are stored one by one, so a reader may see a message between two states.
+/// One tenant's messages by state. The figures are stored one by one, so a reader may see a message between
+/// two states.
 #[derive(Debug, Default)]
 pub struct Depth {
     ready: AtomicU64,

@@ -61,8 +61,8 @@ impl Inspector {
 
     /// `None`: the scheduler does not know it, or has stopped.
     ///
-    /// For a moment after an attempt it knows nothing of a message that waits again: its worker has ended, and the spool
-    /// is about to announce it. So what is not there is asked for once more.
+    /// For a moment after an attempt it knows nothing of a message that waits again: its worker has ended,
+    /// and the spool is about to announce it. So what is not there is asked for once more.
     pub async fn inspect(&self, id: MessageId) -> Option<MessageStatus> {
         if let Some(standing) = self.ask(id).await {
             return Some(standing);

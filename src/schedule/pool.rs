@@ -1,6 +1,7 @@
 //! One tenant's pool: its mailbox queues, whose turn it is, and whether the tenant can deliver at all.
 //!
-//! Bookkeeping only: no I/O, no spawning. The scheduler asks [`Pool::next`] for the next message and says how it went.
+//! Bookkeeping only: no I/O, no spawning. The scheduler asks [`Pool::next`] for the next message and says how
+//! it went.
 
 mod adoption;
 mod credential;
@@ -130,11 +131,11 @@ impl Pool {
         }
     }
 
-    /// Takes in a message that waits. Answers when to [promote](Pool::promote) its queue, if it is not due yet and
-    /// nothing of that queue is due earlier.
+    /// Takes in a message that waits. Answers when to [promote](Pool::promote) its queue, if it is not due
+    /// yet and nothing of that queue is due earlier.
     ///
-    /// The spool may say that a message waits again before its worker says why. It is not handed out before that: the
-    /// verdict may put its mailbox to sleep.
+    /// The spool may say that a message waits again before its worker says why. It is not handed out before
+    /// that: the verdict may put its mailbox to sleep.
     pub(super) fn add(&mut self, waiting: Waiting) -> Option<(QueueId, Instant)> {
         let Waiting { id, lane, due } = waiting;
         if let Some(leased) = self.leased.get_mut(&id) {
@@ -174,7 +175,8 @@ impl Pool {
         Some((queue_id, at))
     }
 
-    /// An operator keeps the message from being delivered. A worker that is about to claim it will not get it.
+    /// An operator keeps the message from being delivered. A worker that is about to claim it will not get
+    /// it.
     pub(super) fn hold(&mut self, id: MessageId) {
         self.leased.remove(&id);
         let held = Entry { at: Timestamp::default(), queue: NO_QUEUE, state: EntryState::Held };
@@ -194,8 +196,8 @@ impl Pool {
         }
     }
 
-    /// Moves what is due now to the ready part. Answers when to come again. `at` is when this call was asked for: one
-    /// that an earlier one has replaced does nothing.
+    /// Moves what is due now to the ready part. Answers when to come again. `at` is when this call was asked
+    /// for: one that an earlier one has replaced does nothing.
     pub(super) fn promote(&mut self, queue_id: QueueId, at: Instant) -> Option<Instant> {
         let now = clock::now();
         let queue = self.queues.get_mut(&queue_id)?;
@@ -267,8 +269,8 @@ impl Pool {
         Next::Nothing
     }
 
-    /// A worker is done with a message, and its verdict has been heeded. If the message still waits, the spool has said so
-    /// or will; answers as [`add`](Pool::add) does.
+    /// A worker is done with a message, and its verdict has been heeded. If the message still waits, the
+    /// spool has said so or will; answers as [`add`](Pool::add) does.
     pub(super) fn release(&mut self, ended: &Ended) -> Option<(QueueId, Instant)> {
         let id = ended.turn.id;
         let queue_id = ended.turn.queue;
@@ -296,7 +298,8 @@ impl Pool {
         self.put_in(id, queue_id, due)
     }
 
-    /// The service may still be at work on a call of this queue. Answers whether that is to [end](Pool::free_slot).
+    /// The service may still be at work on a call of this queue. Answers whether that is to
+    /// [end](Pool::free_slot).
     pub(super) fn keep_slot(&mut self, queue_id: QueueId) -> bool {
         match self.queues.get_mut(&queue_id) {
             Some(queue) if queue.limits.concurrent().is_some() => {

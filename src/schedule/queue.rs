@@ -12,7 +12,8 @@ use relay_mail::{MailboxAddress, MessageId, Timestamp};
 pub(super) struct Queue {
     pub(super) mailbox: MailboxAddress,
     pub(super) limits: MailboxLimits,
-    /// Due, in the order in which they became so. An id whose message has gone elsewhere is skipped when it comes up.
+    /// Due, in the order in which they became so. An id whose message has gone elsewhere is skipped when it
+    /// comes up.
     pub(super) ready: VecDeque<MessageId>,
     /// Due later.
     pub(super) scheduled: BTreeSet<(Timestamp, MessageId)>,

@@ -1,5 +1,5 @@
-//! After the service has stopped a mailbox or a tenant, its traffic begins anew with one call and grows, as a backlog that
-//! bursts out at once would be stopped again.
+//! After the service has stopped a mailbox or a tenant, its traffic begins anew with one call and grows, as a
+//! backlog that bursts out at once would be stopped again.
 
 use std::num::NonZeroU32;
 

@@ -76,8 +76,9 @@ impl Early {
         }
     }
 
-    /// A call of this job timed out, and the service may still be at work on it: it counts among the mailbox's calls for
-    /// so long after the end of the job. Of several, the longest counts. Without `concurrent_requests` it changes nothing.
+    /// A call of this job timed out, and the service may still be at work on it: it counts among the
+    /// mailbox's calls for so long after the end of the job. Of several, the longest counts. Without
+    /// `concurrent_requests` it changes nothing.
     pub fn keep_slot(&self, long: Duration) {
         let millis = u64::try_from(long.as_millis()).unwrap_or(u64::MAX);
         self.kept_millis.fetch_max(millis, Ordering::Relaxed);

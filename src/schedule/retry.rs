@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::config::RetryConfig;
 
-/// How long to wait after `failed` attempts (1 or more) that counted. `random` is drawn from 0 up to, not including, 1.
+/// How long to wait after `failed` attempts (1 or more) that counted. `random` is drawn from 0 up to, not
+/// including, 1.
 ///
 /// Jitter keeps messages that failed together, in one outage, from coming back together.
 pub fn retry_delay(config: &RetryConfig, failed: u16, random: f64) -> Duration {

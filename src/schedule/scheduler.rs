@@ -1,11 +1,11 @@
 //! The task that owns all pools.
 //!
-//! Woken by five things: a message that waits (from the spool), a job that has ended, a credential that is ready or
-//! not, an order from outside, and a timer. Whichever woke it, it looks at all five, and then hands out whatever can
-//! be handed out, pool by pool, queue by queue, one message a turn.
+//! Woken by five things: a message that waits (from the spool), a job that has ended, a credential that is
+//! ready or not, an order from outside, and a timer. Whichever woke it, it looks at all five, and then hands
+//! out whatever can be handed out, pool by pool, queue by queue, one message a turn.
 //!
-//! `max_in_flight` is shared by need ([`Share`]): one tenant alone gets eight ninths; however many slow tenants there are, some
-//! slots stay free for the one that wakes up next, who then gets its share at once.
+//! `max_in_flight` is shared by need ([`Share`]): one tenant alone gets eight ninths; however many slow
+//! tenants there are, some slots stay free for the one that wakes up next, who then gets its share at once.
 
 mod adoption;
 
@@ -147,8 +147,8 @@ impl<C: Courier> Scheduler<C> {
                 Some(event) = events.recv() => scheduler.hear(event),
                 () = tokio::time::sleep_until(timer) => {}
             }
-            // Under load one of them is always ready. Each turn takes from all, so that none has to wait until
-            // another falls silent.
+            // Under load one of them is always ready. Each turn takes from all, so that none has to wait
+            // until another falls silent.
             for_some(|| reported.try_recv(), |report| scheduler.take(report));
             for_some(|| questions.try_recv(), |question| scheduler.answer(question));
             for_some(|| orders.try_recv(), |order| scheduler.obey(order));
@@ -320,7 +320,8 @@ impl<C: Courier> Scheduler<C> {
         }
     }
 
-    /// Expires what has waited too long behind a limit or a block; what is merely retried expires with its last attempt.
+    /// Expires what has waited too long behind a limit or a block; what is merely retried expires with its
+    /// last attempt.
     fn round(&mut self) {
         let mut names: Vec<_> = self.pools.keys().cloned().collect();
         for name in &names {
@@ -391,8 +392,8 @@ impl<C: Courier> Scheduler<C> {
     }
 
     fn hand_out(&mut self) {
-        // A delivery whose result cannot be stored would be a duplicate after the next start. A spool that has healed tells
-        // of all its messages again.
+        // A delivery whose result cannot be stored would be a duplicate after the next start. A spool that
+        // has healed tells of all its messages again.
         if self.spool.unhealthy().is_some() {
             return;
         }
@@ -444,7 +445,8 @@ impl<C: Courier> Scheduler<C> {
         let tenant = pool.tenant.clone();
         let job = Job { id: turn.id, tenant: tenant.clone(), mailbox: turn.mailbox.clone(), task };
         let courier = self.courier.clone();
-        // Until the worker says otherwise, the job is one that broke off: its message is found again at the next start.
+        // Until the worker says otherwise, the job is one that broke off: its message is found again at the
+        // next start.
         let early = Early::new(tenant.clone(), turn.queue, self.reports.clone());
         let ended =
             Ended { turn, tenant, lease, verdict: Verdict::Done, is_well: false, keep: Duration::ZERO };

@@ -1,10 +1,11 @@
-//! The net under the log: whoever logs what, no line has a character that gives orders to a terminal, ends the line, or hides.
+//! The net under the log: whoever logs what, no line has a character that gives orders to a terminal, ends
+//! the line, or hides.
 //!
-//! Text that is known to come from outside is an [`Outside`] where it is logged. This is for all the rest: libraries, errors that
-//! quote, and whoever forgets.
+//! Text that is known to come from outside is an [`Outside`] where it is logged. This is for all the rest:
+//! libraries, errors that quote, and whoever forgets.
 //!
-//! * Text: [`CleanFields`] shows each value of an event or span cleaned, up to a bound. [`CleanLines`] then lets nothing pass but the
-//!   line's end and the colours that the log itself sets.
+//! * Text: [`CleanFields`] shows each value of an event or span cleaned, up to a bound. [`CleanLines`] then
+//!   lets nothing pass but the line's end and the colours that the log itself sets.
 //! * JSON: [`CleanLines`] writes such characters as `\u202e`, so a line means what it meant.
 
 use std::{

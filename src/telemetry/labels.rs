@@ -33,7 +33,8 @@ pub enum Refused {
     ConnectionsPerAddress,
     /// A connection that lasted as long as one may, whatever was under way on it.
     SessionTimeout,
-    /// Envelopes and headers that are coming in take up all the memory that this client, this tenant or all may have.
+    /// Envelopes and headers that are coming in take up all the memory that this client, this tenant or all
+    /// may have.
     HeaderMemory,
     /// A proxy sent no PROXY header that can be read.
     ProxyHeader,

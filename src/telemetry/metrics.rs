@@ -1,6 +1,7 @@
 //! The metric families, one method an event, so that no call site spells a label.
 //!
-//! A relay has one [`Metrics`]; it is cheap to clone. Nothing here is global: two relays in one process do not mix.
+//! A relay has one [`Metrics`]; it is cheap to clone. Nothing here is global: two relays in one process do
+//! not mix.
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,7 +60,8 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.0.registry.gather())
     }
 
-    /// These tenants have gone, and nothing is left of them: so do their series. Takes as long for many as for one.
+    /// These tenants have gone, and nothing is left of them: so do their series. Takes as long for many as
+    /// for one.
     pub fn forget_tenants<'a>(&self, tenants: impl IntoIterator<Item = &'a TenantName>) {
         self.0.of_tenants.forget(&tenants.into_iter().map(TenantName::as_str).collect());
     }
@@ -210,7 +212,8 @@ pub(crate) struct Build {
 
 impl Build {
     fn add<C: Collector + Clone + 'static>(&self, family: prometheus::Result<C>) -> C {
-        // Names and labels are literals of this crate: they are valid and differ, or the first test that runs says so.
+        // Names and labels are literals of this crate: they are valid and differ, or the first test that runs
+        // says so.
         let family = family.expect("metric names are valid");
         self.registry.register(Box::new(family.clone())).expect("metric names differ");
         family

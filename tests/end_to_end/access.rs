@@ -133,7 +133,8 @@ fn a_strangers_file_is_not_believed() {
     assert_eq!(said(&lab, &["check-config"]).0, Some(0));
 }
 
-/// Kubernetes mounts secrets so (`kubelet`, atomic writer): a folder with the sticky bit, links in it, files of root's.
+/// Kubernetes mounts secrets so (`kubelet`, atomic writer): a folder with the sticky bit, links in it, files
+/// of root's.
 #[test]
 fn a_mounted_secret_is_believed() {
     let lab = lab();

@@ -1,4 +1,5 @@
-//! Crashes and cut connections: nothing acknowledged is lost, and what may have been sent is not sent again at once.
+//! Crashes and cut connections: nothing acknowledged is lost, and what may have been sent is not sent again
+//! at once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -149,8 +150,8 @@ fn a_crash_in_doubt_stays_in_doubt_over_another_crash() {
     assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[("resolved", "resent")]), 1.0);
 }
 
-/// Ids, not counts: each message that was acknowledged is delivered, and twice only those whose attempt was in flight at a
-/// kill, which the spool itself says (`spool check` between the kill and the start).
+/// Ids, not counts: each message that was acknowledged is delivered, and twice only those whose attempt was
+/// in flight at a kill, which the spool itself says (`spool check` between the kill and the start).
 #[test]
 fn killed_fifty_times_under_load_it_loses_nothing_that_was_acknowledged() {
     const KILLS: usize = 50;
@@ -163,8 +164,8 @@ fn killed_fifty_times_under_load_it_loses_nothing_that_was_acknowledged() {
     for round in 0..KILLS {
         let address = lab.smtp_address();
         let (said, heard) = mpsc::channel();
-        // Ten clients send until the connection breaks, at a moment of nobody's choice: from the first acceptance to some
-        // hundreds of messages later.
+        // Ten clients send until the connection breaks, at a moment of nobody's choice: from the first
+        // acceptance to some hundreds of messages later.
         thread::scope(|scope| {
             for client in 0..10 {
                 let said = said.clone();
@@ -187,7 +188,8 @@ fn killed_fifty_times_under_load_it_loses_nothing_that_was_acknowledged() {
     lab.service.clear_faults();
     lab.wait_until_empty();
 
-    // A delivered message says by which id the relay knew it, which is how one is told that was never acknowledged.
+    // A delivered message says by which id the relay knew it, which is how one is told that was never
+    // acknowledged.
     let mut copies = HashMap::<String, usize>::new();
     for message in lab.service.messages() {
         let text = message.text();
@@ -223,7 +225,8 @@ impl Random {
     }
 }
 
-/// Sends message after message, and tells of each that is acknowledged its queue id and subject, until something fails.
+/// Sends message after message, and tells of each that is acknowledged its queue id and subject, until
+/// something fails.
 fn send_until_cut(address: SocketAddr, name: &str, said: &mpsc::Sender<(String, String)>) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     let mut replies = BufReader::new(stream.try_clone()?).lines();

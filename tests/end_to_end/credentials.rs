@@ -204,7 +204,8 @@ fn refresh_tokens_outlive_the_process() {
     assert_ne!(stored["refresh_token"], fs::read_to_string(lab.folder().join("first")).unwrap());
 }
 
-/// What the administrator mends while the relay runs is seen within seconds, though a refusal stands for minutes.
+/// What the administrator mends while the relay runs is seen within seconds, though a refusal stands for
+/// minutes.
 #[test]
 fn a_certificate_that_is_replaced_is_used_at_once() {
     let other = |folder: &Path, name: &str, text: &str| {

@@ -1,7 +1,7 @@
 //! The real binary, from the client's first octet to the simulated Microsoft 365: one file a behaviour.
 //!
-//! They are modules of one test program, since each program links the whole relay, and tests that wait for a timer run
-//! beside each other only inside one.
+//! They are modules of one test program, since each program links the whole relay, and tests that wait for a
+//! timer run beside each other only inside one.
 
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]

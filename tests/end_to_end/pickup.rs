@@ -85,7 +85,8 @@ fn the_envelope_sender_gets_the_bounce_of_a_file() {
 fn a_file_that_is_being_written_waits_until_it_is_closed() {
     let lab = Lab::start();
     let content = base64_mail("a@contoso.example", TO, "slowly", 200_000);
-    // Folders are made and watched one after the other: now this one is watched, and it is seen that the file is open.
+    // Folders are made and watched one after the other: now this one is watched, and it is seen that the file
+    // is open.
     lab.pickup("fabrikam");
     let path = lab.pickup("contoso").join("slow.eml");
     let mut file = File::create(&path).unwrap();
@@ -204,7 +205,8 @@ fn a_full_tenant_pauses_its_folder() {
     assert!(names(&lab.pickup("contoso")).is_empty());
 }
 
-/// The file was opened before the relay could watch: nobody says when it is closed, so it is taken when it is quiet.
+/// The file was opened before the relay could watch: nobody says when it is closed, so it is taken when it is
+/// quiet.
 #[test]
 fn without_a_hint_a_file_that_grows_is_waited_for() {
     let mut lab = Lab::without_relay(|_| {});

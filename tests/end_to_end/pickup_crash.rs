@@ -44,8 +44,9 @@ fn names(folder: &Path) -> Vec<PathBuf> {
     folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into()).collect()
 }
 
-/// By ids: the relay gives each message one when it takes the file, and says it in Received. A message that is delivered twice
-/// under one id was in flight at a kill, which is the window of delivery; a file with two ids was taken twice.
+/// By ids: the relay gives each message one when it takes the file, and says it in Received. A message that
+/// is delivered twice under one id was in flight at a kill, which is the window of delivery; a file with two
+/// ids was taken twice.
 #[test]
 fn killed_sixty_times_each_file_is_one_message() {
     let mut lab = Lab::with(|setup| setup.delivery = "settle_after = '50ms'".into());

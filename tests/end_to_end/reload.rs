@@ -144,7 +144,8 @@ fn the_command_says_what_has_changed() {
     assert_eq!(json["at_restart"], serde_json::json!(["smtp"]));
 }
 
-/// Nobody is refused, nothing fails, nothing comes twice, and a tenant that stays as it is does not even log in again.
+/// Nobody is refused, nothing fails, nothing comes twice, and a tenant that stays as it is does not even log
+/// in again.
 #[test]
 fn a_reload_under_load_disturbs_nothing() {
     const RELOADS: usize = 12;

@@ -1,5 +1,5 @@
-//! What all tenants share: one takes as much as it can get, and another's mail goes through meanwhile. The table "What all
-//! tenants share" in docs/architecture.md names these tests.
+//! What all tenants share: one takes as much as it can get, and another's mail goes through meanwhile. The
+//! table "What all tenants share" in docs/architecture.md names these tests.
 
 use std::{
     fs,
@@ -128,7 +128,8 @@ fn a_folder_waits_alone_while_its_tenant_has_its_bytes() {
 
 // === connections ===
 
-/// 90 seats. Clients of `contoso` come from 127.1.0.0/16, of `fabrikam` from 127.2.0.0/16, strangers from elsewhere.
+/// 90 seats. Clients of `contoso` come from 127.1.0.0/16, of `fabrikam` from 127.2.0.0/16, strangers from
+/// elsewhere.
 fn lab_with_seats() -> Lab {
     Lab::with(|setup| {
         setup.smtp = "max_connections = 90\nmax_connections_per_address = 0".into();

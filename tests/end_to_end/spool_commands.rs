@@ -1,4 +1,5 @@
-//! `m365-relay spool`: checks, exports and imports with the relay stopped, and what a relay makes of it afterwards.
+//! `m365-relay spool`: checks, exports and imports with the relay stopped, and what a relay makes of it
+//! afterwards.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +24,8 @@ fn holding_lab() -> Lab {
     lab
 }
 
-/// `m365-relay spool …` with the laboratory's configuration; answers exit code, standard output and standard error.
+/// `m365-relay spool …` with the laboratory's configuration; answers exit code, standard output and standard
+/// error.
 fn spool(lab: &Lab, arguments: &[&str]) -> (i32, String, String) {
     let config = lab.config_file();
     said(lab.run(&[&["spool"], arguments, &["--config", config.to_str().unwrap()]].concat()))

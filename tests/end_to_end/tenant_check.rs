@@ -162,7 +162,8 @@ fn a_tenant_that_is_none_is_an_error_that_names_those_there_are() {
     assert!(said.contains("there is no tenant \"contosso\": there are contoso, fabrikam"), "{said}");
 }
 
-/// The whole way of somebody who has nothing but a mailbox: sign in by a code, send, and go on after a restart.
+/// The whole way of somebody who has nothing but a mailbox: sign in by a code, send, and go on after a
+/// restart.
 #[test]
 fn somebody_signs_in_by_a_code_and_mail_goes() {
     let mut lab = Lab::without_relay(|setup| {

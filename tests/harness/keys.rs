@@ -1,4 +1,5 @@
-//! The made-up keys, what an outside identity provider signs with one of them, and the login of another program.
+//! The made-up keys, what an outside identity provider signs with one of them, and the login of another
+//! program.
 
 use std::{
     io::{Read, Write},
@@ -50,7 +51,8 @@ pub fn federated_token() -> String {
     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// A refresh token of `user` at that tenant, as another program would have got it. The tenant's application is a public one.
+/// A refresh token of `user` at that tenant, as another program would have got it. The tenant's application
+/// is a public one.
 pub fn first_token(lab: &Lab, tenant: &str, user: &str, password: &str) -> String {
     let scope = "https%3A%2F%2Fgraph.microsoft.com%2F.default+offline_access";
     let password = password.replace(' ', "+");

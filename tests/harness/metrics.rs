@@ -1,4 +1,5 @@
-//! A strict reader of Prometheus' text format (version 0.0.4), so that each look at a metric is a test of the page.
+//! A strict reader of Prometheus' text format (version 0.0.4), so that each look at a metric is a test of the
+//! page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +16,8 @@ pub struct Sample {
 }
 
 impl Metrics {
-    /// Every family has HELP and TYPE before its samples and stands in one piece; names, labels and values have their
-    /// form; no series stands twice; buckets do not decrease and the last is the count.
+    /// Every family has HELP and TYPE before its samples and stands in one piece; names, labels and values
+    /// have their form; no series stands twice; buckets do not decrease and the last is the count.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.ends_with('\n') {
             return Err("no line end after the last line".into());

@@ -1,8 +1,9 @@
-//! A laboratory for tests of the real binary: the simulated Microsoft 365 in the test's process, a folder of its own, and
-//! the relay as a child process with every port chosen by the system, so that tests run beside each other.
+//! A laboratory for tests of the real binary: the simulated Microsoft 365 in the test's process, a folder of
+//! its own, and the relay as a child process with every port chosen by the system, so that tests run beside
+//! each other.
 //!
-//! A test waits for conditions, with [`PATIENCE`] as the deadline. That nothing more comes is never shown by waiting: it
-//! follows from [`Lab::wait_until_empty`], after which there is nothing left that could come.
+//! A test waits for conditions, with [`PATIENCE`] as the deadline. That nothing more comes is never shown by
+//! waiting: it follows from [`Lab::wait_until_empty`], after which there is nothing left that could come.
 //!
 //! When a test fails, the relay's log is printed. However it ends, the relay is killed.
 
@@ -52,7 +53,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Two tenants, `contoso` and `fabrikam`, with `@NAME.example` as senders; no limits; retries after 200 ms.
+    /// Two tenants, `contoso` and `fabrikam`, with `@NAME.example` as senders; no limits; retries after 200
+    /// ms.
     pub fn start() -> Self {
         Self::with(|_| {})
     }
@@ -182,8 +184,8 @@ impl Lab {
         });
     }
 
-    /// Returns when no message is with a worker: what the service has taken, the spool has noted. A kill before that would
-    /// leave a message in doubt that was delivered, and it may come twice.
+    /// Returns when no message is with a worker: what the service has taken, the spool has noted. A kill
+    /// before that would leave a message in doubt that was delivered, and it may come twice.
     pub fn wait_until_settled(&self) {
         self.wait_for_metrics("deliveries to be settled", |metrics| {
             metrics.sum("m365_relay_in_flight", &[]) == 0.0
@@ -197,8 +199,8 @@ impl Lab {
         self.service.inject(fault);
     }
 
-    /// The calls of sendMail of one mailbox that have been answered. A message is among the delivered ones a moment before
-    /// its call is here: see [`Lab::wait_until_empty`].
+    /// The calls of sendMail of one mailbox that have been answered. A message is among the delivered ones a
+    /// moment before its call is here: see [`Lab::wait_until_empty`].
     pub fn sends(&self, mailbox: &str) -> Vec<Call> {
         let calls = self.service.calls().into_iter();
         calls
@@ -260,8 +262,9 @@ impl Lab {
         self.logged(message)
     }
 
-    /// Log lines with this message, as JSON, over all starts, as far as they have arrived. The log is written by a thread of its own:
-    /// what has just happened may not be in it yet, and is never if the relay is killed.
+    /// Log lines with this message, as JSON, over all starts, as far as they have arrived. The log is written
+    /// by a thread of its own: what has just happened may not be in it yet, and is never if the relay is
+    /// killed.
     pub fn logged(&self, message: &str) -> Vec<Value> {
         self.log.entries().into_iter().filter(|entry| entry["message"] == message).collect()
     }

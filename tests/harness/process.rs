@@ -138,7 +138,8 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
     }
 
-    /// Waits for its own end, in `time` at most, and for its last words. Answers the exit code, `None` after a signal.
+    /// Waits for its own end, in `time` at most, and for its last words. Answers the exit code, `None` after
+    /// a signal.
     pub fn end(mut self, time: Duration) -> Option<i32> {
         let ended = holds_within(time, || self.child.try_wait().unwrap().is_some());
         assert!(ended, "the relay does not end");

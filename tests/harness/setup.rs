@@ -53,8 +53,8 @@ pub struct TenantSetup {
     pub name: String,
     pub senders: String,
     pub networks: String,
-    /// Lines that say how it logs in; with the secret that the service knows, if nothing else is wanted. `URL` stands for
-    /// that of the service.
+    /// Lines that say how it logs in; with the secret that the service knows, if nothing else is wanted.
+    /// `URL` stands for that of the service.
     pub credential: String,
     /// `graph`, `smtp` or `auto`.
     pub route: String,

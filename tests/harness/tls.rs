@@ -8,7 +8,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 
-/// Writes `relay.pem` and `relay.key` into `folder`, new ones each time, as whoever renews certificates should: by renaming.
+/// Writes `relay.pem` and `relay.key` into `folder`, new ones each time, as whoever renews certificates
+/// should: by renaming.
 pub fn make_certificate(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
     for (name, pem) in [("relay.key", made.signing_key.serialize_pem()), ("relay.pem", made.cert.pem())] {

@@ -127,7 +127,8 @@ fn a_request_has_its_time_and_its_size() {
     let address = lab.admin_address();
     let head =
         |more: &str| format!("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{more}");
-    // Too slow: an octet now and then, of the head and of the body, and a connection that is kept open for nothing.
+    // Too slow: an octet now and then, of the head and of the body, and a connection that is kept open for
+    // nothing.
     let slow = [
         head("X-Slow: "),
         head("Content-Length: 1000\r\n\r\n"),

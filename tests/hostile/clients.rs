@@ -354,7 +354,8 @@ fn a_client_that_does_not_read_costs_little() {
 #[test]
 fn two_thousand_idle_connections() {
     const CONNECTIONS: usize = 2000;
-    /// Kilobytes for all of them. The release build is held to a bound for the whole process: `scripts/idle-connections`.
+    /// Kilobytes for all of them. The release build is held to a bound for the whole process:
+    /// `scripts/idle-connections`.
     const BOUND: u64 = 40_000;
 
     let mut limit = getrlimit(Resource::Nofile);

@@ -1,7 +1,7 @@
 //! A clock that jumps, by libfaketime: nothing is lost, nothing expires early, and nothing runs in a circle.
 //!
-//! Jumps are those of the wall clock, as by an administrator or a time server that steps it. The kernel's monotonic clock does not
-//! jump on any machine.
+//! Jumps are those of the wall clock, as by an administrator or a time server that steps it. The kernel's
+//! monotonic clock does not jump on any machine.
 
 use std::{fs, path::Path, thread, time::Duration};
 
@@ -120,8 +120,8 @@ fn what_is_written_follows_a_clock_that_jumps() {
     assert_eq!(oldest, 0.0);
 }
 
-/// While the relay is off, with mail that waits in the spool: it goes out after the start, and does not bounce. Back, or forth by less
-/// than mail is tried for.
+/// While the relay is off, with mail that waits in the spool: it goes out after the start, and does not
+/// bounce. Back, or forth by less than mail is tried for.
 #[test]
 fn a_clock_that_jumps_between_two_starts_loses_nothing_and_expires_nothing() {
     let Some(library) = library() else { return };

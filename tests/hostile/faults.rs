@@ -1,5 +1,5 @@
-//! System calls that fail, by strace's injection, while mail comes in by SMTP and as files: whatever was acknowledged arrives, and the
-//! relay lives whole, or ends with 1 and is started again.
+//! System calls that fail, by strace's injection, while mail comes in by SMTP and as files: whatever was
+//! acknowledged arrives, and the relay lives whole, or ends with 1 and is started again.
 
 use std::{
     fs,
@@ -22,7 +22,8 @@ use crate::{
     held,
 };
 
-/// Which calls, and how they fail: `when=A+B` means the Ath of a thread and each Bth after it. At the same time, what stands behind `;`.
+/// Which calls, and how they fail: `when=A+B` means the Ath of a thread and each Bth after it. At the same
+/// time, what stands behind `;`.
 const FAULTS: [&str; 16] = [
     // A body that could not be read is looked at again after a minute: these first.
     "openat:error=EMFILE:when=2+3",
@@ -100,7 +101,8 @@ fn under(fault: &str) -> usize {
     thread::park_timeout(Duration::from_millis(200));
     expected.extend(couriers.map(Courier::end).concat());
     let mut ends = 0;
-    // A body that could not be read is looked at again after a minute, and a stop takes half a minute when the spool hangs.
+    // A body that could not be read is looked at again after a minute, and a stop takes half a minute when
+    // the spool hangs.
     let all = holds_within(Duration::from_secs(150), || {
         if lab.has_ended() {
             assert_eq!(lab.wait_for_end(), Some(1), "{fault}");

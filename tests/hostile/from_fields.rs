@@ -1,4 +1,5 @@
-//! From fields that programs may read as another mailbox than the relay does, and what is made of their readings.
+//! From fields that programs may read as another mailbox than the relay does, and what is made of their
+//! readings.
 
 use std::fmt::Write;
 

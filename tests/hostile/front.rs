@@ -1,4 +1,5 @@
-//! Something between the relay and the service that is not what it says: it hands on each request, and changes the answer.
+//! Something between the relay and the service that is not what it says: it hands on each request, and
+//! changes the answer.
 //!
 //! Tokens are asked for by the address of Graph, which here is the front's: the service hears its own.
 

@@ -27,7 +27,8 @@ fn refuse_all(lab: &Lab) {
     lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients"));
 }
 
-/// Hands what one relay has sent last to the other, turn by turn, until that is refused; answers how many were sent.
+/// Hands what one relay has sent last to the other, turn by turn, until that is refused; answers how many
+/// were sent.
 fn in_circles(labs: &[&Lab], envelope_sender: &str) -> usize {
     let mut content = message(CONTOSO, TO, "round and round");
     let mut sent = 0;

@@ -1,6 +1,7 @@
 //! As many tenants as one process is to carry: what the idle ones cost.
 //!
-//! A build without optimizations carries 10,000 within the time of a test; docs/security.md has figures of a release build.
+//! A build without optimizations carries 10,000 within the time of a test; docs/security.md has figures of a
+//! release build.
 
 use std::{fmt::Write, fs};
 

@@ -43,7 +43,8 @@ fn delivered(lab: &Lab) -> BTreeMap<String, usize> {
     times
 }
 
-/// Messages of two tenants wait, by pickup and by SMTP; then one tenant's program plants names of claims with their ids.
+/// Messages of two tenants wait, by pickup and by SMTP; then one tenant's program plants names of claims with
+/// their ids.
 #[test]
 fn a_planted_claim_takes_no_message_away() {
     let mut lab = Lab::start();
@@ -92,8 +93,8 @@ fn a_planted_claim_takes_no_message_away() {
     );
 }
 
-/// Files that change under the relay's hands: renamed by their program, before they are claimed and while they are under way;
-/// replaced; and appended to after they were closed.
+/// Files that change under the relay's hands: renamed by their program, before they are claimed and while
+/// they are under way; replaced; and appended to after they were closed.
 #[test]
 fn files_that_change_while_they_are_claimed_arrive_once() {
     const EACH: usize = 150;

@@ -182,7 +182,8 @@ fn encrypted(address: SocketAddr, root: &CertificateDer<'static>) -> Smtp<impl S
     smtp
 }
 
-/// Whole handshakes, one after the other as fast as they go, from many clients: those who are connected are served meanwhile.
+/// Whole handshakes, one after the other as fast as they go, from many clients: those who are connected are
+/// served meanwhile.
 #[test]
 fn a_flood_of_handshakes_leaves_time_for_others() {
     const EACH: usize = 50;
@@ -311,7 +312,8 @@ fn names_of_users_and_of_nobody_are_answered_alike() {
         let low = times.iter().min().unwrap();
         let high = times.iter().max().unwrap();
         println!("{times:?} ms");
-        // A quarter of a second is everybody's; what is left is the work, which another test holds to be the same.
+        // A quarter of a second is everybody's; what is left is the work, which another test holds to be the
+        // same.
         assert!(high - low < 400, "{times:?}");
     }
     held("Names guessed at the login", tries);

@@ -1,4 +1,5 @@
-//! A proxy that is broken, or mean. It stands between the relay and the service; mail waits, and nothing else suffers.
+//! A proxy that is broken, or mean. It stands between the relay and the service; mail waits, and nothing else
+//! suffers.
 
 use std::{
     collections::HashSet,
@@ -177,7 +178,8 @@ fn survives(lab: &Lab, met: &AtomicUsize, manners: usize) {
     let messages = lab.service.messages();
     let subjects: HashSet<_> = messages.iter().map(|message| &message.subject).collect();
     assert_eq!(subjects.len(), sent, "some never came");
-    // On a machine that is busy an honest answer can take longer than it may: the relay says then that it sends again.
+    // On a machine that is busy an honest answer can take longer than it may: the relay says then that it
+    // sends again.
     let resent = lab.metric("m365_relay_unknown_outcomes_total", &[("resolved", "resent")]);
     assert!((messages.len() - sent) as f64 <= resent, "{} of {sent}, {resent} resent", messages.len());
     assert!(!lab.log().iter().any(|line| line.contains("panicked")));

@@ -133,8 +133,8 @@ fn no_redirect_is_followed() {
     held("Redirects to another host", 6);
 }
 
-/// Two tenants share their connections to the service. Each answer is followed by another, which nobody asked for: were it
-/// taken for that to the next call, that message would be counted as delivered, and be lost.
+/// Two tenants share their connections to the service. Each answer is followed by another, which nobody asked
+/// for: were it taken for that to the next call, that message would be counted as delivered, and be lost.
 #[test]
 fn answers_to_nothing_deliver_nothing() {
     const MESSAGES: usize = 200;

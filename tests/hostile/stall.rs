@@ -1,4 +1,5 @@
-//! A disk that hangs: the call never comes back. The relay ends by itself, and what was acknowledged arrives after the restart.
+//! A disk that hangs: the call never comes back. The relay ends by itself, and what was acknowledged arrives
+//! after the restart.
 
 use std::thread;
 

@@ -1,4 +1,5 @@
-//! Text from outside that gives orders to a terminal, forges lines, or hides: by every way in, looked for in all that is put out.
+//! Text from outside that gives orders to a terminal, forges lines, or hides: by every way in, looked for in
+//! all that is put out.
 
 use std::{
     fs,
@@ -19,7 +20,8 @@ use crate::{
     held,
 };
 
-/// One of each kind: C0, DEL, C1, marks of direction, line ends of Unicode, what has no width, fillers, selectors, tags.
+/// One of each kind: C0, DEL, C1, marks of direction, line ends of Unicode, what has no width, fillers,
+/// selectors, tags.
 const KINDS: [&str; 20] = [
     "\u{1}",
     "\u{7}",

@@ -1,5 +1,5 @@
-//! A thread or a task that panics ends the relay: in order, with exit code 1 and one error in the log. What was acknowledged is
-//! delivered after the next start.
+//! A thread or a task that panics ends the relay: in order, with exit code 1 and one error in the log. What
+//! was acknowledged is delivered after the next start.
 
 use std::time::Duration;
 

@@ -12,8 +12,8 @@ use crate::{
 pub(crate) const USER: &str = "scanner";
 pub(crate) const PASSWORD: &str = "S3cret~of a scanner";
 
-/// With one listener, whose `tls` is this. Its certificate is signed by [`authority`] and is for the address and the name
-/// of the loopback.
+/// With one listener, whose `tls` is this. Its certificate is signed by [`authority`] and is for the address
+/// and the name of the loopback.
 pub(crate) fn lab_with_tls(tls: &str, change: impl FnOnce(&mut Setup)) -> Lab {
     let mut lab = Lab::without_relay(|setup| {
         setup.listener = format!("tls = '{tls}'\ncertificate = 'cert.pem'\nkey = 'key.pem'");

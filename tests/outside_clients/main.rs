@@ -1,8 +1,8 @@
-//! Mail clients and checkers that others wrote, with the real binary, and a library for logins with the simulated service:
-//! one file a program.
+//! Mail clients and checkers that others wrote, with the real binary, and a library for logins with the
+//! simulated service: one file a program.
 //!
-//! Behind the feature `outside-clients`, so that plain `cargo test` needs nothing but Rust. With it, a program that is not
-//! installed fails its tests; `scripts/test` installs them all.
+//! Behind the feature `outside-clients`, so that plain `cargo test` needs nothing but Rust. With it, a
+//! program that is not installed fails its tests; `scripts/test` installs them all.
 #![cfg(feature = "outside-clients")]
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]

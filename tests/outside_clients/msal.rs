@@ -1,5 +1,5 @@
-//! MSAL for Python, Microsoft's own library for logins, against the simulated login service: what it sends has to be taken as
-//! it is, or the service is stricter than the real one.
+//! MSAL for Python, Microsoft's own library for logins, against the simulated login service: what it sends
+//! has to be taken as it is, or the service is stricter than the real one.
 //!
 //! The relay has no part in this.
 

@@ -1,7 +1,7 @@
 //! Postfix as a client: the relay is its relayhost.
 //!
-//! Each test has a Postfix of its own, which knows nothing of the machine's: a folder, no port, one process of each kind
-//! that matters. Its daemons change users, so it needs root.
+//! Each test has a Postfix of its own, which knows nothing of the machine's: a folder, no port, one process
+//! of each kind that matters. Its daemons change users, so it needs root.
 
 use std::{
     fs::{self, Permissions},

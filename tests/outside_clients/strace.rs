@@ -8,8 +8,8 @@ use crate::{
     installed,
 };
 
-/// What the promise of the 250 rests on, seen from outside: body synced, its directory synced, index written, index synced,
-/// and only then the reply.
+/// What the promise of the 250 rests on, seen from outside: body synced, its directory synced, index written,
+/// index synced, and only then the reply.
 #[test]
 fn a_message_is_on_the_disk_before_its_250() {
     for (body, content) in
@@ -103,8 +103,8 @@ impl Trace {
         Self { strace, file: file.to_owned() }
     }
 
-    /// The calls in the order in which they ended, without the thread's number in front; the reply in the order in which it
-    /// began.
+    /// The calls in the order in which they ended, without the thread's number in front; the reply in the
+    /// order in which it began.
     fn calls(mut self) -> Vec<String> {
         let terminate = rustix::process::Pid::from_child(&self.strace);
         rustix::process::kill_process(terminate, rustix::process::Signal::TERM).unwrap();

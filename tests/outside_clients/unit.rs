@@ -1,4 +1,5 @@
-//! systemd-analyze and strace: whether the unit in `packaging/` allows every system call that the relay makes.
+//! systemd-analyze and strace: whether the unit in `packaging/` allows every system call that the relay
+//! makes.
 //!
 //! A call that it denies fails with EPERM, and what the call was for is missing from then on: nothing ends.
 
@@ -40,8 +41,8 @@ fn the_unit_allows_every_system_call() {
     assert!(denied.is_empty(), "the unit denies what the relay calls:\n{denied}");
 }
 
-/// What `SystemCallFilter=` makes of its lines (systemd.exec(5)): the first says whether calls are allowed or denied, each
-/// further one adds to that or takes away.
+/// What `SystemCallFilter=` makes of its lines (systemd.exec(5)): the first says whether calls are allowed or
+/// denied, each further one adds to that or takes away.
 fn allowed_by_the_unit() -> BTreeSet<String> {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/m365-relay.service");
     let unit = fs::read_to_string(unit).unwrap();

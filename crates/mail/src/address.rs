@@ -16,9 +16,10 @@ const MAX_DOMAIN: usize = 255;
 
 /// `local@domain`, well-formed, as it was written.
 ///
-/// Two addresses are equal when they are written differently and mean the same: in another case (Exchange ignores the case of
-/// local parts too, and every mailbox that this relay sends from is in Exchange), with quotes that the local part does not need,
-/// with an international domain in its ASCII form or its own letters (RFC 5890).
+/// Two addresses are equal when they are written differently and mean the same: in another case (Exchange
+/// ignores the case of local parts too, and every mailbox that this relay sends from is in Exchange), with
+/// quotes that the local part does not need, with an international domain in its ASCII form or its own
+/// letters (RFC 5890).
 #[derive(Clone)]
 pub struct MailboxAddress {
     text: Box<str>,
@@ -126,8 +127,8 @@ impl FromStr for MailboxAddress {
     }
 }
 
-/// What no address needs, and what makes one look like another, or commands a terminal. The two joiners are part of how some
-/// scripts are written.
+/// What no address needs, and what makes one look like another, or commands a terminal. The two joiners are
+/// part of how some scripts are written.
 fn is_refused(c: char) -> bool {
     is_hidden(c) && !matches!(c, '\u{200c}' | '\u{200d}')
 }

@@ -1,10 +1,11 @@
 //! Mailboxes in header fields: RFC 5322 `address-list`.
 //!
-//! The question is not "what can be made of this text" but "whom will the service deliver to". So this is a strict
-//! reader. An entry is *regular* if RFC 5322 leaves one reading of it, with the few liberties that every mailer takes
-//! (dots and raw 8-bit text in display names). What can be made out but has another reading too (`a@x; b@y`, an
-//! unquoted `@` in a display name, an address outside the angle brackets) is *irregular*: whoever must be certain
-//! writes it anew. What names no mailbox at all is *broken*. Display names are decoded by mail-parser.
+//! The question is not "what can be made of this text" but "whom will the service deliver to". So this is a
+//! strict reader. An entry is *regular* if RFC 5322 leaves one reading of it, with the few liberties that
+//! every mailer takes (dots and raw 8-bit text in display names). What can be made out but has another
+//! reading too (`a@x; b@y`, an unquoted `@` in a display name, an address outside the angle brackets) is
+//! *irregular*: whoever must be certain writes it anew. What names no mailbox at all is *broken*. Display
+//! names are decoded by mail-parser.
 
 use std::ops::Range;
 
@@ -52,7 +53,8 @@ pub(super) struct Entry<'a> {
     pub(super) raw: &'a [u8],
     pub(super) address: Option<MailboxAddress>,
     pub(super) regular: bool,
-    /// Not regular for nothing but brackets in the display name, or a display name that is the address once more.
+    /// Not regular for nothing but brackets in the display name, or a display name that is the address once
+    /// more.
     pub(super) tolerable: bool,
 }
 
@@ -218,8 +220,8 @@ impl Reader<'_> {
 
     fn at_sign(&mut self, at: usize) -> usize {
         self.entry.at_sign = true;
-        // An address literal may hold colons: [IPv6:::1]. One that is too long is none: looking for the end of each would
-        // cost a header full of them its size squared.
+        // An address literal may hold colons: [IPv6:::1]. One that is too long is none: looking for the end
+        // of each would cost a header full of them its size squared.
         let rest = &self.value[at..];
         let literal = &rest[..if rest.starts_with(b"@[") { rest.len().min(MAX_LITERAL) } else { 0 }];
         let close = memchr::memchr(b']', literal).unwrap_or(0);
@@ -276,7 +278,8 @@ impl Reader<'_> {
         std::mem::replace(&mut self.entry, Draft { start: end + 1, ..Draft::default() })
     }
 
-    /// `expected`: something must stand here. RFC 5322 section 4.4 lets old programs leave it out; that is irregular.
+    /// `expected`: something must stand here. RFC 5322 section 4.4 lets old programs leave it out; that is
+    /// irregular.
     fn end_entry(&mut self, end: usize, expected: bool) {
         let entry = self.next_entry(end);
         if entry.bare.is_none() && entry.angle.is_none() && !entry.broken {
@@ -327,7 +330,8 @@ impl Draft {
         };
         // Folding white space and no other: a form feed is part of what stands there.
         let text = str::from_utf8(&value[range.clone()]).ok()?.trim_matches([' ', '\t', '\r', '\n']);
-        // RFC 2047 section 5 forbids encoded words in addresses; who decodes them there reads another address.
+        // RFC 2047 section 5 forbids encoded words in addresses; who decodes them there reads another
+        // address.
         if text.contains("=?") { None } else { text.parse().ok() }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! # Contract
 //!
-//! Whoever is shown as the author has been checked against the tenant's `senders`. The relay, Exchange and the receiver's program each
-//! read the fields with a parser of their own, and what one of them makes of a twisted field is not what another does. So a
-//! field is believed only if **every mature parser reads the mailboxes that this one reads**; else the message is refused, and
-//! the error says why. Tests have mail-parser and Python's two parsers judge each field that is let pass.
+//! Whoever is shown as the author has been checked against the tenant's `senders`. The relay, Exchange and
+//! the receiver's program each read the fields with a parser of their own, and what one of them makes of a
+//! twisted field is not what another does. So a field is believed only if **every mature parser reads the
+//! mailboxes that this one reads**; else the message is refused, and the error says why. Tests have
+//! mail-parser and Python's two parsers judge each field that is let pass.
 //!
 //! What one reading needs, beyond RFC 5322:
 //!
@@ -19,9 +20,10 @@
 //! | a comment, or an encoded word, with an address other than the author's in it | some decode, or strip, before they parse |
 //! | a local part in quotes that hold `<`, `>`, `,`, `@` and the like, or without angle brackets | lenient readers know no quotes there |
 //!
-//! What is not RFC 5322 and stays welcome, since it is common and has one reading: `[` and `]` in a display name, the same address as
-//! display name (`a@x.se <a@x.se>`), a comma or semicolon at the end, raw 8-bit text and dots in names. A name in quotes may hold
-//! anything. To widen this is a matter of [`believed`] alone.
+//! What is not RFC 5322 and stays welcome, since it is common and has one reading: `[` and `]` in a display
+//! name, the same address as display name (`a@x.se <a@x.se>`), a comma or semicolon at the end, raw 8-bit
+//! text and dots in names. A name in quotes may hold anything. To widen this is a matter of [`believed`]
+//! alone.
 
 use super::{AddressList, BrokenAddress, Field, HeaderBlock, MailboxAddress};
 use crate::outside::is_hidden;
@@ -122,8 +124,8 @@ pub fn author(header: &HeaderBlock) -> Result<Author, InvalidAuthor> {
     }
 }
 
-/// The one mailbox of the Sender field, which receivers may be shown too ("on behalf of"). `None`: there is no such field, or it names
-/// nobody by an address, as `Sender: root` does.
+/// The one mailbox of the Sender field, which receivers may be shown too ("on behalf of"). `None`: there is
+/// no such field, or it names nobody by an address, as `Sender: root` does.
 pub fn sender(header: &HeaderBlock) -> Result<Option<MailboxAddress>, InvalidAuthor> {
     let Some(field) = only(header, "Sender")? else { return Ok(None) };
     let value = field.raw_value();
@@ -175,8 +177,8 @@ fn believed(field: &Field<'_>, name: &'static str) -> Result<Vec<MailboxAddress>
     Ok(addresses)
 }
 
-/// Folding and tabs are none. C1 and the line ends of Unicode count only where the text is UTF-8: in other character sets these
-/// octets are letters.
+/// Folding and tabs are none. C1 and the line ends of Unicode count only where the text is UTF-8: in other
+/// character sets these octets are letters.
 fn has_control(value: &[u8]) -> bool {
     if value.iter().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r' | b'\n')) {
         return true;
@@ -200,7 +202,8 @@ fn has_special_in_quotes(address: &MailboxAddress) -> bool {
     })
 }
 
-/// What looks like an address in a comment, or in quotes that some (Python's `email.utils`) take to end with the line.
+/// What looks like an address in a comment, or in quotes that some (Python's `email.utils`) take to end with
+/// the line.
 fn strange_address(value: &[u8]) -> Option<Twist> {
     let mut depth = 0_usize;
     let mut quoted = false;

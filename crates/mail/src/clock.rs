@@ -1,11 +1,14 @@
 //! Times, by two clocks.
 //!
-//! * The *steady* clock ([`Timestamp::of`]) is the system's time at the first use, plus what the monotonic clock has advanced since.
-//!   No step of the system clock moves it. What waits and what expires goes by it, or a step of a day would expire a day's mail.
-//! * The *wall* clock ([`Timestamp::wall_of`]) follows the system clock at once. What others read goes by it: `Received`, `Date`, the
-//!   ids of messages. [`Timestamp::steady`] says where on the steady clock such a time was.
+//! * The *steady* clock ([`Timestamp::of`]) is the system's time at the first use, plus what the monotonic
+//!   clock has advanced since. No step of the system clock moves it. What waits and what expires goes by it,
+//!   or a step of a day would expire a day's mail.
+//! * The *wall* clock ([`Timestamp::wall_of`]) follows the system clock at once. What others read goes by it:
+//!   `Received`, `Date`, the ids of messages. [`Timestamp::steady`] says where on the steady clock such a
+//!   time was.
 //!
-//! Whoever asks passes an instant of the monotonic clock, from a clock that tests can pause. A restart begins both clocks anew.
+//! Whoever asks passes an instant of the monotonic clock, from a clock that tests can pause. A restart begins
+//! both clocks anew.
 
 #![allow(
     clippy::disallowed_types,
@@ -41,13 +44,14 @@ impl Timestamp {
         }
     }
 
-    /// The wall time of `instant`, which is about now: with all steps that the system clock has made until now.
+    /// The wall time of `instant`, which is about now: with all steps that the system clock has made until
+    /// now.
     pub fn wall_of(instant: Instant) -> Self {
         Self::of(instant).moved(epochs_until_now().offset())
     }
 
-    /// The steady time at which the wall clock said this. One that it said twice, since it was set back in between, is taken for
-    /// the later one: nothing becomes older by that than it is.
+    /// The steady time at which the wall clock said this. One that it said twice, since it was set back in
+    /// between, is taken for the later one: nothing becomes older by that than it is.
     pub fn steady(self) -> Self {
         epochs().steady(self)
     }
@@ -56,7 +60,8 @@ impl Timestamp {
         Self(self.0.saturating_add_signed(millis))
     }
 
-    /// Now, by the system's clock, however it was set since the start: for what others compare with their own clocks.
+    /// Now, by the system's clock, however it was set since the start: for what others compare with their own
+    /// clocks.
     pub fn wall() -> Self {
         #[allow(clippy::disallowed_methods, reason = "here the system clock is read, and nowhere else")]
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -132,13 +137,14 @@ fn epochs_until_now() -> MutexGuard<'static, Epochs> {
     epochs
 }
 
-/// The steps that the system clock has made: since when, on the steady clock, it is off by how many milliseconds. Oldest first; before
-/// the first, it is not off.
+/// The steps that the system clock has made: since when, on the steady clock, it is off by how many
+/// milliseconds. Oldest first; before the first, it is not off.
 #[derive(Debug)]
 struct Epochs(Vec<(Timestamp, i64)>);
 
 impl Epochs {
-    /// The system's own corrections (adjtime(3)) move both clocks. What is left below this is the coarseness of the looks.
+    /// The system's own corrections (adjtime(3)) move both clocks. What is left below this is the coarseness
+    /// of the looks.
     const STEP_MILLIS: u64 = 50;
     /// Of a clock that steps all the time, the oldest are forgotten.
     const MOST: usize = 1000;

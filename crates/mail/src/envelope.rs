@@ -40,7 +40,8 @@ pub struct MailParameters {
 pub struct EmptyEnvelope;
 
 impl Envelope {
-    /// `sender` is `None` for the null sender `<>` of bounces. A recipient given twice is kept once, where it came first.
+    /// `sender` is `None` for the null sender `<>` of bounces. A recipient given twice is kept once, where it
+    /// came first.
     pub fn new(
         sender: Option<MailboxAddress>,
         recipients: impl IntoIterator<Item = MailboxAddress>,

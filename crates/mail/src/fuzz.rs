@@ -68,7 +68,8 @@ fn mail_parser_knows(address: &MailboxAddress) -> bool {
     !address.local().trim_matches('"').contains(['"', '\\', '<', '>', '(', ')', ',', ';', ':', '@', '[', ']'])
 }
 
-/// Addresses in To, Cc and Bcc as mail-parser reads them, in lower case. A nameless entry is shown as what it is.
+/// Addresses in To, Cc and Bcc as mail-parser reads them, in lower case. A nameless entry is shown as what it
+/// is.
 fn delivered_to(header: &HeaderBlock) -> BTreeSet<String> {
     let bytes = [header.as_bytes(), b"\r\n"].concat();
     let parsed = MessageParser::new().parse_headers(&bytes).unwrap_or_default();

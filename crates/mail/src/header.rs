@@ -1,25 +1,27 @@
 //! The top header block of a message, as bytes.
 //!
-//! [`HeaderScanner`] takes a message in chunks and divides it into a [`HeaderBlock`] and the beginning of the body. It
-//! holds the header and one chunk, nothing more. A message is written again as `header`, an empty line, `body`; that is
-//! the message as it came, byte for byte, unless it broke the rules of RFC 5322 in one of these ways:
+//! [`HeaderScanner`] takes a message in chunks and divides it into a [`HeaderBlock`] and the beginning of the
+//! body. It holds the header and one chunk, nothing more. A message is written again as `header`, an empty
+//! line, `body`; that is the message as it came, byte for byte, unless it broke the rules of RFC 5322 in one
+//! of these ways:
 //!
 //! - A continuation line held white space only, which some programs take for the empty line: it is left out.
 //! - A line feed without carriage return ended a header line: it becomes CRLF.
-//! - No empty line stood between header and body: it is put in. A line that is neither a field nor the continuation of
-//!   one cannot belong to the header (RFC 5322 section 2.2: every header line is a field), so it begins the body.
-//!   With the empty line put in before it, the service reads the same header that this relay has checked.
+//! - No empty line stood between header and body: it is put in. A line that is neither a field nor the
+//!   continuation of one cannot belong to the header (RFC 5322 section 2.2: every header line is a field), so
+//!   it begins the body. With the empty line put in before it, the service reads the same header that this
+//!   relay has checked.
 //!
-//! A carriage return without line feed is refused: some programs see a line end there and some do not, and a `To:`
-//! behind it would be a recipient that only some of them know of.
+//! A carriage return without line feed is refused: some programs see a line end there and some do not, and a
+//! `To:` behind it would be a recipient that only some of them know of.
 
 use std::{borrow::Cow, fmt};
 
 /// Exchange refuses larger headers with `552 5.3.4`.
 pub const MAX_HEADER: usize = 256 * 1024;
 
-/// The largest header that this relay itself has written: one of [`MAX_HEADER`] with the fields that are added at the way
-/// in, which have some 1500 octets at most.
+/// The largest header that this relay itself has written: one of [`MAX_HEADER`] with the fields that are
+/// added at the way in, which have some 1500 octets at most.
 pub const MAX_STORED_HEADER: usize = MAX_HEADER + 8 * 1024;
 
 /// A header block without the empty line that ends it.
@@ -88,7 +90,8 @@ impl HeaderScanner {
         self.bytes.capacity()
     }
 
-    /// Takes the next bytes of the message. Returns the header once its end has been seen; push no more after that.
+    /// Takes the next bytes of the message. Returns the header once its end has been seen; push no more after
+    /// that.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Option<SplitMessage>, InvalidHeader> {
         let mut rest = chunk;
         while let Some(length) = memchr::memchr(b'\n', rest) {

@@ -1,12 +1,12 @@
 //! The envelope of a picked-up file.
 //!
 //! Two forms: lines that stand before the header (Exchange Replay, the SMTP service of IIS, .NET's
-//! `SpecifiedPickupDirectory`), or none, when the header itself says who sends and who receives (Exchange Pickup). Errors say what
-//! to mend in the file.
+//! `SpecifiedPickupDirectory`), or none, when the header itself says who sends and who receives (Exchange
+//! Pickup). Errors say what to mend in the file.
 //!
-//! In both, Bcc is taken out of what goes on, as Exchange does. Exchange's Pickup takes out Received and Resent fields, too; they
-//! stay here: Received shows loops, and the Resent fields are for people to read (RFC 5322 section 3.6.6). Resent-Bcc goes as Bcc
-//! does.
+//! In both, Bcc is taken out of what goes on, as Exchange does. Exchange's Pickup takes out Received and
+//! Resent fields, too; they stay here: Received shows loops, and the Resent fields are for people to read
+//! (RFC 5322 section 3.6.6). Resent-Bcc goes as Bcc does.
 
 use super::{
     AddressList, BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, InvalidAuthor, InvalidNotification,
@@ -55,13 +55,14 @@ pub enum InvalidParameter {
     Notification(#[from] InvalidNotification),
 }
 
-/// The envelope in X-Sender and X-Receiver lines at the very top, and the header without them and without Bcc.
+/// The envelope in X-Sender and X-Receiver lines at the very top, and the header without them and without
+/// Bcc.
 ///
-/// `None` if the header does not begin with such lines. The sender may be `<>`. `BODY`, `RET`, `ENVID`, `NOTIFY` and `ORCPT`
-/// are heeded as those of SMTP are; other parameters, such as `auth`, are let pass.
+/// `None` if the header does not begin with such lines. The sender may be `<>`. `BODY`, `RET`, `ENVID`,
+/// `NOTIFY` and `ORCPT` are heeded as those of SMTP are; other parameters, such as `auth`, are let pass.
 ///
-/// An X-Receiver line further down is an error: whoever wrote it means a recipient, who would not get the mail. Behind
-/// X-EndOfInjectedXHeaders it is a field of the message.
+/// An X-Receiver line further down is an error: whoever wrote it means a recipient, who would not get the
+/// mail. Behind X-EndOfInjectedXHeaders it is a field of the message.
 pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, HeaderBlock)>, InvalidPickup> {
     let lines = injected_lines(header);
     let is_ended = lines.last().is_some_and(|line| line.is(END_OF_LINES));
@@ -147,7 +148,8 @@ fn check_others(lines: &[Field<'_>]) -> Result<(), InvalidPickup> {
         if line.is("X-CreatedBy") && value.is_empty() {
             return Err(InvalidPickup::CreatedBy);
         }
-        // The size itself is not compared: Replay files are made to be edited, and who adds a recipient does not count octets.
+        // The size itself is not compared: Replay files are made to be edited, and who adds a recipient does
+        // not count octets.
         let is_size = |text: &str| text.parse().is_ok_and(|size: usize| size <= MAX_HEADER);
         if line.is(END_OF_LINES) && !std::str::from_utf8(&value).is_ok_and(is_size) {
             return Err(InvalidPickup::Size(excerpt(&value)));
@@ -287,7 +289,8 @@ mod tests {
         assert_eq!(wishes[1], RecipientWish::default());
     }
 
-    /// As System.Net.Mail writes it: the sender, then each of To, Cc and Bcc; names may be encoded and lines folded.
+    /// As System.Net.Mail writes it: the sender, then each of To, Cc and Bcc; names may be encoded and lines
+    /// folded.
     #[test]
     fn what_net_writes() {
         let text = "X-Sender: a@x.se\r\nX-Receiver: =?utf-8?B?w4XDpA==?= <b@y.se>\r\nX-Receiver: c@y.se\r\n\

@@ -1,5 +1,5 @@
-//! Mail as this relay sees it: an envelope, a header block that it may edit, and a body that it never touches; and the few
-//! words that every other package uses: tenants' names, times, sizes, shares.
+//! Mail as this relay sees it: an envelope, a header block that it may edit, and a body that it never
+//! touches; and the few words that every other package uses: tenants' names, times, sizes, shares.
 //!
 //! Pure: no I/O but a look at the clock, no thread, no knowledge of any other package.
 //!

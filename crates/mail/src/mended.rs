@@ -26,8 +26,8 @@ pub struct Mending<'a> {
 ///
 /// All other fields stay as they are, byte for byte and in their order.
 ///
-/// Settled at acceptance and stored with the message, so that every attempt sends the same Message-ID: it is what an
-/// unknown outcome is looked up by.
+/// Settled at acceptance and stored with the message, so that every attempt sends the same Message-ID: it is
+/// what an unknown outcome is looked up by.
 pub fn mend(header: &HeaderBlock, mending: &Mending<'_>, out: &mut Vec<u8>) {
     let Mending { id, hostname, at, from } = *mending;
     let mut has_id = false;
@@ -63,7 +63,8 @@ fn has_value(field: &Field<'_>, found: &mut bool) -> bool {
     has
 }
 
-/// A From field, for a message that has none. The name may hold anything: what would break the field becomes a blank.
+/// A From field, for a message that has none. The name may hold anything: what would break the field becomes
+/// a blank.
 pub fn from_field(name: Option<&str>, address: &MailboxAddress) -> Vec<u8> {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let name = name.map(|name| name.chars().map(clean).collect::<String>());

@@ -1,7 +1,7 @@
 //! What a client wants to be told of its message: NOTIFY, ORCPT, RET and ENVID of RFC 3461.
 //!
-//! The parameters are kept as they were written, in xtext, so that they can be handed on; [`decoded`](EnvelopeId::decoded)
-//! is what stands in a report.
+//! The parameters are kept as they were written, in xtext, so that they can be handed on;
+//! [`decoded`](EnvelopeId::decoded) is what stands in a report.
 
 use std::{fmt, str::FromStr};
 
@@ -167,7 +167,8 @@ impl OriginalRecipient {
         self.0.split(';').next().unwrap_or_default()
     }
 
-    /// The address, decoded. One of type `utf-8` stays in the encoding of its own (RFC 6533 section 3), as reports have it.
+    /// The address, decoded. One of type `utf-8` stays in the encoding of its own (RFC 6533 section 3), as
+    /// reports have it.
     pub fn address(&self) -> String {
         let (kind, address) = self.0.split_once(';').unwrap_or_default();
         if is_utf8_kind(kind) { address.to_owned() } else { decode(address).unwrap_or_default() }
@@ -184,7 +185,8 @@ impl FromStr for OriginalRecipient {
         };
         let valid = |(kind, address): (&str, &str)| {
             let has_address = if is_utf8_kind(kind) {
-                // RFC 6533 section 3: with SMTPUTF8 it may be the address itself, without it is `\x{…}` in ASCII.
+                // RFC 6533 section 3: with SMTPUTF8 it may be the address itself, without it is `\x{…}` in
+                // ASCII.
                 !address.is_empty() && !address.chars().any(|c| is_hidden(c) || c.is_whitespace())
             } else {
                 decode(address).is_some_and(|address| !address.is_empty())
@@ -215,8 +217,8 @@ macro_rules! as_written {
 
 as_written! { EnvelopeId OriginalRecipient }
 
-/// RFC 3461 section 4: `+` and two upper-case hexadecimal digits for what is not to stand as it is. `None`: not xtext, or
-/// not printable ASCII once it is decoded, which section 4.2 and 4.4 ask for.
+/// RFC 3461 section 4: `+` and two upper-case hexadecimal digits for what is not to stand as it is. `None`:
+/// not xtext, or not printable ASCII once it is decoded, which section 4.2 and 4.4 ask for.
 fn decode(xtext: &str) -> Option<String> {
     let mut decoded = String::with_capacity(xtext.len());
     let mut rest = xtext;

@@ -1,12 +1,14 @@
 //! Text from outside: what clients, files, services and users wrote, on its way to somebody's eyes.
 //!
-//! A terminal obeys control characters, a log is read line by line, and characters that cannot be seen make one text look like
-//! another. So nothing from outside is printed as it is:
+//! A terminal obeys control characters, a log is read line by line, and characters that cannot be seen make
+//! one text look like another. So nothing from outside is printed as it is:
 //!
-//! * [`Outside`] shows such characters as `\u{1b}`, and not more than its bound. For log fields, errors and the output of commands.
-//! * [`one_line`] puts a blank in their place. For words of a service that people are to read, and that are stored or quoted.
-//! * [`visible`] and [`json_visible`] are the net behind them: they clean a whole text, or a whole line of JSON, that is ready
-//!   to be written, whoever put it together.
+//! * [`Outside`] shows such characters as `\u{1b}`, and not more than its bound. For log fields, errors and
+//!   the output of commands.
+//! * [`one_line`] puts a blank in their place. For words of a service that people are to read, and that are
+//!   stored or quoted.
+//! * [`visible`] and [`json_visible`] are the net behind them: they clean a whole text, or a whole line of
+//!   JSON, that is ready to be written, whoever put it together.
 //!
 //! The characters are those that [`is_hidden`] names. Knows nobody.
 
@@ -18,7 +20,8 @@ use std::{
 /// Characters that are shown of a text unless somebody asks for another bound.
 const LONGEST: usize = 512;
 
-/// Something from outside that can be printed: shown without characters that give orders or hide, up to a bound.
+/// Something from outside that can be printed: shown without characters that give orders or hide, up to a
+/// bound.
 ///
 /// `Display` and `Debug` are the same, so that no formatting of a log field gets around it.
 #[derive(Clone, Copy)]
@@ -74,12 +77,14 @@ impl Write for Cleaner<'_, '_> {
     }
 }
 
-/// Whether a character gives orders to a terminal, ends a line, turns the direction of the text, or cannot be seen.
+/// Whether a character gives orders to a terminal, ends a line, turns the direction of the text, or cannot be
+/// seen.
 ///
-/// The groups: C0, DEL and C1; soft hyphen, joiners, fillers and zero widths; marks of direction (U+061C, U+200E and U+200F,
-/// U+202A to U+202E, U+2066 to U+2069); line and paragraph separator; variation selectors; U+FEFF; interlinear annotations;
-/// signs of musical notation, shorthand and hieroglyphs that only format; tags. That is what Unicode calls Cc, Cf, Zl, Zp and
-/// Default_Ignorable_Code_Point, without a few signs of single scripts that can be seen.
+/// The groups: C0, DEL and C1; soft hyphen, joiners, fillers and zero widths; marks of direction (U+061C,
+/// U+200E and U+200F, U+202A to U+202E, U+2066 to U+2069); line and paragraph separator; variation selectors;
+/// U+FEFF; interlinear annotations; signs of musical notation, shorthand and hieroglyphs that only format;
+/// tags. That is what Unicode calls Cc, Cf, Zl, Zp and Default_Ignorable_Code_Point, without a few signs of
+/// single scripts that can be seen.
 pub const fn is_hidden(c: char) -> bool {
     matches!(c,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
@@ -89,7 +94,8 @@ pub const fn is_hidden(c: char) -> bool {
         | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// On one line, without what [`is_hidden`], each of these and each run of white space as one blank; `longest` characters at most.
+/// On one line, without what [`is_hidden`], each of these and each run of white space as one blank; `longest`
+/// characters at most.
 pub fn one_line(text: &str, longest: usize) -> String {
     let mut line = String::with_capacity(text.len().min(longest));
     let mut room = longest;
@@ -121,7 +127,8 @@ pub fn visible(text: &str, allowed: impl Fn(char) -> bool) -> Cow<'_, str> {
 
 /// The same for JSON, which stays JSON and means the same: `\u202e`. The line's end stays.
 ///
-/// RFC 8259 section 7: inside of a string any character may be written so, and outside of strings there is none of them.
+/// RFC 8259 section 7: inside of a string any character may be written so, and outside of strings there is
+/// none of them.
 pub fn json_visible(json: &str) -> Cow<'_, str> {
     let kept = |c: char| c == '\n' || !is_hidden(c);
     if json.chars().all(kept) {

@@ -1,9 +1,10 @@
 //! Making the header say what the envelope says.
 //!
-//! Microsoft Graph takes no envelope: it delivers to whoever stands in To, Cc and Bcc of the top header. [`address_to`]
-//! makes these three name exactly the envelope's recipients. How sure this is rests on one rule: a To or Cc field stays
-//! as it is only if RFC 5322 leaves one reading of it (see [`super::addresses`]) and that reading names nobody outside
-//! the envelope. Any other field is written anew from addresses that are in the envelope.
+//! Microsoft Graph takes no envelope: it delivers to whoever stands in To, Cc and Bcc of the top header.
+//! [`address_to`] makes these three name exactly the envelope's recipients. How sure this is rests on one
+//! rule: a To or Cc field stays as it is only if RFC 5322 leaves one reading of it (see [`super::addresses`])
+//! and that reading names nobody outside the envelope. Any other field is written anew from addresses that
+//! are in the envelope.
 
 use std::collections::HashSet;
 
@@ -25,8 +26,8 @@ pub struct Addressed {
 pub enum Visible {
     /// They are as they came.
     Kept,
-    /// A list with another possible reading, or a repeated field, was written anew. It named nobody outside the
-    /// envelope.
+    /// A list with another possible reading, or a repeated field, was written anew. It named nobody outside
+    /// the envelope.
     Mended,
     /// Somebody outside the envelope, or something that is no address, was taken out.
     Reduced,
@@ -34,13 +35,15 @@ pub enum Visible {
 
 /// Makes To, Cc and Bcc together name exactly the envelope's recipients.
 ///
-/// - Every Bcc field goes. Envelope recipients who are found nowhere make a new one, at the end of the header.
-/// - A To or Cc field whose mailboxes are all in the envelope stays byte for byte. Otherwise it is reduced to those that
-///   are, and the original value is kept in `X-Original-To` or `X-Original-Cc`. A field left with nobody goes.
-/// - Several To fields, or several Cc fields, become one: RFC 5322 section 3.6 allows one, and which of them the service
-///   reads is not documented.
-/// - Resent-Bcc goes, so that it is not shown to anybody. Resent-To and Resent-Cc stay: the documents of Graph name To,
-///   Cc and Bcc as what it delivers to, and say nothing about the Resent fields.
+/// - Every Bcc field goes. Envelope recipients who are found nowhere make a new one, at the end of the
+///   header.
+/// - A To or Cc field whose mailboxes are all in the envelope stays byte for byte. Otherwise it is reduced to
+///   those that are, and the original value is kept in `X-Original-To` or `X-Original-Cc`. A field left with
+///   nobody goes.
+/// - Several To fields, or several Cc fields, become one: RFC 5322 section 3.6 allows one, and which of them
+///   the service reads is not documented.
+/// - Resent-Bcc goes, so that it is not shown to anybody. Resent-To and Resent-Cc stay: the documents of
+///   Graph name To, Cc and Bcc as what it delivers to, and say nothing about the Resent fields.
 ///
 /// An address that stands in the header twice is left so: it gets the mail once.
 pub fn address_to(header: &HeaderBlock, envelope: &Envelope) -> Addressed {
@@ -134,7 +137,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The entry as it was written, if that has one reading; else the address with the display name that can be made out.
+/// The entry as it was written, if that has one reading; else the address with the display name that can be
+/// made out.
 fn member(entry: &Entry<'_>, address: &MailboxAddress) -> Vec<u8> {
     let fits = entry.raw.split(|&byte| byte == b'\n').all(|line| line.len() < MAX_LINE - 10);
     if entry.regular && fits {

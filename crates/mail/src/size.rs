@@ -4,8 +4,8 @@ use std::{fmt, str::FromStr};
 
 /// A number of bytes.
 ///
-/// `MB` is a million bytes, `MiB` is 1024 × 1024. Displayed with the largest unit that leaves a whole number, so that
-/// what is displayed parses to the same size.
+/// `MB` is a million bytes, `MiB` is 1024 × 1024. Displayed with the largest unit that leaves a whole number,
+/// so that what is displayed parses to the same size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
@@ -70,7 +70,8 @@ impl FromStr for ByteSize {
             return Err(InvalidSize::Number);
         }
         let whole: u64 = whole.parse().map_err(|_| InvalidSize::TooLarge)?;
-        // Twelve digits of a fraction of the largest unit are less than a byte apart, and keep u128 from overflowing.
+        // Twelve digits of a fraction of the largest unit are less than a byte apart, and keep u128 from
+        // overflowing.
         let fraction = &fraction[..fraction.len().min(12)];
         let scale = 10u128.pow(fraction.len().try_into().map_err(|_| InvalidSize::Number)?);
         let fraction: u128 = fraction.parse().map_err(|_| InvalidSize::Number)?;

@@ -4,7 +4,8 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit: it is a folder name, a metric label and a table name.
+/// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit: it is a folder name, a metric label and a
+/// table name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TenantName(Arc<str>);
 

@@ -97,7 +97,8 @@ pub fn date(at: Timestamp) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Host names and address literals pass. All else could close the comment, fold the line or begin another field.
+/// Host names and address literals pass. All else could close the comment, fold the line or begin another
+/// field.
 fn harmless(helo: &str) -> String {
     const LONGEST: usize = 255;
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-._:[]".contains(c) { c } else { '?' };

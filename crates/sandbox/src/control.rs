@@ -1,4 +1,5 @@
-//! `/_sandbox/…`: what the service holds and what it should do wrong, over HTTP, for people and for tests outside.
+//! `/_sandbox/…`: what the service holds and what it should do wrong, over HTTP, for people and for tests
+//! outside.
 //!
 //! | call | what |
 //! |---|---|

@@ -16,12 +16,12 @@ pub struct Delivered {
     pub mailbox: String,
     /// The author, from the header From.
     pub from: String,
-    /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order. In SMTP: the
-    /// envelope's recipients that were accepted, as they were given.
+    /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order. In
+    /// SMTP: the envelope's recipients that were accepted, as they were given.
     pub recipients: Vec<String>,
-    /// The message as submitted, octet for octet; of a JSON message, what was built from it. Attachments over 8 MiB
-    /// are left out of that: a line with size and SHA-256 stands in their place, and [`attachments`](Self::attachments)
-    /// tells the truth.
+    /// The message as submitted, octet for octet; of a JSON message, what was built from it. Attachments over
+    /// 8 MiB are left out of that: a line with size and SHA-256 stands in their place, and
+    /// [`attachments`](Self::attachments) tells the truth.
     #[serde(skip)]
     pub raw: Bytes,
     /// Of a message that was built from JSON, in the order of attaching. Empty for MIME.
@@ -32,8 +32,8 @@ pub struct Delivered {
     pub via: Via,
     /// Milliseconds since the Unix epoch.
     pub accepted_at_ms: u64,
-    /// Whether a line of it ended in LF without CR: the real service then spoils quoted-printable text, and some
-    /// receivers bounce it (550 5.6.11).
+    /// Whether a line of it ended in LF without CR: the real service then spoils quoted-printable text, and
+    /// some receivers bounce it (550 5.6.11).
     pub bare_lf: bool,
     /// Of a message that came by SMTP.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,5 @@
-//! Refusals in Microsoft's own shapes: Graph's `{"error":{…}}` and Entra's `{"error":"…","error_description":"AADSTS…"}`.
+//! Refusals in Microsoft's own shapes: Graph's `{"error":{…}}` and Entra's
+//! `{"error":"…","error_description":"AADSTS…"}`.
 
 use std::borrow::Cow;
 

@@ -13,7 +13,8 @@ use super::{
     world::World,
 };
 
-/// Lets the faults have their say, and does `act` unless they say no. `directory` is the caller's, as far as known.
+/// Lets the faults have their say, and does `act` unless they say no. `directory` is the caller's, as far as
+/// known.
 pub(super) async fn with_faults(
     world: &World,
     on: On,

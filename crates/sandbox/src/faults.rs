@@ -1,7 +1,7 @@
 //! Faults on demand: refusals, delays and cut connections that a test or a person asks for.
 //!
-//! A fault is looked at after the request has arrived whole and before anything in it is checked, so it stands for
-//! a gateway in front of the service. `struck` says which of several strikes.
+//! A fault is looked at after the request has arrived whole and before anything in it is checked, so it
+//! stands for a gateway in front of the service. `struck` says which of several strikes.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use super::options::Directory;
 pub struct Fault {
     pub on: On,
     pub action: Action,
-    /// Only for this mailbox, if given. Case does not matter. In SMTP it is the one that logs in or has logged in.
+    /// Only for this mailbox, if given. Case does not matter. In SMTP it is the one that logs in or has
+    /// logged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mailbox: Option<String>,
     /// Only for this organisation, by any of its names, if given.
@@ -74,8 +75,8 @@ pub enum On {
     SmtpMail,
     /// RCPT, each one.
     SmtpRcpt,
-    /// DATA, or the first BDAT of a message with its chunk. After [`Action::CutAfter`] the client has its 354, and is cut off
-    /// in the content.
+    /// DATA, or the first BDAT of a message with its chunk. After [`Action::CutAfter`] the client has its
+    /// 354, and is cut off in the content.
     SmtpData,
     /// The end of the content: the final dot, or the last chunk.
     SmtpContent,
@@ -95,10 +96,11 @@ pub enum Action {
     /// Do what was asked, then close the connection without an answer.
     CutAfter,
     /// In SMTP: answer with this, and do nothing. One line or several, as they are to be sent, such as
-    /// `432 4.3.2 Concurrent connections limit exceeded`. After 421 the connection is closed. 334 in answer to AUTH is what
-    /// the client answers once more before it gets its 535.
+    /// `432 4.3.2 Concurrent connections limit exceeded`. After 421 the connection is closed. 334 in answer
+    /// to AUTH is what the client answers once more before it gets its 535.
     Reply(String),
-    /// In SMTP: do what was asked, then answer with this. STARTTLS and DATA are only done if this says that they are.
+    /// In SMTP: do what was asked, then answer with this. STARTTLS and DATA are only done if this says that
+    /// they are.
     ReplyAfter(String),
 }
 

@@ -1,7 +1,8 @@
-//! `/v1.0/users/{mailbox}/…`: which operation, whether the token allows it, and whether the mailbox has room for it.
+//! `/v1.0/users/{mailbox}/…`: which operation, whether the token allows it, and whether the mailbox has room
+//! for it.
 //!
-//! Refusals come in this order: token (401), unknown path (400), permission (403), unknown mailbox (404), throttling
-//! (429), size (413), then whatever the operation itself finds.
+//! Refusals come in this order: token (401), unknown path (400), permission (403), unknown mailbox (404),
+//! throttling (429), size (413), then whatever the operation itself finds.
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;

@@ -1,5 +1,5 @@
-//! Who may log in to an organisation, besides an application with its secret: certificates, outside issuers, users and
-//! managed identities. All of it is made up by whoever starts the service.
+//! Who may log in to an organisation, besides an application with its secret: certificates, outside issuers,
+//! users and managed identities. All of it is made up by whoever starts the service.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -10,7 +10,8 @@ use super::ids::uuid_of;
 /// A certificate that was uploaded to the app registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredCertificate {
-    /// The X.509 certificate in DER, with an RSA key of 2048 to 8192 bits. Nothing that it cannot read is accepted.
+    /// The X.509 certificate in DER, with an RSA key of 2048 to 8192 bits. Nothing that it cannot read is
+    /// accepted.
     pub der: Vec<u8>,
 }
 
@@ -22,8 +23,8 @@ pub struct FederatedIdentity {
     /// The claim `sub`, letter for letter.
     pub subject: String,
     pub audience: String,
-    /// The issuer's RSA key: a SubjectPublicKeyInfo in DER (RFC 5280 section 4.1.2.7). The real service fetches it from
-    /// the issuer.
+    /// The issuer's RSA key: a SubjectPublicKeyInfo in DER (RFC 5280 section 4.1.2.7). The real service
+    /// fetches it from the issuer.
     pub public_key: Vec<u8>,
 }
 
@@ -68,16 +69,16 @@ pub struct ManagedIdentity {
 /// How logins behave where Microsoft leaves it open or takes too long for a test.
 #[derive(Clone)]
 pub struct LoginRules {
-    /// From issue to expiry of a certificate's assertion. Microsoft recommends 5 to 10 minutes "at most", and says that
-    /// nothing is enforced; here 10 minutes are. `None`: no limit.
+    /// From issue to expiry of a certificate's assertion. Microsoft recommends 5 to 10 minutes "at most", and
+    /// says that nothing is enforced; here 10 minutes are. `None`: no limit.
     pub assertion_lifetime: Option<Duration>,
-    /// Refuses an assertion that has been used. The real service takes it again: MSAL for Python sends one assertion for nine
-    /// minutes. A second assertion under a used `jti` is refused in any case.
+    /// Refuses an assertion that has been used. The real service takes it again: MSAL for Python sends one
+    /// assertion for nine minutes. A second assertion under a used `jti` is refused in any case.
     pub assertions_once: bool,
     /// How long a refresh token works unused. Microsoft: 90 days.
     pub refresh_lifetime: Duration,
-    /// How long a refresh token still works after it has been used. The real service keeps it much longer; a client that
-    /// counts on that loses its login when somebody revokes.
+    /// How long a refresh token still works after it has been used. The real service keeps it much longer; a
+    /// client that counts on that loses its login when somebody revokes.
     pub refresh_grace: Duration,
     /// How long a device code can be used. Microsoft: 15 minutes.
     pub device_code_lifetime: Duration,

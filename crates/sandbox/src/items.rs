@@ -1,7 +1,7 @@
 //! What is in a mailbox: drafts, copies in Sent Items, and the ids they go by.
 //!
-//! A message has two ids. The regular one changes when the message moves from Drafts to Sent Items; the immutable one
-//! stays. Either kind is understood in a URL. An id of another mailbox names nothing.
+//! A message has two ids. The regular one changes when the message moves from Drafts to Sent Items; the
+//! immutable one stays. Either kind is understood in a URL. An id of another mailbox names nothing.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,7 +27,8 @@ use relay_mail::Timestamp;
 /// Copies in Sent Items that are remembered, the last ones of each mailbox.
 const KEEP_SENT: usize = 200;
 
-/// The messages of one mailbox, by number; a number is never used twice, and a draft keeps it when it is sent.
+/// The messages of one mailbox, by number; a number is never used twice, and a draft keeps it when it is
+/// sent.
 #[derive(Default)]
 pub(super) struct Items {
     last: u64,
@@ -46,7 +47,8 @@ pub(super) enum Folder {
 
 pub(super) struct Draft {
     pub(super) message: MessageResource,
-    /// The MIME it was made from, as long as only its recipients were changed: then it is sent octet for octet.
+    /// The MIME it was made from, as long as only its recipients were changed: then it is sent octet for
+    /// octet.
     pub(super) mime: Option<Bytes>,
     pub(super) attachments: Vec<Attachment>,
     pub(super) created: Timestamp,
@@ -214,8 +216,8 @@ impl Draft {
         Ok(Self { message, mime: Some(read.raw), attachments: Vec::new(), created: clock::now() })
     }
 
-    /// Takes the MIME apart into properties, because it no longer says what is to be sent. Whether the real service
-    /// keeps the MIME of a draft that gets attachments is not documented; this is the harsher answer.
+    /// Takes the MIME apart into properties, because it no longer says what is to be sent. Whether the real
+    /// service keeps the MIME of a draft that gets attachments is not documented; this is the harsher answer.
     pub(super) fn open(&mut self) {
         let Some(raw) = self.mime.take() else { return };
         let Some(parsed) = MessageParser::default().parse(&*raw) else { return };

@@ -1,18 +1,20 @@
-//! A simulated Microsoft 365: the login service, Graph's mail calls and upload sessions on one loopback port, SMTP
-//! submission on another.
+//! A simulated Microsoft 365: the login service, Graph's mail calls and upload sessions on one loopback port,
+//! SMTP submission on another.
 //!
-//! For trying the relay out and for tests; both run this same code. It checks what it is sent as strictly as the real
-//! service is documented to, because a simulator that forgives proves nothing: token audience and expiry, permissions, base64,
-//! sizes, recipients, send-as, calls at a time, messages a minute. Where Microsoft documents nothing, the code says so
-//! and takes the answer that is harder on the client. Faults can be asked for ([`Fault`]), and everything that happened
-//! can be read back, in the process ([`Service`]) or over HTTP (`/_sandbox/…`, and a page for people at `/`).
+//! For trying the relay out and for tests; both run this same code. It checks what it is sent as strictly as
+//! the real service is documented to, because a simulator that forgives proves nothing: token audience and
+//! expiry, permissions, base64, sizes, recipients, send-as, calls at a time, messages a minute. Where
+//! Microsoft documents nothing, the code says so and takes the answer that is harder on the client. Faults
+//! can be asked for ([`Fault`]), and everything that happened can be read back, in the process ([`Service`])
+//! or over HTTP (`/_sandbox/…`, and a page for people at `/`).
 //!
-//! It promises: a message is in [`Service::messages`] before its 202 or 250 is sent; a refused call delivers nothing; a
-//! call goes on when its client gives up, as at the real back end. It keeps the last messages and calls in memory, never on disk.
-//! Access tokens are signed with a key that nobody else knows; it holds no secret but the made-up ones it was started with.
+//! It promises: a message is in [`Service::messages`] before its 202 or 250 is sent; a refused call delivers
+//! nothing; a call goes on when its client gives up, as at the real back end. It keeps the last messages and
+//! calls in memory, never on disk. Access tokens are signed with a key that nobody else knows; it holds no
+//! secret but the made-up ones it was started with.
 //!
-//! Files depend on one another one way: `server` on the handlers, handlers on `world`, `world` on the state that it
-//! holds, such as `tenant`, `store` and `login::logins`. State knows no handler.
+//! Files depend on one another one way: `server` on the handlers, handlers on `world`, `world` on the state
+//! that it holds, such as `tenant`, `store` and `login::logins`. State knows no handler.
 //!
 //! | file | what |
 //! |---|---|
@@ -147,8 +149,8 @@ impl Service {
         self.0.smtp_address
     }
 
-    /// The certificate to trust for SMTP, in PEM. It signs one for 127.0.0.1, ::1 and localhost; both are made when they
-    /// are first needed, anew in each service.
+    /// The certificate to trust for SMTP, in PEM. It signs one for 127.0.0.1, ::1 and localhost; both are
+    /// made when they are first needed, anew in each service.
     pub fn ca_pem(&self) -> String {
         self.0.world.smtp.identity().ca_pem.clone()
     }
@@ -158,8 +160,8 @@ impl Service {
         self.0.world.smtp_sessions()
     }
 
-    /// What was said in SMTP, without passwords, tokens and content; the last [`Options::keep_calls`] lines. A reply is in
-    /// it before it is sent.
+    /// What was said in SMTP, without passwords, tokens and content; the last [`Options::keep_calls`] lines.
+    /// A reply is in it before it is sent.
     pub fn smtp_log(&self) -> Vec<SmtpLine> {
         self.0.world.smtp.record.lines()
     }
@@ -185,8 +187,8 @@ impl Service {
         self.0.world.drafts()
     }
 
-    /// The log of login, Graph and upload calls, in the order of their answers; the last [`Options::keep_calls`]. A call is
-    /// in it before its answer is sent.
+    /// The log of login, Graph and upload calls, in the order of their answers; the last
+    /// [`Options::keep_calls`]. A call is in it before its answer is sent.
     pub fn calls(&self) -> Vec<Call> {
         self.0.world.store.calls()
     }
@@ -221,8 +223,8 @@ impl Service {
         self.0.world.tenants.iter().any(|tenant| tenant.accounts.set_state(user, state))
     }
 
-    /// Ends all logins of a user: refresh tokens no longer work (50173), access tokens do until they expire. False: no
-    /// organisation has such a user.
+    /// Ends all logins of a user: refresh tokens no longer work (50173), access tokens do until they expire.
+    /// False: no organisation has such a user.
     pub fn revoke_logins(&self, user: &str) -> bool {
         self.0.world.tenants.iter().any(|tenant| tenant.accounts.revoke(user))
     }
@@ -251,8 +253,8 @@ impl Service {
         self.0.world.faults.active()
     }
 
-    /// Stops for all handles: cuts the calls in progress, closes the others' connections, and returns when the ports
-    /// are free.
+    /// Stops for all handles: cuts the calls in progress, closes the others' connections, and returns when
+    /// the ports are free.
     pub async fn shutdown(self) {
         self.0.world.stop.cancel();
         self.0.task.wait().await;

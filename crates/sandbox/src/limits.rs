@@ -1,9 +1,9 @@
 //! Throttling of one application at one mailbox.
 //!
-//! Calls at a time, calls in ten minutes, octets in five minutes, messages in a minute: each has its own count, and a
-//! mailbox over a limit says nothing about any other mailbox. A place among the concurrent calls is taken when the
-//! headers have arrived and given back before the answer is written, so a client that keeps to the limit by its own
-//! count never sees it.
+//! Calls at a time, calls in ten minutes, octets in five minutes, messages in a minute: each has its own
+//! count, and a mailbox over a limit says nothing about any other mailbox. A place among the concurrent calls
+//! is taken when the headers have arrived and given back before the answer is written, so a client that keeps
+//! to the limit by its own count never sees it.
 
 use std::{
     collections::VecDeque,
@@ -49,8 +49,8 @@ pub(super) enum Limit {
 pub(super) struct Permit(Arc<Gate>);
 
 impl Permit {
-    /// Counts a call, and lets it in if the limits allow. A refused call counts as a request too ("requests made while
-    /// throttled still accrue usage", Graph throttling guidance).
+    /// Counts a call, and lets it in if the limits allow. A refused call counts as a request too ("requests
+    /// made while throttled still accrue usage", Graph throttling guidance).
     pub(super) fn take(gate: &Arc<Gate>, limits: &Limits, now: Instant) -> Result<Self, Throttled> {
         gate.enter(limits, now)?;
         Ok(Self(gate.clone()))

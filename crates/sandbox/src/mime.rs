@@ -1,4 +1,5 @@
-//! Reading a submitted MIME message the way Exchange does: who it is from and who gets it, from its headers alone.
+//! Reading a submitted MIME message the way Exchange does: who it is from and who gets it, from its headers
+//! alone.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -25,8 +26,8 @@ pub(super) struct Submission {
     pub(super) attachments: Vec<DeliveredAttachment>,
 }
 
-/// Takes base64 off a `text/plain` request body. Line breaks are allowed, as in Microsoft's sample; anything else
-/// outside the alphabet, and wrong padding, is not.
+/// Takes base64 off a `text/plain` request body. Line breaks are allowed, as in Microsoft's sample; anything
+/// else outside the alphabet, and wrong padding, is not.
 pub(super) fn decode(body: &Bytes) -> Result<Bytes, GraphError> {
     let decoded = if memchr::memchr2(b'\r', b'\n', body).is_none() {
         BASE64_STANDARD.decode(body)
@@ -71,7 +72,8 @@ pub(super) fn read(raw: Bytes) -> Result<Submission, GraphError> {
         .parse_headers(&*raw)
         .ok_or_else(|| invalid("The MIME content is invalid: it has no header."))?;
     let headers = message.headers();
-    // Several From addresses need a Sender, which Graph sets by itself (bounces 5.7.512 and 5.1.20 say the rest).
+    // Several From addresses need a Sender, which Graph sets by itself (bounces 5.7.512 and 5.1.20 say the
+    // rest).
     let mut authors = addresses(headers, &HeaderName::From);
     let (Some(from), None) = (authors.next(), authors.next()) else {
         return Err(invalid("The MIME content is invalid: it needs exactly one From address."));
@@ -124,7 +126,8 @@ fn address(addr: &Addr<'_>) -> Result<MailboxAddress, GraphError> {
 
 fn recipients(headers: &[Header<'_>], name: HeaderName<'_>) -> Result<Vec<MailboxAddress>, GraphError> {
     for value in address_headers(headers, &name) {
-        // RFC 5322 has the semicolon at the end of a group only; with it between addresses, Exchange resolves neither.
+        // RFC 5322 has the semicolon at the end of a group only; with it between addresses, Exchange resolves
+        // neither.
         if let Address::Group(groups) = value {
             let unnamed = |group: &Group<'_>| group.name.is_none();
             if groups.iter().all(unnamed) || groups.windows(2).any(|pair| pair.iter().all(unnamed)) {

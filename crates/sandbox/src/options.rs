@@ -14,8 +14,8 @@ use super::{
     smtp::rules::SubmissionRules,
 };
 
-/// How to start a [`Service`](super::Service). The default has no organisations, listens on a free loopback port and
-/// keeps Microsoft's published limits.
+/// How to start a [`Service`](super::Service). The default has no organisations, listens on a free loopback
+/// port and keeps Microsoft's published limits.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Port 0: any free port, see [`Service::address`](super::Service::address).
@@ -39,8 +39,9 @@ pub struct Options {
     pub upload_lifetime: Duration,
     /// How long a sent message takes to appear in Sent Items. Microsoft publishes no figure; minutes happen.
     pub sent_items_after: Duration,
-    /// How long every Graph and upload call takes before it is answered. It keeps its place among the mailbox's
-    /// concurrent calls meanwhile. In SMTP: before replies are sent, once for all that answer one pipelined batch.
+    /// How long every Graph and upload call takes before it is answered. It keeps its place among the
+    /// mailbox's concurrent calls meanwhile. In SMTP: before replies are sent, once for all that answer one
+    /// pipelined batch.
     pub latency: Duration,
     /// Delivered messages to keep, the last ones; all are counted.
     pub keep_messages: usize,
@@ -53,8 +54,8 @@ pub struct Options {
 /// One organisation, with the one application that may log in to it, and all that can log in besides.
 #[derive(Clone)]
 pub struct Directory {
-    /// The names it goes by in login URLs: its domains, its GUID. The first is its name here. A GUID is made up if there is
-    /// none, and is a name too.
+    /// The names it goes by in login URLs: its domains, its GUID. The first is its name here. A GUID is made
+    /// up if there is none, and is a name too.
     pub names: Vec<String>,
     pub client_id: String,
     pub client_secret: String,
@@ -64,17 +65,18 @@ pub struct Directory {
     pub expired_secrets: Vec<String>,
     pub certificates: Vec<RegisteredCertificate>,
     pub federated: Vec<FederatedIdentity>,
-    /// The application as a public client, for logins of users without a secret. It may be `client_id` itself.
+    /// The application as a public client, for logins of users without a secret. It may be `client_id`
+    /// itself.
     pub public_client_id: Option<String>,
     /// Where a browser may be sent. Empty: to any `https` URL, and to this machine.
     pub redirect_uris: Vec<String>,
-    /// Whether an administrator has agreed to the application. Else it is unknown (700016) or may not do anything for users
-    /// (65001), until somebody opens `/{directory}/v2.0/adminconsent`.
+    /// Whether an administrator has agreed to the application. Else it is unknown (700016) or may not do
+    /// anything for users (65001), until somebody opens `/{directory}/v2.0/adminconsent`.
     pub consented: bool,
     pub managed_identities: Vec<ManagedIdentity>,
     pub users: Vec<User>,
-    /// Application permissions, such as `Mail.Send` and `Mail.ReadWrite`. A token has those of its audience: `SMTP.SendAsApp`
-    /// is Exchange's, and is in tokens for Exchange only.
+    /// Application permissions, such as `Mail.Send` and `Mail.ReadWrite`. A token has those of its audience:
+    /// `SMTP.SendAsApp` is Exchange's, and is in tokens for Exchange only.
     pub roles: Vec<String>,
     /// Delegated permissions: what the application may do for a user who is logged in.
     pub scopes: Vec<String>,
@@ -98,8 +100,8 @@ pub enum MailboxPolicy {
 /// What one application may do with one mailbox, and how large things may be. `None`: no limit.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Messages in a rolling minute. Exchange Online: 30. The real service may slow surplus mail down instead of
-    /// refusing it; refusing is what a client has to be ready for.
+    /// Messages in a rolling minute. Exchange Online: 30. The real service may slow surplus mail down instead
+    /// of refusing it; refusing is what a client has to be ready for.
     pub messages_per_minute: Option<u32>,
     /// Calls at a time. Outlook service limit: 4.
     pub concurrency: Option<u32>,
@@ -109,8 +111,8 @@ pub struct Limits {
     pub upload_per_5_minutes: Option<u64>,
     /// Octets of a request's body, 413 above. Graph: 4 MiB.
     pub request_bytes: usize,
-    /// Octets of a MIME message after base64 is taken off. Above it the service has been seen to answer 200 and to
-    /// send nothing (microsoft-graph-docs#13979): 2240 KiB.
+    /// Octets of a MIME message after base64 is taken off. Above it the service has been seen to answer 200
+    /// and to send nothing (microsoft-graph-docs#13979): 2240 KiB.
     pub mime_bytes: Option<usize>,
     /// Octets of a message as MIME, its attachments in base64 included. Exchange Online's default: 35 MB.
     pub message_bytes: Option<usize>,
@@ -158,8 +160,8 @@ impl Default for Options {
 }
 
 impl Directory {
-    /// An organisation named `domain` with every mailbox at that domain, whose application may send and edit mail. It has
-    /// no users.
+    /// An organisation named `domain` with every mailbox at that domain, whose application may send and edit
+    /// mail. It has no users.
     pub fn new(
         domain: impl Into<String>,
         client_id: impl Into<String>,

@@ -1,4 +1,5 @@
-//! `/`: one page that shows the delivered mail, the counts and the active faults. Renews itself, loads nothing.
+//! `/`: one page that shows the delivered mail, the counts and the active faults. Renews itself, loads
+//! nothing.
 
 use std::{
     fmt::{self, Write},

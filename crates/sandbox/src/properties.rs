@@ -1,5 +1,5 @@
-//! MAPI properties in a JSON message (`singleValueExtendedProperties`): how a client sets headers that Graph has no
-//! property for.
+//! MAPI properties in a JSON message (`singleValueExtendedProperties`): how a client sets headers that Graph
+//! has no property for.
 
 use serde::Deserialize;
 use uuid::Uuid;
@@ -13,8 +13,8 @@ pub(super) struct ExtendedProperty {
     value: String,
 }
 
-/// The headers that Exchange makes of properties. MS-OXPROPS names them PidTagInternetMessageId, PidTagInReplyToId and
-/// PidTagInternetReferences.
+/// The headers that Exchange makes of properties. MS-OXPROPS names them PidTagInternetMessageId,
+/// PidTagInReplyToId and PidTagInternetReferences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Header {
     MessageId = 0x1035,

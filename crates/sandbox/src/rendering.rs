@@ -16,8 +16,8 @@ use super::{
     resource::{MessageResource, Recipient},
 };
 
-/// Larger attachments are left out of the MIME, with a line in their place: 140 MB as base64 help nobody who has
-/// their hash, and take long to write.
+/// Larger attachments are left out of the MIME, with a line in their place: 140 MB as base64 help nobody who
+/// has their hash, and take long to write.
 pub(super) const LEFT_OUT_ABOVE: usize = 8 << 20;
 
 /// Who a message is from and to, by its properties. The author is the mailbox where none is given.

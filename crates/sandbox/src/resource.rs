@@ -193,8 +193,8 @@ impl MessageResource {
         self.settle();
     }
 
-    /// Whether it changes nothing but who gets the message and which receipts. Thunderbird sends MIME drafts with both
-    /// changed, so they must leave the MIME alone.
+    /// Whether it changes nothing but who gets the message and which receipts. Thunderbird sends MIME drafts
+    /// with both changed, so they must leave the MIME alone.
     pub(super) fn only_recipients(&self) -> bool {
         self.subject.is_none()
             && self.sender.is_none()

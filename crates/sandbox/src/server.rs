@@ -1,4 +1,5 @@
-//! The one port: routes, and what is the same for every endpoint: a task for each call, and a line in the log.
+//! The one port: routes, and what is the same for every endpoint: a task for each call, and a line in the
+//! log.
 
 use std::sync::Arc;
 
@@ -90,8 +91,8 @@ async fn upload(State(world): State<Arc<World>>, ConnectInfo(cut): Connection, r
     run(world, cut, request, Endpoint::Upload).await
 }
 
-/// Runs the endpoint on a task of its own: like the real back end, it goes on when the client has given up, keeps
-/// its place among the mailbox's concurrent calls, and delivers.
+/// Runs the endpoint on a task of its own: like the real back end, it goes on when the client has given up,
+/// keeps its place among the mailbox's concurrent calls, and delivers.
 async fn run(world: Arc<World>, cut: Cut, request: Request, endpoint: Endpoint) -> Response {
     let (parts, body) = request.into_parts();
     let mut exchange = Exchange::new(parts, cut.connection());

@@ -1,7 +1,7 @@
 //! The faults that wait, and what a call meets of them.
 //!
-//! Faults are tried in the order of injection: delays add up, and the first fault of another kind decides. A fault
-//! behind it does not see that call, and does not count it as passed.
+//! Faults are tried in the order of injection: delays add up, and the first fault of another kind decides. A
+//! fault behind it does not see that call, and does not count it as passed.
 
 use std::{
     sync::{

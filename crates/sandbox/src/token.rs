@@ -1,6 +1,7 @@
 //! Access tokens: JSON Web Tokens that clients may look into, and that this service remembers the meaning of.
 //!
-//! What is in them is for people and for diagnostics; what counts is what is remembered, so a changed one is a forged one.
+//! What is in them is for people and for diagnostics; what counts is what is remembered, so a changed one is
+//! a forged one.
 
 use std::{
     collections::HashMap,
@@ -68,8 +69,8 @@ pub(super) struct Tokens {
 }
 
 impl Audience {
-    /// From a scope without its `/.default`. `own` is this service's URL, which stands for Graph. The names of all national
-    /// clouds are known, though no real cloud knows those of another.
+    /// From a scope without its `/.default`. `own` is this service's URL, which stands for Graph. The names
+    /// of all national clouds are known, though no real cloud knows those of another.
     pub(super) fn of(resource: &str, own: &str) -> Option<Self> {
         let resource = resource.trim_end_matches('/').to_ascii_lowercase();
         let own_by_name = own.replace("//127.0.0.1:", "//localhost:");
@@ -144,7 +145,8 @@ impl Tokens {
             Bearer::Application => {
                 let roles: Vec<String> =
                     directory.roles.iter().filter(|role| audience.has(role)).cloned().collect();
-                // An application without roles gets a token without the claim, and is refused where it shows it.
+                // An application without roles gets a token without the claim, and is refused where it shows
+                // it.
                 if !roles.is_empty() {
                     claims["roles"] = roles.clone().into();
                 }

@@ -1,4 +1,5 @@
-//! Everything behind the one port: organisations, mailboxes, tokens, uploads, faults, and the record of it all.
+//! Everything behind the one port: organisations, mailboxes, tokens, uploads, faults, and the record of it
+//! all.
 
 use std::{collections::BTreeMap, sync::Arc};
 

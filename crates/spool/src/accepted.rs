@@ -1,8 +1,8 @@
 //! Messages that are durable and that the scheduler has not been told of.
 //!
-//! Whoever hands a message in may have something to do between "it is durable" and "it is on its way": remove the file that it
-//! was, or find out that its client has given up. Until then the message is held back. Nobody else can claim it, so it can still
-//! be unwound.
+//! Whoever hands a message in may have something to do between "it is durable" and "it is on its way": remove
+//! the file that it was, or find out that its client has given up. Until then the message is held back.
+//! Nobody else can claim it, so it can still be unwound.
 
 use std::{
     collections::HashSet,
@@ -16,8 +16,8 @@ use relay_mail::MessageId;
 
 /// A message that is on stable storage, and that is not delivered yet.
 ///
-/// Dropped, it is announced to the scheduler: a caller that is cancelled loses nothing. After a crash it is announced by the
-/// next start.
+/// Dropped, it is announced to the scheduler: a caller that is cancelled loses nothing. After a crash it is
+/// announced by the next start.
 #[derive(Debug)]
 #[must_use = "dropping it announces the message: say so with `announce`"]
 pub struct Accepted {
@@ -36,8 +36,9 @@ impl Accepted {
 
     /// Removes the message again, durably, as if it had never come. While the spool is unhealthy, this waits.
     ///
-    /// If it fails, the message is announced. It fails if an operator has removed the message already or made it due, and when
-    /// the spool closes. When the process dies before this returns, the message may be there at the next start.
+    /// If it fails, the message is announced. It fails if an operator has removed the message already or made
+    /// it due, and when the spool closes. When the process dies before this returns, the message may be there
+    /// at the next start.
     pub async fn unwind(self) -> Result<(), SpoolError> {
         let operations = self.operations.upgrade().ok_or(SpoolError::Closed)?;
         let (answer, answered) = oneshot::channel();

@@ -1,9 +1,9 @@
 //! Bodies on their way in.
 //!
-//! A [`BodyWriter`] keeps a body in memory as long as there is room for it: up to [`SMALL_BODY`] always, up to
-//! [`SEGMENT_BODY`] while there is memory for that, of which each tenant has its share. Such a body is appended to a segment, together with
-//! others'. A larger one goes to a file of its own as it comes, so that it never sits whole in memory. Both are the same
-//! record on disk (see [`RecordHeader`]).
+//! A [`BodyWriter`] keeps a body in memory as long as there is room for it: up to [`SMALL_BODY`] always, up
+//! to [`SEGMENT_BODY`] while there is memory for that, of which each tenant has its share. Such a body is
+//! appended to a segment, together with others'. A larger one goes to a file of its own as it comes, so that
+//! it never sits whole in memory. Both are the same record on disk (see [`RecordHeader`]).
 //!
 //! A writer or a body that is dropped before the spool accepted it takes its file along.
 
@@ -185,7 +185,8 @@ impl LargeBody {
         let path = folder.join(id.to_string());
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         let path = Unlink(Some(path));
-        // The header comes last, when length and checksum are known: until then the record is recognisably unfinished.
+        // The header comes last, when length and checksum are known: until then the record is recognisably
+        // unfinished.
         file.write_all_at(&[0; RecordHeader::LEN], 0)?;
         Ok(Self { file: Arc::new(file), path, len: 0, crc: 0 })
     }
@@ -200,8 +201,8 @@ impl LargeBody {
     }
 }
 
-/// Completes a record with what it belongs to, and syncs the file. Its directory is synced with others' by the thread that
-/// stores bodies.
+/// Completes a record with what it belongs to, and syncs the file. Its directory is synced with others' by
+/// the thread that stores bodies.
 fn seal_record(file: &File, id: MessageId, len: u64, crc: u32, meta: &[u8]) -> io::Result<()> {
     file.write_all_at(meta, RecordHeader::LEN as u64 + len)?;
     let header = RecordHeader::new(id, len, crc, meta);

@@ -1,8 +1,9 @@
 //! The thread that takes bodies in.
 //!
-//! It takes whatever bodies wait, makes them durable together, and hands their messages to the committer, which is at work on
-//! the group before: so a disk that syncs bodies and a processor that works on the index need not wait for each other.
-//! Between groups it copies what is left in sparse segments, a little at a time.
+//! It takes whatever bodies wait, makes them durable together, and hands their messages to the committer,
+//! which is at work on the group before: so a disk that syncs bodies and a processor that works on the index
+//! need not wait for each other. Between groups it copies what is left in sparse segments, a little at a
+//! time.
 
 use std::sync::Arc;
 
@@ -150,7 +151,8 @@ impl BodyThread {
                 Operation::Settle { lease, end, answer, is_again: false }
             }
         };
-        // It fails when the committer has ended: the answer goes with the operation, and the caller learns it so.
+        // It fails when the committer has ended: the answer goes with the operation, and the caller learns it
+        // so.
         let _ = self.operations.blocking_send(operation);
     }
 

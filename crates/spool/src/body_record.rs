@@ -5,7 +5,8 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 use super::Message;
 use relay_mail::MessageId;
 
-/// Before each body on disk, and enough to rebuild the index from: whose it is, how long, and checksums of all parts.
+/// Before each body on disk, and enough to rebuild the index from: whose it is, how long, and checksums of
+/// all parts.
 ///
 /// ```text
 /// magic "m3r1" | body crc32 | id u64 | body length u64 | meta length u32 | meta crc32 | header crc32 | 0 u32

@@ -1,8 +1,8 @@
 //! The one thread that changes the index.
 //!
-//! It takes whatever operations wait, at most [`GROUP`] of them, works out the changes, makes them durable together, and
-//! only then answers. A lone operation is committed at once: nothing waits for company. Bodies are durable before
-//! their messages come here.
+//! It takes whatever operations wait, at most [`GROUP`] of them, works out the changes, makes them durable
+//! together, and only then answers. A lone operation is committed at once: nothing waits for company. Bodies
+//! are durable before their messages come here.
 //!
 //! An error from the store latches [`Health`]. What happens then is in [`mending`](super::mending).
 
@@ -35,7 +35,8 @@ use relay_mail::{MessageId, Timestamp};
 
 /// Operations committed together at most.
 pub(super) const GROUP: usize = 512;
-/// When a damaged message that could not be put aside is tried again, or one whose bounce could not be stored.
+/// When a damaged message that could not be put aside is tried again, or one whose bounce could not be
+/// stored.
 const LATER: Duration = Duration::from_secs(60);
 
 /// What the committer reports to while it works.
@@ -52,8 +53,8 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// When a message is due that was stored as due at `stored`. Beyond the longest wait, that was stored by a
-    /// clock that was ahead, or when waits could be longer.
+    /// When a message is due that was stored as due at `stored`. Beyond the longest wait, that was stored by
+    /// a clock that was ahead, or when waits could be longer.
     ///
     /// What was never tried waits for nothing: its time is that of its acceptance.
     pub(super) fn credible_due(&self, stored: Timestamp, state: &State, now: Timestamp) -> Timestamp {
@@ -76,7 +77,8 @@ pub(super) struct Committer {
     pub(super) leases: HashMap<MessageId, u32>,
     /// Settlements and unwindings that wait for the disk to work again.
     pub(super) unsettled: Vec<Operation>,
-    /// The index was made anew from the bodies while some were on their way here: it may have their messages already.
+    /// The index was made anew from the bodies while some were on their way here: it may have their messages
+    /// already.
     pub(super) is_rescued: bool,
     /// Stored bodies of messages that were refused although the index may have them. They are held back.
     pub(super) refused: Vec<(MessageId, BodyPlace)>,
@@ -123,7 +125,8 @@ struct Group {
 }
 
 impl Committer {
-    /// Loads the store, releases the leases of a dead process, and starts the thread. Answers the last id in use.
+    /// Loads the store, releases the leases of a dead process, and starts the thread. Answers the last id in
+    /// use.
     pub(super) fn start(
         store: Box<dyn Store>,
         context: Context,

@@ -1,8 +1,8 @@
 //! How much the disk under the spool has left.
 //!
-//! Measured once a second by whoever runs [`FreeSpace::measure`]; everybody else reads the last figure, less what has been
-//! [taken](FreeSpace::take) since, so that asking costs nothing and a fast second does not fill the disk. A floor is kept
-//! free, because a full disk would fail the index in the middle of its work.
+//! Measured once a second by whoever runs [`FreeSpace::measure`]; everybody else reads the last figure, less
+//! what has been [taken](FreeSpace::take) since, so that asking costs nothing and a fast second does not fill
+//! the disk. A floor is kept free, because a full disk would fail the index in the middle of its work.
 
 use std::{
     io,

@@ -1,8 +1,8 @@
 //! Lanes: the pairs of tenant and author that messages belong to.
 //!
-//! A waiting message costs a small fixed record; whose it is would be the largest part of it. So each pair is stored
-//! once and messages refer to it by number. The scheduler makes its queues from lanes: the tenant and the mailbox that the
-//! tenant's configuration gives for the author.
+//! A waiting message costs a small fixed record; whose it is would be the largest part of it. So each pair is
+//! stored once and messages refer to it by number. The scheduler makes its queues from lanes: the tenant and
+//! the mailbox that the tenant's configuration gives for the author.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,8 +24,9 @@ pub struct Lane {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub u32);
 
-/// Lanes that no message has are kept up to this number: programs that send one message at a time would otherwise store
-/// and drop their lane with each. Beyond it they go, so that one From a message does not gather lanes for ever.
+/// Lanes that no message has are kept up to this number: programs that send one message at a time would
+/// otherwise store and drop their lane with each. Beyond it they go, so that one From a message does not
+/// gather lanes for ever.
 const IDLE: usize = 4096;
 
 /// The lanes, both ways round, and how many messages each has.

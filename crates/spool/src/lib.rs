@@ -2,28 +2,31 @@
 //!
 //! # Contract
 //!
-//! * [`Spool::accept`] returns once the message is on stable storage: body synced, directory entry synced, index record
-//!   synced. Until it returns, the message does not exist; after it has returned, no crash loses it.
-//! * What it returns is [`Accepted`]: the scheduler hears of the message when that is announced or dropped. Before, it can be
-//!   [unwound](Accepted::unwind): it is removed again, durably, and nobody else has had it.
-//! * A message is delivered under a [`Lease`]: [`Spool::claim`] stores "attempt N began" with a raised epoch before it
-//!   returns, and [`Spool::settle`] with an older epoch is refused. So two workers never both settle one message.
+//! * [`Spool::accept`] returns once the message is on stable storage: body synced, directory entry synced,
+//!   index record synced. Until it returns, the message does not exist; after it has returned, no crash loses
+//!   it.
+//! * What it returns is [`Accepted`]: the scheduler hears of the message when that is announced or dropped.
+//!   Before, it can be [unwound](Accepted::unwind): it is removed again, durably, and nobody else has had it.
+//! * A message is delivered under a [`Lease`]: [`Spool::claim`] stores "attempt N began" with a raised epoch
+//!   before it returns, and [`Spool::settle`] with an older epoch is refused. So two workers never both
+//!   settle one message.
 //! * A settlement that ends a message and the bounce that follows from it are one transaction.
-//! * Bodies go through one thread and every change of the index through another, the committer. Each makes whatever is
-//!   waiting durable together (group commit), one group after the other is at work.
-//! * An I/O error latches the spool unhealthy: changes are refused, and callers stop accepting and delivering. It heals by
-//!   itself when the disk works again. A settlement is not refused but waits for that: how a delivery went is known
-//!   once, and must not be forgotten.
-//! * After a crash, [`Spool::start`] releases the leases of the dead process. An attempt had begun under each of them, so
-//!   its outcome is unknown: the message is [in doubt](Claim::doubt) from then on.
-//!   Bodies without an index record were never acknowledged, and are swept.
-//! * Damage stays alone: damaged message quarantined, with a reason; a damaged index is made anew from the bodies.
+//! * Bodies go through one thread and every change of the index through another, the committer. Each makes
+//!   whatever is waiting durable together (group commit), one group after the other is at work.
+//! * An I/O error latches the spool unhealthy: changes are refused, and callers stop accepting and
+//!   delivering. It heals by itself when the disk works again. A settlement is not refused but waits for
+//!   that: how a delivery went is known once, and must not be forgotten.
+//! * After a crash, [`Spool::start`] releases the leases of the dead process. An attempt had begun under each
+//!   of them, so its outcome is unknown: the message is [in doubt](Claim::doubt) from then on. Bodies without
+//!   an index record were never acknowledged, and are swept.
+//! * Damage stays alone: damaged message quarantined, with a reason; a damaged index is made anew from the
+//!   bodies.
 //!
-//! Both threads work on a [`Store`]: [`DiskStore`] (sled as the index, bodies in segments and files beside it) or
-//! [`MemoryStore`], for tests. The spool knows no network and no tenant's configuration.
+//! Both threads work on a [`Store`]: [`DiskStore`] (sled as the index, bodies in segments and files beside
+//! it) or [`MemoryStore`], for tests. The spool knows no network and no tenant's configuration.
 //!
-//! Called by ingress (accept, find), by the scheduler (claim), by the worker (settle) and by operators (hold, release, remove).
-//! [`archive`] is for a spool that no relay has open.
+//! Called by ingress (accept, find), by the scheduler (claim), by the worker (settle) and by operators (hold,
+//! release, remove). [`archive`] is for a spool that no relay has open.
 
 #![forbid(unsafe_code)]
 
@@ -92,8 +95,8 @@ use stored::StoredRecord;
 
 /// Bodies up to this size are held in memory on their way in and out.
 pub const SMALL_BODY: usize = 64 * 1024;
-/// Bodies up to this size share segments; larger ones have a file of their own, and so have those over [`SMALL_BODY`] when
-/// many come in at once.
+/// Bodies up to this size share segments; larger ones have a file of their own, and so have those over
+/// [`SMALL_BODY`] when many come in at once.
 pub const SEGMENT_BODY: usize = 512 * 1024;
 
 /// What [`Spool::start`] takes for the longest that a message waits.
@@ -189,8 +192,8 @@ pub enum Settlement {
         /// This or an earlier attempt may have been sent: since when that is so.
         doubt: Option<Timestamp>,
     },
-    /// It is damaged: its record and what is left of its body are put aside, with the reason. If that cannot be done
-    /// now, it waits a minute.
+    /// It is damaged: its record and what is left of its body are put aside, with the reason. If that cannot
+    /// be done now, it waits a minute.
     Quarantine { reason: String },
 }
 
@@ -226,8 +229,8 @@ pub enum SpoolError {
 }
 
 impl Spool {
-    /// Takes over `store` and returns the spool with the stream of what the scheduler has to know: first the messages found
-    /// in the store, oldest first, then each change.
+    /// Takes over `store` and returns the spool with the stream of what the scheduler has to know: first the
+    /// messages found in the store, oldest first, then each change.
     pub fn start(
         store: impl Store,
         observer: impl Observer,
@@ -235,8 +238,8 @@ impl Spool {
         Self::start_with_waits(store, observer, LONGEST_WAIT)
     }
 
-    /// The same where a [`Settlement::Wait`] may last for `longest_wait`. What is found to be due later than that
-    /// from now was stored by a clock that was ahead: it is due when that time is over.
+    /// The same where a [`Settlement::Wait`] may last for `longest_wait`. What is found to be due later than
+    /// that from now was stored by a clock that was ahead: it is due when that time is over.
     pub fn start_with_waits(
         store: impl Store,
         observer: impl Observer,
@@ -272,7 +275,8 @@ impl Spool {
         Ok((Self { errands, operations, shared }, heard))
     }
 
-    /// Begins a message of the tenant's: gives it its id, which `Received` needs, and a place to write its body to.
+    /// Begins a message of the tenant's: gives it its id, which `Received` needs, and a place to write its
+    /// body to.
     pub fn begin_for(&self, tenant: &TenantName) -> (MessageId, BodyWriter) {
         let id = self.next_id();
         (id, BodyWriter::new(id, Some(tenant.clone()), self.shared.room.clone()))
@@ -284,8 +288,9 @@ impl Spool {
         (id, BodyWriter::new(id, None, self.shared.room.clone()))
     }
 
-    /// Makes a message durable. When this returns `Ok`, it may be acknowledged. It is delivered once what is returned is
-    /// announced or dropped. If this is cancelled, the message is announced as soon as it is durable.
+    /// Makes a message durable. When this returns `Ok`, it may be acknowledged. It is delivered once what is
+    /// returned is announced or dropped. If this is cancelled, the message is announced as soon as it is
+    /// durable.
     pub async fn accept(&self, message: NewMessage) -> Result<Accepted, SpoolError> {
         self.shared.pace.arrival();
         self.store(message, |answer| Then::Accept { answer }).await
@@ -304,8 +309,8 @@ impl Spool {
         found.map_err(|_| SpoolError::Closed)
     }
 
-    /// Tells the scheduler of all messages of these tenants once more, but of those that are leased. Takes a look at every
-    /// message that there is; others are committed in between.
+    /// Tells the scheduler of all messages of these tenants once more, but of those that are leased. Takes a
+    /// look at every message that there is; others are committed in between.
     pub async fn tell_again(&self, tenants: HashSet<TenantName>) -> Result<(), SpoolError> {
         let tenants = Arc::new(tenants);
         let mut after = None;
@@ -318,8 +323,8 @@ impl Spool {
         }
     }
 
-    /// Leases a message that waits, stores that an attempt begins, and reads whose it is. One that is damaged is put aside.
-    /// Waits for its turn while many messages come in.
+    /// Leases a message that waits, stores that an attempt begins, and reads whose it is. One that is damaged
+    /// is put aside. Waits for its turn while many messages come in.
     pub async fn claim(&self, id: MessageId) -> Result<Claim, SpoolError> {
         self.shared.pace.delivery().await;
         let granted = self.ask(|answer| Operation::Claim { id, answer }).await?;
@@ -376,8 +381,8 @@ impl Spool {
         self.store(last, |answer| Then::Settle { lease, others, answer }).await
     }
 
-    /// Stores what is to be remembered of a message under `lease`, until it leaves or is told otherwise: a claim gives it back. On
-    /// stable storage when this returns.
+    /// Stores what is to be remembered of a message under `lease`, until it leaves or is told otherwise: a
+    /// claim gives it back. On stable storage when this returns.
     pub async fn remember(&self, lease: Lease, note: Option<Note>) -> Result<(), SpoolError> {
         self.ask(|answer| Operation::Remember { lease, note, answer }).await
     }
@@ -406,7 +411,8 @@ impl Spool {
         self.shared.health.reason()
     }
 
-    /// Returns when an operation on the store has not come back for so long, and says on what: nothing but a new process helps then.
+    /// Returns when an operation on the store has not come back for so long, and says on what: nothing but a
+    /// new process helps then.
     pub async fn stalled(&self, limit: Duration) -> &'static str {
         // Not by a clone: the threads end when the last one is gone.
         self.shared.stall.long_enough(limit).await

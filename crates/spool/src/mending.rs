@@ -55,7 +55,8 @@ impl Committer {
         }
     }
 
-    /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants that.
+    /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants
+    /// that.
     pub(super) fn mend(&mut self, operations: &mut mpsc::Receiver<Operation>) -> bool {
         let mut next_try = Instant::now();
         let mut next_word = Instant::now();
@@ -87,8 +88,8 @@ impl Committer {
         true
     }
 
-    /// Whoever was refused will come again, or has told its client to: a message that was stored all the same would be there
-    /// twice.
+    /// Whoever was refused will come again, or has told its client to: a message that was stored all the same
+    /// would be there twice.
     fn remove_refused(&mut self) -> Result<(), StoreError> {
         let mut changes = Vec::new();
         let mut left = Vec::new();
@@ -120,8 +121,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Finds out what there is after the fault, and removes what nobody waits for. All of it is watched: it may hang at any step, as
-    /// what failed did, and takes long only while it goes from message to message.
+    /// Finds out what there is after the fault, and removes what nobody waits for. All of it is watched: it
+    /// may hang at any step, as what failed did, and takes long only while it goes from message to message.
     fn take_stock(&mut self) -> Result<(), StoreError> {
         guarded(|| self.store.reopen())?;
         self.context.stall.index.goes_on();

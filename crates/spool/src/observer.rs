@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// Hears what happens in the spool, from the spool's own threads: nothing here may take long, or wait for the spool.
+/// Hears what happens in the spool, from the spool's own threads: nothing here may take long, or wait for the
+/// spool.
 pub trait Observer: Send + Sync + 'static {
     /// A group commit has ended, well or not: how many changes it had, and how long it took.
     fn committed(&self, _changes: usize, _took: Duration) {}
@@ -17,8 +18,8 @@ pub trait Observer: Send + Sync + 'static {
     /// A damaged message or record was put aside.
     fn quarantined(&self) {}
 
-    /// A thread has ended, of which `part` is the name for people. Without it the spool takes no change, for ever: the process had better
-    /// end. It is also told when the last [`Spool`](crate::Spool) is gone.
+    /// A thread has ended, of which `part` is the name for people. Without it the spool takes no change, for
+    /// ever: the process had better end. It is also told when the last [`Spool`](crate::Spool) is gone.
     fn ended(&self, _part: &'static str, _why: &str) {}
 
     /// The thread with this name has done what it had to do, once. Tests make it panic here.
@@ -49,7 +50,8 @@ pub(crate) fn message_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// For a thread of the spool. That it panics is told at once, and not after the store has been dropped, which may hang.
+/// For a thread of the spool. That it panics is told at once, and not after the store has been dropped, which
+/// may hang.
 pub(crate) struct TellOnPanic {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) part: &'static str,

@@ -37,7 +37,8 @@ pub(super) enum Operation {
         ids: Vec<MessageId>,
         answer: Responder<HashMap<MessageId, StoredRecord>>,
     },
-    /// Tells the scheduler of these tenants' messages once more, of those behind `after`. Answers where to go on.
+    /// Tells the scheduler of these tenants' messages once more, of those behind `after`. Answers where to go
+    /// on.
     TellAgain {
         tenants: Arc<HashSet<TenantName>>,
         after: Option<MessageId>,

@@ -1,9 +1,10 @@
 //! Accepting goes before delivering.
 //!
-//! Whoever hands in mail waits for a 250 and gives up after a while; a message that waits for its delivery does neither. Both
-//! want the same processors and the same disk. So in a burst of mail deliveries begin one after the other, with a pause of some
-//! milliseconds between them. When the burst is over, or has lasted for [`LONGEST`], they begin at once: what lasts longer is no
-//! burst but the load, and mail must leave as fast as it comes.
+//! Whoever hands in mail waits for a 250 and gives up after a while; a message that waits for its delivery
+//! does neither. Both want the same processors and the same disk. So in a burst of mail deliveries begin one
+//! after the other, with a pause of some milliseconds between them. When the burst is over, or has lasted for
+//! [`LONGEST`], they begin at once: what lasts longer is no burst but the load, and mail must leave as fast
+//! as it comes.
 
 use std::{
     sync::{Mutex, PoisonError},

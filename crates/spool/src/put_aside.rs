@@ -1,8 +1,8 @@
 //! How much of the quarantine is whose.
 //!
-//! What was put aside as damaged stays on the disk until a person has looked at it. It counts against the share of its tenant,
-//! so that the damage of one is never the full disk of another. The folder is looked at now and then and in the
-//! background; what was looked at once is not read again.
+//! What was put aside as damaged stays on the disk until a person has looked at it. It counts against the
+//! share of its tenant, so that the damage of one is never the full disk of another. The folder is looked at
+//! now and then and in the background; what was looked at once is not read again.
 
 use std::{
     collections::HashMap,

@@ -82,8 +82,8 @@ pub struct BodyPlace {
     pub len: u64,
 }
 
-/// Of an encoded state. The later one says since when a message is in doubt; the other knows only that it is, and what it knows
-/// is written so still: a record that is read and stored again stays octet for octet.
+/// Of an encoded state. The later one says since when a message is in doubt; the other knows only that it is,
+/// and what it knows is written so still: a record that is read and stored again stays octet for octet.
 const VERSION: u8 = 2;
 const VERSION_WITH_DOUBT: u8 = 3;
 /// Of an encoded message. Version 2 had no wishes in its envelope, and is still read.

@@ -1,8 +1,9 @@
 //! Operations on the store that never come back.
 //!
-//! A disk that hangs is one kind. Another is sled: its flush waits for a write by a thread of sled's own, for ever if the news that it failed is lost.
-//! Nothing in the process would end that, every message would wait behind it, and nobody would be told. So each thread of the spool has a
-//! [`Pulse`], and somebody [looks](Stall::long_enough) at both.
+//! A disk that hangs is one kind. Another is sled: its flush waits for a write by a thread of sled's own, for
+//! ever if the news that it failed is lost. Nothing in the process would end that, every message would wait
+//! behind it, and nobody would be told. So each thread of the spool has a [`Pulse`], and somebody
+//! [looks](Stall::long_enough) at both.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -57,7 +58,8 @@ pub(super) struct Stall {
 impl Stall {
     /// Returns when one operation has been under way for so long: on what.
     ///
-    /// Looks are counted, and no times compared: a machine that was asleep, or a clock that jumps, is no disk that hangs.
+    /// Looks are counted, and no times compared: a machine that was asleep, or a clock that jumps, is no disk
+    /// that hangs.
     pub(super) async fn long_enough(&self, limit: Duration) -> &'static str {
         const LOOKS: u32 = 20;
         let mut look = interval((limit / LOOKS).max(Duration::from_millis(1)));

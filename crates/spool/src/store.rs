@@ -1,7 +1,7 @@
 //! What a store has to do: the seam behind which the spool's engine can be another.
 //!
-//! It has two halves, each driven by one thread: [`Bodies`] takes bodies in, [`Store`] keeps the index of what there is. A
-//! body is stored first and is nobody's until the index has a message for it.
+//! It has two halves, each driven by one thread: [`Bodies`] takes bodies in, [`Store`] keeps the index of
+//! what there is. A body is stored first and is nobody's until the index has a message for it.
 
 use std::{io, sync::Arc};
 
@@ -27,7 +27,8 @@ pub trait Store: Send + 'static {
     /// [`StoreError::Damaged`]: the index is not what it was; [`rescue`](Store::rescue) helps.
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError>;
 
-    /// Makes the index anew from what is left of it and from the bodies. A message of which delivery outcome unknown gets the state that `found` makes for its body. Answers how many entries were put aside.
+    /// Makes the index anew from what is left of it and from the bodies. A message of which delivery outcome
+    /// unknown gets the state that `found` makes for its body. Answers how many entries were put aside.
     fn rescue(&mut self, found: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError>;
 
     /// Removes bodies that no message has, which only a start may: none is on its way in.
@@ -35,7 +36,8 @@ pub trait Store: Send + 'static {
 
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError>;
 
-    /// The states of the next messages behind `after`, oldest first, `most` at most. Answers the last one, if there may be more.
+    /// The states of the next messages behind `after`, oldest first, `most` at most. Answers the last one, if
+    /// there may be more.
     fn walk(
         &self,
         after: Option<MessageId>,
@@ -46,12 +48,12 @@ pub trait Store: Send + 'static {
     /// For another thread to read.
     fn record(&self, id: MessageId, place: BodyPlace) -> StoredRecord;
 
-    /// Puts a copy of what there is of a damaged message where a person can look at it. An error changes nothing, and the
-    /// message must stay: its octets are nowhere else.
+    /// Puts a copy of what there is of a damaged message where a person can look at it. An error changes
+    /// nothing, and the message must stay: its octets are nowhere else.
     fn put_aside(&mut self, id: MessageId, place: BodyPlace, reason: &str) -> io::Result<()>;
 
-    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage; after an error nobody knows before
-    /// the store has been [reopened](Store::reopen) and loaded.
+    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage; after an error nobody
+    /// knows before the store has been [reopened](Store::reopen) and loaded.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// A body that was stored, and that no message has or will have. `ended`: its message has left, too.

@@ -1,4 +1,5 @@
-//! Bodies on their way out: found by their place, checked by their checksums before a single octet is delivered.
+//! Bodies on their way out: found by their place, checked by their checksums before a single octet is
+//! delivered.
 
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
@@ -10,7 +11,8 @@ use relay_mail::MessageId;
 
 /// Octets read at a time.
 const CHUNK: usize = 256 * 1024;
-/// Most records are followed by fewer octets about their message than this, so that one read gets all of a small one.
+/// Most records are followed by fewer octets about their message than this, so that one read gets all of a
+/// small one.
 const USUAL_META: usize = 512;
 
 /// A file that bodies are in. While this is held, it stays where it is.
@@ -213,7 +215,8 @@ impl OpenBody {
         }
     }
 
-    /// Another reader of `len` octets of what is left here, after `skip` of them. `None`: there are not so many.
+    /// Another reader of `len` octets of what is left here, after `skip` of them. `None`: there are not so
+    /// many.
     pub fn part(&self, skip: u64, len: u64) -> Option<Self> {
         if skip.checked_add(len)? > self.remaining() {
             return None;

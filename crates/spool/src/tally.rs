@@ -75,8 +75,8 @@ impl TenantTally {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Octets that the tenant takes up on the disk, or is about to: of stored bodies, of messages on their way in, and of what was
-    /// put aside as damaged.
+    /// Octets that the tenant takes up on the disk, or is about to: of stored bodies, of messages on their
+    /// way in, and of what was put aside as damaged.
     pub fn occupied(&self) -> u64 {
         let parts = [&self.bytes, &self.arriving, &self.put_aside].map(|part| part.load(Ordering::Relaxed));
         parts.into_iter().fold(0, u64::saturating_add)

@@ -1,7 +1,7 @@
 //! How much of the disk the spool takes, by part.
 //!
-//! Measured by walking its folders, which takes longer the more large bodies there are: so now and then and in the
-//! background, not when somebody asks.
+//! Measured by walking its folders, which takes longer the more large bodies there are: so now and then and
+//! in the background, not when somebody asks.
 
 use std::{
     fs, io,

@@ -1,6 +1,7 @@
 //! `m365-relay queue`: what the running relay has in its queues.
 //!
-//! Asks the relay at `admin.address`. Exit code 0: answered. 1: there is no such message, or the relay does not answer.
+//! Asks the relay at `admin.address`. Exit code 0: answered. 1: there is no such message, or the relay does
+//! not answer.
 
 mod show;
 

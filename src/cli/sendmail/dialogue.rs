@@ -1,7 +1,8 @@
 //! `-bs`: SMTP on standard input and output, for programs that have no other way to hand in mail.
 //!
-//! Commands and content are read by the server's own parsers, so what is no command there is none here, and nothing but
-//! CR LF `.` CR LF ends a message. The client is the user that runs this; so there is no login, no TLS and no timeout.
+//! Commands and content are read by the server's own parsers, so what is no command there is none here, and
+//! nothing but CR LF `.` CR LF ends a message. The client is the user that runs this; so there is no login,
+//! no TLS and no timeout.
 
 use std::io::{self, Read, Write};
 
@@ -152,8 +153,8 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
         Reply::new(250, "2.1.0", "Sender ok")
     }
 
-    /// From DATA to the reply that says what became of the message. It is read to its end in any case: a reply before that
-    /// would let the rest of it pass for commands.
+    /// From DATA to the reply that says what became of the message. It is read to its end in any case: a
+    /// reply before that would let the rest of it pass for commands.
     fn data(&mut self) -> io::Result<Reply> {
         let Some(begun) = self.transaction.take_if(|begun| !begun.recipients.is_empty()) else {
             return Ok(Reply::new(503, "5.5.1", "MAIL and RCPT first"));
@@ -225,7 +226,8 @@ struct Wire<R, W> {
 }
 
 impl<R: Read, W: Write> Wire<R, W> {
-    /// The next line; inside, `None` for one that is too long. `None`: the client has hung up, with nothing left to say.
+    /// The next line; inside, `None` for one that is too long. `None`: the client has hung up, with nothing
+    /// left to say.
     fn command(&mut self) -> io::Result<Option<Option<Vec<u8>>>> {
         let mut scanned = 0;
         let mut too_long = false;

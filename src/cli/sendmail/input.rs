@@ -1,9 +1,9 @@
-//! Standard input as the octets of one message: without the line that some mail boxes put on top, and up to the dot that
-//! may end it.
+//! Standard input as the octets of one message: without the line that some mail boxes put on top, and up to
+//! the dot that may end it.
 //!
-//! A line `From …` at the very top is not a field but the separator of a mailbox file; programs that resend mail from one
-//! leave it there. Without `-i`, a line that holds a single dot ends the message and is not part of it; dots at the
-//! beginnings of other lines are content, and nothing is unstuffed.
+//! A line `From …` at the very top is not a field but the separator of a mailbox file; programs that resend
+//! mail from one leave it there. Without `-i`, a line that holds a single dot ends the message and is not
+//! part of it; dots at the beginnings of other lines are content, and nothing is unstuffed.
 
 use std::io::{self, Read};
 
@@ -44,8 +44,8 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// Puts the next part into `out`, which is emptied first. `false`: there is no more. What comes may be empty before
-    /// that.
+    /// Puts the next part into `out`, which is emptied first. `false`: there is no more. What comes may be
+    /// empty before that.
     pub(super) fn next(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         out.clear();
         if self.place == Position::Ended {

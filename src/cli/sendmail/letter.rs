@@ -138,8 +138,8 @@ impl Wishes {
         Ok(whole.header)
     }
 
-    /// In the dialect of Exchange Replay, with the parameters of RFC 3461. The line at the end keeps fields of the message
-    /// that look like these from being read as these.
+    /// In the dialect of Exchange Replay, with the parameters of RFC 3461. The line at the end keeps fields
+    /// of the message that look like these from being read as these.
     fn lines(&self, envelope: &Envelope) -> String {
         let mut lines = format!("X-Sender: <{}>", envelope.sender().map_or("", MailboxAddress::as_str));
         let body = self.body.map(|body| match body {

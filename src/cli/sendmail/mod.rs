@@ -2,12 +2,15 @@
 //!
 //! # Contract
 //!
-//! * Exit code 0 means that the message is on stable storage in the tenant's pickup folder. It does not matter whether the
-//!   relay runs. Any other code, by `<sysexits.h>`, means that nothing was left that is picked up; 75 means "try again".
-//!   (One exception says so: a folder that cannot be synced after its file has got its name.)
-//! * Killed at any moment, it leaves no message or a whole one, and at most a hidden file that a later run removes.
-//! * Whatever the relay would refuse is refused here already, as far as the configuration can be read: a sender who may not
-//!   send for the tenant, a message that is too large, an address without a domain, a lone CR. No secret is opened.
+//! * Exit code 0 means that the message is on stable storage in the tenant's pickup folder. It does not
+//!   matter whether the relay runs. Any other code, by `<sysexits.h>`, means that nothing was left that is
+//!   picked up; 75 means "try again". (One exception says so: a folder that cannot be synced after its file
+//!   has got its name.)
+//! * Killed at any moment, it leaves no message or a whole one, and at most a hidden file that a later run
+//!   removes.
+//! * Whatever the relay would refuse is refused here already, as far as the configuration can be read: a
+//!   sender who may not send for the tenant, a message that is too large, an address without a domain, a lone
+//!   CR. No secret is opened.
 //! * A message is not held in memory, its header is.
 //! * `-bs` holds the same for each message before its 250.
 //!

@@ -1,11 +1,11 @@
 //! The command line of sendmail, as programs have written it for forty years. Pure.
 //!
-//! By the rules of POSIX `getopt`: single letters, several after one dash, a value attached or in the next argument; the
-//! first argument that is no option, or `--`, ends them. GNU's habit of looking for options behind the recipients is not
-//! followed: a recipient that begins with a dash must stay a recipient.
+//! By the rules of POSIX `getopt`: single letters, several after one dash, a value attached or in the next
+//! argument; the first argument that is no option, or `--`, ends them. GNU's habit of looking for options
+//! behind the recipients is not followed: a recipient that begins with a dash must stay a recipient.
 //!
-//! What has no meaning here and does not change what becomes of the message is taken and ignored, since hardly any program
-//! can be told to leave it out. Anything else is an error that names it.
+//! What has no meaning here and does not change what becomes of the message is taken and ignored, since
+//! hardly any program can be told to leave it out. Anything else is an error that names it.
 
 use super::exit::{Exit, Failure};
 use relay_mail::BodyKind;

@@ -1,9 +1,10 @@
 //! A message becomes a file in a pickup folder, whole or not at all.
 //!
-//! It is written as `.sendmail-ID.tmp`, which pickup leaves alone, synced, renamed to `sendmail-ID.eml`, and the folder is
-//! synced. The folder is one that nobody but root and the relay can put another in the place of (`ingress::pickup::way`), and all
-//! goes by its descriptor. Whoever is killed on the way leaves the hidden file behind; the writer holds a lock on it (`flock`) until just
-//! before the renaming, so a later run can tell that nobody is at work on it, and removes it after an hour.
+//! It is written as `.sendmail-ID.tmp`, which pickup leaves alone, synced, renamed to `sendmail-ID.eml`, and
+//! the folder is synced. The folder is one that nobody but root and the relay can put another in the place of
+//! (`ingress::pickup::way`), and all goes by its descriptor. Whoever is killed on the way leaves the hidden
+//! file behind; the writer holds a lock on it (`flock`) until just before the renaming, so a later run can
+//! tell that nobody is at work on it, and removes it after an hour.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -28,7 +29,8 @@ use crate::{
 
 const PREFIX: &str = ".sendmail-";
 const SUFFIX: &str = ".tmp";
-/// The relay reads it as a member of the folder's group. What it moves and removes, it does by the folder's permissions.
+/// The relay reads it as a member of the folder's group. What it moves and removes, it does by the folder's
+/// permissions.
 const MODE: u32 = 0o640;
 /// A file without a lock may be between its unlocking and its renaming; not for so long.
 const ABANDONED: Duration = Duration::from_secs(3600);

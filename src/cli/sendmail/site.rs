@@ -91,8 +91,8 @@ impl Site {
         self.pickup.join(Path::new(tenant.as_str()))
     }
 
-    /// The tenant of mail in which these addresses are sender and authors. A tenant that was not named has to be the only
-    /// one that may send as all of them.
+    /// The tenant of mail in which these addresses are sender and authors. A tenant that was not named has to
+    /// be the only one that may send as all of them.
     pub(super) fn tenant_for(&self, addresses: &[&MailboxAddress]) -> Result<TenantName, Failure> {
         let Some(Known { senders, unread, .. }) = &self.known else {
             let nowhere = || Exit::Software.because("neither tenant nor configuration");

@@ -9,8 +9,9 @@ use relay_spool::archive::{self, Checked};
 
 /// Read every message in the spool and compare it with its checksums; changes nothing
 ///
-/// Run it with the relay stopped. Exit code 0: every message is as it was stored. 1: something is damaged, or the spool
-/// cannot be opened. The relay never sends a damaged message: it puts it into the quarantine folder when it gets to it.
+/// Run it with the relay stopped. Exit code 0: every message is as it was stored. 1: something is damaged, or
+/// the spool cannot be opened. The relay never sends a damaged message: it puts it into the quarantine folder
+/// when it gets to it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

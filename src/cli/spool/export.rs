@@ -12,9 +12,10 @@ use relay_spool::archive::{self, Exported, Source};
 
 /// Write every message in the spool to a folder, as ID.eml and ID.json; changes nothing in the spool
 ///
-/// Run it with the relay stopped. ID.eml has the octets of the message, ID.json its tenant, envelope and attempts.
-/// `m365-relay spool import` takes them into a spool again, on this machine or another. If it breaks off, run it again: what is
-/// in the folder stays, and the rest is added. Damaged messages are named and left out, and the exit code is 1 then.
+/// Run it with the relay stopped. ID.eml has the octets of the message, ID.json its tenant, envelope and
+/// attempts. `m365-relay spool import` takes them into a spool again, on this machine or another. If it
+/// breaks off, run it again: what is in the folder stays, and the rest is added. Damaged messages are named
+/// and left out, and the exit code is 1 then.
 ///
 /// After an export, remove the old spool before a relay starts on it again, or both would deliver.
 #[derive(Debug, clap::Args)]

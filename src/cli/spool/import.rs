@@ -9,12 +9,13 @@ use relay_spool::archive::{self, Imported, Target};
 
 /// Take exported messages into the spool, which is made if it is missing
 ///
-/// Run it with the relay stopped. Each ID.json in the folder is a message, whose octets are in ID.eml; sizes and checksums are
-/// verified. Messages keep their id, their attempts and the time of the next one. Files of messages that are in the spool are
-/// moved to DIR/imported, so that nothing is imported twice; remove that folder when you are done.
+/// Run it with the relay stopped. Each ID.json in the folder is a message, whose octets are in ID.eml; sizes
+/// and checksums are verified. Messages keep their id, their attempts and the time of the next one. Files of
+/// messages that are in the spool are moved to DIR/imported, so that nothing is imported twice; remove that
+/// folder when you are done.
 ///
-/// If it breaks off, run it again until it ends well, and only then start the relay. A file that is wrong is named and left
-/// where it is, and the exit code is 1 then: mend it and run this again.
+/// If it breaks off, run it again until it ends well, and only then start the relay. A file that is wrong is
+/// named and left where it is, and the exit code is 1 then: mend it and run this again.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The folder that `m365-relay spool export` has written

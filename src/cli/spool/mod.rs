@@ -1,7 +1,7 @@
 //! `m365-relay spool`: looking into a spool and moving it, with the relay stopped.
 //!
-//! Results go to standard output, with `--json` as one object; files that were left go to standard error, and so does
-//! progress. Exit code 0: all is done and whole. 1: it failed, or something is damaged or left.
+//! Results go to standard output, with `--json` as one object; files that were left go to standard error, and
+//! so does progress. Exit code 0: all is done and whole. 1: it failed, or something is damaged or left.
 
 mod check;
 mod export;
@@ -56,7 +56,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 struct Common {
     #[command(flatten)]
     config: ConfigPath,
-    /// The spool folder itself, without a configuration: for a spool that was carried here from another machine
+    /// The spool folder itself, without a configuration: for a spool that was carried here from another
+    /// machine
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     spool: Option<PathBuf>,
     /// Print one JSON object instead of text

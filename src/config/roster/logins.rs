@@ -68,8 +68,8 @@ impl Roster {
         self.users.decoys.clone()
     }
 
-    /// Whether a client at `address` is in a network of the tenant that `login` names, or, where it names none, of any: of
-    /// the names of nobody this says as much as of those of users.
+    /// Whether a client at `address` is in a network of the tenant that `login` names, or, where it names
+    /// none, of any: of the names of nobody this says as much as of those of users.
     pub fn is_at_home(&self, login: &str, address: IpAddr) -> bool {
         match login.to_lowercase().split_once('@') {
             Some((_, tenant)) => self.tenants.get(tenant).is_some_and(|tenant| tenant.trusts(address)),

@@ -1,7 +1,7 @@
 //! All tenants of one configuration, found by what mail says of itself.
 //!
-//! A [`Roster`] never changes. A reload makes a new one and puts it in the place of the old, at once for all who hold a
-//! [`LiveRoster`]; what has begun with the old one keeps it until it ends.
+//! A [`Roster`] never changes. A reload makes a new one and puts it in the place of the old, at once for all
+//! who hold a [`LiveRoster`]; what has begun with the old one keeps it until it ends.
 
 mod logins;
 #[cfg(test)]
@@ -30,7 +30,8 @@ pub struct Roster {
     users: UserIndex,
 }
 
-/// Tenants by whom they may send as. A message's sender is looked up three times, however many tenants there are.
+/// Tenants by whom they may send as. A message's sender is looked up three times, however many tenants there
+/// are.
 #[derive(Default)]
 struct SenderIndex {
     /// In lower case.
@@ -40,8 +41,8 @@ struct SenderIndex {
     any: Vec<Arc<Tenant>>,
 }
 
-/// Tenants by the clients that they trust. A client is looked up by each length of prefix that there is, however many networks
-/// have that length.
+/// Tenants by the clients that they trust. A client is looked up by each length of prefix that there is,
+/// however many networks have that length.
 #[derive(Default)]
 struct NetworkIndex {
     lengths: BTreeSet<(bool, u8)>,
@@ -151,7 +152,8 @@ impl LiveRoster {
         self.0.borrow().clone()
     }
 
-    /// The next one, once there is one that this handle has not shown by this yet. Never, when its keeper has gone.
+    /// The next one, once there is one that this handle has not shown by this yet. Never, when its keeper has
+    /// gone.
     pub async fn next(&mut self) -> Arc<Roster> {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;

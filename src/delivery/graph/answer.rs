@@ -148,7 +148,8 @@ impl CallError {
         matches!(self, Self::Refused(error, _) if error.class == Class::Message(Fault::TooLarge))
     }
 
-    /// What it means for the message. `look_after`: when the service can be asked what became of a call that broke off.
+    /// What it means for the message. `look_after`: when the service can be asked what became of a call that
+    /// broke off.
     pub(super) fn dispose(
         self,
         effect: Effect,

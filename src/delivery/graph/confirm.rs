@@ -6,8 +6,8 @@
 //! | sent items  | `Mail.ReadBasic.All`| by `internetMessageId`; the copy may take minutes to appear                      |
 //! | none        |                     | nobody can be asked: the message is sent again after `settle_after`              |
 //!
-//! With `confirm = "auto"` the best is tried and what the service refuses is not tried again for an hour: a permission may be
-//! granted meanwhile. That something is not found proves nothing before `settle_after`.
+//! With `confirm = "auto"` the best is tried and what the service refuses is not tried again for an hour: a
+//! permission may be granted meanwhile. That something is not found proves nothing before `settle_after`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -127,8 +127,8 @@ impl Refusals {
         change(refused.entry(tenant.name.clone()).or_default());
     }
 
-    /// Asks what became of an attempt. An error is one of the asking. `to_nobody_else`: a copy that names more people than the
-    /// envelope is another message's.
+    /// Asks what became of an attempt. An error is one of the asking. `to_nobody_else`: a copy that names
+    /// more people than the envelope is another message's.
     pub(super) async fn look(
         &self,
         conversation: &mut Conversation<'_>,
@@ -146,7 +146,8 @@ impl Refusals {
                     Some(_) => return Ok(Finding::Sent(Box::new(answer))),
                     None => return Ok(Finding::Nothing),
                 },
-                // It may be on its way to Sent Items, or have been moved by a rule: its Message-ID finds it in any folder.
+                // It may be on its way to Sent Items, or have been moved by a rule: its Message-ID finds it
+                // in any folder.
                 Err(error) if error.is_status(404) => {}
                 Err(error) => return Err(error),
             }
@@ -171,8 +172,8 @@ pub(super) fn next_look(age: Duration, settle_after: Duration) -> Duration {
     age.clamp(FIRST_LOOK, LONGEST_PAUSE).min(rest.max(Duration::from_millis(100)))
 }
 
-/// A program may send one Message-ID to different people in several messages, and a message that is split does: a copy proves
-/// that this message was sent only if it went to everybody in its envelope.
+/// A program may send one Message-ID to different people in several messages, and a message that is split
+/// does: a copy proves that this message was sent only if it went to everybody in its envelope.
 fn judge(
     answer: GraphResponse,
     mailbox: &MailboxAddress,

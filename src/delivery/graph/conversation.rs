@@ -1,7 +1,8 @@
 //! Calls on behalf of one message: the URL, the token, the limits, the time.
 //!
-//! A call is made once, but for a token that is refused, which is renewed once: such a call was not executed. Before each call the
-//! mailbox's [`Allowance`] is asked. Each carries a `client-request-id` of its own, which the answer's `request-id` is logged with.
+//! A call is made once, but for a token that is refused, which is renewed once: such a call was not executed.
+//! Before each call the mailbox's [`Allowance`] is asked. Each carries a `client-request-id` of its own,
+//! which the answer's `request-id` is logged with.
 
 use std::{io, sync::Arc};
 
@@ -136,7 +137,8 @@ impl<'a> Conversation<'a> {
             .request(request.method.clone(), url)
             .header(AUTHORIZATION, token.bearer())
             .header("client-request-id", &client_request_id)
-            // Ids that stay when a draft becomes a sent message (Microsoft, "Obtain immutable identifiers for Outlook resources").
+            // Ids that stay when a draft becomes a sent message (Microsoft, "Obtain immutable identifiers for
+            // Outlook resources").
             .header("Prefer", "IdType=\"ImmutableId\"")
             .timeout(network::time_limit(&self.means.network, len));
         let call = match &request.body {
@@ -148,9 +150,9 @@ impl<'a> Conversation<'a> {
         self.send(call, &client_request_id, Echo::Own).await
     }
 
-    /// Puts a piece of an attachment to an upload URL, which is its own permission: no token goes there, and to a host that is not
-    /// configured it goes by a client that connects to public addresses only. `None`: asks how far
-    /// it has come.
+    /// Puts a piece of an attachment to an upload URL, which is its own permission: no token goes there, and
+    /// to a host that is not configured it goes by a client that connects to public addresses only. `None`:
+    /// asks how far it has come.
     pub(super) async fn upload(
         &mut self,
         to: &UploadUrl,
@@ -174,8 +176,8 @@ impl<'a> Conversation<'a> {
         self.send(call, &client_request_id, Echo::Any).await?.check()
     }
 
-    /// What the mailbox may not do now it may do later: the first call of a message is put off with the message, any other
-    /// waits.
+    /// What the mailbox may not do now it may do later: the first call of a message is put off with the
+    /// message, any other waits.
     async fn admit(&mut self, octets: u64) -> Result<(), CallError> {
         if self.has_called {
             self.allowance.take_call_when_allowed(octets).await;
@@ -276,8 +278,8 @@ async fn with_mime(call: reqwest::RequestBuilder, mime: Mime) -> Result<reqwest:
     Ok(call.header(CONTENT_LENGTH, content::encoded_len(len)).body(reqwest::Body::wrap_stream(pieces)))
 }
 
-/// Whether an answer says that it is to another call: mixed up by a proxy, or by the service itself. One that has got no id, for a
-/// proxy took it away, has the service's own.
+/// Whether an answer says that it is to another call: mixed up by a proxy, or by the service itself. One that
+/// has got no id, for a proxy took it away, has the service's own.
 fn is_of_another(headers: &http::HeaderMap, client_request_id: &str) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let said = text("client-request-id");

@@ -1,8 +1,8 @@
 //! A message sent as a draft: made first, its immutable id stored, then sent.
 //!
-//! The id is on stable storage before `/send` is called. So whatever breaks off afterwards, the service can be asked by that id
-//! whether the message was sent, and a draft that was not sent can be sent again without ever being sent twice. A draft that is
-//! of no more use is deleted.
+//! The id is on stable storage before `/send` is called. So whatever breaks off afterwards, the service can
+//! be asked by that id whether the message was sent, and a draft that was not sent can be sent again without
+//! ever being sent twice. A draft that is of no more use is deleted.
 
 use bytes::Bytes;
 use http::Method;
@@ -62,8 +62,8 @@ impl Draft {
         Some(Self { mailbox: mailbox.clone(), id })
     }
 
-    /// Makes a draft of `body` and stores its id. `Ok(None)`: the service did not make it, and said no error, as it has been seen
-    /// to do with messages above its size limit.
+    /// Makes a draft of `body` and stores its id. `Ok(None)`: the service did not make it, and said no error,
+    /// as it has been seen to do with messages above its size limit.
     pub(super) async fn make(
         conversation: &mut Conversation<'_>,
         body: Body,

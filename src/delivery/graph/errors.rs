@@ -1,8 +1,9 @@
 //! What Graph's errors mean for the queue: one table, and what to do with a code that is not in it.
 //!
-//! Exchange answers with the response codes of its older web services (Microsoft, "ResponseCode", Exchange Web Services
-//! reference), Graph's front end with its own (Microsoft, "Microsoft Graph error responses and resource types"). New codes
-//! may appear at any time, so an unknown one is judged by its HTTP status. Messages are for people: only codes decide.
+//! Exchange answers with the response codes of its older web services (Microsoft, "ResponseCode", Exchange
+//! Web Services reference), Graph's front end with its own (Microsoft, "Microsoft Graph error responses and
+//! resource types"). New codes may appear at any time, so an unknown one is judged by its HTTP status.
+//! Messages are for people: only codes decide.
 
 use serde::Deserialize;
 
@@ -63,8 +64,8 @@ const TABLE: [(&str, Class); 62] = {
         ("ErrorVirusDetected", Message(Virus)),
         ("malwareDetected", Message(Virus)),
         ("ErrorSendAsDenied", Message(SendAs)),
-        // A missing permission shows as this for the whole app, and for one mailbox if the app is limited to some. Only
-        // the mailbox is certain; other mailboxes find out for themselves.
+        // A missing permission shows as this for the whole app, and for one mailbox if the app is limited to
+        // some. Only the mailbox is certain; other mailboxes find out for themselves.
         ("ErrorAccessDenied", Mailbox),
         ("Authorization_RequestDenied", Tenant),
         ("insufficient_claims", Tenant),
@@ -128,8 +129,8 @@ pub(super) struct GraphError {
 impl GraphError {
     /// Reads the answer to a call whose body had gone out. The body may be empty or HTML: a gateway's.
     ///
-    /// `retry_after`: whether the service said when to come again, by which a 503 of a throttle differs from one of a
-    /// broken back end.
+    /// `retry_after`: whether the service said when to come again, by which a 503 of a throttle differs from
+    /// one of a broken back end.
     pub(super) fn read(status: u16, body: &[u8], retry_after: bool) -> Self {
         let error =
             serde_json::from_slice::<ErrorResponse>(body).map(|answer| answer.error).unwrap_or_default();
@@ -162,11 +163,14 @@ fn status_says_more(class: Class, status: u16) -> bool {
     match (class, status) {
         // Always the size.
         (_, 413) => true,
-        // Always a throttle, and the body of one may say anything; only that of a quota says how long it lasts.
+        // Always a throttle, and the body of one may say anything; only that of a quota says how long it
+        // lasts.
         (_, 429) => class != Class::MailboxQuota,
-        // The call was not executed (Microsoft, "Best practices for working with Microsoft Graph": back off and call again).
+        // The call was not executed (Microsoft, "Best practices for working with Microsoft Graph": back off
+        // and call again).
         (Class::Unknown | Class::Transient, 503) => true,
-        // Nor was it after any other 4xx but "Request Timeout": nothing is unknown then, whatever the code says.
+        // Nor was it after any other 4xx but "Request Timeout": nothing is unknown then, whatever the code
+        // says.
         (Class::Unknown, 400..500) => status != 408,
         // The token or the permission has to be mended first.
         (Class::Transient, 401 | 403) => true,

@@ -1,12 +1,13 @@
 //! Mail above the MIME limit: a draft in JSON, its attachments one after the other, then `/send`.
 //!
-//! The message is read from disk as it goes, twice: once to see what it consists of, once for its content. Of an attachment
-//! there is a piece of some 4 MB in memory at a time, and of such messages [`AT_ONCE`] are on their way at a time.
+//! The message is read from disk as it goes, twice: once to see what it consists of, once for its content. Of
+//! an attachment there is a piece of some 4 MB in memory at a time, and of such messages [`AT_ONCE`] are on
+//! their way at a time.
 //!
-//! Attachments are added in order, and the draft says how many it has. So an attempt that broke off is taken up again where it
-//! stopped, by the draft that was remembered; one that fails for good deletes it. A call that broke off may do its work later than
-//! anybody looks, after a crash of the relay too. So a draft with which that happened is counted once more before it is sent, and
-//! made anew if it has more than it should.
+//! Attachments are added in order, and the draft says how many it has. So an attempt that broke off is taken
+//! up again where it stopped, by the draft that was remembered; one that fails for good deletes it. A call
+//! that broke off may do its work later than anybody looks, after a crash of the relay too. So a draft with
+//! which that happened is counted once more before it is sent, and made anew if it has more than it should.
 
 use std::{collections::VecDeque, io, ops::Range};
 
@@ -32,8 +33,8 @@ use relay_mail::{
 
 /// Large messages on their way at a time, one a mailbox: each takes some 12 MB of memory.
 pub(super) const AT_ONCE: usize = 32;
-/// From here on an attachment goes by upload session, below it by one POST (Microsoft, "Attach large files to Outlook messages":
-/// 3 MB).
+/// From here on an attachment goes by upload session, below it by one POST (Microsoft, "Attach large files to
+/// Outlook messages": 3 MB).
 const UPLOAD_FROM: u64 = 3_000_000;
 /// An attachment whose POST broke off is looked for, and posted again so often.
 const TRIES: u32 = 4;

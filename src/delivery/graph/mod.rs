@@ -2,11 +2,11 @@
 //!
 //! Graph has no envelope, so the header is made to name exactly the envelope's recipients first. Then:
 //!
-//! 1. A message in doubt, by whatever route, is looked for; if it was sent, that is all. It is sent again only when
-//!    `settle_after` has passed.
+//! 1. A message in doubt, by whatever route, is looked for; if it was sent, that is all. It is sent again
+//!    only when `settle_after` has passed.
 //! 2. One with more recipients than a message may have is split.
-//! 3. Up to `graph.max_mime` it goes as MIME, octet for octet: as a draft that is then sent where outcomes are
-//!    [confirmed](confirm) so, else by `sendMail`.
+//! 3. Up to `graph.max_mime` it goes as MIME, octet for octet: as a draft that is then sent where outcomes
+//!    are [confirmed](confirm) so, else by `sendMail`.
 //! 4. What is larger is taken apart and built again as a draft with [attachments](large).
 //!
 //! What an answer means is decided in [`answer`] and [`errors`], and never by what a message of it says.
@@ -88,8 +88,8 @@ pub(super) struct Passage<'a> {
 pub(super) enum Evidence {
     /// Its header names all to whom it went.
     Copy,
-    /// The same, by Graph; by SMTP another message may have left one that names more, whoever it went to. It is this one's if it
-    /// names nobody else.
+    /// The same, by Graph; by SMTP another message may have left one that names more, whoever it went to. It
+    /// is this one's if it names nobody else.
     OwnCopy,
     /// It may have gone to others than its header names, so that copies of two messages look the same.
     None,
@@ -121,8 +121,8 @@ impl Graph {
         Passage { graph: self, claim, letter, talk, draft, mime: letter.addressed(), is_unsuited: false }
     }
 
-    /// The message is given up: tries to delete the draft that was kept for its next attempt. One that may have been sent stays,
-    /// as its id is that of the sent message, too.
+    /// The message is given up: tries to delete the draft that was kept for its next attempt. One that may
+    /// have been sent stays, as its id is that of the sent message, too.
     pub async fn discard(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, claim: &Claim) {
         if let (Some(draft), None) = (Draft::read(claim.note.as_ref(), mailbox), claim.doubt) {
             draft.delete(&mut Conversation::new(&self.means, tenant, mailbox)).await;
@@ -274,7 +274,8 @@ impl Passage<'_> {
         let request = Request::new(Method::POST, &["sendMail"], Body::Mime(self.mime.clone()));
         match self.talk.call(request).await {
             Ok(answer) if answer.status == 202 => Course::End(Disposition::Delivered(answer.receipt(false))),
-            // Seen for messages above the size limit, which were not sent. Any other 2xx is as far from documented.
+            // Seen for messages above the size limit, which were not sent. Any other 2xx is as far from
+            // documented.
             Ok(_) => Course::TooLarge,
             Err(error) if error.is_too_large() => Course::TooLarge,
             Err(error) => Course::End(self.failed(error, Effect::Sends)),
@@ -329,8 +330,8 @@ impl Passage<'_> {
     }
 }
 
-/// The service cannot be asked now. What stops the mailbox or the tenant is said, if their mail goes by Graph; else the message is
-/// looked for later.
+/// The service cannot be asked now. What stops the mailbox or the tenant is said, if their mail goes by
+/// Graph; else the message is looked for later.
 fn still_open(error: CallError, mailbox: &MailboxAddress, next_look: Duration, route: Route) -> Disposition {
     let later = |after: Duration, why| Disposition::Unsettled { look_after: next_look.max(after), why };
     match (error.dispose(Effect::Harmless, mailbox, None), route) {

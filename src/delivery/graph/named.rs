@@ -1,7 +1,8 @@
 //! Addresses that the service names: they are looked at before anything goes there.
 //!
-//! The service, or whoever answers in its place, must not be able to have mail put elsewhere, nor a token sent, nor machines of
-//! the relay's own network called. Redirects are not followed at all (see [`network`](crate::network)).
+//! The service, or whoever answers in its place, must not be able to have mail put elsewhere, nor a token
+//! sent, nor machines of the relay's own network called. Redirects are not followed at all (see
+//! [`network`](crate::network)).
 
 use std::fmt;
 
@@ -12,7 +13,8 @@ use crate::config::{Cloud, is_this_machine};
 /// Where the pieces of an attachment go. A secret: it is its own permission.
 pub(super) struct UploadUrl {
     url: Url,
-    /// It is Graph itself, or in a laboratory this machine: the configuration names it, and its addresses are what they are.
+    /// It is Graph itself, or in a laboratory this machine: the configuration names it, and its addresses are
+    /// what they are.
     pub(super) is_configured: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A message, its attachments and upload sessions as Graph's JSON (Microsoft Graph v1.0: `message`, `fileAttachment`,
-//! `attachmentItem`, `uploadSession`).
+//! A message, its attachments and upload sessions as Graph's JSON (Microsoft Graph v1.0: `message`,
+//! `fileAttachment`, `attachmentItem`, `uploadSession`).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! An attachment by upload session: pieces below 4 MB, strictly one after the other.
 //!
-//! After a piece that broke off, the service is asked how far it has come, and the upload goes on from there. A session that
-//! has expired or gone is begun anew, unless the attachment turns out to be there.
+//! After a piece that broke off, the service is asked how far it has come, and the upload goes on from there.
+//! A session that has expired or gone is begun anew, unless the attachment turns out to be there.
 
 use bytes::Bytes;
 use http::Method;

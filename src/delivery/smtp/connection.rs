@@ -137,8 +137,8 @@ impl Connection {
         Ok(Self { talk, extensions, token: token.clone(), place: place.clone(), _open: open })
     }
 
-    /// Whether it can be used again for `place`: it leads there, its token is good, and the server has said nothing and not
-    /// closed it.
+    /// Whether it can be used again for `place`: it leads there, its token is good, and the server has said
+    /// nothing and not closed it.
     pub(super) fn is_fit(&mut self, place: &Destination) -> bool {
         self.place == *place && self.token.expires() > Instant::now() && self.talk.is_quiet()
     }
@@ -185,8 +185,9 @@ impl Talk {
         self.reply().await
     }
 
-    /// Says something that is to be answered. What lies there before is no answer to it: that of another, or of a server that
-    /// answers what it was not asked, would be believed. A connection with such octets is of no more use.
+    /// Says something that is to be answered. What lies there before is no answer to it: that of another, or
+    /// of a server that answers what it was not asked, would be believed. A connection with such octets is of
+    /// no more use.
     pub(super) async fn ask(&mut self, octets: &[u8]) -> Result<(), Broken> {
         self.expect_quiet()?;
         self.write(octets).await

@@ -1,7 +1,8 @@
 //! Ways to the service: TCP, straight or by the proxy, and TLS.
 //!
-//! Certificates are checked as for HTTPS: against those of the system and the cloud's `ca_file`. The host that the configuration
-//! names must be in the certificate; with a proxy it is the proxy that looks the host up.
+//! Certificates are checked as for HTTPS: against those of the system and the cloud's `ca_file`. The host
+//! that the configuration names must be in the certificate; with a proxy it is the proxy that looks the host
+//! up.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -150,7 +151,8 @@ async fn tcp(address: &SmtpAddress, deadline: Instant) -> io::Result<TcpStream> 
     Ok(stream)
 }
 
-/// One after the other. None takes the time of those behind it: where IPv6 leads nowhere, its addresses come first all the same.
+/// One after the other. None takes the time of those behind it: where IPv6 leads nowhere, its addresses come
+/// first all the same.
 async fn first_of(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
     let mut failed = io::Error::other("the host has no address");
     for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {

@@ -4,17 +4,18 @@
 //!
 //! * The envelope is the message's own, and the header goes as it came.
 //! * No token and no mail goes over a connection without TLS, or to a server whose certificate is not good.
-//! * A message has one transaction an attempt. The content is sent only if all its recipients were taken; if they do not fare
-//!   alike, the message is [divided](Disposition::Divided) first, and nothing was sent.
-//! * What a reply means is decided in [`reply`]. A connection that breaks before the end of the content was given away has sent
-//!   nothing; afterwards the outcome is unknown.
-//! * A login that is refused is tried once more with a new token. If that is refused, too, it is the mailbox that is closed to
-//!   the app: the same token works for others.
-//! * With `route = "auto"` nothing that is wrong with SMTP stops a mailbox or a tenant, whose other mail goes by Graph: the
-//!   message waits and is tried again.
+//! * A message has one transaction an attempt. The content is sent only if all its recipients were taken; if
+//!   they do not fare alike, the message is [divided](Disposition::Divided) first, and nothing was sent.
+//! * What a reply means is decided in [`reply`]. A connection that breaks before the end of the content was
+//!   given away has sent nothing; afterwards the outcome is unknown.
+//! * A login that is refused is tried once more with a new token. If that is refused, too, it is the mailbox
+//!   that is closed to the app: the same token works for others.
+//! * With `route = "auto"` nothing that is wrong with SMTP stops a mailbox or a tenant, whose other mail goes
+//!   by Graph: the message waits and is tried again.
 //! * Of the mailbox's allowance the day's recipients are charged. Calls and their octets are limits of Graph.
 //!
-//! On a crash: nothing is remembered here. The message is in doubt, and [`route`](super::route) has it looked for.
+//! On a crash: nothing is remembered here. The message is in doubt, and [`route`](super::route) has it looked
+//! for.
 
 mod connection;
 mod dial;

@@ -66,8 +66,9 @@ impl Lines {
         needs: Needs,
         offered: &Extensions,
     ) -> Result<Self, Reason> {
-        // A submission server lets a mailbox send as itself; `<>` belongs to nobody, and Exchange answers SendAsDenied to what
-        // does not belong to the mailbox. That no report on a report comes back, NOTIFY=NEVER takes care of.
+        // A submission server lets a mailbox send as itself; `<>` belongs to nobody, and Exchange answers
+        // SendAsDenied to what does not belong to the mailbox. That no report on a report comes back,
+        // NOTIFY=NEVER takes care of.
         let is_report = envelope.sender().is_none();
         let sender = path(envelope.sender().unwrap_or(mailbox));
         let recipients: Vec<_> = envelope.recipients().iter().map(path).collect();
@@ -113,7 +114,8 @@ impl Lines {
                 None if is_report => push(&mut line, "NOTIFY", "NEVER"),
                 None => {}
             }
-            // One that is not ASCII needs SMTPUTF8 (RFC 6533 section 3); it says no more than the address then.
+            // One that is not ASCII needs SMTPUTF8 (RFC 6533 section 3); it says no more than the address
+            // then.
             let original = wish.original.map(|original| original.to_string());
             if let Some(text) = original.filter(|text| utf8 || text.is_ascii()) {
                 push(&mut line, "ORCPT", text);

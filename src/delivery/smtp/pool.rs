@@ -1,6 +1,7 @@
 //! Connections that are kept: for each mailbox of each tenant, those that are logged in as it.
 //!
-//! * At most [`MOST`] a mailbox, in use and idle together (Microsoft, "Exchange Online limits": SMTP AUTH connections).
+//! * At most [`MOST`] a mailbox, in use and idle together (Microsoft, "Exchange Online limits": SMTP AUTH
+//!   connections).
 //! * The one that was used last is used next, so that those which are not needed grow old.
 //! * One that was idle for [`IDLE`] is closed, before the service does.
 
@@ -47,8 +48,8 @@ struct Shared {
 
 /// One mailbox.
 struct Slot {
-    /// For connections in use. An idle one has none; a new one is made only when there is no idle one, so that there are never
-    /// more than the permits.
+    /// For connections in use. An idle one has none; a new one is made only when there is no idle one, so
+    /// that there are never more than the permits.
     permits: Arc<Semaphore>,
     state: Mutex<State>,
 }

@@ -1,7 +1,8 @@
 //! Replies of the service: how they are read, and what they mean for the message.
 //!
-//! The code and the enhanced status decide; Exchange has some refusals that differ in their text only (Microsoft, "Fix issues
-//! with printers, scanners, and LOB applications that send email using Microsoft 365"), and there a word of it does.
+//! The code and the enhanced status decide; Exchange has some refusals that differ in their text only
+//! (Microsoft, "Fix issues with printers, scanners, and LOB applications that send email using Microsoft
+//! 365"), and there a word of it does.
 
 use smtp_proto::EhloResponse;
 
@@ -140,7 +141,8 @@ impl Reply {
                 }
             }
             (_, Step::Auth) => Class::Login,
-            // The connection has lost its login, or never had one; or the server has lost count of the commands.
+            // The connection has lost its login, or never had one; or the server has lost count of the
+            // commands.
             (503 | 530, _) => Class::Again,
             _ if self.says("submissionquotaexceeded") => Class::Quota,
             _ if self.says("sendasdenied") || self.is(7, 60..=60) || self.is(2, 252..=252) => Class::SendAs,

@@ -1,11 +1,12 @@
 //! One message on a connection: MAIL, RCPT, content.
 //!
-//! The content is sent only if every recipient was taken. So nothing is sent of a message whose recipients do not fare alike,
-//! and what becomes of each can be stored before anything is.
+//! The content is sent only if every recipient was taken. So nothing is sent of a message whose recipients do
+//! not fare alike, and what becomes of each can be stored before anything is.
 //!
-//! With CHUNKING it goes as it is in chunks (RFC 3030), else behind DATA with its dots doubled (RFC 5321 section 4.5.2); from the
-//! spool a part at a time. A connection that breaks before the last octet of it was given away has sent nothing: neither a chunk
-//! without LAST nor content without its final dot is a message. From then on nobody knows, until the reply comes.
+//! With CHUNKING it goes as it is in chunks (RFC 3030), else behind DATA with its dots doubled (RFC 5321
+//! section 4.5.2); from the spool a part at a time. A connection that breaks before the last octet of it was
+//! given away has sent nothing: neither a chunk without LAST nor content without its final dot is a message.
+//! From then on nobody knows, until the reply comes.
 
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ use super::{
 use crate::{config::NetworkConfig, delivery::letter::Mime, network};
 use relay_spool::OpenBody;
 
-/// RCPT commands that wait for their replies at a time: replies have to fit into what lies between, as neither side may wait for
-/// the other to read.
+/// RCPT commands that wait for their replies at a time: replies have to fit into what lies between, as
+/// neither side may wait for the other to read.
 const WINDOW: usize = 100;
 /// Chunks that wait for theirs.
 const CHUNKS: usize = 4;
@@ -65,7 +66,8 @@ impl Ended {
         Self { outcome: TransactionOutcome::Broken(broken, stage), is_reusable: false }
     }
 
-    /// Whether a connection that has been kept for a while turned out to be none: closed, or its login forgotten.
+    /// Whether a connection that has been kept for a while turned out to be none: closed, or its login
+    /// forgotten.
     pub(super) fn is_stale(&self) -> bool {
         match &self.outcome {
             TransactionOutcome::Broken(_, stage) => *stage == Stage::First,
@@ -188,8 +190,8 @@ fn concerns_all(step: Step, reply: &Reply) -> bool {
     reply.is_refusal() && (reply.is_closing() || !is_of_one)
 }
 
-/// Takes the replies to what was said already. Whatever they are they change nothing; but left to come, they would be taken for
-/// those to the commands of the next message.
+/// Takes the replies to what was said already. Whatever they are they change nothing; but left to come, they
+/// would be taken for those to the commands of the next message.
 async fn skip(talk: &mut Talk, replies: usize) -> bool {
     for _ in 0..replies {
         if !talk.reply().await.is_ok_and(|reply| !reply.is_closing()) {
@@ -318,8 +320,8 @@ impl Transfer<'_> {
         }
     }
 
-    /// All that was asked is answered. A refusal that has come early counts; anything else is an answer to nothing, which must
-    /// not be taken for that to what comes next, the end of the content above all.
+    /// All that was asked is answered. A refusal that has come early counts; anything else is an answer to
+    /// nothing, which must not be taken for that to what comes next, the end of the content above all.
     fn expect_quiet(&mut self) -> Result<(), NotSent> {
         self.talk.expect_quiet().map_err(|broken| match self.talk.heard() {
             Some(reply) if reply.is_refusal() => NotSent::Refused(reply),

@@ -21,7 +21,8 @@ pub(in crate::identity) const TIMEOUT: Duration = Duration::from_secs(30);
 /// In bytes. A token response has some 2 KB.
 pub(super) const LARGEST_RESPONSE: usize = 256 * 1024;
 
-/// For one request. Keeps what `oauth2` does not pass on: the status and the headers, or why there is no response.
+/// For one request. Keeps what `oauth2` does not pass on: the status and the headers, or why there is no
+/// response.
 pub(super) struct Client<'a> {
     http: &'a reqwest::Client,
     /// What an error calls it.
@@ -83,7 +84,8 @@ impl<'a> Client<'a> {
         let response = send(request(url.clone()), self.service).await?;
         match response.head.redirect(&url) {
             None => Ok(response),
-            // AADSTS51005 "is like HTTP 307": the request is repeated there. Its secrets do not go to another host.
+            // AADSTS51005 "is like HTTP 307": the request is repeated there. Its secrets do not go to another
+            // host.
             Some(elsewhere) if elsewhere.origin() == url.origin() => {
                 send(request(elsewhere), self.service).await
             }
@@ -116,8 +118,8 @@ impl<'c> AsyncHttpClient<'c> for Client<'_> {
     }
 }
 
-/// `oauth2` accepts no success but 200, and no Content-Type but JSON's. Here every 2xx is a success and the body alone
-/// decides, so 200 stands for all of them and the headers are left out.
+/// `oauth2` accepts no success but 200, and no Content-Type but JSON's. Here every 2xx is a success and the
+/// body alone decides, so 200 stands for all of them and the headers are left out.
 fn into_http(mut response: Response) -> (Head, HttpResponse) {
     let mut http = HttpResponse::new(std::mem::take(&mut *response.body));
     let status = response.head.status;

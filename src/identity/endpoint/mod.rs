@@ -4,13 +4,14 @@
 //!
 //! * The crate `oauth2` writes the requests and reads the responses. They travel over the cloud's HTTP client
 //!   ([`client`]), so its proxy and certificates, the time limit and the bound on a response apply.
-//! * A response becomes a token, or a [`TokenError`] that says what to do and when to ask again ([`response`]).
+//! * A response becomes a token, or a [`TokenError`] that says what to do and when to ask again
+//!   ([`response`]).
 //! * No error text of `oauth2` is shown: it may quote the response, and so a token.
-//! * Tokens move from `oauth2` to memory that is wiped as soon as they are read. docs/security.md lists what `oauth2`
-//!   leaves in memory.
+//! * Tokens move from `oauth2` to memory that is wiped as soon as they are read. docs/security.md lists what
+//!   `oauth2` leaves in memory.
 //!
-//! The grants make an [`Endpoint`] for each request. Managed identities use only [`send`] and [`Response`]: their protocol
-//! is not OAuth.
+//! The grants make an [`Endpoint`] for each request. Managed identities use only [`send`] and [`Response`]:
+//! their protocol is not OAuth.
 
 mod client;
 mod response;
@@ -89,7 +90,8 @@ pub(super) enum Poll {
     Expired,
 }
 
-/// With the application's assertion, if it proves itself by one. A macro, since the requests of `oauth2` share no trait.
+/// With the application's assertion, if it proves itself by one. A macro, since the requests of `oauth2`
+/// share no trait.
 macro_rules! with_assertion {
     ($request:expr, $assertion:expr) => {{
         let request = $request;
@@ -166,7 +168,8 @@ impl<'a> Endpoint<'a> {
         client.granted(result)
     }
 
-    /// A code for somebody to sign in with (RFC 8628 section 3.1). Entra ID needs no proof of the application for it.
+    /// A code for somebody to sign in with (RFC 8628 section 3.1). Entra ID needs no proof of the application
+    /// for it.
     pub(super) async fn device_code(&self, scope: String) -> Result<DeviceAuthorization, TokenError> {
         let request = self.application.exchange_device_code().add_scope(Scope::new(scope));
         let client = self.client();
@@ -179,8 +182,8 @@ impl<'a> Endpoint<'a> {
         let request = self.application.exchange_device_access_token(code);
         let request = with_assertion!(request, self.assertion);
         let client = self.client();
-        // `oauth2` would poll in a loop of its own. That loop sends the same assertion again, ignores Retry-After and swallows
-        // network errors, so it is abandoned where it would wait for the next round.
+        // `oauth2` would poll in a loop of its own. That loop sends the same assertion again, ignores
+        // Retry-After and swallows network errors, so it is abandoned where it would wait for the next round.
         let (wants, mut wanted) = mpsc::channel::<Duration>(1);
         let wait = |interval| {
             // There is room for the one value that is read.

@@ -198,7 +198,8 @@ impl fmt::Display for EntraError {
     }
 }
 
-/// `oauth2` reads the errors of a sign-in into a type of its own, without `error_codes`. The description names the code, too.
+/// `oauth2` reads the errors of a sign-in into a type of its own, without `error_codes`. The description
+/// names the code, too.
 impl From<DeviceCodeErrorResponse> for EntraError {
     fn from(error: DeviceCodeErrorResponse) -> Self {
         Self {

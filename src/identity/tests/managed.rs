@@ -88,7 +88,8 @@ async fn azure_arc_is_shown_that_its_files_can_be_read() {
     assert_eq!(wrong.service.counts().tokens, 0);
 }
 
-/// What App Service wants stands in the environment, which a test of this process cannot change: the binary's tests do.
+/// What App Service wants stands in the environment, which a test of this process cannot change: the binary's
+/// tests do.
 #[tokio::test]
 async fn a_host_that_is_not_there_is_an_outage() {
     let lines = "managed_identity = { kind = 'vm', endpoint = 'http://127.0.0.1:1' }";

@@ -123,7 +123,8 @@ async fn another_application_does_not_get_the_token() {
 #[tokio::test]
 async fn without_a_place_for_the_successor_there_is_no_access_token_and_it_is_not_lost() {
     let bench = bench().await;
-    // What is half written has this name, and a folder cannot be taken out of the way. Root is stopped by it, too.
+    // What is half written has this name, and a folder cannot be taken out of the way. Root is stopped by it,
+    // too.
     let in_the_way = bench.folder.path().join("credentials/.contoso.json");
     fs::create_dir_all(&in_the_way).unwrap();
     let error = bench.token("contoso").await.unwrap_err();
@@ -146,7 +147,8 @@ async fn whoever_signed_in_meanwhile_is_not_overruled() {
     bench.token("contoso").await.unwrap();
     let file = bench.folder.path().join("credentials/contoso.json");
     let mut stored = stored(&bench);
-    // The request is at the service when the file changes, and has been since before: it takes longer than that.
+    // The request is at the service when the file changes, and has been since before: it takes longer than
+    // that.
     bench.service.inject(Fault::new(On::Token, Action::Delay(Duration::from_secs(1))).times(1));
     let before = bench.service.faults().len();
     let refresh = bench.identity.token(bench.tenant("contoso"), Audience::Exchange);

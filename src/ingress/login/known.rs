@@ -1,7 +1,7 @@
 //! Logins that were right a moment ago.
 //!
-//! What is kept is a keyed hash of name, password and password hash under a key that was drawn at the start: it says nothing
-//! about the password, and a user whose hash has changed is not among the known ones.
+//! What is kept is a keyed hash of name, password and password hash under a key that was drawn at the start:
+//! it says nothing about the password, and a user whose hash has changed is not among the known ones.
 
 use std::{
     num::NonZeroUsize,

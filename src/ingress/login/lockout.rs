@@ -1,15 +1,16 @@
 //! Failed logins slow a client down, and then lock it out.
 //!
-//! Failures are counted by address and by name. An address with too many may not log in for a time, whatever the name. A name
-//! with too many is closed too, or a botnet could try one password from each of its addresses; but not for the addresses
-//! that have logged in with that name of late, nor for the networks of its tenant: a stranger cannot lock a customer's printer
-//! out. What fails at those counts for their address alone.
+//! Failures are counted by address and by name. An address with too many may not log in for a time, whatever
+//! the name. A name with too many is closed too, or a botnet could try one password from each of its
+//! addresses; but not for the addresses that have logged in with that name of late, nor for the networks of
+//! its tenant: a stranger cannot lock a customer's printer out. What fails at those counts for their address
+//! alone.
 //!
-//! An IPv6 client counts as its network ([`ClientPrefix`]). A login that succeeds clears the count of its address, and not
-//! that of its name, or a guesser could go on for as long as the printer does.
+//! An IPv6 client counts as its network ([`ClientPrefix`]). A login that succeeds clears the count of its
+//! address, and not that of its name, or a guesser could go on for as long as the printer does.
 //!
-//! Pure but for its memory; the time comes from outside. What is remembered is bounded: the entry that was not used for the
-//! longest time goes.
+//! Pure but for its memory; the time comes from outside. What is remembered is bounded: the entry that was
+//! not used for the longest time goes.
 
 use std::{
     hash::{BuildHasher, RandomState},

@@ -3,13 +3,15 @@
 //! # Contract
 //!
 //! * An answer is yes only for a password that the configured hash of that user is of.
-//! * Wrong name and wrong password get the same answer after the same work: a comparison with one hash of each cost that there
-//!   is. What was typed for a name is counted, so that a count says nothing of whether there is such a user, and of which tenant.
-//! * Hashes are computed where they may block, a few at a time: a flood of logins takes up neither all processors nor the
-//!   memory, and not the tasks of other clients. Whoever has to wait too long for that is told to come again.
+//! * Wrong name and wrong password get the same answer after the same work: a comparison with one hash of
+//!   each cost that there is. What was typed for a name is counted, so that a count says nothing of whether
+//!   there is such a user, and of which tenant.
+//! * Hashes are computed where they may block, a few at a time: a flood of logins takes up neither all
+//!   processors nor the memory, and not the tasks of other clients. Whoever has to wait too long for that is
+//!   told to come again.
 //! * A login that was right is known for five minutes, so that a busy client does not cost a hash each time.
-//! * Who fails often waits longer, and is then locked out for a time: see [`lockout`]. Memory is bounded, and nothing outlives
-//!   the process.
+//! * Who fails often waits longer, and is then locked out for a time: see [`lockout`]. Memory is bounded, and
+//!   nothing outlives the process.
 //! * Passwords are kept nowhere; names are logged, passwords and hashes never are.
 //!
 //! Called by the SMTP server at AUTH. Knows no SMTP.
@@ -102,7 +104,8 @@ impl Logins {
         let roster = inner.roster.now();
         let user = roster.user(&name);
         let shown = shown(&name);
-        // As it was typed: were a user's short name counted with the long one, it would show that there is one.
+        // As it was typed: were a user's short name counted with the long one, it would show that there is
+        // one.
         let client = inner.lockout.client(address, &name.to_lowercase());
         let at_home = roster.is_at_home(&name, address);
         let deny = |result: LoginResult, denied: Denied| {
@@ -143,8 +146,8 @@ impl Logins {
                     std::hint::black_box(decoy.matches(&password));
                 });
             }
-            // The turn is given back with the result: to the next one when this one is counted, and if nobody waits for
-            // the result any more, when it is there.
+            // The turn is given back with the result: to the next one when this one is counted, and if nobody
+            // waits for the result any more, when it is there.
             (matches, password, turn)
         });
         let (matches, password, _turn) = match checked.await {

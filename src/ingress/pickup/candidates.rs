@@ -1,10 +1,10 @@
 //! Which files of a folder are whole, and which is next. No I/O: it is told what there is.
 //!
-//! A file is whole when the system says so: it was closed or moved in. Without such a hint (a network file system, a hint
-//! that was lost, a file from before the start), it is whole when two looks at least [`QUIET`] apart find it with the same
-//! size and time. A file that is known to be open, that is empty or whose header does not end gets [`PATIENCE`]: a
-//! writer may be slow, and half a message must not go out. The relay's clock is not compared with the times of files:
-//! they may be another machine's.
+//! A file is whole when the system says so: it was closed or moved in. Without such a hint (a network file
+//! system, a hint that was lost, a file from before the start), it is whole when two looks at least [`QUIET`]
+//! apart find it with the same size and time. A file that is known to be open, that is empty or whose header
+//! does not end gets [`PATIENCE`]: a writer may be slow, and half a message must not go out. The relay's
+//! clock is not compared with the times of files: they may be another machine's.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
@@ -46,8 +46,8 @@ pub(super) enum Then {
     Forget,
     /// It was claimed and has its name back, as good as before: take it again.
     Retry,
-    /// It is not whole, or cannot be read: take it when it has been quiet for longer. `released`: it was claimed and has
-    /// its name back.
+    /// It is not whole, or cannot be read: take it when it has been quiet for longer. `released`: it was
+    /// claimed and has its name back.
     Wait { found: Option<Stamp>, released: bool },
     /// It is there under another name and must not be touched again.
     Never,
@@ -63,8 +63,8 @@ pub(super) struct Candidates {
     looks: HashMap<OsString, Look>,
     /// Files that a writer has open, as far as is known.
     open: HashMap<OsString, Instant>,
-    /// Files that got their names back a moment ago. The system says of these that they were moved in, which does not
-    /// make them whole.
+    /// Files that got their names back a moment ago. The system says of these that they were moved in, which
+    /// does not make them whole.
     released: HashMap<OsString, Instant>,
 }
 

@@ -1,9 +1,10 @@
 //! One file, from its folder to wherever it ends. Everything here blocks.
 //!
-//! A claim is a lock and a name. The lock (`flock`) shows other processes that the owner lives; the name keeps the file from
-//! being taken for a new one, and shows after a crash which message of the spool the file was about to become. The folder may
-//! be written by anybody whom the tenant lets in, so links are never followed, and no name is overwritten; and a name that says
-//! that a file was claimed is believed only as far as its mark goes (`marks`).
+//! A claim is a lock and a name. The lock (`flock`) shows other processes that the owner lives; the name
+//! keeps the file from being taken for a new one, and shows after a crash which message of the spool the file
+//! was about to become. The folder may be written by anybody whom the tenant lets in, so links are never
+//! followed, and no name is overwritten; and a name that says that a file was claimed is believed only as far
+//! as its mark goes (`marks`).
 
 use std::{
     ffi::{OsStr, OsString},
@@ -122,7 +123,8 @@ pub(super) fn open(
     }
 }
 
-/// A file that a process had claimed that is gone. `None`: it lives, or the file is not there any more, or is none.
+/// A file that a process had claimed that is gone. `None`: it lives, or the file is not there any more, or is
+/// none.
 pub(super) fn take_over(place: &Arc<OpenFolder>, name: ClaimName) -> io::Result<Option<FileClaim>> {
     let file = match place.open_file(&name.file_name()) {
         Ok(file) => file,
@@ -141,8 +143,8 @@ impl FileClaim {
         self.name.id
     }
 
-    /// Whether the relay with these marks has claimed this very file for the tenant. `None`: its name says nothing about that,
-    /// as those of earlier versions.
+    /// Whether the relay with these marks has claimed this very file for the tenant. `None`: its name says
+    /// nothing about that, as those of earlier versions.
     pub(super) fn is_marked(&self, tenant: &TenantName, marks: &Marks) -> io::Result<Option<bool>> {
         let inode = fstat(&*self.file)?.st_ino;
         Ok(self.name.mark.map(|mark| mark == marks.mark(tenant, self.name.id, inode)))
@@ -164,8 +166,8 @@ impl FileClaim {
         Stamp::of_file(&self.file)
     }
 
-    /// Gives the file its name back, or another if that has been taken meanwhile. One that somebody has renamed keeps the name
-    /// that it has now.
+    /// Gives the file its name back, or another if that has been taken meanwhile. One that somebody has
+    /// renamed keeps the name that it has now.
     pub(super) fn release(&self) -> io::Result<()> {
         let names = [self.name.original.clone()].into_iter().chain(names::others(&self.name.original));
         for name in names {
@@ -178,8 +180,8 @@ impl FileClaim {
         Ok(())
     }
 
-    /// Unlinks the file, whose message is in the spool. `Some`: it is still there, since it has been written to or renamed
-    /// meanwhile.
+    /// Unlinks the file, whose message is in the spool. `Some`: it is still there, since it has been written
+    /// to or renamed meanwhile.
     pub(super) fn remove(&self) -> io::Result<Option<Stamp>> {
         let stat = fstat(&*self.file)?;
         let now = Stamp::of(&stat);

@@ -144,8 +144,8 @@ impl Folder {
         });
     }
 
-    /// How many of `wanted` files may be claimed now, with their places; without, one place has to be waited for. `None`: the
-    /// folder has its share, and the next of its own files that ends makes room.
+    /// How many of `wanted` files may be claimed now, with their places; without, one place has to be waited
+    /// for. `None`: the folder has its share, and the next of its own files that ends makes room.
     fn places(&self, wanted: usize) -> Option<(usize, Option<OwnedSemaphorePermit>)> {
         let slots = &self.intake.slots;
         let share =
@@ -199,8 +199,8 @@ impl Folder {
                 files.into_iter().for_each(|(name, outcome)| self.settle(name, outcome));
             }
             Err(error) => {
-                // Reading one file's message, as nothing else takes a stranger's octets apart. Its name stays busy: what
-                // made it panic once would do so again.
+                // Reading one file's message, as nothing else takes a stranger's octets apart. Its name stays
+                // busy: what made it panic once would do so again.
                 self.under_way -= 1;
                 error!(tenant = %self.tenant, %error, "pickup failed");
             }

@@ -1,8 +1,8 @@
 //! One file becomes one message.
 //!
-//! The steps, in this order: claim the file under the id of its message; hand the message to the spool; unlink the file; announce
-//! the message. Whatever step a crash comes after, the next start can tell which (see `leftovers`). If the file cannot be
-//! unlinked, the message is unwound: it is the file that stays.
+//! The steps, in this order: claim the file under the id of its message; hand the message to the spool;
+//! unlink the file; announce the message. Whatever step a crash comes after, the next start can tell which
+//! (see `leftovers`). If the file cannot be unlinked, the message is unwound: it is the file that stays.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -175,7 +175,8 @@ impl Intake {
         let (claims, messages): (Vec<_>, Vec<_>) =
             files.into_iter().map(|(name, StoredFile { claim, message })| (claim, (name, message))).unzip();
         let unlink = |claim: FileClaim| match claim.remove() {
-            // Whoever closes an unlinked file last removes it, which takes longer than all the rest: so it is closed here.
+            // Whoever closes an unlinked file last removes it, which takes longer than all the rest: so it is
+            // closed here.
             Ok(None) => None,
             Ok(Some(now)) => Some((claim, Failure::Changed(now))),
             Err(error) => Some((claim, Failure::Unreadable(error))),

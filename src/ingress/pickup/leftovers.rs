@@ -1,11 +1,11 @@
 //! What a dead process has left: files that it had claimed.
 //!
-//! The name of a claimed file has the id of the message that it was about to become. A message is announced after its file has
-//! been unlinked, so nothing has been delivered whose file is still there, and the spool has it if and only if it was accepted.
-//! That is true until the scheduler begins. So this is done before.
+//! The name of a claimed file has the id of the message that it was about to become. A message is announced
+//! after its file has been unlinked, so nothing has been delivered whose file is still there, and the spool
+//! has it if and only if it was accepted. That is true until the scheduler begins. So this is done before.
 //!
-//! A name is also what anybody can write who may write to the folder, with the id of another tenant's message or of one that
-//! came by SMTP. So nothing but the file itself hangs on a name alone:
+//! A name is also what anybody can write who may write to the folder, with the id of another tenant's message
+//! or of one that came by SMTP. So nothing but the file itself hangs on a name alone:
 //!
 //! | the message of the id                       | the mark in the name  | what is done                                      |
 //! |---------------------------------------------|-----------------------|---------------------------------------------------|
@@ -15,8 +15,8 @@
 //! | is this tenant's, and came by pickup        | does not fit          | file and message stay                             |
 //! | is another's, came otherwise, or is damaged | any or none           | file and message stay                             |
 //!
-//! Whoever can make a file look like a leftover could have removed that file, so unlinking it gives nobody a right. A file that
-//! stays is in the log, for a person to decide about.
+//! Whoever can make a file look like a leftover could have removed that file, so unlinking it gives nobody a
+//! right. A file that stays is in the log, for a person to decide about.
 
 use std::{
     collections::HashMap,
@@ -47,11 +47,11 @@ struct Leftover {
 /// What the spool has of the ids that leftovers name; `None` for a message that cannot be read.
 type Found = HashMap<MessageId, Option<Arc<Message>>>;
 
-/// Unlinks claimed files that are in the spool already, and gives the others their names back. `path` holds a folder for each
-/// tenant.
+/// Unlinks claimed files that are in the spool already, and gives the others their names back. `path` holds a
+/// folder for each tenant.
 ///
-/// Called once, after the spool has been opened and before anything is delivered out of it. What cannot be done is logged; the
-/// file stays as it is.
+/// Called once, after the spool has been opened and before anything is delivered out of it. What cannot be
+/// done is logged; the file stays as it is.
 pub async fn settle_leftovers(
     path: &Path,
     tenants: impl IntoIterator<Item = TenantName>,

@@ -1,14 +1,16 @@
 //! Which claims are this relay's own: a mark in the name of each claimed file.
 //!
-//! Whoever may write to a tenant's folder can name a file as a claimed one is named, with the id of any message. So a name
-//! proves nothing; the mark in it does. It is a keyed hash over the tenant, the id and the file's inode, under a key that is
-//! the spool's secret: only the relay with this spool can have written it, and it fits this one file only.
+//! Whoever may write to a tenant's folder can name a file as a claimed one is named, with the id of any
+//! message. So a name proves nothing; the mark in it does. It is a keyed hash over the tenant, the id and the
+//! file's inode, under a key that is the spool's secret: only the relay with this spool can have written it,
+//! and it fits this one file only.
 //!
-//! The inode stands without its device. The numbers of devices may change from one start of the machine to the next, and a
-//! folder is on one file system.
+//! The inode stands without its device. The numbers of devices may change from one start of the machine to
+//! the next, and a folder is on one file system.
 //!
-//! The key is in `pickup.key` of the spool's folder: 32 random octets, made once, with mode 0600, durable before it is used. A
-//! spool that has lost it makes a new one; claims under the old one are then left as they are (see `leftovers`).
+//! The key is in `pickup.key` of the spool's folder: 32 random octets, made once, with mode 0600, durable
+//! before it is used. A spool that has lost it makes a new one; claims under the old one are then left as
+//! they are (see `leftovers`).
 
 use std::{
     fmt,

@@ -8,8 +8,8 @@
 //! | `NAME.bad`                  | a file that was refused; `NAME.1.bad` and so on if the name was taken |
 //! | `NAME.bad.txt`              | why                                                                   |
 //!
-//! Other names are let alone. Those with a leading dot belong to whoever is still at work: this relay, or a program that writes
-//! a file before it renames it.
+//! Other names are let alone. Those with a leading dot belong to whoever is still at work: this relay, or a
+//! program that writes a file before it renames it.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,8 +21,8 @@ use relay_mail::MessageId;
 
 const MESSAGE: &[u8] = b".eml";
 const CLAIMED: &[u8] = b".claimed";
-/// Linux allows 255 octets for a name; a claim puts a dot in front, and a dot, an id of 13 characters, a hyphen, a mark and
-/// `.claimed` behind.
+/// Linux allows 255 octets for a name; a claim puts a dot in front, and a dot, an id of 13 characters, a
+/// hyphen, a mark and `.claimed` behind.
 pub(super) const LONGEST: usize = 255 - 1 - 1 - 13 - 1 - Mark::LEN - CLAIMED.len();
 
 /// What the name of a claimed file says.

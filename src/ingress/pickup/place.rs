@@ -53,7 +53,8 @@ const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBL
 const EXPLANATION: Mode = Mode::from_raw_mode(0o640);
 
 impl OpenFolder {
-    /// The folder, if nobody can put another in its place. Makes it, if it is missing: somebody may have removed it.
+    /// The folder, if nobody can put another in its place. Makes it, if it is missing: somebody may have
+    /// removed it.
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, Barrier> {
         Self::by(path, Walker::Relay { makes: true })
     }
@@ -98,8 +99,8 @@ impl OpenFolder {
     pub(super) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let folder = &self.folder;
         match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
-            // Some network file systems cannot. Looking first leaves a moment for another file to take the name; it would
-            // have to be one of the same name, claimed at the same time by another process.
+            // Some network file systems cannot. Looking first leaves a moment for another file to take the
+            // name; it would have to be one of the same name, claimed at the same time by another process.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match self.stat(to) {
                 Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -159,7 +160,8 @@ pub(super) fn odd(stat: &Stat) -> Option<&'static str> {
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Some(NO_PLAIN_FILE);
     }
-    // Whoever cannot read a file may still be able to give it another name, and the relay would read it for them.
+    // Whoever cannot read a file may still be able to give it another name, and the relay would read it for
+    // them.
     (stat.st_nlink > 1)
         .then_some("a hard link: the file has another name, perhaps one that its sender must not read")
 }

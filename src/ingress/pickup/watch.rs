@@ -1,7 +1,7 @@
 //! What the system says about the folders, by inotify.
 //!
-//! Hints make pickup fast and nothing else: one that never comes, or that finds its folder's queue full, costs time
-//! until the next scan.
+//! Hints make pickup fast and nothing else: one that never comes, or that finds its folder's queue full,
+//! costs time until the next scan.
 
 use std::{
     collections::HashMap,

@@ -1,20 +1,24 @@
-//! The way to a tenant's folder: every folder on it is opened one after the other by descriptor, from `/` down, and nobody but
-//! root and the relay can put another in the place of any. Everything here blocks.
+//! The way to a tenant's folder: every folder on it is opened one after the other by descriptor, from `/`
+//! down, and nobody but root and the relay can put another in the place of any. Everything here blocks.
 //!
-//! Whoever can rename a folder on the way can have another tenant's folder read as its own, and so send as that tenant. So:
+//! Whoever can rename a folder on the way can have another tenant's folder read as its own, and so send as
+//! that tenant. So:
 //!
-//! * A folder on the way belongs to root or to the relay's user, and neither its group nor everybody can write to it. One with
-//!   the sticky bit, such as /tmp, may be written to by others: they cannot rename what is not theirs, and what is on the way
-//!   is root's or the relay's. But names may be made in it; so the last one, which tenants' folders stand in, is never sticky.
-//! * The tenant's folder belongs to one of the two as well, and not everybody can write to it. Its group may: that is the login.
-//! * A symbolic link is followed if it belongs to one of the two; then the rules hold for where it leads. Nothing is made
-//!   there: what it leads to may be a disk that is not mounted.
+//! * A folder on the way belongs to root or to the relay's user, and neither its group nor everybody can
+//!   write to it. One with the sticky bit, such as /tmp, may be written to by others: they cannot rename what
+//!   is not theirs, and what is on the way is root's or the relay's. But names may be made in it; so the last
+//!   one, which tenants' folders stand in, is never sticky.
+//! * The tenant's folder belongs to one of the two as well, and not everybody can write to it. Its group may:
+//!   that is the login.
+//! * A symbolic link is followed if it belongs to one of the two; then the rules hold for where it leads.
+//!   Nothing is made there: what it leads to may be a disk that is not mounted.
 //!
-//! Rights by an access control list are among those that the mode shows: where there is one, the group's bits are its mask,
-//! which bounds every entry but the owner's and everybody's (acl(5)). Default lists give no right to the folder itself.
+//! Rights by an access control list are among those that the mode shows: where there is one, the group's bits
+//! are its mask, which bounds every entry but the owner's and everybody's (acl(5)). Default lists give no
+//! right to the folder itself.
 //!
-//! What is returned is a descriptor, and all that is done with the folder afterwards is done by it. So a change between the
-//! check and the use does not matter.
+//! What is returned is a descriptor, and all that is done with the folder afterwards is done by it. So a
+//! change between the check and the use does not matter.
 
 use std::{
     collections::VecDeque,
@@ -38,7 +42,8 @@ use rustix::{
 
 /// As many as Linux follows.
 const MOST_LINKS: usize = 40;
-/// Of a folder on the way that the relay makes, whatever the umask says: tenants' programs pass through, and see nothing.
+/// Of a folder on the way that the relay makes, whatever the umask says: tenants' programs pass through, and
+/// see nothing.
 const PASSAGE: Mode = Mode::from_raw_mode(0o711);
 /// Of a tenant's folder that the relay makes, less the umask.
 const DROP: Mode = Mode::from_raw_mode(0o770);
@@ -53,9 +58,9 @@ pub(crate) enum Walker {
     },
     /// A command that is run by the relay's user, or by root, and makes nothing.
     Check,
-    /// A program that leaves mail, of any user. The relay's user is whoever owns the first folder on the way that is not root's,
-    /// if that is this user, or if root has put it there: what stands in a folder that only root can write to stands there by
-    /// root's will.
+    /// A program that leaves mail, of any user. The relay's user is whoever owns the first folder on the way
+    /// that is not root's, if that is this user, or if root has put it there: what stands in a folder that
+    /// only root can write to stands there by root's will.
     Sender,
 }
 

@@ -1,4 +1,5 @@
-//! AUTH in a session (RFC 4954): when it is offered, the exchange over the wire, and what a login changes at MAIL.
+//! AUTH in a session (RFC 4954): when it is offered, the exchange over the wire, and what a login changes at
+//! MAIL.
 
 use std::io;
 

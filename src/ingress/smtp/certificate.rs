@@ -1,8 +1,8 @@
 //! Certificates of listeners, kept up to date: a renewal needs no restart.
 //!
-//! The files are looked at when the system says that something happened in their folders, and each minute, since that
-//! does not see what happens behind a symbolic link. A good new pair is for new connections; a bad one changes nothing
-//! and is an error in the log, once for each change of the files.
+//! The files are looked at when the system says that something happened in their folders, and each minute,
+//! since that does not see what happens behind a symbolic link. A good new pair is for new connections; a bad
+//! one changes nothing and is an error in the log, once for each change of the files.
 
 use std::{
     io,
@@ -145,7 +145,8 @@ fn look(files: &Certificate) -> Seen {
     [&files.chain, &files.key].map(|path| Fingerprint::of(path))
 }
 
-/// Tells `sender` when something happens in the folders of the files. Without inotify, there is a warning, and the minute.
+/// Tells `sender` when something happens in the folders of the files. Without inotify, there is a warning,
+/// and the minute.
 fn watcher(files: &Certificate, sender: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let tell = move |event: notify::Result<notify::Event>| {
         // Reading the files is such an event too, and would be answered by reading them.

@@ -1,8 +1,8 @@
 //! One command line becomes a [`Command`], or the reply that says what is wrong with it.
 //!
-//! `smtp-proto` reads verbs and their arguments, but for paths, see [`super::path`]. It is a parser for a server that
-//! supports everything, and it forgives; so the line is framed before it: no CR, NUL or other control character gets that
-//! far.
+//! `smtp-proto` reads verbs and their arguments, but for paths, see [`super::path`]. It is a parser for a
+//! server that supports everything, and it forgives; so the line is framed before it: no CR, NUL or other
+//! control character gets that far.
 
 use std::borrow::Cow;
 

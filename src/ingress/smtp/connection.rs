@@ -1,7 +1,7 @@
 //! One connection, from accept to its end: PROXY header, TLS, session.
 //!
-//! All of it happens in the connection's own task. Each step has a time limit, and the connection counts against both
-//! limits of connections from its first octet.
+//! All of it happens in the connection's own task. Each step has a time limit, and the connection counts
+//! against both limits of connections from its first octet.
 
 use std::{
     io::{self, Write},
@@ -181,7 +181,8 @@ pub(super) fn refused(full: Full) -> Refused {
     }
 }
 
-/// Says why and hangs up, at once. A client that waits for a handshake is just hung up on: it could not read the reply.
+/// Says why and hangs up, at once. A client that waits for a handshake is just hung up on: it could not read
+/// the reply.
 pub(super) fn turn_away(stream: TcpStream, reason: Refused, tls: &Offer, metrics: &Metrics) {
     metrics.refused(Ingress::Smtp, reason);
     if matches!(tls, Offer::Implicit(_)) {

@@ -1,7 +1,7 @@
 //! The content of a message, by DATA or BDAT: from its first octet to the reply that says what became of it.
 //!
-//! The content goes into a [`Submission`] as it comes. A message that is refused on the way is still read to its real end:
-//! a reply before that would let the rest of the message pass for commands.
+//! The content goes into a [`Submission`] as it comes. A message that is refused on the way is still read to
+//! its real end: a reply before that would let the rest of the message pass for commands.
 
 use std::io;
 
@@ -111,8 +111,8 @@ impl From<BareNewline> for Refusal {
     }
 }
 
-/// DATA: reads the content and settles the message; `None` if the client stalls. An error ends the connection. Either way
-/// there is no message then.
+/// DATA: reads the content and settles the message; `None` if the client stalls. An error ends the
+/// connection. Either way there is no message then.
 pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     talk: &mut Conversation<S>,
     accepted: Admitted,
@@ -139,7 +139,8 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// BDAT: reads one chunk (RFC 3030 section 2). `chunked` is the message of which more chunks are to come. `None` and errors are as of [`receive`].
+/// BDAT: reads one chunk (RFC 3030 section 2). `chunked` is the message of which more chunks are to come.
+/// `None` and errors are as of [`receive`].
 ///
 /// A chunk is read whatever becomes of it, since the client sends it without waiting for an answer.
 pub(super) async fn receive_chunk<S: AsyncRead + AsyncWrite + Unpin>(

@@ -1,6 +1,7 @@
 //! What is said on one connection, and who says it: the half of a session that its parts share.
 //!
-//! Commands, logins and content each have a file of their own; all of them read and reply here, and count what a client has done.
+//! Commands, logins and content each have a file of their own; all of them read and reply here, and count
+//! what a client has done.
 
 use std::{
     io,

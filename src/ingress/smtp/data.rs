@@ -1,12 +1,12 @@
 //! The content after DATA: finds its end and takes the dot stuffing out, in the buffer that it was read into.
 //!
-//! A parser library's receiver wants the whole message in one vector; this one never holds more than a state. It takes
-//! any number of octets at a time and hands back slices of them.
+//! A parser library's receiver wants the whole message in one vector; this one never holds more than a state.
+//! It takes any number of octets at a time and hands back slices of them.
 //!
-//! Only CR LF `.` CR LF ends the content (RFC 5321 section 4.1.1.4), where the CR LF before the dot may be the one that
-//! ended the DATA command itself. Anything looser lets one message hide a second one from the server before this one
-//! ("SMTP smuggling"). A CR or LF outside of CR LF is passed on as it is: whoever reads decides what becomes of such a
-//! message, after its real end.
+//! Only CR LF `.` CR LF ends the content (RFC 5321 section 4.1.1.4), where the CR LF before the dot may be
+//! the one that ended the DATA command itself. Anything looser lets one message hide a second one from the
+//! server before this one ("SMTP smuggling"). A CR or LF outside of CR LF is passed on as it is: whoever
+//! reads decides what becomes of such a message, after its real end.
 
 use memchr::memchr2;
 
@@ -70,7 +70,8 @@ impl DataReader {
         None
     }
 
-    /// Takes content up to the next dot at the start of a line. `input` is not empty and does not begin with such a dot.
+    /// Takes content up to the next dot at the start of a line. `input` is not empty and does not begin with
+    /// such a dot.
     fn run<'a>(&mut self, state: State, input: &mut &'a [u8]) -> Piece<'a> {
         let all = *input;
         let mut at = 0;

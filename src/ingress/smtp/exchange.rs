@@ -1,7 +1,8 @@
-//! The exchange that AUTH begins (RFC 4954), for PLAIN (RFC 4616) and LOGIN: lines in, prompts and credentials out.
+//! The exchange that AUTH begins (RFC 4954), for PLAIN (RFC 4616) and LOGIN: lines in, prompts and
+//! credentials out.
 //!
-//! Pure. Forgives what old devices are known for: no padding at the end of base64, blanks behind it, a mechanism in lower
-//! case, a name given along with `AUTH LOGIN`. Holds passwords in memory that is wiped.
+//! Pure. Forgives what old devices are known for: no padding at the end of base64, blanks behind it, a
+//! mechanism in lower case, a name given along with `AUTH LOGIN`. Holds passwords in memory that is wiped.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
 //! What must hold for any octets from a client: see [`crate::fuzzing`].
 //!
-//! What a parser finds is compared with what the plainest possible one finds, or with itself on what it has found.
+//! What a parser finds is compared with what the plainest possible one finds, or with itself on what it has
+//! found.
 
 mod session;
 
@@ -207,7 +208,8 @@ pub(crate) fn data(octets: &[u8]) {
     }
 }
 
-/// The content after DATA as the RFC has it, found in the whole of what a client sends. `None` if its end is not there.
+/// The content after DATA as the RFC has it, found in the whole of what a client sends. `None` if its end is
+/// not there.
 struct PlainContent<'a> {
     content: Vec<u8>,
     rest: &'a [u8],

@@ -1,10 +1,11 @@
 //! The memory of what is not whole yet: envelopes and headers that are coming in, over all connections.
 //!
-//! A body goes to the spool as it comes; an envelope and a header are held until they are complete. So many connections with
-//! large ones that never end would take up all memory. They have `smtp.header_memory` together, and shares of it:
+//! A body goes to the spool as it comes; an envelope and a header are held until they are complete. So many
+//! connections with large ones that never end would take up all memory. They have `smtp.header_memory`
+//! together, and shares of it:
 //!
-//! * A client may hold half as much as is then still free: alone it gets a third of all, and each further one that takes what
-//!   it can leaves room for the next. Who holds little always finds room.
+//! * A client may hold half as much as is then still free: alone it gets a third of all, and each further one
+//!   that takes what it can leaves room for the next. Who holds little always finds room.
 //! * A tenant may hold as much as is then still free: alone it gets half.
 //!
 //! What is over a share is refused for that client and for now. Others go on.

@@ -1,7 +1,7 @@
 //! `MAIL FROM:<path> parameters` and `RCPT TO:<path> parameters`.
 //!
-//! Read here and not by a library, since `<>` and no brackets at all are different things, since the quotes of a local part
-//! are part of it, and since RFC 3461's parameters are kept as they were written.
+//! Read here and not by a library, since `<>` and no brackets at all are different things, since the quotes
+//! of a local part are part of it, and since RFC 3461's parameters are kept as they were written.
 
 use super::reply::Reply;
 use relay_mail::{BodyKind, InvalidNotification, MailParameters, MailboxAddress, Recipient, RecipientWish};
@@ -25,7 +25,8 @@ pub(crate) struct Mail {
     /// Octets that the client says are coming.
     pub(crate) size: Option<u64>,
     pub(crate) parameters: MailParameters,
-    /// It has the parameter AUTH (RFC 4954 section 5), which is let pass where AUTH is offered, and means nothing here.
+    /// It has the parameter AUTH (RFC 4954 section 5), which is let pass where AUTH is offered, and means
+    /// nothing here.
     pub(crate) auth: bool,
 }
 
@@ -57,8 +58,8 @@ pub(super) fn mail(text: &[u8]) -> Result<Mail, Reply> {
 /// `text` is the whole line without its end. The address may need SMTPUTF8, which MAIL has said or not.
 pub(super) fn rcpt(text: &[u8]) -> Result<Recipient, Reply> {
     let path = Path::find(text, b"TO").ok_or_else(|| syntax("RCPT TO:<address>"))?;
-    // RFC 5321 section 4.5.1 wants a postmaster at every server that receives for a domain of its own. This one has no
-    // domain, and says so.
+    // RFC 5321 section 4.5.1 wants a postmaster at every server that receives for a domain of its own. This
+    // one has no domain, and says so.
     if path.address.eq_ignore_ascii_case(b"postmaster") {
         return Err(Reply::new(550, "5.1.1", "No postmaster here, give a full address"));
     }

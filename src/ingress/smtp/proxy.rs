@@ -1,8 +1,9 @@
 //! PROXY protocol, version 1 and 2: who the client behind a proxy is.
 //!
-//! Read before anything else, from peers that the listener's `proxies` name and from nobody else. What the header says is
-//! believed, so it is read strictly: one that is not as the specification wants it ends the connection. Exactly the header
-//! is read, and no octet behind it: a client may have spoken already, and with implicit TLS it always has.
+//! Read before anything else, from peers that the listener's `proxies` name and from nobody else. What the
+//! header says is believed, so it is read strictly: one that is not as the specification wants it ends the
+//! connection. Exactly the header is read, and no octet behind it: a client may have spoken already, and with
+//! implicit TLS it always has.
 //!
 //! The specification is "The PROXY protocol" by Willy Tarreau, in HAProxy's documentation.
 
@@ -17,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Section 2.1: the longest line of version 1, with its end.
 const MAX_LINE: usize = 107;
-/// Octets of a version 2 header behind its first 16: addresses, and what a proxy tells about its client's TLS.
+/// Octets of a version 2 header behind its first 16: addresses, and what a proxy tells about its client's
+/// TLS.
 const MAX_REST: usize = 2048;
 
 /// Whom a header names.
@@ -25,7 +27,8 @@ const MAX_REST: usize = 2048;
 pub(super) enum Source {
     /// The client's address, canonical.
     Client(IpAddr),
-    /// The proxy speaks for itself, as when it looks whether the server is there, or does not know its client.
+    /// The proxy speaks for itself, as when it looks whether the server is there, or does not know its
+    /// client.
     Peer,
 }
 
@@ -46,7 +49,8 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Source
     if start == *SIGNATURE { read_binary(stream).await } else { read_line(stream, &start).await }
 }
 
-/// Version 1. The line's end is looked for octet by octet: whatever stands behind it belongs to somebody else.
+/// Version 1. The line's end is looked for octet by octet: whatever stands behind it belongs to somebody
+/// else.
 async fn read_line(
     stream: &mut (impl AsyncRead + Unpin),
     start: &[u8; SIGNATURE.len()],

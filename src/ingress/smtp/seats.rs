@@ -1,8 +1,8 @@
 //! `smtp.max_connections`, shared by those who connect.
 //!
-//! Who a connection belongs to is not known at first: until a login or a sender says so, it is the one tenant's that trusts the
-//! client's address, or else its network's. Clients that no tenant trusts never have all seats, however many networks
-//! they come from.
+//! Who a connection belongs to is not known at first: until a login or a sender says so, it is the one
+//! tenant's that trusts the client's address, or else its network's. Clients that no tenant trusts never have
+//! all seats, however many networks they come from.
 
 use std::sync::{Arc, Mutex};
 
@@ -32,7 +32,8 @@ impl Seats {
 }
 
 impl Seat {
-    /// It has turned out whose the connection is. [`Full`]: they have their share already, and the seat stays whose it was.
+    /// It has turned out whose the connection is. [`Full`]: they have their share already, and the seat stays
+    /// whose it was.
     pub(super) fn give_to(&self, party: &Party) -> Result<(), Full> {
         let among = matches!(party, Party::Stranger(_)).then_some(&Party::Strangers);
         // A panic elsewhere leaves a place that is somebody's.

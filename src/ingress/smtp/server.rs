@@ -79,9 +79,9 @@ impl Server {
         self.listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).collect()
     }
 
-    /// Serves until `shutdown` is cancelled and the sessions have ended, which takes 10 seconds at most: a client between
-    /// transactions is told to come again, one in DATA may finish. A message whose client is cut off was not
-    /// acknowledged.
+    /// Serves until `shutdown` is cancelled and the sessions have ended, which takes 10 seconds at most: a
+    /// client between transactions is told to come again, one in DATA may finish. A message whose client is
+    /// cut off was not acknowledged.
     ///
     /// A listener that breaks down is told to `vital`, while the others go on.
     pub async fn serve(
@@ -128,7 +128,8 @@ impl Server {
             acceptors.spawn(acceptor.run());
         }
         if acceptors.is_empty() {
-            // Mail may come in as files alone. A part of the relay that ends before it is told to has broken down.
+            // Mail may come in as files alone. A part of the relay that ends before it is told to has broken
+            // down.
             service.shutdown.cancelled().await;
         }
         while let Some(ended) = acceptors.join_next().await {

@@ -1,8 +1,8 @@
 //! One client's conversation.
 //!
-//! A session is one small task. Here is what a client asks for and what it is answered; what that changes is in
-//! [`conversation`](super::conversation). What it holds between commands is a greeting and, inside a transaction, an envelope; while
-//! content comes in, [`content`] has the word.
+//! A session is one small task. Here is what a client asks for and what it is answered; what that changes is
+//! in [`conversation`](super::conversation). What it holds between commands is a greeting and, inside a
+//! transaction, an envelope; while content comes in, [`content`] has the word.
 
 use std::{io, sync::Arc};
 
@@ -126,8 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(Command::Auth(begin)) => Box::pin(self.talk.auth(begin)).await?,
             Ok(Command::Quit) => (Reply::new(221, "2.0.0", "Bye"), Next::Close),
             Ok(Command::StartTls) => self.start_tls(),
-            // Postfix asks so whether a connection is good for another message, and puts the message off for minutes if
-            // that one is refused. So it learns here to open another.
+            // Postfix asks so whether a connection is good for another message, and puts the message off for
+            // minutes if that one is refused. So it learns here to open another.
             Ok(Command::Rset) if self.talk.has_sent_enough() => {
                 (Reply::new(421, "4.5.3", "Too many messages on this connection, closing"), Next::Close)
             }
@@ -210,9 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Reply::plain(250, reply)
     }
 
-    /// RFC 3207. Octets that came behind the command, in clear, could be meant to be read as if they had come over TLS.
-    /// The connection ends then, and not just the octets: what comes a moment later is no handshake, which ends it too,
-    /// so the outcome does not depend on how the network cut the stream.
+    /// RFC 3207. Octets that came behind the command, in clear, could be meant to be read as if they had come
+    /// over TLS. The connection ends then, and not just the octets: what comes a moment later is no
+    /// handshake, which ends it too, so the outcome does not depend on how the network cut the stream.
     fn start_tls(&mut self) -> (Reply, Next) {
         match self.talk.peer.security {
             Security::Encrypted(_) => (out_of_order("TLS is in use already"), Next::Listen),

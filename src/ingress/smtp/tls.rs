@@ -1,9 +1,11 @@
 //! TLS on a listener: what it offers, and the handshake.
 //!
-//! TLS 1.2 and 1.3 by rustls. No client certificates, no early data (a replayed one would be a repeated message).
+//! TLS 1.2 and 1.3 by rustls. No client certificates, no early data (a replayed one would be a repeated
+//! message).
 //!
-//! A handshake costs a client nothing and the relay a signature, so half of the processors work on handshakes at most: a flood of
-//! them takes nothing from those who are connected. It waits for its client without a turn, and holds its own connection only.
+//! A handshake costs a client nothing and the relay a signature, so half of the processors work on handshakes
+//! at most: a flood of them takes nothing from those who are connected. It waits for its client without a
+//! turn, and holds its own connection only.
 
 use std::{
     io,
@@ -27,8 +29,8 @@ use relay_mail::Encryption;
 
 /// From the first octet to the last of a handshake, for slow devices on slow lines.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-/// What a client may send until the handshake is done. A hello has some 2 KiB, with post-quantum keys too; one of the most that
-/// TLS allows would be held in memory until it is whole.
+/// What a client may send until the handshake is done. A hello has some 2 KiB, with post-quantum keys too;
+/// one of the most that TLS allows would be held in memory until it is whole.
 const LARGEST_HANDSHAKE: usize = 16 * 1024;
 
 /// The configuration for new connections. It changes when the certificate does.
@@ -61,8 +63,8 @@ impl Security {
     }
 }
 
-/// Tickets and cached sessions belong to one configuration, so a client that comes back after a change sees the new
-/// certificate.
+/// Tickets and cached sessions belong to one configuration, so a client that comes back after a change sees
+/// the new certificate.
 pub(super) fn server_config(loaded: &LoadedCertificate) -> Result<Arc<ServerConfig>, rustls::Error> {
     let resolver = SingleCertAndKey::from(loaded.certified.clone());
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

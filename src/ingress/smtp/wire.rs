@@ -1,8 +1,8 @@
 //! The two directions of one connection: lines and content in, replies out.
 //!
-//! Replies gather until the next read has to wait, so that a pipelined batch is answered by one write (RFC 2920 section
-//! 3.1). No read and no write waits without a limit. The buffers of a connection that waits for a command are small: an
-//! idle client costs a few kilobytes.
+//! Replies gather until the next read has to wait, so that a pipelined batch is answered by one write (RFC
+//! 2920 section 3.1). No read and no write waits without a limit. The buffers of a connection that waits for
+//! a command are small: an idle client costs a few kilobytes.
 
 use std::{io, time::Duration};
 
@@ -16,7 +16,8 @@ use zeroize::Zeroize;
 
 use super::reply::Reply;
 
-/// Octets of a command line, its end included. RFC 5321 section 4.5.3.1.4 asks for 512, and each extension for more.
+/// Octets of a command line, its end included. RFC 5321 section 4.5.3.1.4 asks for 512, and each extension
+/// for more.
 pub(super) const MAX_LINE: usize = 2048;
 /// Octets of a line of an AUTH exchange, and of an AUTH command: RFC 4954 section 4.
 pub(super) const MAX_AUTH_LINE: usize = 12288;
@@ -73,7 +74,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Waits for the next command line, until `deadline`. The connection's end is an error of kind `UnexpectedEof`.
+    /// Waits for the next command line, until `deadline`. The connection's end is an error of kind
+    /// `UnexpectedEof`.
     pub(super) async fn command(
         &mut self,
         deadline: Instant,
@@ -149,7 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.consume(octets);
     }
 
-    /// Throws away the next octets, which are no commands. `false`: the client stalls, or `deadline` has passed.
+    /// Throws away the next octets, which are no commands. `false`: the client stalls, or `deadline` has
+    /// passed.
     pub(super) async fn skip(&mut self, mut octets: u64, deadline: Instant) -> io::Result<bool> {
         let deadline = deadline.min(Instant::now() + SKIP_TIMEOUT);
         while octets > 0 {
@@ -161,8 +164,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(true)
     }
 
-    /// Some of the content: what is in the buffer, or what comes next; never empty. `None`: the client stalls, or `deadline`
-    /// has passed. The connection's end is an error of kind `UnexpectedEof`.
+    /// Some of the content: what is in the buffer, or what comes next; never empty. `None`: the client
+    /// stalls, or `deadline` has passed. The connection's end is an error of kind `UnexpectedEof`.
     pub(super) async fn content(&mut self, deadline: Instant) -> io::Result<Option<&[u8]>> {
         // Here too, since a client that always has more to send is never waited for.
         if Instant::now() >= deadline {
@@ -191,8 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.output.len() > MAX_UNSENT { self.flush().await } else { Ok(()) }
     }
 
-    /// Sends what waits, and hangs up so that the client gets to read it: with unread input, closing at once would
-    /// make the client's system throw the last replies away.
+    /// Sends what waits, and hangs up so that the client gets to read it: with unread input, closing at once
+    /// would make the client's system throw the last replies away.
     pub(super) async fn close(mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await?;
@@ -207,8 +210,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
-    /// As [`close`](Self::close), for a client that has said QUIT, behind which nothing comes (RFC 5321 section 4.1.1.10): it
-    /// is not waited for.
+    /// As [`close`](Self::close), for a client that has said QUIT, behind which nothing comes (RFC 5321
+    /// section 4.1.1.10): it is not waited for.
     pub(super) async fn part(mut self) -> io::Result<()> {
         if self.has_input() {
             return self.close().await;

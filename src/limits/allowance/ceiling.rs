@@ -1,7 +1,7 @@
 //! What one application may ask of a cloud, over all its tenants and mailboxes.
 //!
-//! A token bucket with a burst of a tenth, as for [messages a minute](crate::schedule): the figure is so large that only
-//! bursts of a very busy relay come near it, and these are spread over ten seconds.
+//! A token bucket with a burst of a tenth, as for [messages a minute](crate::schedule): the figure is so
+//! large that only bursts of a very busy relay come near it, and these are spread over ten seconds.
 
 use std::{
     collections::HashMap,

@@ -1,23 +1,27 @@
 //! The day's recipients on disk, so that a restart does not give each mailbox a new day.
 //!
-//! A folder of files, one for six hours, to which records of 32 octets are appended. A file goes when nothing in it counts
-//! any more, so the folder has a day and a half of records at most: a million messages a day are 48 MB.
+//! A folder of files, one for six hours, to which records of 32 octets are appended. A file goes when nothing
+//! in it counts any more, so the folder has a day and a half of records at most: a million messages a day are
+//! 48 MB.
 //!
 //! # Crashes
 //!
-//! * A record is with the kernel before the call is made that it stands for: [`Ledger::note`] writes it itself. So the end
-//!   of the process, of any kind, loses none. Handing it to another thread would lose what that had not come to.
-//! * A thread of its own syncs the file once a minute. A power failure may lose the last minute's records: the mailbox may
-//!   then send so many more, and the service is the judge.
+//! * A record is with the kernel before the call is made that it stands for: [`Ledger::note`] writes it
+//!   itself. So the end of the process, of any kind, loses none. Handing it to another thread would lose what
+//!   that had not come to.
+//! * A thread of its own syncs the file once a minute. A power failure may lose the last minute's records:
+//!   the mailbox may then send so many more, and the service is the judge.
 //! * What a crash left unfinished at the end of a file is cut off, and a damaged record is passed over.
 //!
 //! # Damage
 //!
-//! All tenants are in the same files, so nothing that is wrong with one may stop the start: a file that cannot be read is put aside,
-//! a ledger that cannot be is done without, and the log and `spool_quarantined` say so.
+//! All tenants are in the same files, so nothing that is wrong with one may stop the start: a file that
+//! cannot be read is put aside, a ledger that cannot be is done without, and the log and `spool_quarantined`
+//! say so.
 //!
-//! Writing on the calling thread, which runs tasks, is allowed here since it is a plain append of 32 octets to the page
-//! cache: 1.6 µs on average and 4 ms at most over a million of them, of a delivery that takes a tenth of a second.
+//! Writing on the calling thread, which runs tasks, is allowed here since it is a plain append of 32 octets
+//! to the page cache: 1.6 µs on average and 4 ms at most over a million of them, of a delivery that takes a
+//! tenth of a second.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -73,10 +77,11 @@ struct Current {
 }
 
 impl Ledger {
-    /// Opens the ledger in `folder`, or makes one there, and reads what still counts. `damaged` hears of each file that cannot be
-    /// read to its end: what could be read counts, and the file is put aside.
+    /// Opens the ledger in `folder`, or makes one there, and reads what still counts. `damaged` hears of each
+    /// file that cannot be read to its end: what could be read counts, and the file is put aside.
     ///
-    /// An error says that there can be no ledger here. Mail goes on without: see [`Allowances::new`](super::Allowances::new).
+    /// An error says that there can be no ledger here. Mail goes on without: see
+    /// [`Allowances::new`](super::Allowances::new).
     pub(super) fn open(
         folder: &Path,
         now: Hour,
@@ -215,7 +220,8 @@ impl Current {
         Ok(())
     }
 
-    /// Takes over what was written when the clock ran ahead, as taken now: each start would count it from then on.
+    /// Takes over what was written when the clock ran ahead, as taken now: each start would count it from
+    /// then on.
     fn bring_back(&mut self, from: Hour, path: &Path) -> io::Result<()> {
         let mut records = Vec::new();
         read_file(path, &mut |record| records.push(record))?;
@@ -245,8 +251,8 @@ fn make(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Out of the way, for a person to look at. What was in it and could not be read counts for nothing: the mailboxes may send
-/// more today than they should, and the service is the judge.
+/// Out of the way, for a person to look at. What was in it and could not be read counts for nothing: the
+/// mailboxes may send more today than they should, and the service is the judge.
 fn put_aside(path: &Path, error: &io::Error) {
     let mut name = path.as_os_str().to_owned();
     name.push(".damaged");

@@ -2,17 +2,20 @@
 //!
 //! # Contract
 //!
-//! * Charged by the route, after the claim and before each call. What the scheduler permits (messages a minute, calls at a
-//!   time) is not counted here.
-//! * Recipients of a day, calls of ten minutes and octets of five are counted by rolling windows: in no stretch of that
-//!   length is there more than the figure. Only a message or a body that is larger than the whole figure goes all the
-//!   same, alone, or it would wait for ever.
-//! * The calls of one application over all its tenants go through a token bucket: [`AppCeiling`](ceiling::AppCeiling).
-//! * The day's recipients survive the end of the process, of any kind: see [`ledger`]. The rest begins anew with a start.
-//! * Memory: some hundred octets for each mailbox that was used within a day; with no window open it is forgotten.
+//! * Charged by the route, after the claim and before each call. What the scheduler permits (messages a
+//!   minute, calls at a time) is not counted here.
+//! * Recipients of a day, calls of ten minutes and octets of five are counted by rolling windows: in no
+//!   stretch of that length is there more than the figure. Only a message or a body that is larger than the
+//!   whole figure goes all the same, alone, or it would wait for ever.
+//! * The calls of one application over all its tenants go through a token bucket:
+//!   [`AppCeiling`](ceiling::AppCeiling).
+//! * The day's recipients survive the end of the process, of any kind: see [`ledger`]. The rest begins anew
+//!   with a start.
+//! * Memory: some hundred octets for each mailbox that was used within a day; with no window open it is
+//!   forgotten.
 //!
-//! Why not token buckets: one that holds the figure lets twice as much through in its first stretch, and one that holds a
-//! tenth of it stretches a morning's mailing over the whole day.
+//! Why not token buckets: one that holds the figure lets twice as much through in its first stretch, and one
+//! that holds a tenth of it stretches a morning's mailing over the whole day.
 
 mod ceiling;
 mod ledger;
@@ -107,8 +110,9 @@ pub struct Exhausted {
 }
 
 impl Allowances {
-    /// `ledger` is the folder that the day's recipients are written down in, and where it is told that the thread for it has ended;
-    /// `None`: they are not written down. Nor are they if the folder cannot be used, which stops no mail. Reads files, so it is called where that may block.
+    /// `ledger` is the folder that the day's recipients are written down in, and where it is told that the
+    /// thread for it has ended; `None`: they are not written down. Nor are they if the folder cannot be used,
+    /// which stops no mail. Reads files, so it is called where that may block.
     pub fn new(app: AppLimit, metrics: Metrics, ledger: Option<(&Path, &Vital)>) -> Self {
         let damaged = || metrics.quarantined();
         let opened = ledger.and_then(|(folder, vital)| {
@@ -227,8 +231,8 @@ impl Allowance {
         }
     }
 
-    /// The turn of one large message: a mailbox sends them one after the other, so that one that waits for its limits keeps no
-    /// other mailbox's waiting.
+    /// The turn of one large message: a mailbox sends them one after the other, so that one that waits for
+    /// its limits keeps no other mailbox's waiting.
     pub async fn large_turn(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.large.acquire().await.ok()
@@ -269,8 +273,8 @@ impl Taken {
     }
 }
 
-/// A mailbox that waits, in the gauge for as long as this lives: a call that is given up meanwhile waits no more. Only one
-/// call of a mailbox waits at the limit; the others wait behind it.
+/// A mailbox that waits, in the gauge for as long as this lives: a call that is given up meanwhile waits no
+/// more. Only one call of a mailbox waits at the limit; the others wait behind it.
 struct Waits(prometheus::IntGauge);
 
 impl Waits {

@@ -4,7 +4,8 @@ use ring::digest::{SHA256, digest};
 
 use relay_mail::{MailboxAddress, TenantName};
 
-/// A mailbox of a tenant, as the ledger knows it: no address stands in the file, and all records have one length.
+/// A mailbox of a tenant, as the ledger knows it: no address stands in the file, and all records have one
+/// length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     tenant: u64,

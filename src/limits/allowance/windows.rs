@@ -50,7 +50,8 @@ impl Windows {
         windows
     }
 
-    /// The limits are these from now on. What was counted counts on, but where nothing was counted for want of a limit.
+    /// The limits are these from now on. What was counted counts on, but where nothing was counted for want
+    /// of a limit.
     pub(super) fn follow(&mut self, limits: &Limits) {
         if self.limits == *limits {
             return;

@@ -17,7 +17,8 @@ pub(in crate::schedule) struct Adopted {
 }
 
 impl Pool {
-    /// Takes the tenant as it is from now on. One that has not changed is not disturbed. Of one that was gone nothing expires for as long as it was, `give_up_after` at most: a hold does not count.
+    /// Takes the tenant as it is from now on. One that has not changed is not disturbed. Of one that was gone
+    /// nothing expires for as long as it was, `give_up_after` at most: a hold does not count.
     pub(in crate::schedule) fn adopt(&mut self, tenant: Arc<Tenant>, give_up_after: Duration) -> Adopted {
         if let Some(since) = self.retired.take() {
             self.spare(clock::now().since(since).max(GRACE).min(give_up_after));

@@ -42,8 +42,8 @@ impl Pool {
         }
     }
 
-    /// A tenant without mail is asked for no credential, so nothing else would ever end its block. Not before its time: the
-    /// next message is to wait for that.
+    /// A tenant without mail is asked for no credential, so nothing else would ever end its block. Not before
+    /// its time: the next message is to wait for that.
     pub(in crate::schedule) fn forget_block(&mut self) {
         if let Credential::Blocked { until, .. } = self.credential
             && until <= Instant::now()

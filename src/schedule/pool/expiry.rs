@@ -12,15 +12,16 @@ pub(in crate::schedule) struct Expiry {
     pub(in crate::schedule) give_up_after: Duration,
     /// Nothing expires earlier.
     pub(in crate::schedule) not_before: Timestamp,
-    /// How much later than that a message expires that nothing but a free place stops: it is to have its last attempt.
+    /// How much later than that a message expires that nothing but a free place stops: it is to have its last
+    /// attempt.
     pub(in crate::schedule) last_chance: Duration,
 }
 
 impl Pool {
     /// What has waited too long, oldest first, at most `most`, and for what.
     ///
-    /// Only what is due: the rest has an attempt to come, which is its last one, and one whose outcome is unknown must not
-    /// be given up before it is settled.
+    /// Only what is due: the rest has an attempt to come, which is its last one, and one whose outcome is
+    /// unknown must not be given up before it is settled.
     pub(in crate::schedule) fn expired(&self, expiry: &Expiry, most: usize) -> Vec<(MessageId, String)> {
         let now = clock::now();
         // Nothing expires of a tenant that has gone: it may come back.

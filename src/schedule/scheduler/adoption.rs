@@ -1,7 +1,7 @@
 //! What changes when tenants do.
 //!
-//! A tenant that the new roster does not have keeps its pool for as long as there is mail of it: that is held. Its jobs end as
-//! they began.
+//! A tenant that the new roster does not have keeps its pool for as long as there is mail of it: that is
+//! held. Its jobs end as they began.
 
 use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
@@ -79,8 +79,8 @@ impl<C: Courier> Scheduler<C> {
         });
     }
 
-    /// Drops the pool of a tenant that is no longer there, once nothing is left in it. Answers whether it did: then the tenant is
-    /// to be [forgotten](Self::forget).
+    /// Drops the pool of a tenant that is no longer there, once nothing is left in it. Answers whether it
+    /// did: then the tenant is to be [forgotten](Self::forget).
     pub(super) fn drop_if_over(&mut self, name: &TenantName) -> bool {
         if !self.pools.get(name).is_some_and(|pool| pool.is_over()) {
             return false;

@@ -166,7 +166,8 @@ async fn a_tenant_that_has_gone_is_not_shown_as_blocked() {
     assert!(!bench.metric("m365_relay_tenant_blocked{reason=\"credential\",tenant=\"contoso\"} 1"));
 }
 
-/// What it left behind is not taken for the new one's: a slot that was kept for a call that timed out, for one.
+/// What it left behind is not taken for the new one's: a slot that was kept for a call that timed out, for
+/// one.
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_comes_back_begins_anew() {
     let contoso = || tenant("contoso", limited(0, 1));

@@ -6,7 +6,8 @@ use super::*;
 const FLOOD: usize = 2000;
 
 impl Bench {
-    /// Keeps the scheduler busy with orders until the next job begins; fails the test if there is none for very many turns.
+    /// Keeps the scheduler busy with orders until the next job begins; fails the test if there is none for
+    /// very many turns.
     async fn job_in_a_flood(&mut self) -> Job {
         for _ in 0..100 {
             for _ in 0..FLOOD {

@@ -1,6 +1,8 @@
-//! Whom a line is about: the tenant that it names, else the client, in its own fields or in those of the spans around it.
+//! Whom a line is about: the tenant that it names, else the client, in its own fields or in those of the
+//! spans around it.
 //!
-//! The subscriber hands a formatted line to its writer and nothing else, so the source travels in front of the line.
+//! The subscriber hands a formatted line to its writer and nothing else, so the source travels in front of
+//! the line.
 
 use std::{
     fmt::{self, Write},
@@ -29,7 +31,8 @@ pub(super) enum Source {
     Relay,
     /// By a hash of its name.
     Tenant(u64),
-    /// By a hash of its network: its address, or of IPv6 the first half, which one client has to itself (RFC 6177).
+    /// By a hash of its network: its address, or of IPv6 the first half, which one client has to itself (RFC
+    /// 6177).
     Client(u64),
 }
 

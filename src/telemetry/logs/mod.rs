@@ -2,11 +2,13 @@
 //!
 //! # Contract
 //!
-//! * Whoever logs hands over one line, and never waits, fails or panics for it: whether the reader of standard error has gone, its
-//!   disk is full, or nobody reads the pipe. A thread of its own, `log`, writes ([`writer`]) what waits in a queue with bounds ([`queue`]).
-//! * A line that is not written is counted in `m365_relay_log_lines_lost_total`, and once lines flow again one line says how many were lost.
-//! * What one tenant, or a client that is nobody's, has logged fills a share of the queue and of a second's lines, and no more
-//!   ([`shares`]): a flood of its own hides nobody else's lines.
+//! * Whoever logs hands over one line, and never waits, fails or panics for it: whether the reader of
+//!   standard error has gone, its disk is full, or nobody reads the pipe. A thread of its own, `log`, writes
+//!   ([`writer`]) what waits in a queue with bounds ([`queue`]).
+//! * A line that is not written is counted in `m365_relay_log_lines_lost_total`, and once lines flow again
+//!   one line says how many were lost.
+//! * What one tenant, or a client that is nobody's, has logged fills a share of the queue and of a second's
+//!   lines, and no more ([`shares`]): a flood of its own hides nobody else's lines.
 //! * A panic anywhere is one line like others ([`panics`]).
 //! * [`Logs::finish`] writes what waits, within [`LAST_WORDS`], even when the thread has died.
 

@@ -1,7 +1,7 @@
 //! Panics go through the log: each is one line, with place and message.
 //!
-//! A warning, since a panic is contained: it ends one session, one delivery, or one read of a damaged index. Where it ends a part that
-//! the relay cannot do without, an error says so ([`crate::vital`]).
+//! A warning, since a panic is contained: it ends one session, one delivery, or one read of a damaged index.
+//! Where it ends a part that the relay cannot do without, an error says so ([`crate::vital`]).
 
 use std::{panic, thread};
 

@@ -1,7 +1,7 @@
 //! The lines that wait for the log's thread.
 //!
-//! Bounded by octets and lines. The last part of it is for errors alone. A busy relay does not wake the thread for each line: it is
-//! woken by the first, and gathers what else comes for a moment.
+//! Bounded by octets and lines. The last part of it is for errors alone. A busy relay does not wake the
+//! thread for each line: it is woken by the first, and gathers what else comes for a moment.
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,7 @@
 //! What one source may log: a share of the lines that wait, and so many lines a second.
 //!
-//! Of a tenant that sends a lot, every message is two lines: its rate is far above what Microsoft 365 takes of a tenant. A client that
-//! belongs to nobody has nothing to log but refusals.
+//! Of a tenant that sends a lot, every message is two lines: its rate is far above what Microsoft 365 takes
+//! of a tenant. A client that belongs to nobody has nothing to log but refusals.
 
 use std::{collections::HashMap, num::NonZeroUsize};
 
@@ -39,7 +39,8 @@ impl Shares {
         Self { share, waiting: HashMap::new(), left: LruCache::new(MOST) }
     }
 
-    /// Whether one more line of the source may wait: if so, it does. An error goes past the rate, and finds another share's room.
+    /// Whether one more line of the source may wait: if so, it does. An error goes past the rate, and finds
+    /// another share's room.
     pub(super) fn take(&mut self, source: Source, octets: usize, is_error: bool, now: Instant) -> bool {
         let rate = match source {
             Source::Relay => return true,

@@ -24,8 +24,8 @@ impl TransferEncoding {
 
 /// Takes encoded octets in any portions and gives the decoded ones. How they are divided makes no difference.
 ///
-/// Base64: what is not of its alphabet is passed over (RFC 2045 section 6.8). Quoted-printable: what is no valid escape stays as
-/// it is.
+/// Base64: what is not of its alphabet is passed over (RFC 2045 section 6.8). Quoted-printable: what is no
+/// valid escape stays as it is.
 #[derive(Debug)]
 pub struct Decoder(State);
 

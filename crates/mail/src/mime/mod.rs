@@ -1,8 +1,9 @@
 //! What a message consists of, found while it is read past: nothing of its content is held.
 //!
-//! For mail that is too large to be sent as it is and has to be taken apart. [`StructureScanner`] finds the parts and where they
-//! are, [`outline()`] says which is the body and which are attachments, or why the message cannot be taken apart, and
-//! [`Decoder`] takes the transfer encoding off the octets when they are read again.
+//! For mail that is too large to be sent as it is and has to be taken apart. [`StructureScanner`] finds the
+//! parts and where they are, [`outline()`] says which is the body and which are attachments, or why the
+//! message cannot be taken apart, and [`Decoder`] takes the transfer encoding off the octets when they are
+//! read again.
 
 mod decode;
 mod outline;

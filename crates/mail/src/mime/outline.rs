@@ -1,7 +1,7 @@
 //! Body and attachments: what a message is when it has to be taken apart.
 //!
-//! A service that takes a message as properties has one body, in text or HTML, and attachments. What would lose its meaning that
-//! way (a signature, an encryption) is not taken apart at all.
+//! A service that takes a message as properties has one body, in text or HTML, and attachments. What would
+//! lose its meaning that way (a signature, an encryption) is not taken apart at all.
 
 use std::ops::Range;
 
@@ -68,7 +68,8 @@ pub enum NotCarriable {
     AttachmentTooLarge { name: String, octets: u64 },
 }
 
-/// Of `multipart/alternative` the body is the HTML, else the text: a service that has one of them shows the other by itself.
+/// Of `multipart/alternative` the body is the HTML, else the text: a service that has one of them shows the
+/// other by itself.
 pub fn outline(structure: &Structure) -> Result<Outline, NotCarriable> {
     let mut outline = Outline { body: None, attachments: Vec::new() };
     outline.take(&structure.root, false)?;

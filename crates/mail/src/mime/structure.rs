@@ -1,7 +1,7 @@
 //! The parts of a message (RFC 2046) and where they lie.
 //!
-//! Line by line, in one pass and in bounded memory: of the content nothing is kept but where it begins and ends, and how many
-//! octets it has when its transfer encoding is taken off. Lines may be of any length.
+//! Line by line, in one pass and in bounded memory: of the content nothing is kept but where it begins and
+//! ends, and how many octets it has when its transfer encoding is taken off. Lines may be of any length.
 
 use std::ops::Range;
 

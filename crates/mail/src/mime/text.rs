@@ -2,8 +2,8 @@
 
 use encoding_rs::{Encoding, WINDOWS_1252};
 
-/// The text that `octets` are in `charset`. One that is not known, and text that is not in it, is taken as UTF-8 if it can be, else as
-/// Windows-1252, in which every octet is a character.
+/// The text that `octets` are in `charset`. One that is not known, and text that is not in it, is taken as
+/// UTF-8 if it can be, else as Windows-1252, in which every octet is a character.
 pub fn decode_text(octets: &[u8], charset: Option<&str>) -> String {
     if let Some(encoding) = charset.and_then(|name| Encoding::for_label(name.trim().as_bytes())) {
         let (text, _, has_errors) = encoding.decode(octets);

@@ -1,12 +1,13 @@
 //! Shares of what all tenants have together: disk, workers, connections, memory, files under way.
 //!
-//! One rule for all of them, that of dynamic thresholds (Choudhury and Hahne, 1998): whoever takes something may have at most
-//! so many times as much as is still free. Nobody has to know how many others there are. One alone gets most of it; each that
-//! comes makes less free, and so the share of all smaller; and something is left for the one who comes next and has
-//! nothing yet. Nothing is taken back: whoever has more than its share takes no more until it has given enough back.
+//! One rule for all of them, that of dynamic thresholds (Choudhury and Hahne, 1998): whoever takes something
+//! may have at most so many times as much as is still free. Nobody has to know how many others there are. One
+//! alone gets most of it; each that comes makes less free, and so the share of all smaller; and something is
+//! left for the one who comes next and has nothing yet. Nothing is taken back: whoever has more than its
+//! share takes no more until it has given enough back.
 //!
-//! Who has nothing gets what it asks for, if that is there. So the last place is never taken by one who has many, and a share
-//! is never too small for one message.
+//! Who has nothing gets what it asks for, if that is there. So the last place is never taken by one who has
+//! many, and a share is never too small for one message.
 //!
 //! Pure: figures in, a decision out. [`Places`] keeps the figures of what is counted in this process.
 
@@ -26,8 +27,8 @@ impl Share {
     /// Of what is kept for long: one alone gets half, each of two a third.
     pub const LASTING: Self = Self { times: 1 };
 
-    /// Whether one who has `held` may take `wanted` more of the `free` ones, as if it took them one after the other.
-    /// With nothing `wanted`: whether it may take anything at all.
+    /// Whether one who has `held` may take `wanted` more of the `free` ones, as if it took them one after the
+    /// other. With nothing `wanted`: whether it may take anything at all.
     pub fn allows(self, held: u64, wanted: u64, free: u64) -> bool {
         let wanted = wanted.max(1);
         if wanted > free {

@@ -55,8 +55,8 @@ impl<K: Eq + Hash + Clone> Places<K> {
         self.take_one(party, None)
     }
 
-    /// For a party that is one of many: all of `crowd` together have no more than one party may have, and each of them has its
-    /// share besides.
+    /// For a party that is one of many: all of `crowd` together have no more than one party may have, and
+    /// each of them has its share besides.
     pub fn take_among(&self, party: K, crowd: K) -> Result<Place<K>, Full> {
         self.take_one(party, Some(crowd))
     }
@@ -85,8 +85,8 @@ impl<K: Eq + Hash> Clone for Places<K> {
 }
 
 impl<K: Eq + Hash + Clone> Place<K> {
-    /// The place is another party's from now on, if that may have one more; else it stays whose it was. `among` as for
-    /// [`take_among`](Places::take_among).
+    /// The place is another party's from now on, if that may have one more; else it stays whose it was.
+    /// `among` as for [`take_among`](Places::take_among).
     pub fn give_to(&mut self, party: &K, among: Option<&K>) -> Result<(), Full> {
         if self.party == *party {
             return Ok(());

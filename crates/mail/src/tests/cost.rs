@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use super::*;
 
-/// A debug build needs a quarter of it at most, on a machine that is busy; what grows with the square needs a minute.
+/// A debug build needs a quarter of it at most, on a machine that is busy; what grows with the square needs a
+/// minute.
 const BOUND: Duration = Duration::from_secs(10);
 
 /// Pieces of which a header of the largest size is made.

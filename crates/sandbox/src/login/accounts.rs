@@ -76,7 +76,8 @@ impl Accounts {
         lock(&self.users).contains_key(&name.to_lowercase())
     }
 
-    /// The name as it is written in the directory, if this user may log in with this password and nothing else.
+    /// The name as it is written in the directory, if this user may log in with this password and nothing
+    /// else.
     pub(super) fn check_password(
         &self,
         name: &str,

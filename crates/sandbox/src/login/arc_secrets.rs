@@ -1,5 +1,5 @@
-//! The proof that an Azure Arc agent asks for: what stands in a file that only the agent and administrators can
-//! read.
+//! The proof that an Azure Arc agent asks for: what stands in a file that only the agent and administrators
+//! can read.
 
 use std::{
     collections::HashMap,

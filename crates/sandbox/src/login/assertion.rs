@@ -1,8 +1,9 @@
-//! Client assertions: a JSON Web Token in place of a secret, signed with a registered certificate or by an outside issuer.
+//! Client assertions: a JSON Web Token in place of a secret, signed with a registered certificate or by an
+//! outside issuer.
 //!
-//! Microsoft, "Microsoft identity platform application authentication certificate credentials" and "Workload identity
-//! federation". Where these documents and Microsoft's own MSAL for Python differ, MSAL is right: it sends no `nbf`, times with
-//! fractions, and the same assertion for nine minutes.
+//! Microsoft, "Microsoft identity platform application authentication certificate credentials" and "Workload
+//! identity federation". Where these documents and Microsoft's own MSAL for Python differ, MSAL is right: it
+//! sends no `nbf`, times with fractions, and the same assertion for nine minutes.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,4 +1,5 @@
-//! `GET /{directory}/v2.0/adminconsent`: an administrator agrees that the application may do what it is registered for.
+//! `GET /{directory}/v2.0/adminconsent`: an administrator agrees that the application may do what it is
+//! registered for.
 //!
 //! Whoever opens the URL is the administrator here, and agrees by that.
 

@@ -1,7 +1,9 @@
-//! What clients ask before they log in: where the endpoints of a directory are, and which kind of user this is.
+//! What clients ask before they log in: where the endpoints of a directory are, and which kind of user this
+//! is.
 //!
-//! Microsoft's libraries take `https` only, so the URLs in here are those of whatever stands before this service and takes TLS
-//! for it: by `X-Forwarded-Proto`, else by the name in `Host`, which is not this service's own then.
+//! Microsoft's libraries take `https` only, so the URLs in here are those of whatever stands before this
+//! service and takes TLS for it: by `X-Forwarded-Proto`, else by the name in `Host`, which is not this
+//! service's own then.
 
 use axum::response::Response;
 use http::{StatusCode, header};
@@ -25,7 +27,8 @@ pub(crate) fn answer(world: &World, exchange: &mut Exchange) -> Outcome {
         _ if path.starts_with("/common/userrealm/") => {
             Ok(json_response(StatusCode::OK, &realm(world, &path)))
         }
-        // Nobody outside knows the key, so none is published: what clients cannot check they must not look into.
+        // Nobody outside knows the key, so none is published: what clients cannot check they must not look
+        // into.
         _ if path.ends_with("/keys") => Ok(json_response(StatusCode::OK, &json!({ "keys": [] }))),
         _ => configuration(world, exchange),
     };

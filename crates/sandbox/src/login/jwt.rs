@@ -40,7 +40,8 @@ impl<'a> Jwt<'a> {
         self.claims.get(name).and_then(Value::as_str)
     }
 
-    /// A NumericDate, in milliseconds. It may have a fraction (RFC 7519 section 2), and MSAL for Python's have one.
+    /// A NumericDate, in milliseconds. It may have a fraction (RFC 7519 section 2), and MSAL for Python's
+    /// have one.
     pub(super) fn time(&self, name: &str) -> Option<i64> {
         self.claims.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1000.0) as i64)
     }

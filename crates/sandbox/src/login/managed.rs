@@ -1,7 +1,8 @@
-//! Tokens for the identities of the machine, without any secret of the application's: the endpoints of a virtual machine
-//! (IMDS), of App Service and of an Azure Arc agent, all at once.
+//! Tokens for the identities of the machine, without any secret of the application's: the endpoints of a
+//! virtual machine (IMDS), of App Service and of an Azure Arc agent, all at once.
 //!
-//! They are another protocol than the login service's, by GET, with `resource` in place of `scope`, and with numbers in quotes.
+//! They are another protocol than the login service's, by GET, with `resource` in place of `scope`, and with
+//! numbers in quotes.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,7 +1,8 @@
 //! `POST /{directory}/oauth2/v2.0/token`: every grant of Entra ID that a mail program can use.
 //!
-//! Checks in the order of what is missing, then who asks, then what for. Answers in Entra's JSON. Where the real service has
-//! been seen to answer with a number that Microsoft's list lacks, that number is here; where nothing is known, there is none.
+//! Checks in the order of what is missing, then who asks, then what for. Answers in Entra's JSON. Where the
+//! real service has been seen to answer with a number that Microsoft's list lacks, that number is here; where
+//! nothing is known, there is none.
 //!
 //! | file | what |
 //! |---|---|

@@ -42,7 +42,8 @@ impl Resource {
 }
 
 impl Scopes {
-    /// From scopes of one service, with or without those of OpenID Connect. All permissions must have been consented to.
+    /// From scopes of one service, with or without those of OpenID Connect. All permissions must have been
+    /// consented to.
     pub(super) fn of_user(scope: &str, own: &str, directory: &Directory) -> Result<Self, LoginError> {
         let mut scopes = Self {
             audience: Audience::Graph,

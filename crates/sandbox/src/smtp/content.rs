@@ -1,7 +1,7 @@
 //! DATA and BDAT: the octets of a message.
 //!
-//! After DATA only CR LF `.` CR LF ends it, and a dot that begins a line (after CR LF, that is) is taken off. In chunks nothing
-//! means anything. Octets over [`MAX_SIZE`] are counted and not kept.
+//! After DATA only CR LF `.` CR LF ends it, and a dot that begins a line (after CR LF, that is) is taken off.
+//! In chunks nothing means anything. Octets over [`MAX_SIZE`] are counted and not kept.
 
 use bytes::Buf;
 

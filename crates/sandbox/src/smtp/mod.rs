@@ -1,8 +1,10 @@
-//! SMTP submission as `smtp.office365.com:587` offers it: STARTTLS, XOAUTH2, and a message for the mailbox that logged in.
+//! SMTP submission as `smtp.office365.com:587` offers it: STARTTLS, XOAUTH2, and a message for the mailbox
+//! that logged in.
 //!
-//! As strict as the documents are, and where they say nothing, harder on the client ([`SubmissionRules`] has the choices). A
-//! message is among the delivered ones before its 250 is sent; once its last octet has arrived it is judged and delivered,
-//! whether the client is still there or not. What was said is kept ([`SmtpLine`]), without passwords, tokens and content.
+//! As strict as the documents are, and where they say nothing, harder on the client ([`SubmissionRules`] has
+//! the choices). A message is among the delivered ones before its 250 is sent; once its last octet has
+//! arrived it is judged and delivered, whether the client is still there or not. What was said is kept
+//! ([`SmtpLine`]), without passwords, tokens and content.
 //!
 //! | file | what |
 //! |---|---|

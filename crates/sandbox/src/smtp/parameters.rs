@@ -1,5 +1,5 @@
-//! The parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (RFC 6152, RFC 3030), SMTPUTF8 (RFC 6531), DSN (RFC 3461), and AUTH
-//! (RFC 4954 section 5), which says nothing here.
+//! The parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (RFC 6152, RFC 3030), SMTPUTF8 (RFC 6531), DSN (RFC
+//! 3461), and AUTH (RFC 4954 section 5), which says nothing here.
 
 use std::collections::HashSet;
 

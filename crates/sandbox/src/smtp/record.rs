@@ -22,7 +22,8 @@ pub struct SmtpSessions {
     /// Answers to AUTH that were refusals, those on demand included.
     pub refused_auths: u64,
     pub messages: u64,
-    /// The most sessions that were logged in at one time, by mailbox in lower case, those over the limit included.
+    /// The most sessions that were logged in at one time, by mailbox in lower case, those over the limit
+    /// included.
     pub peaks: BTreeMap<String, u32>,
 }
 
@@ -35,8 +36,8 @@ pub struct SmtpLine {
     pub from_client: bool,
     /// It came or went by TLS.
     pub encrypted: bool,
-    /// Without its end. What is secret, unknown or content stands as `(…)` or as a number of octets in round brackets;
-    /// what happened without being said stands in round brackets, too.
+    /// Without its end. What is secret, unknown or content stands as `(…)` or as a number of octets in round
+    /// brackets; what happened without being said stands in round brackets, too.
     pub text: String,
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// How SMTP submission does what is left open. The default is what was seen most lately, or else what is harder on a client.
+/// How SMTP submission does what is left open. The default is what was seen most lately, or else what is
+/// harder on a client.
 #[derive(Debug, Clone)]
 pub struct SubmissionRules {
     /// Where a connection too many is told so.
@@ -12,8 +13,8 @@ pub struct SubmissionRules {
     /// Pairs (address, reply): recipients that are refused at RCPT, such as
     /// `("gone@example.net", "550 5.1.1 User unknown")`. Case does not matter.
     pub refused_recipients: Vec<(String, String)>,
-    /// The 31st message of a minute is taken late instead of being refused, which is what Microsoft writes of late. Refused
-    /// is what it wrote before, and what is seen.
+    /// The 31st message of a minute is taken late instead of being refused, which is what Microsoft writes of
+    /// late. Refused is what it wrote before, and what is seen.
     pub surplus_waits: bool,
     /// The parameter SMTPUTF8 is answered with 502 5.3.3, although it is offered; seen in 2026.
     pub refuses_smtputf8: bool,
@@ -32,15 +33,18 @@ pub enum ConnectionsCountAt {
     Content,
 }
 
-/// What is said about a sender that is neither the mailbox nor one of [`Directory::send_as`](crate::Directory::send_as).
-/// One in the header is found when the content has arrived.
+/// What is said about a sender that is neither the mailbox nor one of
+/// [`Directory::send_as`](crate::Directory::send_as). One in the header is found when the content has
+/// arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SenderRefusal {
     /// `554 5.2.252 SendAsDenied`; at MAIL for the envelope's sender.
     SendAsDenied,
-    /// The older `554 5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException`, which comes after the content in any case.
+    /// The older `554 5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException`, which comes after the
+    /// content in any case.
     StoreDriver,
-    /// `550 5.7.60 Client does not have permissions to send as this sender`; at MAIL for the envelope's sender.
+    /// `550 5.7.60 Client does not have permissions to send as this sender`; at MAIL for the envelope's
+    /// sender.
     NoPermission,
 }
 

@@ -1,7 +1,7 @@
 //! The two directions of one connection: lines and octets in, replies out.
 //!
-//! Replies gather until a read has to wait, so a pipelined batch is answered at once. A client that no longer reads is
-//! still read to its end: what it has sent whole counts.
+//! Replies gather until a read has to wait, so a pipelined batch is answered at once. A client that no longer
+//! reads is still read to its end: what it has sent whole counts.
 
 use std::{io, time::Duration};
 
@@ -147,7 +147,8 @@ impl Wire {
         self.output.clear();
     }
 
-    /// Sends what waits and shakes hands. What came in clear behind STARTTLS is forgotten (RFC 3207 section 4.2).
+    /// Sends what waits and shakes hands. What came in clear behind STARTTLS is forgotten (RFC 3207 section
+    /// 4.2).
     pub(super) async fn encrypt(&mut self, acceptor: &TlsAcceptor) -> io::Result<()> {
         self.flush().await;
         self.input.clear();

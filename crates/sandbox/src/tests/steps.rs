@@ -8,8 +8,8 @@ fn messages() -> String {
     format!("{MAILBOX}/messages")
 }
 
-/// One call of each kind on a new draft, in this order: create, read, list, change, attach, list the attachments, begin an
-/// upload, delete. The statuses.
+/// One call of each kind on a new draft, in this order: create, read, list, change, attach, list the
+/// attachments, begin an upload, delete. The statuses.
 async fn walk(lab: &Lab) -> Vec<u16> {
     let created = lab.json("POST", &messages(), json!({ "subject": "x" })).await;
     let id = match created.status {

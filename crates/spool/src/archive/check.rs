@@ -25,8 +25,8 @@ pub struct Checked {
     /// Of bodies, as the index says.
     pub octets: u64,
     pub damaged: Vec<Damaged>,
-    /// What is wrong with the index as a whole: records are missing, or have come back. The next start makes it anew from the
-    /// bodies.
+    /// What is wrong with the index as a whole: records are missing, or have come back. The next start makes
+    /// it anew from the bodies.
     pub index: Option<String>,
     pub unreadable_lanes: usize,
     /// Records of the index that are none of this version.

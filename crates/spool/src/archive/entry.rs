@@ -18,9 +18,9 @@
 //! }
 //! ```
 //!
-//! A recipient whose sender wants to be told of it in another way than usual is an object: `{ "address": "b@example.net",
-//! "notify": "SUCCESS,FAILURE", "orcpt": "rfc822;b@example.org" }`. The envelope has the keys `utf8`, `ret` and `envid` where
-//! the client said SMTPUTF8, RET or ENVID.
+//! A recipient whose sender wants to be told of it in another way than usual is an object:
+//! `{ "address": "b@example.net", "notify": "SUCCESS,FAILURE", "orcpt": "rfc822;b@example.org" }`. The
+//! envelope has the keys `utf8`, `ret` and `envid` where the client said SMTPUTF8, RET or ENVID.
 //!
 //! People edit these files, so errors name the key, and a key that nobody knows is an error.
 

@@ -1,7 +1,7 @@
 //! Messages as files, for another disk, another machine, or a person.
 //!
-//! Works in groups: the files of a group are written, then synced together, then the bodies get their names, then the
-//! JSON files. So whoever finds an `ID.json` finds a complete message, after a power failure too.
+//! Works in groups: the files of a group are written, then synced together, then the bodies get their names,
+//! then the JSON files. So whoever finds an `ID.json` finds a complete message, after a power failure too.
 
 use std::{
     collections::HashSet,
@@ -49,8 +49,8 @@ pub struct Exported {
     pub index: Option<String>,
     /// Messages that were not exported.
     pub damaged: Vec<Damaged>,
-    /// Messages in the folder that are not in the spool: they have ended since they were exported, or came from another
-    /// spool. An import would bring them back.
+    /// Messages in the folder that are not in the spool: they have ended since they were exported, or came
+    /// from another spool. An import would bring them back.
     pub strangers: Vec<String>,
 }
 

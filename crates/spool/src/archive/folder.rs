@@ -1,4 +1,5 @@
-//! The folder of an export: names, modes, and what has to be synced. Mail is private, so nobody else can read it.
+//! The folder of an export: names, modes, and what has to be synced. Mail is private, so nobody else can read
+//! it.
 
 use std::{
     fs::{self, File},

@@ -1,7 +1,8 @@
 //! Exported messages back into a spool, which may be a new one.
 //!
-//! Works in groups. When a group is durable in the spool, its files go to `imported/`, and that is synced: whatever is left
-//! in the folder is still to be imported. If the process dies in between, the next run finds the messages in the spool.
+//! Works in groups. When a group is durable in the spool, its files go to `imported/`, and that is synced:
+//! whatever is left in the folder is still to be imported. If the process dies in between, the next run finds
+//! the messages in the spool.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -275,7 +276,8 @@ impl Import {
         self.sync_folders()
     }
 
-    /// Bodies without a JSON file: what an import left that broke off while it moved files away, or an export.
+    /// Bodies without a JSON file: what an import left that broke off while it moved files away, or an
+    /// export.
     fn lone_bodies<'n>(&mut self, stems: impl Iterator<Item = &'n str>) -> Result<(), ArchiveError> {
         let mut moved = false;
         for stem in stems {

@@ -1,5 +1,5 @@
-//! The keys of an object in JSON that people edit: errors name the key and say what to write, and a key that nobody asked
-//! for is one.
+//! The keys of an object in JSON that people edit: errors name the key and say what to write, and a key that
+//! nobody asked for is one.
 
 use std::{fmt::Display, str::FromStr};
 

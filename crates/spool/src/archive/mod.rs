@@ -2,11 +2,13 @@
 //!
 //! # Contract
 //!
-//! * [`check()`] and [`export()`] change nothing in the spool: nothing is swept or put aside, and no lease is released.
-//! * An export is a folder of pairs, `ID.eml` (the octets of the body) and `ID.json` (all else, see `entry.rs`). The JSON
-//!   comes last and only when both are on stable storage: what has one is complete. A second run does what is left.
-//! * [`import()`] makes messages durable in groups, and takes their files out of the way (to `imported/`) after that: a second
-//!   run imports nothing twice, even if a relay has delivered in between.
+//! * [`check()`] and [`export()`] change nothing in the spool: nothing is swept or put aside, and no lease is
+//!   released.
+//! * An export is a folder of pairs, `ID.eml` (the octets of the body) and `ID.json` (all else, see
+//!   `entry.rs`). The JSON comes last and only when both are on stable storage: what has one is complete. A
+//!   second run does what is left.
+//! * [`import()`] makes messages durable in groups, and takes their files out of the way (to `imported/`)
+//!   after that: a second run imports nothing twice, even if a relay has delivered in between.
 //! * One damaged message or wrong file does not keep the others: it is reported, and left where it is.
 //! * What belongs to a tenant that no configuration has is mail like any other.
 //!
@@ -110,7 +112,8 @@ fn open(spool: &Path) -> Result<DiskStore, ArchiveError> {
     Ok(DiskStore::open(spool)?)
 }
 
-/// Root may do everything in a spool that belongs to the relay's user, and the relay then nothing with the outcome.
+/// Root may do everything in a spool that belongs to the relay's user, and the relay then nothing with the
+/// outcome.
 fn refuse_root(path: &Path) -> Result<(), ArchiveError> {
     let owner = path.metadata().map_err(ArchiveError::io(path))?.uid();
     if rustix::process::geteuid().is_root() && owner != 0 {

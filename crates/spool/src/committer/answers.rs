@@ -46,7 +46,8 @@ impl Committer {
         }
     }
 
-    /// Gives the message to whoever brought it. If nobody waits for it any more, it is dropped and so announced.
+    /// Gives the message to whoever brought it. If nobody waits for it any more, it is dropped and so
+    /// announced.
     fn hand_out(&self, answer: Responder<Accepted>, effect: Result<Effect, SpoolError>) {
         let Context { announcer, operations, tally, .. } = &self.context;
         let waiting = match effect {

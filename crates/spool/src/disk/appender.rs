@@ -1,8 +1,8 @@
 //! Writing bodies: the half of the store on disk that takes them in.
 //!
-//! A synced append to a file has to change the file's length on the disk, too, which takes a journal commit; a synced write to
-//! octets that the file has already does not, and takes half the time. So when little is written at a time, the segment is
-//! filled with zeros a bit ahead ([`AHEAD`]).
+//! A synced append to a file has to change the file's length on the disk, too, which takes a journal commit;
+//! a synced write to octets that the file has already does not, and takes half the time. So when little is
+//! written at a time, the segment is filled with zeros a bit ahead ([`AHEAD`]).
 
 use std::{
     fs::{self, File},
@@ -128,8 +128,8 @@ impl Appender {
         Ok(Self { segments, dir, large_dir, current: None, sparse: None })
     }
 
-    /// Appends, syncs, and answers where the bodies are. After an error the segment is not used any more: nobody knows what
-    /// is at its end.
+    /// Appends, syncs, and answers where the bodies are. After an error the segment is not used any more:
+    /// nobody knows what is at its end.
     fn append(&mut self, records: &[Record]) -> Result<Vec<BodyPlace>, StoreError> {
         if records.is_empty() {
             return Ok(Vec::new());

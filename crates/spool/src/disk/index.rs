@@ -1,12 +1,15 @@
 //! The index: sled 0.34.7, used within what it can do.
 //!
-//! * `flush()` writes but does not sync the drive, so every commit ends with our own `fdatasync` on sled's file.
-//! * Values stay far below the size at which sled would put them into files of their own, which it never syncs and
-//!   never removes; that is why bodies and envelopes are not in here.
-//! * A left-over `snap.*.generating` of an unfinished snapshot would keep sled from opening: it is moved aside.
+//! * `flush()` writes but does not sync the drive, so every commit ends with our own `fdatasync` on sled's
+//!   file.
+//! * Values stay far below the size at which sled would put them into files of their own, which it never
+//!   syncs and never removes; that is why bodies and envelopes are not in here.
+//! * A left-over `snap.*.generating` of an unfinished snapshot would keep sled from opening: it is moved
+//!   aside.
 //! * One tree, so that a batch over all kinds of records is atomic without sled's optimistic transactions.
-//! * Damage to its file sled meets in one of three ways: it panics, it answers an error, or it silently leaves out some
-//!   records. Against the last there is a [`Sum`] of everything that is in the index, stored with each batch.
+//! * Damage to its file sled meets in one of three ways: it panics, it answers an error, or it silently
+//!   leaves out some records. Against the last there is a [`Sum`] of everything that is in the index, stored
+//!   with each batch.
 //!
 //! Keys sort as ids do: a kind octet, then the id or lane number, big-endian.
 
@@ -36,7 +39,8 @@ const NOTE: u8 = b'n';
 const STATE: u8 = b's';
 const SUM: &[u8] = b"c";
 
-/// What all records of the index amount to: how many they are, and a hash that does not depend on their order.
+/// What all records of the index amount to: how many they are, and a hash that does not depend on their
+/// order.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sum {
     records: u64,
@@ -57,8 +61,8 @@ impl Sum {
 
 /// The sum after a commit, with the commit's number: the latest one counts.
 ///
-/// A commit of several changes has it in a record of its own. One that stores a single state has it behind that state: a
-/// batch of two would take sled a second write, one after the other, and half as long again.
+/// A commit of several changes has it in a record of its own. One that stores a single state has it behind
+/// that state: a batch of two would take sled a second write, one after the other, and half as long again.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     commit: u64,
@@ -112,7 +116,8 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Opens the index in `dir`, or makes one, which `may_be_new` has to allow: where there was one, an empty one is damage.
+    /// Opens the index in `dir`, or makes one, which `may_be_new` has to allow: where there was one, an empty
+    /// one is damage.
     pub(super) fn open(dir: &Path, may_be_new: bool) -> Result<Self, StoreError> {
         let io = |what| move |source| StoreError::Io { what, source };
         put_aside_unfinished_snapshots(dir).map_err(io("cannot move an unfinished snapshot aside"))?;
@@ -169,7 +174,8 @@ impl Index {
         Ok(notes)
     }
 
-    /// Every state, oldest message first; the raw octets where they are no state. Adds to what was `seen` of the lanes.
+    /// Every state, oldest message first; the raw octets where they are no state. Adds to what was `seen` of
+    /// the lanes.
     pub(super) fn states(
         &self,
         seen: &mut Seen,
@@ -326,8 +332,8 @@ fn lane_value(lane: &Lane) -> Vec<u8> {
     postcard::to_stdvec(lane).expect("a lane can be serialised")
 }
 
-/// Opens sled. We hold the spool's lock, so nobody else has it open, but for the threads of a sled that this process has just
-/// dropped: they let go of its lock a moment later.
+/// Opens sled. We hold the spool's lock, so nobody else has it open, but for the threads of a sled that this
+/// process has just dropped: they let go of its lock a moment later.
 fn open_sled(dir: &Path) -> sled::Result<Db> {
     const TRIES: u32 = 500;
     let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(500));

@@ -76,8 +76,8 @@ impl DiskStore {
         Damage { reason: reason.to_owned(), file: self.root.join("index") }
     }
 
-    /// Counts what belongs to none of the messages in `census`. In a segment, records are walked by their headers; the
-    /// walk ends where no whole record follows, as at a torn tail.
+    /// Counts what belongs to none of the messages in `census`. In a segment, records are walked by their
+    /// headers; the walk ends where no whole record follows, as at a torn tail.
     pub(crate) fn unowned(&self, census: &Census) -> io::Result<Unowned> {
         let mut large = HashSet::new();
         let mut records = HashSet::new();
@@ -166,7 +166,8 @@ impl Inspector<'_> {
 }
 
 impl Inspected {
-    /// Hands the octets of the body over, part by part, and says at the end whether they are those that were stored.
+    /// Hands the octets of the body over, part by part, and says at the end whether they are those that were
+    /// stored.
     pub(crate) fn copy(&self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), Fault> {
         let damage = |reason| Fault::Damage(Damage { reason, file: self.path.to_path_buf() });
         let mut hasher = crc32fast::Hasher::new();

@@ -10,9 +10,9 @@
 //!   quarantine/        what was damaged, with the reason beside it
 //! ```
 //!
-//! The order of a commit is what its promise rests on: bodies written and synced, directories with new files synced, the
-//! index written and synced. Only then does anything that removes run: a body whose removal did not happen is found at
-//! the next start to belong to nobody, and swept.
+//! The order of a commit is what its promise rests on: bodies written and synced, directories with new files
+//! synced, the index written and synced. Only then does anything that removes run: a body whose removal did
+//! not happen is found at the next start to belong to nobody, and swept.
 
 mod appender;
 mod index;
@@ -83,7 +83,8 @@ pub enum OpenError {
 }
 
 impl DiskStore {
-    /// Opens the spool in `root`, or makes a new one there. A damaged index is no error: a start makes it anew.
+    /// Opens the spool in `root`, or makes a new one there. A damaged index is no error: a start makes it
+    /// anew.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let io_at = |path: &Path| {
             let path = path.to_path_buf();
@@ -316,8 +317,8 @@ impl Store for DiskStore {
 
     fn reopen(&mut self) -> Result<(), StoreError> {
         try_to_write(&self.root.join("PROBE")).map_err(io_error("cannot write a file to try"))?;
-        // Sled answers everything with its first error until it is opened anew. What it does not forget is that another
-        // opens it: the old one has to be gone.
+        // Sled answers everything with its first error until it is opened anew. What it does not forget is
+        // that another opens it: the old one has to be gone.
         if let Some(old) = self.index.take() {
             close(old)?;
         }

@@ -1,7 +1,8 @@
 //! Putting damaged messages aside, for a person to look at.
 //!
-//! `quarantine/ID.json` says why and whose it was; `quarantine/ID.raw` has the octets found where the body should be: of
-//! a large body the whole record, of a small one the body. `quarantine/index-TIME/` is a damaged index.
+//! `quarantine/ID.json` says why and whose it was; `quarantine/ID.raw` has the octets found where the body
+//! should be: of a large body the whole record, of a small one the body. `quarantine/index-TIME/` is a
+//! damaged index.
 
 use std::{
     fs::{self, File},

@@ -1,9 +1,9 @@
 //! Making the index anew when it is damaged.
 //!
-//! What is left of the old one is believed where a body bears it out. A body that the old one does not know is a message
-//! that was lost from it, unless it is known to have ended: it is in doubt whether it was sent, and it is sent again. So
-//! nothing that was acknowledged is lost with the index; what had ended in the last seconds before a power failure that
-//! also damaged the index may go out twice.
+//! What is left of the old one is believed where a body bears it out. A body that the old one does not know
+//! is a message that was lost from it, unless it is known to have ended: it is in doubt whether it was sent,
+//! and it is sent again. So nothing that was acknowledged is lost with the index; what had ended in the last
+//! seconds before a power failure that also damaged the index may go out twice.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -147,8 +147,8 @@ impl DiskStore {
         Ok(bodies)
     }
 
-    /// Fills a new index beside the old one, which is put aside only then: whatever stops this work, the next start finds an
-    /// index that is complete or one that is known to be damaged.
+    /// Fills a new index beside the old one, which is put aside only then: whatever stops this work, the next
+    /// start finds an index that is complete or one that is known to be damaged.
     fn replace_index(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let io = |source| StoreError::Io { what: "cannot put the damaged index aside", source };
         let dir = self.root.join("index");

@@ -1,15 +1,16 @@
 //! Segments: files that bodies are appended to, one group at a time.
 //!
-//! Appending a group and syncing once is what a disk does fastest; a file a message costs a directory entry and a journal
-//! commit each. A segment is removed when no message in it is left; one in which few are left is compacted, which moves
-//! them. The current one is never taken up again after a start: its tail may be torn, and what is in the index lies before
-//! the tear.
+//! Appending a group and syncing once is what a disk does fastest; a file a message costs a directory entry
+//! and a journal commit each. A segment is removed when no message in it is left; one in which few are left
+//! is compacted, which moves them. The current one is never taken up again after a start: its tail may be
+//! torn, and what is in the index lies before the tear.
 //!
-//! Here is the account of what is in which segment. Both of the spool's threads keep it: the one that appends, and the one
-//! that knows what leaves.
+//! Here is the account of what is in which segment. Both of the spool's threads keep it: the one that
+//! appends, and the one that knows what leaves.
 //!
-//! Beside a segment, `NNNNNNNN.end` lists the ids of messages in it that have ended, eight octets each. Nobody syncs it
-//! and nobody reads it, but for a rescue: when the index is lost, it tells what need not be sent again.
+//! Beside a segment, `NNNNNNNN.end` lists the ids of messages in it that have ended, eight octets each.
+//! Nobody syncs it and nobody reads it, but for a rescue: when the index is lost, it tells what need not be
+//! sent again.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -151,7 +152,8 @@ impl Segments {
         self.account().enter(segment, 1, used_by(place));
     }
 
-    /// After the count: removes segments in which nothing lives, and lists that belong to none. Answers how many.
+    /// After the count: removes segments in which nothing lives, and lists that belong to none. Answers how
+    /// many.
     pub(super) fn sweep(&self) -> io::Result<usize> {
         let mut account = self.account();
         let empty: Vec<_> =
@@ -200,8 +202,8 @@ impl Segments {
 
     // === for the thread that appends ===
 
-    /// The number for a new segment. It is not given again, whatever becomes of that segment: a file that is in the way stands in the
-    /// way once.
+    /// The number for a new segment. It is not given again, whatever becomes of that segment: a file that is
+    /// in the way stands in the way once.
     pub(super) fn take_number(&self) -> u32 {
         let mut account = self.account();
         account.last += 1;

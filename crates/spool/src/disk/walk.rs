@@ -5,8 +5,8 @@ use std::{fs::File, io};
 use super::super::{BodyPlace, Message, body_record::RecordHeader};
 use relay_mail::MessageId;
 
-/// The records of a segment or of a large body's file, one after the other, up to the end or to the first header that is
-/// none. (What looks like a record further on is not believed: it may be in somebody's body.)
+/// The records of a segment or of a large body's file, one after the other, up to the end or to the first
+/// header that is none. (What looks like a record further on is not believed: it may be in somebody's body.)
 pub(super) struct Walk<'a> {
     file: &'a File,
     /// `None`: the file has a body of its own.

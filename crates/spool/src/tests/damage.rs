@@ -96,7 +96,8 @@ impl Damaged {
         self.small.iter().chain(&self.large).copied().collect()
     }
 
-    /// Starts it, and claims and reads what there is. Those are whole that are not among `gone`, which are in quarantine.
+    /// Starts it, and claims and reads what there is. Those are whole that are not among `gone`, which are in
+    /// quarantine.
     async fn all_but(&self, gone: &[MessageId], in_doubt: bool) {
         let (spool, mut waiting) = self.place.start();
         let mut whole = BTreeSet::new();
@@ -271,7 +272,8 @@ async fn an_index_that_is_lost() {
     assert_eq!(aside.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 1);
 }
 
-/// An index that was being made anew when the process died says nothing: what it does not have yet is not swept.
+/// An index that was being made anew when the process died says nothing: what it does not have yet is not
+/// swept.
 #[tokio::test]
 async fn a_rescue_that_broke_off() {
     let damaged = Damaged::new().await;

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A worker knows how a delivery went, and the disk fails: it is stored when the disk works again, and nobody asks for a
-/// restart.
+/// A worker knows how a delivery went, and the disk fails: it is stored when the disk works again, and nobody
+/// asks for a restart.
 #[tokio::test]
 async fn a_broken_store_heals_by_itself() {
     for fault in [Fault::Lost, Fault::Stored] {

@@ -35,7 +35,8 @@ impl Place {
         (spool, Heard(events))
     }
 
-    /// The store on disk. The committer of the last spool gives the lock back when it has seen that nobody is left.
+    /// The store on disk. The committer of the last spool gives the lock back when it has seen that nobody is
+    /// left.
     fn store(&self) -> DiskStore {
         let Self::Disk(dir) = self else { unreachable!() };
         loop {

@@ -1,7 +1,8 @@
 //! `m365-relay tenant check T`: can this tenant's mail go, and if not, what is to be mended?
 //!
-//! Gets the tokens that its route needs, shows what they permit, and tries it on a mailbox, without sending anything. Needs no
-//! relay that runs. `--send` sends a message by the tenant's route, in the way that the relay would.
+//! Gets the tokens that its route needs, shows what they permit, and tries it on a mailbox, without sending
+//! anything. Needs no relay that runs. `--send` sends a message by the tenant's route, in the way that the
+//! relay would.
 
 mod graph;
 mod message;

@@ -220,7 +220,8 @@ fn what_is_asked_for_is_in_the_metadata() {
     assert_eq!(property("message", "internetMessageId"), Some(Kind::Text));
 }
 
-/// `message` is an open type: the service may keep a misspelt property as one of the app's own, without a word.
+/// `message` is an open type: the service may keep a misspelt property as one of the app's own, without a
+/// word.
 #[test]
 fn what_does_not_fit_is_found() {
     let changed = |change: fn(&mut Value)| {

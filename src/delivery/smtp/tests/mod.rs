@@ -1,5 +1,5 @@
-//! The route against a server that does what the simulated service never would: that offers less, cuts content in the middle,
-//! says odd things.
+//! The route against a server that does what the simulated service never would: that offers less, cuts
+//! content in the middle, says odd things.
 
 mod script;
 

@@ -21,8 +21,9 @@ pub(super) enum Act {
     SayAndCutAfter(&'static str, usize),
 }
 
-/// Names of steps are `connect`, `starttls`, and the line itself: `EHLO relay.example`, `DATA`, `BDAT 12 LAST`; at the end of
-/// content behind DATA it is `.`. `None`: as a server that has nothing against anybody.
+/// Names of steps are `connect`, `starttls`, and the line itself: `EHLO relay.example`, `DATA`,
+/// `BDAT 12 LAST`; at the end of content behind DATA it is `.`. `None`: as a server that has nothing against
+/// anybody.
 pub(super) type Rule = fn(connection: usize, step: &str) -> Option<Act>;
 
 pub(super) struct Script {
@@ -73,7 +74,8 @@ impl Script {
         Self { port, ca_pem: certificate.pem(), lines }
     }
 
-    /// What clients said: `1 EHLO relay.example`, with the number of the connection; content in one piece, dots and all.
+    /// What clients said: `1 EHLO relay.example`, with the number of the connection; content in one piece,
+    /// dots and all.
     pub(super) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

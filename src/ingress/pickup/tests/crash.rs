@@ -72,7 +72,8 @@ fn names(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// A process dies after each step, and so does the next, at each step of the same file. The one after that goes on.
+/// A process dies after each step, and so does the next, at each step of the same file. The one after that
+/// goes on.
 #[tokio::test(start_paused = true)]
 async fn whatever_step_a_process_dies_after_the_file_is_one_message() {
     for first in STEPS {
@@ -171,8 +172,8 @@ async fn a_message_whose_file_goes_on_is_unwound() {
     assert!(running.house.next().await.content.ends_with(b"and more\r\n"));
 }
 
-/// Its program has renamed the file while it was under way, and put something else in its place: the message does not stay
-/// while its file does, and what is in its place is not removed.
+/// Its program has renamed the file while it was under way, and put something else in its place: the message
+/// does not stay while its file does, and what is in its place is not removed.
 #[tokio::test]
 async fn a_message_whose_file_is_elsewhere_by_now_is_unwound() {
     let house = House::new();
@@ -192,7 +193,8 @@ async fn a_message_whose_file_is_elsewhere_by_now_is_unwound() {
     assert!(house.is_empty());
 }
 
-/// The disk fails, and has stored the message all the same: the file is taken when it works again, and is one message.
+/// The disk fails, and has stored the message all the same: the file is taken when it works again, and is one
+/// message.
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_fails_doubles_nothing() {
     for fault in [Fault::Lost, Fault::Stored] {
@@ -308,7 +310,8 @@ async fn a_planted_leftover_removes_no_message() {
         house.next().await;
     }
 
-    // A claim of an earlier version, whose message is in the spool: it has been taken. One whose message is not: it was not.
+    // A claim of an earlier version, whose message is in the spool: it has been taken. One whose message is
+    // not: it was not.
     let begun_before = format!(".old.eml.{}.claimed", ids[1].0);
     fs::write(contoso.join(&begun_before), MAIL).unwrap();
     fs::write(contoso.join(".older.eml.0000000000001.claimed"), MAIL).unwrap();

@@ -1,8 +1,10 @@
-//! A whole session, judged by one who sees both directions of the wire and knows nothing of the server's inside.
+//! A whole session, judged by one who sees both directions of the wire and knows nothing of the server's
+//! inside.
 //!
-//! The judge goes through what the client sent, line by line, and takes the server's replies as they come: a `354` to DATA
-//! or a chunk's size says where content begins, the plainest search where it ends. From that follows which messages were
-//! accepted, with which recipients and which octets; exactly those must be in the spool.
+//! The judge goes through what the client sent, line by line, and takes the server's replies as they come: a
+//! `354` to DATA or a chunk's size says where content begins, the plainest search where it ends. From that
+//! follows which messages were accepted, with which recipients and which octets; exactly those must be in the
+//! spool.
 
 use std::{
     collections::VecDeque,

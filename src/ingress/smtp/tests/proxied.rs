@@ -104,7 +104,8 @@ async fn connections_are_counted_by_the_address_of_the_client() {
         open.push(connection);
     }
     assert_eq!(dial_for(proxied, ALLOWED).await.rest().await, TOO_MANY);
-    // The proxy's own connections have no limit of their own, and do not count for those of its address without proxy.
+    // The proxy's own connections have no limit of their own, and do not count for those of its address
+    // without proxy.
     for _ in 0..3 {
         let mut connection = dial(proxied).await;
         connection.send("PROXY UNKNOWN\r\n").await;

@@ -1,9 +1,10 @@
-//! What the metadata of Microsoft Graph v1.0 (OData CSDL) says of the types that the relay writes and reads: names and types of
-//! the properties in use, of their base types and of the actions, in a notation of our own.
+//! What the metadata of Microsoft Graph v1.0 (OData CSDL) says of the types that the relay writes and reads:
+//! names and types of the properties in use, of their base types and of the actions, in a notation of our
+//! own.
 //!
 //! Read from `schemas/v1.0-Prod.csdl` of the public repository `microsoftgraph/msgraph-metadata`, commit
-//! `001f9753b1d64fdb2d3dbecc45c428ebe2fc4e2c`. To renew it, compare each entry with the `EntityType`, `ComplexType`, `EnumType`
-//! or `Action` of its name there. What the relay does not use is left out.
+//! `001f9753b1d64fdb2d3dbecc45c428ebe2fc4e2c`. To renew it, compare each entry with the `EntityType`,
+//! `ComplexType`, `EnumType` or `Action` of its name there. What the relay does not use is left out.
 
 /// The type of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
