@@ -69,25 +69,11 @@ fn lower_priority() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use tracing::subscriber::with_default;
     use tracing_subscriber::fmt;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(line)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::testing::Lines;
 
     #[test]
     fn that_threads_cannot_give_way_is_said_once() {
@@ -102,7 +88,7 @@ mod tests {
                 give_way(denied, &told);
             }
         });
-        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines = lines.text();
         assert_eq!(lines.lines().count(), 1, "{lines}");
         assert!(lines.contains("WARN") && lines.contains("SystemCallFilter=setpriority"), "{lines}");
     }

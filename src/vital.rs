@@ -12,14 +12,13 @@
 //! Nothing is global: a relay that starts makes the pair, and hands one half down.
 
 use std::{
-    any::Any,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError, mpsc as blocking},
     thread,
     time::Duration,
 };
 
+use relay_spool::threads;
 use tokio::sync::mpsc;
 use tracing::error;
 
@@ -59,11 +58,7 @@ impl Vital {
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         let vital = self.clone();
-        let watched = move || match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(()) => vital.tell(part, "it has ended"),
-            Err(panic) => vital.tell(part, &format!("it panicked: {}", message_of(&*panic))),
-        };
-        thread::Builder::new().name(thread.into()).spawn(watched).map(drop)
+        threads::watched(thread, work, move |why| vital.tell(part, why))
     }
 
     /// `part` is no more, or as good as dead. The first that is told of ends the relay.
@@ -82,12 +77,6 @@ impl Deaths {
             None => std::future::pending().await,
         }
     }
-}
-
-/// What a panic says, as far as it says something.
-pub fn message_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 /// Ends the process when its stop does not come to an end. Disarmed when it is dropped.

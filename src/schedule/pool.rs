@@ -29,7 +29,7 @@ use crate::{
     config::Tenant,
     telemetry::{LimitKind, Metrics},
 };
-use relay_mail::{MailboxAddress, MessageId, Timestamp};
+use relay_mail::{MailboxAddress, MessageId, Timestamp, share::Share};
 use relay_spool::{Lane, Waiting};
 
 pub(super) use adoption::Adopted;
@@ -129,6 +129,11 @@ impl Pool {
             metrics,
             clock,
         }
+    }
+
+    /// Whether the tenant may have one more of the `free` slots.
+    pub(super) fn has_share(&self, free: usize) -> bool {
+        Share::BRIEF.allows(self.in_flight as u64, 1, free as u64)
     }
 
     /// Takes in a message that waits. Answers when to [promote](Pool::promote) its queue, if it is not due

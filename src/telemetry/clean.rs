@@ -150,28 +150,14 @@ fn colour(text: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use tracing::{info, info_span, subscriber::with_default};
     use tracing_subscriber::fmt;
 
     use super::*;
+    use crate::telemetry::testing::Lines;
     use relay_mail::outside::is_hidden;
 
     const NASTY: &str = "a\r\n2026 INFO forged\u{1b}[2J\u{1b}[31m\u{9b}1m\u{7f}\u{202e}\u{2066}\u{2028}\u{200b}\u{feff}\u{e0041}z";
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(line)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn log() {
         let span = info_span!("smtp", peer = %NASTY, name = NASTY);
@@ -191,7 +177,7 @@ mod tests {
             LogFormat::Text => with_default(builder.fmt_fields(CleanFields).finish(), log),
             LogFormat::Json => with_default(builder.json().flatten_event(true).finish(), log),
         }
-        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+        lines.text()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::metrics::Build;
+use super::build::Build;
 
 /// What comes in.
 pub(super) struct Incoming {

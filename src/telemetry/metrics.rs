@@ -5,19 +5,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
-};
+use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
 use super::{
     AdminRefused, LimitKind, LoginResult, LostLine, Outcome, Refused, Resolved, Route, TokenResult,
+    build::Build,
     families::{Delivery, Identity, Incoming, Process, Spooled},
     series::TenantSeries,
 };
 use crate::clock;
-use relay_mail::Ingress;
-use relay_mail::TenantName;
+use relay_mail::{Ingress, TenantName};
 
 #[derive(Clone)]
 pub struct Metrics(Arc<Families>);
@@ -201,56 +198,5 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Makes families and registers each.
-pub(crate) struct Build {
-    registry: Registry,
-    of_tenants: Arc<TenantSeries>,
-}
-
-impl Build {
-    fn add<C: Collector + Clone + 'static>(&self, family: prometheus::Result<C>) -> C {
-        // Names and labels are literals of this crate: they are valid and differ, or the first test that runs
-        // says so.
-        let family = family.expect("metric names are valid");
-        self.registry.register(Box::new(family.clone())).expect("metric names differ");
-        family
-    }
-
-    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let family = self.add(IntCounterVec::new(Opts::new(name, help).namespace("m365_relay"), labels));
-        self.of_tenants.add(&family, labels);
-        family
-    }
-
-    pub(crate) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        let family = self.add(IntGaugeVec::new(Opts::new(name, help).namespace("m365_relay"), labels));
-        self.of_tenants.add(&family, labels);
-        family
-    }
-
-    pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::with_opts(Opts::new(name, help).namespace("m365_relay")))
-    }
-
-    pub(super) fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> HistogramVec {
-        let opts = HistogramOpts::new(name, help).namespace("m365_relay").buckets(buckets.to_vec());
-        let family = self.add(HistogramVec::new(opts, labels));
-        self.of_tenants.add(&family, labels);
-        family
-    }
-
-    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.add(Histogram::with_opts(
-            HistogramOpts::new(name, help).namespace("m365_relay").buckets(buckets.to_vec()),
-        ))
     }
 }

@@ -1,11 +1,14 @@
 //! What the relay tells about itself: metric families and logs.
 
+mod build;
 mod clean;
 mod families;
 mod labels;
 mod logs;
 mod metrics;
 mod series;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use labels::{AdminRefused, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult};
 pub use logs::{Logs, LostLine, start as start_logs};

@@ -17,7 +17,10 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -47,12 +50,16 @@ impl Timestamp {
     /// The wall time of `instant`, which is about now: with all steps that the system clock has made until
     /// now.
     pub fn wall_of(instant: Instant) -> Self {
-        Self::of(instant).moved(epochs_until_now().offset())
+        Self::of(instant).moved(offset_now())
     }
 
     /// The steady time at which the wall clock said this. One that it said twice, since it was set back in
     /// between, is taken for the later one: nothing becomes older by that than it is.
     pub fn steady(self) -> Self {
+        // Asked for each message: where no step was made, for nothing.
+        if !HAS_STEPPED.load(Ordering::Acquire) {
+            return self;
+        }
         epochs().steady(self)
     }
 
@@ -123,18 +130,28 @@ fn epochs() -> MutexGuard<'static, Epochs> {
     EPOCHS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks at the system clock, too.
-fn epochs_until_now() -> MutexGuard<'static, Epochs> {
+/// By how many milliseconds the wall clock is ahead of the steady one, as it was seen last.
+static OFFSET: AtomicI64 = AtomicI64::new(0);
+/// Whether it has ever been another.
+static HAS_STEPPED: AtomicBool = AtomicBool::new(false);
+
+/// Looks at the system clock. Takes a lock only if it has made a step.
+fn offset_now() -> i64 {
     /// Between the two looks. If this thread was stopped there, they do not belong together.
     const TOGETHER: Duration = Duration::from_millis(1);
     let before = Instant::now();
     let wall = Timestamp::wall();
-    let are_together = before.elapsed() < TOGETHER;
-    let mut epochs = epochs();
-    if are_together {
-        epochs.see(Timestamp::of(before), wall);
+    let known = OFFSET.load(Ordering::Acquire);
+    if before.elapsed() >= TOGETHER {
+        return known;
     }
-    epochs
+    let Some(offset) = Epochs::step(known, Timestamp::of(before), wall) else { return known };
+    let mut epochs = epochs();
+    epochs.see(Timestamp::of(before), wall);
+    // In this order: whoever sees a time by the new offset finds the step.
+    HAS_STEPPED.store(true, Ordering::Release);
+    OFFSET.store(offset, Ordering::Release);
+    offset
 }
 
 /// The steps that the system clock has made: since when, on the steady clock, it is off by how many
@@ -153,12 +170,14 @@ impl Epochs {
         self.0.last().map_or(0, |(_, offset)| *offset)
     }
 
+    /// The new offset, if the system clock has made a step since it was `known`.
+    fn step(known: i64, steady: Timestamp, wall: Timestamp) -> Option<i64> {
+        let offset = i64::try_from(wall.0).ok()?.saturating_sub(i64::try_from(steady.0).ok()?);
+        (offset.abs_diff(known) >= Self::STEP_MILLIS).then_some(offset)
+    }
+
     fn see(&mut self, steady: Timestamp, wall: Timestamp) {
-        let (Ok(wall), Ok(from)) = (i64::try_from(wall.0), i64::try_from(steady.0)) else { return };
-        let offset = wall.saturating_sub(from);
-        if offset.abs_diff(self.offset()) < Self::STEP_MILLIS {
-            return;
-        }
+        let Some(offset) = Self::step(self.offset(), steady, wall) else { return };
         if self.0.len() == Self::MOST {
             self.0.remove(0);
         }

@@ -13,11 +13,12 @@ use tracing::warn;
 use super::{
     Accepted, Lane, Lease, SpoolError,
     health::Health,
-    observer::{self, Observer, TellOnPanic},
+    observer::{Observer, TellOnPanic},
     operation::{End, Operation, Responder, StoredMessage, respond},
     stall::Stall,
     store::{Arriving, Bodies, StoreError},
 };
+use crate::threads;
 
 /// Bodies stored together at most, and their octets.
 const GROUP: usize = 512;
@@ -75,7 +76,7 @@ impl BodyThread {
         let tell = TellOnPanic { observer: observer.clone(), part: PART };
         let told = observer.clone();
         let this = Self { bodies, errands, operations, health, observer, stall, sparse: None };
-        observer::spawn(&told, THREAD, PART, move || this.run(tell))
+        threads::watched(THREAD, move || this.run(tell), move |why| told.ended(PART, why))
             .map_err(|source| StoreError::Io { what: "cannot start the thread for bodies", source })
     }
 

@@ -24,13 +24,13 @@ use super::{
     bodies::Errand,
     health::Health,
     lane::Lanes,
-    observer::{self, Observer, TellOnPanic},
+    observer::{Observer, TellOnPanic},
     operation::{Alteration, End, Granted, Operation, StoredMessage},
     stall::Stall,
     store::{Moved, guarded},
     stored::StoredRecord,
 };
-use crate::clock;
+use crate::{clock, threads};
 use relay_mail::{MessageId, Timestamp};
 
 /// Operations committed together at most.
@@ -146,8 +146,12 @@ impl Committer {
         let last = committer.recover_at_start()?;
         let observer = committer.context.observer.clone();
         let tell = TellOnPanic { observer: observer.clone(), part: PART };
-        observer::spawn(&observer, THREAD, PART, move || committer.run(operations, tell))
-            .map_err(|source| StoreError::Io { what: "cannot start the committer thread", source })?;
+        threads::watched(
+            THREAD,
+            move || committer.run(operations, tell),
+            move |why| observer.ended(PART, why),
+        )
+        .map_err(|source| StoreError::Io { what: "cannot start the committer thread", source })?;
         Ok(last)
     }
 

@@ -53,6 +53,7 @@ mod stall;
 mod store;
 mod stored;
 mod tally;
+pub mod threads;
 mod usage;
 
 #[cfg(test)]

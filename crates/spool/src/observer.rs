@@ -1,13 +1,6 @@
 //! Who hears what happens in the spool.
 
-use std::{
-    any::Any,
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread, time::Duration};
 
 /// Hears what happens in the spool, from the spool's own threads: nothing here may take long, or wait for the
 /// spool.
@@ -28,27 +21,6 @@ pub trait Observer: Send + Sync + 'static {
 
 /// Nobody listens: for commands that end with their work, and for tests.
 impl Observer for () {}
-
-/// Starts a thread whose end is told.
-pub(crate) fn spawn(
-    observer: &Arc<dyn Observer>,
-    thread: &'static str,
-    part: &'static str,
-    work: impl FnOnce() + Send + 'static,
-) -> io::Result<()> {
-    let observer = observer.clone();
-    let watched = move || match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(()) => observer.ended(part, "it has ended"),
-        Err(panic) => observer.ended(part, &format!("it panicked: {}", message_of(&*panic))),
-    };
-    thread::Builder::new().name(thread.into()).spawn(watched).map(drop)
-}
-
-/// What a panic says, as far as it says something.
-pub(crate) fn message_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
-}
 
 /// For a thread of the spool. That it panics is told at once, and not after the store has been dropped, which
 /// may hang.

@@ -6,7 +6,7 @@
 use std::{io, sync::Arc};
 
 use super::{Body, BodyPlace, Lane, LaneId, Message, Note, State, arriving::Spill, stored::StoredRecord};
-use crate::observer::message_of;
+use crate::threads::message_of;
 use relay_mail::MessageId;
 
 /// The index: small records. Driven by the committer's thread.

@@ -44,7 +44,7 @@ impl Pool {
                 let until = due.max(Some(time_of(until)));
                 Some(Waits { why: queue.asleep_because.clone(), limit: Some(limit), until })
             }
-            _ if due.is_some() => Some(waits("it was tried before, and is tried again then", due)),
+            _ if due.is_some() => Some(waits("an earlier attempt failed; it will be tried again", due)),
             Some((queue::QueueState::Full, queue)) => Some(Waits {
                 why: format!("mailbox {} has as many calls under way as it may", queue.mailbox),
                 limit: Some(LimitKind::ConcurrentRequests),

@@ -7,8 +7,8 @@ use std::{panic, thread};
 
 use tracing::warn;
 
-use crate::vital;
 use relay_mail::outside::one_line;
+use relay_spool::threads;
 
 /// Longer messages are cut: some have a whole value in them.
 const LONGEST: usize = 300;
@@ -16,7 +16,7 @@ const LONGEST: usize = 300;
 pub(super) fn log_them() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
-        let message = one_line(vital::message_of(panic.payload()), LONGEST);
+        let message = one_line(threads::message_of(panic.payload()), LONGEST);
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         warn!(thread = thread.name().unwrap_or("?"), at, why = message, "thread panicked");
     }));
@@ -28,8 +28,8 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_and_not_long() {
-        assert_eq!(one_line(vital::message_of(&"a\n\u{1b}[1mb"), LONGEST), "a [1mb");
-        assert_eq!(one_line(vital::message_of(&"x".repeat(5000)), LONGEST).len(), LONGEST);
-        assert_eq!(one_line(vital::message_of(&7), LONGEST), "no message");
+        assert_eq!(one_line(threads::message_of(&"a\n\u{1b}[1mb"), LONGEST), "a [1mb");
+        assert_eq!(one_line(threads::message_of(&"x".repeat(5000)), LONGEST).len(), LONGEST);
+        assert_eq!(one_line(threads::message_of(&7), LONGEST), "no message");
     }
 }
