@@ -88,7 +88,7 @@ fn a_pipe_that_does_not_block() -> usize {
     lab.wait_until_empty();
     lab.read_log(Reading::Steadily);
     wait_until("every line", || lab.logged("message delivered").len() == COUNT);
-    assert_eq!(lab.logged("message accepted").len(), COUNT);
+    assert_eq!(lab.wait_for_logs("message accepted", COUNT).len(), COUNT);
     assert_eq!(lab.metric(LOST, &[]), 0.0);
     is_whole(lab, COUNT)
 }
@@ -123,7 +123,7 @@ fn a_client_that_floods_the_log_hides_nobody_elses_lines() {
     assert!(lost > (FLOOD / 2) as f64, "only {lost} lines were left out");
     assert_eq!(lab.metric(LOST, &[]), lost);
     wait_until("everybody else's lines", || lab.logged("message delivered").len() == OTHERS);
-    assert_eq!(lab.logged("message accepted").len(), OTHERS);
+    assert_eq!(lab.wait_for_logs("message accepted", OTHERS).len(), OTHERS);
     let said = lab.wait_for_log("log lines lost");
     assert!(said["share"].as_u64().unwrap() > 0, "{said}");
     assert!(holds_within(Duration::from_secs(10), || {
