@@ -14,7 +14,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// `None`: there is no file, or it cannot be looked at. Blocks.
+    /// `None`: there is no file, or it cannot be examined. Blocks.
     pub fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {

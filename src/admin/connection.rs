@@ -113,7 +113,7 @@ async fn answer(site: &Site, way: Way, seat: &Seat, request: Request<Incoming>) 
         Ok(Ok(body)) => body,
         Ok(Err(_)) => {
             site.metrics.admin_refused(AdminRefused::TooLarge);
-            let error = format!("a request has {LONGEST_BODY} octets at most\n");
+            let error = format!("a request may have at most {LONGEST_BODY} octets\n");
             return close((StatusCode::PAYLOAD_TOO_LARGE, error).into_response());
         }
         Err(_) => {
@@ -129,8 +129,7 @@ async fn answer(site: &Site, way: Way, seat: &Seat, request: Request<Incoming>) 
         Ok(Err(never)) => match never {},
         Err(_) => {
             site.metrics.admin_refused(AdminRefused::Timeout);
-            let error =
-                format!("there was no answer within {ANSWER_WITHIN:?}: the relay has too much to do\n");
+            let error = format!("no answer within {ANSWER_WITHIN:?}: the relay is overloaded\n");
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "10")], error).into_response()
         }
     }

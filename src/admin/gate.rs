@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Questions to the API at a time.
-const MOST_QUESTIONS: usize = 16;
+const MOST_REQUESTS: usize = 16;
 /// A wrong token is answered after this time,
 const WRONG_TOKEN_WAITS: Duration = Duration::from_secs(1);
 /// and so many wait for that. One more is told so at once.
@@ -75,7 +75,7 @@ pub(super) struct Pass(#[allow(dead_code, reason = "held for its drop")] Option<
 
 #[derive(Debug, PartialEq, Eq)]
 enum Refusal {
-    /// `Host` is missing, is there twice, or is none.
+    /// `Host` is missing, is there twice, or is not a host.
     NoHost,
     StrangeHost,
     /// There is no token that would do.
@@ -96,7 +96,7 @@ impl Gate {
             hosts: config.hosts.clone(),
             socket: config.socket.path.clone(),
             is_reachable: !config.address.ip().to_canonical().is_loopback(),
-            questions: Arc::new(Semaphore::new(MOST_QUESTIONS)),
+            questions: Arc::new(Semaphore::new(MOST_REQUESTS)),
             wrong_tokens: Semaphore::new(MOST_WRONG_TOKENS),
             wrong_so_far: AtomicU64::new(0),
             metrics,
@@ -173,33 +173,37 @@ impl Gate {
 
     fn explain(&self, refusal: &Refusal, path: &str) -> Response {
         let (status, text) = match refusal {
-            Refusal::NoHost => (StatusCode::BAD_REQUEST, "a request names its host, and once".to_owned()),
+            Refusal::NoHost => {
+                (StatusCode::BAD_REQUEST, "a request must have exactly one Host field".to_owned())
+            }
             Refusal::StrangeHost => (
                 StatusCode::MISDIRECTED_REQUEST,
-                "the relay does not have the name in Host: ask by its address, or list the name in admin.hosts".to_owned(),
+                "the name in Host is not the relay's: use its address, or list the name in admin.hosts"
+                    .to_owned(),
             ),
             Refusal::SocketOnly => (
                 StatusCode::FORBIDDEN,
                 format!(
-                    "without admin.token this is answered on the socket {} only, which the relay's user and group can open: \
-                     m365-relay uses it, and so does curl --unix-socket",
+                    "without admin.token, this is available only on the socket {}, which the relay's user \
+                     and group can open (m365-relay uses it; so does curl --unix-socket)",
                     self.socket.display()
                 ),
             ),
             Refusal::NoToken => (
                 StatusCode::UNAUTHORIZED,
-                "this wants the token of admin.token: send Authorization: Bearer TOKEN".to_owned(),
+                "this needs the token of admin.token: send Authorization: Bearer TOKEN".to_owned(),
             ),
             Refusal::WrongToken => (StatusCode::UNAUTHORIZED, "the token is wrong".to_owned()),
             Refusal::TooManyWrong => {
-                (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: come again".to_owned())
+                (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: try again".to_owned())
             }
-            Refusal::TokenUnreadable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "admin.token cannot be used: the log tells why".to_owned())
-            }
+            Refusal::TokenUnreadable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "admin.token cannot be used: see the relay's log".to_owned(),
+            ),
             Refusal::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("{MOST_QUESTIONS} questions are being answered: come again"),
+                format!("{MOST_REQUESTS} requests are being answered: try again"),
             ),
         };
         let mut response = if is_api(path) {
@@ -361,7 +365,7 @@ mod tests {
         let gate = gate("");
         let head = head("/api/v1/messages/x", &[]);
         let mut passes = Vec::new();
-        for _ in 0..MOST_QUESTIONS {
+        for _ in 0..MOST_REQUESTS {
             passes.push(gate.judge(Way::Socket, &head).await.ok().unwrap());
         }
         assert_eq!(gate.judge(Way::Socket, &head).await.err(), Some(Refusal::Busy));

@@ -66,7 +66,7 @@ pub(super) async fn message(State(desk): Page, Path(id): Path<String>) -> Respon
         Some(standing) => Json(MessagePage::of(id, standing)).into_response(),
         None => failed(
             StatusCode::NOT_FOUND,
-            format!("there is no message {id} in the queue: it has left, or never came in"),
+            format!("there is no message {id} in the queue: it has left it, or was never in it"),
         ),
     }
 }

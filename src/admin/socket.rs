@@ -52,11 +52,11 @@ pub struct SocketError {
 pub enum SocketFault {
     #[error("another process listens there: has a relay been started twice?")]
     Taken,
-    #[error("this is there, and is no socket: remove it, or name another path")]
+    #[error("this exists and is not a socket: remove it, or name another path")]
     NoSocket,
     #[error("its folder {} cannot be used: {source}", folder.display())]
     Folder { folder: PathBuf, source: io::Error },
-    #[error("others can put something else into its folder: {remedy}, or have admin.socket name another")]
+    #[error("others can write to its folder: {remedy}, or name another folder in admin.socket")]
     Exposed { remedy: String },
     #[error("cannot listen there: {0}")]
     Io(#[from] io::Error),
@@ -97,7 +97,7 @@ impl SocketFile {
         let made = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
         let metadata = made.metadata()?;
         if !metadata.file_type().is_socket() {
-            return Err(io::Error::other("something else has come into its place"));
+            return Err(io::Error::other("something else has taken its place"));
         }
         if metadata.permissions().mode() & 0o777 != MODE {
             // The very file that is open: a path could lead elsewhere by now.
@@ -162,7 +162,7 @@ fn let_the_group_through(folder: &Path, opened: &File, socket: &Path) -> io::Res
     for entry in fs::read_dir(folder)? {
         let (path, metadata) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
         if path != socket && metadata.permissions().mode() & 0o070 != 0 && !metadata.is_symlink() {
-            return Err(io::Error::other(format!("it could get at {}: chmod go= it", path.display())));
+            return Err(io::Error::other(format!("the group could open {}: chmod go= it", path.display())));
         }
     }
     Ok(fchmod(opened, Mode::from_raw_mode(mode | 0o010))?)

@@ -131,12 +131,10 @@ fn text_for_people(told: &Notification<'_>, host: &str) -> String {
     let told_apart = *kind != Kind::Relayed;
     let what = match kind {
         Kind::Failed => "could not be delivered. It will not be tried again.",
-        Kind::Expired => {
-            "could not be delivered in time. It has been tried again and again, and will not be any more."
-        }
+        Kind::Expired => "could not be delivered in time. Every attempt failed, and no more will be made.",
         Kind::Relayed => {
-            "was handed over to Microsoft 365, as you asked to be told. What becomes of it there is not reported \
-             to this relay."
+            "was handed over to Microsoft 365. You asked for this notice. Microsoft 365 does not tell this \
+             relay what happens to the message next."
         }
     };
     let accepted = date(id.accepted());
@@ -174,7 +172,7 @@ fn text_for_people(told: &Notification<'_>, host: &str) -> String {
     }
     if told_apart {
         text.push_str(
-            "\r\nIf you ask your administrator for help, send this report along, with its attachments.\r\n",
+            "\r\nIf you ask your administrator for help, forward this report with its attachments.\r\n",
         );
     }
     text
@@ -200,11 +198,11 @@ fn advice(kind: Kind, status: EnhancedStatus) -> &'static str {
         }
         (Kind::Relayed, _) => "",
         (_, 1) => "Check the address, then send the message again.",
-        (_, 2) => "The mailbox cannot take the message. Write to the recipient in another way.",
+        (_, 2) => "The mailbox cannot take the message. Contact the recipient in another way.",
         (_, 3) => "The message may be too large. Send less, or a link to it.",
-        (_, 6) => "The message's form or contents were refused. Send it in another form.",
-        (_, 7) => "A permission or a rule stands against it. Your administrator can find out which.",
-        _ => "If what was said does not tell you what to do, ask your administrator.",
+        (_, 6) => "The form or the content of the message was refused. Send it in another form.",
+        (_, 7) => "A permission or a rule forbids it. Your administrator can find out which.",
+        _ => "If that answer does not tell you what to do, ask your administrator.",
     }
 }
 

@@ -26,7 +26,7 @@ use relay_mail::outside::{json_visible, visible};
 /// What a command prints could not be written to standard output.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unwritten {
-    #[error("nobody reads standard output any more")]
+    #[error("the reader of standard output has gone")]
     Closed,
     #[error("cannot write to standard output: {0}")]
     Failed(io::Error),

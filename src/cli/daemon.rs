@@ -38,7 +38,7 @@ impl Daemon {
         match token.map(|token| token.read()) {
             Some(Ok(token)) => Ok(Self(Way::Tcp { address, token })),
             Some(Err(unread)) => {
-                bail!("{}, and by TCP neither: admin.token: {unread}", unanswered(&path, &error))
+                bail!("{} TCP cannot be used either: admin.token: {unread}", unanswered(&path, &error))
             }
             None => bail!(unanswered(&path, &error)),
         }
@@ -73,7 +73,7 @@ impl Daemon {
             };
             let answer = match call.timeout(PATIENCE).send().await.map_err(network::describe) {
                 Ok(answer) => answer,
-                Err(error) => bail!("the relay does not answer at {}: {error}. Does it run?", self.0),
+                Err(error) => bail!("the relay does not answer at {}: {error}. Is it running?", self.0),
             };
             let status = answer.status().as_u16();
             let body = answer.bytes().await.map_err(|error| anyhow!(network::describe(error)))?;
@@ -91,7 +91,7 @@ impl Daemon {
 
     /// An answer that no relay of this version gives.
     pub(super) fn strange(&self, status: u16) -> anyhow::Error {
-        anyhow!("the relay at {} answers {status}: is it one of this version?", self.0)
+        anyhow!("the relay at {} answers {status}: is it of this version?", self.0)
     }
 }
 
@@ -107,9 +107,11 @@ fn unanswered(socket: &Path, error: &io::Error) -> String {
     let what = format!("the relay does not answer at its socket {}: {error}", socket.display());
     match error.kind() {
         ErrorKind::PermissionDenied => {
-            format!("{what}. Ask as root, or as a member of the relay's group (usermod -a -G GROUP USER)")
+            format!(
+                "{what}. Run this as root, or as a member of the relay's group (usermod -a -G GROUP USER)"
+            )
         }
-        _ => format!("{what}. Does it run?"),
+        _ => format!("{what}. Is it running?"),
     }
 }
 

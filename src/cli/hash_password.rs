@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::console;
 use crate::config::PasswordHash;
 
-/// Make the hash of a password, for `users` of a tenant; asks for it, or reads one line of standard input
+/// Hash a password for `users` of a tenant; asks for it, or reads one line of standard input
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
@@ -33,8 +33,8 @@ pub(super) fn run(_: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     // The library's error has no source and may not be one for anyhow.
-    let hash =
-        PasswordHash::of(password.as_bytes()).map_err(|error| anyhow!("cannot make a hash: {error}"))?;
+    let hash = PasswordHash::of(password.as_bytes())
+        .map_err(|error| anyhow!("cannot hash the password: {error}"))?;
     console::say(hash.expose())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ pub(super) struct Args {
 
 pub(super) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::bail!(
-        "this build has no simulated Microsoft 365: take one that was built with the feature sandbox, as cargo build does by default"
+        "this build has no simulated Microsoft 365: use one that was built with the feature sandbox, which \
+         cargo build includes by default"
     )
 }

@@ -11,7 +11,7 @@ use super::{config_path::ConfigPath, console, daemon::Daemon};
 use crate::{admin::Reloaded, config::Changes};
 use relay_mail::outside::json_visible;
 
-/// Have the running relay read its configuration again: tenants, and what they consist of
+/// Make the running relay read its configuration again: the tenants and all that belongs to them
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !matches!(status, 200 | 422) {
         return Err(daemon.strange(status));
     }
-    let reloaded: Reloaded = serde_json::from_str(&text).context("the relay's answer is not understood")?;
+    let reloaded: Reloaded = serde_json::from_str(&text).context("cannot understand the relay's answer")?;
     if args.json {
         console::say(json_visible(&text))?;
     } else {
@@ -53,10 +53,7 @@ fn show(reloaded: &Reloaded, out: &mut String, err: &mut String) -> fmt::Result 
         writeln!(err, "warning: {warning}")?;
     }
     if !ok {
-        return writeln!(
-            err,
-            "m365-relay: nothing has changed: the relay goes on with the configuration that it has"
-        );
+        return writeln!(err, "m365-relay: nothing has changed: the relay keeps its current configuration");
     }
     let Changes { added, changed, removed, unchanged, at_restart } = changes;
     for (what, names) in [("added", added), ("changed", changed), ("removed", removed)] {
@@ -68,7 +65,7 @@ fn show(reloaded: &Reloaded, out: &mut String, err: &mut String) -> fmt::Result 
     }
     writeln!(out, "unchanged  {unchanged} tenant{}", if *unchanged == 1 { "" } else { "s" })?;
     for table in at_restart {
-        writeln!(err, "warning: {table} has changed too: that counts from the next start on")?;
+        writeln!(err, "warning: {table} has changed too: it takes effect at the next start")?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ use crate::{
 };
 use relay_sandbox::{Directory, Limits, Options, Service};
 
-/// Try the relay out: a simulated Microsoft 365 and the relay, on loopback, nothing to configure
+/// Try the relay with a simulated Microsoft 365, on loopback: nothing to configure
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to keep spool, pickup folders and configuration; made if it is missing
@@ -47,10 +47,10 @@ pub(super) struct Args {
     /// Where the simulated Microsoft 365 takes SMTP submission
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18587")]
     submission: SocketAddr,
-    /// How long each call of Microsoft 365 takes
+    /// How long each call to Microsoft 365 takes
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = humantime::parse_duration)]
     latency: std::time::Duration,
-    /// Switch all limits off, on both sides: for measuring
+    /// Switch off all limits on both sides, for measurements
     #[arg(long)]
     no_limits: bool,
 }
@@ -74,7 +74,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for address in [args.smtp, args.admin, args.service, args.submission] {
         if !address.ip().is_loopback() {
             bail!(
-                "{address}: the sandbox takes no login, so it stays on loopback addresses such as 127.0.0.1"
+                "{address}: the sandbox needs no login, so it listens only on loopback addresses such as \
+                 127.0.0.1"
             );
         }
     }

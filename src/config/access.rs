@@ -36,15 +36,15 @@ pub(super) enum Owners {
 /// Somebody else can write there. Says what to type.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Exposed {
-    #[error("{whose} can write to {}, and so decide what the relay does: chmod {bits}-w {}", path.display(), path.display())]
+    #[error("{whose} can write to {} and so control the relay: chmod {bits}-w {}", path.display(), path.display())]
     Writable { path: PathBuf, whose: &'static str, bits: &'static str },
     #[error(
-        "{} belongs to user {owner}, who can so decide what the relay does, and is neither root nor the user that this runs as \
-         ({user}): chown {}root {}",
+        "{} belongs to user {owner}, who can therefore control the relay and is neither root nor the user \
+         that this runs as ({user}): chown {}root {}",
         path.display(), if *link { "-h " } else { "" }, path.display()
     )]
     Owner { path: PathBuf, owner: u32, user: u32, link: bool },
-    #[error("cannot find out who can write to {}: {error}", path.display())]
+    #[error("cannot determine who can write to {}: {error}", path.display())]
     Unknown { path: PathBuf, error: io::Error },
 }
 

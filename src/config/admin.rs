@@ -104,13 +104,13 @@ fn read_address(item: &Item<'_>, has_token: bool) -> Option<SocketAddr> {
     }
     if !has_token {
         return item.fail(format!(
-            "other machines can reach this: write a loopback address such as {EXAMPLE}, or have it ask for a token: \
+            "other machines can reach this: write a loopback address such as {EXAMPLE}, or require a token: \
              token = {{ file = \"/etc/m365-relay/admin.token\" }}"
         ));
     }
     item.warn(
-        "the token goes to this address in clear, and so do metrics: let it be reached by a proxy with TLS, or in a network that \
-         you trust",
+        "the token and the metrics travel unencrypted to and from this address: put a proxy with TLS in \
+         front of it, or use a network that you trust",
     );
     Some(address)
 }
@@ -121,7 +121,8 @@ pub(super) fn read_token(item: &Item<'_>) -> Option<SecretSource> {
     // It could be read a moment ago.
     if source.read().is_ok_and(|token| token.expose().len() < SHORTEST_TOKEN) {
         return item.fail(format!(
-            "the token has fewer than {SHORTEST_TOKEN} characters, so it can be guessed: make one by `openssl rand -hex 32`"
+            "the token has fewer than {SHORTEST_TOKEN} characters, so it can be guessed: make one with \
+             `openssl rand -hex 32`"
         ));
     }
     Some(source)
@@ -136,7 +137,7 @@ fn read_host(item: &Item<'_>) -> Option<String> {
     if name.split('.').all(is_label) {
         return Some(name.to_ascii_lowercase());
     }
-    item.fail(format!("{name:?} is not the name of a host: write one without port, such as {EXAMPLE}"))
+    item.fail(format!("{name:?} is not a host name: write one without a port, such as {EXAMPLE}"))
 }
 
 fn too_long(path: &Path) -> String {

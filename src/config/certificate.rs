@@ -50,7 +50,7 @@ pub enum CertificateError {
     TooLong { path: PathBuf },
     #[error("{} has no certificate: write the path of a PEM file with BEGIN CERTIFICATE", path.display())]
     NoCertificate { path: PathBuf },
-    #[error("{} holds a certificate that cannot be read: make the file anew", path.display())]
+    #[error("{} holds a certificate that cannot be read: create the file again", path.display())]
     BadCertificate { path: PathBuf },
     #[error("{} has no private key: write the path of a PEM file with BEGIN PRIVATE KEY", path.display())]
     NoKey { path: PathBuf },
@@ -120,7 +120,7 @@ impl Certificate {
         for key in ["certificate", "key"] {
             table.optional(key, |item| {
                 item.fail::<()>(
-                    r#"is of no use without TLS: write tls = "starttls" or "implicit", or remove it"#,
+                    r#"has no effect without TLS: write tls = "starttls" or "implicit", or remove it"#,
                 )
             });
         }

@@ -63,9 +63,9 @@ pub enum ClientCertificateError {
     Key(SecretError),
     #[error(transparent)]
     Password(SecretError),
-    #[error("{0} is neither PEM, with BEGIN CERTIFICATE, nor PKCS #12: make it anew")]
+    #[error("{0} is neither PEM, with BEGIN CERTIFICATE, nor PKCS #12: create it again")]
     NoCertificate(String),
-    #[error("{0} holds a certificate that cannot be read: make it anew")]
+    #[error("{0} holds a certificate that cannot be read: create it again")]
     BadCertificate(String),
     #[error("{0} holds no RSA certificate: Entra ID takes assertions that are signed with RSA")]
     NotRsa(String),
@@ -81,7 +81,7 @@ pub enum ClientCertificateError {
     Mismatch(String),
     #[error("certificate_password does not open {0}")]
     WrongPassword(String),
-    #[error("{0} is PKCS #12 that cannot be read: make it anew, such as by openssl pkcs12 -export")]
+    #[error("{0} is PKCS #12 that cannot be read: create it again, for example with openssl pkcs12 -export")]
     BadPkcs12(String),
     #[error("{0} is PKCS #12, which has its key inside: remove private_key")]
     KeyBesidePkcs12(String),
@@ -263,12 +263,12 @@ impl SigningCertificate {
         let end = Timestamp::from_unix_seconds(self.not_after);
         match end.since(now) {
             Duration::ZERO => {
-                Some(format!("the certificate has ended at {end}: make a new one, and register it"))
+                Some(format!("the certificate has ended at {end}: create a new one, and register it"))
             }
             left if left < EXPIRES_SOON => {
                 let days = left.as_secs() / 86_400;
                 Some(format!(
-                    "the certificate ends in {days} days, at {end}: make a new one, and register it"
+                    "the certificate ends in {days} days, at {end}: create a new one, and register it"
                 ))
             }
             _ => None,

@@ -57,6 +57,22 @@ const OF_CERTIFICATE: [&str; 3] = ["private_key", "certificate_password", "asser
 const SECRETS: [&str; 6] =
     ["client_secret", "certificate", "private_key", "certificate_password", "password", "refresh_token"];
 
+/// What it needs, and what there is to say against it.
+fn check_password_grant(table: &mut TableReader<'_>) {
+    for (key, example) in [("username", USERNAME), ("password", SECRET)] {
+        if !table.has(key) {
+            table.fail_at::<()>(key, format!("missing: write {key} = {example}"));
+        }
+    }
+    if let Some(item) = table.item("grant") {
+        item.warn(
+            "a user's password works only until multi-factor authentication or security defaults apply to \
+             this user, which may be weeks from now; after that, nothing is delivered. Use an application's \
+             credential, or grant = \"refresh_token\"",
+        );
+    }
+}
+
 impl Credential {
     /// The application's id and its credential. The id is empty if it is the machine's own identity. `None`:
     /// there is a mistake.
@@ -104,18 +120,7 @@ impl Credential {
             }
             Kind::App => Self::App(proof??),
             Kind::Password => {
-                for (key, example) in [("username", USERNAME), ("password", SECRET)] {
-                    if !table.has(key) {
-                        table.fail_at::<()>(key, format!("missing: write {key} = {example}"));
-                    }
-                }
-                if let Some(item) = table.item("grant") {
-                    item.warn(
-                        "a user's password works until multi-factor authentication, or security defaults, take hold \
-                         of this user, which may be weeks from now; then nothing is delivered. Use an application's \
-                         credential, or grant = \"refresh_token\"",
-                    );
-                }
+                check_password_grant(table);
                 let grant = UserGrant::Password { username: username?, password: password? };
                 Self::User { grant, proof: proof? }
             }
@@ -179,12 +184,13 @@ fn refuse_strangers(table: &mut TableReader<'_>, kind: Kind) -> bool {
         }
     };
     if kind == Kind::Managed {
-        let id = "is of no use with managed_identity; of a user-assigned one, write managed_identity = { client_id = \"…\" }";
+        let id = "has no effect with managed_identity; for a user-assigned identity, write managed_identity \
+            = { client_id = \"…\" }";
         refuse(table.item("client_id"), id.into());
         for key in PROOFS.into_iter().chain(OF_CERTIFICATE).chain(["grant"]) {
             refuse(
                 table.item(key),
-                format!("does not go with managed_identity: remove {key} or managed_identity"),
+                format!("conflicts with managed_identity: remove {key} or managed_identity"),
             );
         }
     }
@@ -196,13 +202,13 @@ fn refuse_strangers(table: &mut TableReader<'_>, kind: Kind) -> bool {
             let key = PROOFS.into_iter().find(|proof| proof == key).unwrap_or_default();
             refuse(
                 table.item(key),
-                format!("there is {one}, too: an application has one credential, so remove one"),
+                format!("there is {one} too: an application has one credential, so remove one"),
             );
         }
     }
     if !table.has("certificate") && kind != Kind::Managed {
         for key in OF_CERTIFICATE {
-            refuse(table.item(key), "is of no use without certificate: write that, or remove this".into());
+            refuse(table.item(key), "has no effect without certificate: add that, or remove this".into());
         }
     }
     for (key, of) in
@@ -210,10 +216,7 @@ fn refuse_strangers(table: &mut TableReader<'_>, kind: Kind) -> bool {
     {
         if kind != of {
             let grant = if of == Kind::Password { "password" } else { "refresh_token" };
-            refuse(
-                table.item(key),
-                format!("goes with grant = \"{grant}\" only: write that, or remove {key}"),
-            );
+            refuse(table.item(key), format!("is only for grant = \"{grant}\": write that, or remove {key}"));
         }
     }
     is_whole

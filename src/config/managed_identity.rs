@@ -166,7 +166,8 @@ impl Environment<'_> {
             Kind::Arc => Some(TokenSource::Arc { url: given.unwrap_or_else(|| ARC.to_owned()), folder }),
             Kind::AppService => {
                 let Some(url) = given else {
-                    return item.fail("this process is in no App Service: IDENTITY_ENDPOINT is not set");
+                    return item
+                        .fail("this process does not run in App Service: IDENTITY_ENDPOINT is not set");
                 };
                 let header = SecretSource::Env(HEADER.to_owned());
                 match header.read() {
@@ -184,7 +185,7 @@ impl Environment<'_> {
             Some(text) => match url(&text) {
                 Some(url) => Some(Some(url)),
                 None => {
-                    item.fail(format!("environment variable {name} is no URL of this machine or its host"))
+                    item.fail(format!("environment variable {name} is not a URL of this machine or its host"))
                 }
             },
         }
@@ -195,8 +196,8 @@ fn read_endpoint(item: &Item<'_>) -> Option<String> {
     let text = item.text(r#""http://169.254.169.254""#)?;
     url(text).or_else(|| {
         item.fail(format!(
-            "{text:?} is not an address that tokens may come from: write https, or http to this machine or an address \
-             that is not on the internet"
+            "{text:?} is not an address that tokens may come from: write https, or http to this machine or \
+             to an address outside the internet"
         ))
     })
 }

@@ -167,7 +167,7 @@ impl Config {
         let spool = root.table("spool", SpoolConfig::read);
         let smtp = root.table("smtp", |table| {
             if !has_pickup && !table.has("listener") {
-                table.fail_at::<()>("listener", "mail has no way in: add [[smtp.listener]] or [pickup]");
+                table.fail_at::<()>("listener", "no mail can come in: add [[smtp.listener]] or [pickup]");
             }
             SmtpConfig::read(table)
         });

@@ -247,7 +247,7 @@ impl<'a> Item<'a> {
         if !self.source.findings.is_to_run {
             return self.fail(message);
         }
-        self.warn(format!("{message}; mail of this tenant waits until that is mended"));
+        self.warn(format!("{message}; mail of this tenant waits until that is corrected"));
         Some(value)
     }
 
@@ -391,22 +391,6 @@ fn quoted(key: &str) -> String {
 /// The known word that `word` was probably meant to be.
 pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let allowed = word.chars().count().div_ceil(3);
-    let (distance, best) = known.iter().map(|k| (edit_distance(word, k), *k)).min()?;
+    let (distance, best) = known.iter().map(|k| (strsim::levenshtein(word, k), *k)).min()?;
     (distance <= allowed).then_some(best)
-}
-
-/// Levenshtein: insertions, deletions and replacements that make `b` of `a`.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -44,12 +44,13 @@ pub enum SecretError {
     File { path: PathBuf, error: io::Error },
     #[error("secret file {} is not UTF-8 text", path.display())]
     FileNotText { path: PathBuf },
-    #[error("secret file {} is over {limit} bytes long: it cannot be what is wanted", path.display())]
+    #[error("secret file {} is over {limit} bytes long, which is too long for a secret", path.display())]
     FileTooLong { path: PathBuf, limit: usize },
     #[error("environment variable {0} is not set, or not UTF-8 text")]
     Env(String),
     #[error(
-        "systemd gives the relay no credentials, so there is no {0}: write LoadCredential={0}:PATH into the unit"
+        "systemd passes no credentials to the relay, so {0} is missing: write LoadCredential={0}:PATH into \
+         the unit"
     )]
     NoCredentials(String),
     #[error("{0} is empty")]
@@ -149,7 +150,7 @@ impl SecretSource {
                 let credential = credential.map(|name| Self::Credential(name.to_owned()));
                 match given {
                     1 => file.or(env).or(credential),
-                    _ => item.fail(format!("names not exactly one place: write {WANTED}")),
+                    _ => item.fail(format!("must name exactly one source: write {WANTED}")),
                 }
             }),
             _ => item.wrong_type(WANTED),

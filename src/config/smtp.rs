@@ -194,7 +194,7 @@ fn read_trusted(item: &Item<'_>) -> Option<Vec<IpNet>> {
     let read = |element: &Item<'_>| {
         let network = read_network(element)?;
         if network.prefix_len() == 0 {
-            element.warn("everybody on the internet may send passwords in clear: narrow it");
+            element.warn("anybody on the internet may send passwords unencrypted: narrow it");
         }
         Some(network)
     };
@@ -262,7 +262,7 @@ fn read_proxy(item: &Item<'_>) -> Option<IpNet> {
     if network.prefix_len() > 0 {
         return Some(network);
     }
-    item.fail("everybody could claim to be any client: name the addresses of the proxies")
+    item.fail("anybody could claim to be any client: name the addresses of the proxies")
 }
 
 impl ListenerTls {

@@ -83,32 +83,14 @@ impl Tenant {
         let networks = table.or_default("networks", Vec::new(), |item| {
             read_networks(item, senders.as_deref().unwrap_or_default(), around)
         });
-        let default_sender = table.optional("default_sender", |item| {
-            let address = item.mailbox()?;
-            if senders.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.allows(&address))) {
-                return Some(address);
-            }
-            item.fail(format!("{address} is not among this tenant's senders: add it there, or write another"))
-        });
+        let default_sender =
+            table.optional("default_sender", |item| read_default_sender(item, senders.as_deref()));
         let suspended = table.or_default("suspended", false, Item::boolean);
         let while_suspended = table.or_default("while_suspended", WhileSuspended::Accept, |item| {
             item.choice(&[("accept", WhileSuspended::Accept), ("refuse", WhileSuspended::Refuse)])
         });
         let users = table.table("users", |users| Some(read_users(users))).unwrap_or_default();
-        let route = table.or_default("route", RouteRule::Graph, |item| {
-            let route = item.choice(&[
-                ("graph", RouteRule::Graph),
-                ("smtp", RouteRule::Smtp),
-                ("auto", RouteRule::Auto),
-            ])?;
-            match &cloud {
-                Some(cloud) if cloud.smtp.is_none() && route != RouteRule::Graph => item.fail(format!(
-                    "the cloud {} has no smtp: write where that is in [clouds.{0}]",
-                    cloud.name
-                )),
-                _ => Some(route),
-            }
-        });
+        let route = table.or_default("route", RouteRule::Graph, |item| read_route(item, cloud.as_ref()));
         let mailbox = table.or_default("mailbox", MailboxRule::From, MailboxRule::read);
         let mailboxes = table
             .table("mailboxes", |table| Some(read_aliases(table, senders.as_deref())))
@@ -129,16 +111,7 @@ impl Tenant {
             .or_default("max_queued_bytes", MaxQueuedBytes::Auto, |item| MaxQueuedBytes::read(item, around));
         let limits = table.table("limits", |limits| Some(Limits::read(limits, &around.limits)));
         let bounces = table.table("bounces", |bounces| Some(BouncesConfig::read(bounces)));
-        if !users.is_empty() && !around.takes_logins {
-            whole.warn(
-                "has users, and none can log in: passwords are not taken in clear, so give a [[smtp.listener]] tls or \
-                 trusted = true, or name smtp.trusted_networks",
-            );
-        } else if !around.pickup && networks.is_empty() && users.is_empty() {
-            whole.warn(
-                "has no networks and no users, and there is no [pickup]: nobody can hand in mail for this tenant",
-            );
-        }
+        warn_if_nothing_can_come(whole, around, !users.is_empty(), !networks.is_empty());
         let (client_id, credential) = credential?;
         Some(Self {
             name: name?,
@@ -167,6 +140,40 @@ impl Tenant {
 const SENDERS: &str = r#"["@contoso.com"]"#;
 const NETWORK: &str = r#""10.1.0.0/16" or "10.1.2.3""#;
 
+/// Mail of this tenant has no way in. That may be meant, so it is no error.
+fn warn_if_nothing_can_come(whole: &Item<'_>, around: &Surroundings, has_users: bool, has_networks: bool) {
+    if has_users && !around.takes_logins {
+        whole.warn(
+            "has users, but none can log in: passwords are not accepted unencrypted, so give a \
+             [[smtp.listener]] tls or trusted = true, or name smtp.trusted_networks",
+        );
+    } else if !around.pickup && !has_networks && !has_users {
+        whole.warn(
+            "has no networks and no users, and there is no [pickup]: nobody can submit mail for this \
+             tenant",
+        );
+    }
+}
+
+fn read_default_sender(item: &Item<'_>, senders: Option<&[SenderRule]>) -> Option<MailboxAddress> {
+    let address = item.mailbox()?;
+    if senders.is_none_or(|rules| rules.iter().any(|rule| rule.allows(&address))) {
+        return Some(address);
+    }
+    item.fail(format!("{address} is not among this tenant's senders: add it there, or write another"))
+}
+
+fn read_route(item: &Item<'_>, cloud: Option<&Cloud>) -> Option<RouteRule> {
+    let route =
+        item.choice(&[("graph", RouteRule::Graph), ("smtp", RouteRule::Smtp), ("auto", RouteRule::Auto)])?;
+    match cloud {
+        Some(cloud) if cloud.smtp.is_none() && route != RouteRule::Graph => {
+            item.fail(format!("the cloud {} has no smtp: add it to [clouds.{0}]", cloud.name))
+        }
+        _ => Some(route),
+    }
+}
+
 fn find_cloud(item: &Item<'_>, around: &Surroundings) -> Option<Cloud> {
     let name = item.text(r#""global""#)?;
     if let Some(cloud) = around.clouds.get(name) {
@@ -186,8 +193,9 @@ fn read_directory(item: &Item<'_>) -> Option<String> {
     const EXAMPLE: &str = r#""contoso.onmicrosoft.com" or the tenant's GUID"#;
     let text = item.text(EXAMPLE)?;
     if matches!(text, "common" | "organizations" | "consumers") {
-        return item
-            .fail(format!("{text:?} is no tenant, and an application cannot log in there: write {EXAMPLE}"));
+        return item.fail(format!(
+            "{text:?} is not one tenant, and an application cannot log in there: write {EXAMPLE}"
+        ));
     }
     // It becomes part of the login URL.
     if text.is_ascii() && is_domain(text) && !text.starts_with('[') {
@@ -241,11 +249,11 @@ fn read_networks(item: &Item<'_>, senders: &[SenderRule], around: &Surroundings)
         }
         if senders.contains(&SenderRule::Any) {
             return element.fail(
-                "everybody on the internet could send as anybody (an open relay): name the senders, narrow the \
-                 networks, or let all listeners be on loopback",
+                "anybody on the internet could send as anybody (an open relay): name the senders, narrow the \
+                 networks, or keep all listeners on loopback",
             );
         }
-        element.warn("everybody who can reach the listeners may send as this tenant: narrow the networks");
+        element.warn("anybody who can reach the listeners may send as this tenant: narrow the networks");
         Some(network)
     };
     let networks: Vec<_> = item.elements(r#"["10.1.0.0/16"]"#)?.iter().map(read).collect();
@@ -305,7 +313,7 @@ fn read_aliases(
             );
         }
         if aliases.insert(alias, mailbox).is_some() {
-            item.fail::<()>("this alias is there twice, since case does not count: remove one");
+            item.fail::<()>("this alias is listed twice (case makes no difference): remove one");
         }
     }
     aliases
@@ -321,11 +329,12 @@ impl EnvelopeMismatch {
         ])?;
         match (choice, route) {
             (Self::Smtp, RouteRule::Graph) => item.fail(
-                "all mail of this tenant goes by Graph, which has no envelope: write route = \"auto\" or \"smtp\" too, or \
+                "all mail of this tenant is sent by Graph, which has no envelope: write route = \"auto\" or \
+                 \"smtp\" too, or \
                  \"rewrite\" here, or \"refuse\" if the header must stay as it is",
             ),
             (Self::Rewrite, RouteRule::Smtp) => {
-                item.warn("changes nothing: by SMTP the envelope counts, and the header stays as it is");
+                item.warn("has no effect: by SMTP the envelope decides, and the header stays as it is");
                 Some(choice)
             }
             _ => Some(choice),

@@ -152,7 +152,7 @@ fn an_empty_file_says_what_is_needed() {
         errors(parse("")),
         [
             r#"spool.path: missing: write path = "/var/lib/m365-relay/spool""#,
-            "smtp.listener: mail has no way in: add [[smtp.listener]] or [pickup]",
+            "smtp.listener: no mail can come in: add [[smtp.listener]] or [pickup]",
         ]
     );
 }

@@ -70,7 +70,7 @@ pub(super) fn read_users(table: &mut TableReader<'_>) -> Users {
         };
         let Some((name, hash)) = name.zip(hash) else { continue };
         if users.insert(name, hash).is_some() {
-            item.fail::<()>("this name is there twice, since case does not count: remove one, or rename it");
+            item.fail::<()>("this name is listed twice (case makes no difference): remove one, or rename it");
         }
     }
     users

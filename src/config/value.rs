@@ -109,7 +109,7 @@ impl<'a> Item<'a> {
             },
             ValueInner::Integer(bytes) => match u64::try_from(*bytes) {
                 Ok(bytes) => ByteSize(bytes),
-                Err(_) => return self.fail(format!("{bytes} is less than nothing: write {WANTED}")),
+                Err(_) => return self.fail(format!("{bytes} is negative: write {WANTED}")),
             },
             _ => return self.wrong_type(WANTED),
         };

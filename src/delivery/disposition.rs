@@ -24,6 +24,21 @@ pub struct Attempted {
     pub is_unsuited: bool,
 }
 
+/// How a delivery attempt ended: what the worker makes of the message follows from it.
+///
+/// ```
+/// use m365_relay::{bounce::EnhancedStatus, delivery::{Disposition, Reason}};
+///
+/// /// Whether the attempt is one of those that `retry` counts.
+/// fn counts(disposition: &Disposition) -> bool {
+///     matches!(disposition, Disposition::Retry { .. } | Disposition::Unknown { .. })
+/// }
+///
+/// let status = EnhancedStatus::new(5, 1, 1).unwrap();
+/// let diagnostic = "no such mailbox".to_owned();
+/// assert!(!counts(&Disposition::Failed(Reason { status, diagnostic })));
+/// assert!(counts(&Disposition::Retry { after: None, why: "HTTP 503".into() }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
     /// The service has the message.
@@ -96,10 +111,10 @@ impl Disposition {
 pub(super) fn put_off(exhausted: Exhausted, mailbox: &MailboxAddress) -> Disposition {
     let Exhausted { limit, until } = exhausted;
     let why = match limit {
-        LimitKind::RecipientsPerDay => format!("mailbox {mailbox} has had its recipients of the day"),
-        LimitKind::UploadPer5Minutes => format!("mailbox {mailbox} has sent its octets of five minutes"),
-        LimitKind::AppRequests => "the application has made its calls of ten seconds".to_owned(),
-        _ => format!("mailbox {mailbox} has had its calls of ten minutes"),
+        LimitKind::RecipientsPerDay => format!("mailbox {mailbox} has reached its recipients a day"),
+        LimitKind::UploadPer5Minutes => format!("mailbox {mailbox} has reached its octets in five minutes"),
+        LimitKind::AppRequests => "the application has reached its calls in ten seconds".to_owned(),
+        _ => format!("mailbox {mailbox} has reached its calls in ten minutes"),
     };
     Disposition::MailboxBlocked { until, limit, why }
 }

@@ -72,7 +72,7 @@ impl Routes {
         if letter.visible() == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
             // Accepted before that was configured. Whether it has arrived meanwhile was looked at: its sender
             // is not told otherwise.
-            let diagnostic = "To or Cc names somebody who is not among the recipients".into();
+            let diagnostic = "To or Cc names an address that is not a recipient".into();
             let status = EnhancedStatus::new(5, 7, 1).unwrap_or(EnhancedStatus::UNDEFINED);
             let disposition = Disposition::Failed(Reason { status, diagnostic });
             return Ok(Carried { route, attempted: passage.attempted(disposition, None) });

@@ -28,9 +28,11 @@ use Class::{Blocked, Failing, Fault, Later, Transient, User};
 const CONSENT: &str =
     "no administrator has consented to the app: grant consent in the app registration, API permissions";
 const OTHER_CLOUD: &str = "the directory belongs to another cloud: set cloud";
-const CONDITIONAL_ACCESS: &str = "Conditional Access or security defaults block this: exclude the app, or the user, from the \
+const CONDITIONAL_ACCESS: &str = "Conditional Access or security defaults block the login: exclude the app, \
+or the user, from the \
                                   policy, or allow this machine's address";
-const MFA: &str = "multi-factor authentication is wanted, which a program cannot give: with grant = \"refresh_token\", run \
+const MFA: &str = "multi-factor authentication is required, which a program cannot perform: with grant = \
+\"refresh_token\", run \
                    m365-relay tenant login; better, let the app send by itself (client_secret or certificate)";
 const SIGN_IN_AGAIN: &str = "the refresh token is no longer valid (revoked, expired, or the password was changed): run \
                              m365-relay tenant login";
@@ -50,12 +52,16 @@ const CODES: [(&[u32], Class, &str); 44] = [
     (&[700016], Blocked, "the app is not known in this directory: check client_id and directory, and that an administrator consented"),
     (&[700011, 70001], Blocked, "the app is not known or disabled: check client_id"),
     (&[7000112], Blocked, "the app is disabled: enable it in Entra ID"),
-    (&[7000218], Blocked, "the app has to prove itself: add client_secret or certificate, or allow public client flows in the app registration"),
-    (&[700025], Blocked, "the app is a public client and must not prove itself: remove client_secret or certificate"),
-    (&[700027], Blocked, "the certificate is not one of the app's, or its key is another: upload it to the app registration"),
+    (&[7000218], Blocked, "the app must authenticate: add client_secret or certificate, or allow public \
+        client flows in the app registration"),
+    (&[700025], Blocked, "the app is a public client and must not authenticate: remove client_secret or \
+        certificate"),
+    (&[700027], Blocked, "the certificate is not registered for the app, or the key does not match it: \
+        upload the certificate to the app registration"),
     (&[700024], Blocked, "the assertion is not valid now: check this machine's clock"),
     (&[70021, 700211, 700212, 700213], Blocked, FEDERATED),
-    (&[700030], Blocked, "the certificate's subject is not allowed for this app: register it, or use one that is"),
+    (&[700030], Blocked, "the certificate's subject is not allowed for this app: register it, or use one \
+        that is registered"),
     (&[90002], Blocked, "the directory is not known: check directory, and that cloud is the right one"),
     (&[90038, 900382, 900432], Blocked, OTHER_CLOUD),
     (&[500011, 50001, 650052, 650057], Blocked, "Graph or Exchange is not known in this directory: check cloud, and that the directory has a subscription"),
@@ -67,11 +73,11 @@ const CODES: [(&[u32], Class, &str); 44] = [
     // address.
     (&[700023], Blocked, "the scope, or the address in the assertion, is not the login service's: check login, graph and exchange of the cloud"),
     (&[70003, 900144, 9002313, 90014], Fault, MALFORMED),
-    (&[9001023, 50194], Blocked, "the login is not possible without a directory of its own: check directory"),
+    (&[9001023, 50194], Blocked, "this login needs the tenant's own directory: check directory"),
     (&[53003, 530032, 530035, 53000, 53001, 53002, 53004, 50131], Blocked, CONDITIONAL_ACCESS),
     (&[50034, 50020, 51004], User, NO_USER),
-    (&[50053], User, "the user is locked out, or this machine's address is: wait, and look at the sign-in log"),
-    (&[50055, 50144, 50056], User, "the user's password has expired, or there is none: set a new one"),
+    (&[50053], User, "the user or this machine's address is locked out: wait, and read the sign-in log"),
+    (&[50055, 50144, 50056], User, "the user's password has expired or is not set: set a new one"),
     (&[50057], User, "the user is disabled: enable the user"),
     (&[50126, 50064], User, "the username or the password is wrong"),
     (&[50072, 50074, 50076, 50078, 50079, 50158], Blocked, MFA),
@@ -80,12 +86,12 @@ const CODES: [(&[u32], Class, &str); 44] = [
     (&[70016], Blocked, "nobody has signed in with the code yet"),
     (&[70018], Blocked, "the code for the sign-in is wrong"),
     (&[70019], Blocked, "the code for the sign-in has expired: begin again"),
-    (&[50196], Later, "the login service says that it is asked too often for the same"),
-    (&[90055], Later, "the login service holds this tenant back, since there were too many requests"),
+    (&[50196], Later, "the login service reports too many identical requests"),
+    (&[90055], Later, "the login service throttles this tenant after too many requests"),
     (&[90033, 90006, 90024, 90012, 90090, 90091], Transient, BUSY),
     (&[50033, 50087, 40010], Transient, BUSY),
     (&[80002], Transient, "the organisation's own directory does not answer the login service"),
-    (&[51005], Transient, "the login service sends the request elsewhere"),
+    (&[51005], Transient, "the login service redirects the request"),
     (&[90036, 90092], Failing, FAILED),
     (&[50000], Failing, FAILED),
     (&[50086], Failing, FAILED),
@@ -99,7 +105,7 @@ pub(super) fn explain(error: &str, description: &str, codes: &[u32]) -> TokenErr
     let class = match known {
         // Whatever the number is.
         _ if error == "temporarily_unavailable" => Transient,
-        // A refresh token that is none, and not a form that is none.
+        // The refresh token is invalid, not the form of the request.
         Some((Fault, _)) if error == "invalid_grant" => Blocked,
         Some((class, _)) => class,
         None => Blocked,

@@ -254,7 +254,7 @@ impl TokenCache {
 }
 
 fn broken_off() -> TokenError {
-    let error = TokenError::transient("the token request broke off: this is a defect of the relay");
+    let error = TokenError::transient("the token request was interrupted: this is a defect of the relay");
     TokenError { retry_after: Duration::from_secs(5), ..error }
 }
 

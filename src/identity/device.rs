@@ -46,9 +46,7 @@ pub async fn log_in(
     show: impl FnOnce(&DeviceCode) -> bool,
 ) -> Result<Option<TokenClaims>, TokenError> {
     let Credential::User { grant: UserGrant::RefreshToken { first }, proof } = &tenant.credential else {
-        return Err(TokenError::blocked(
-            "nobody has to sign in for this tenant: that is for grant = \"refresh_token\"",
-        ));
+        return Err(TokenError::blocked("this tenant needs no sign-in: only grant = \"refresh_token\" does"));
     };
     let means = LoginContext::new(clients, Metrics::new(), folder.to_owned());
     let audience = match tenant.route {
@@ -65,12 +63,12 @@ pub async fn log_in(
         expires_in,
     });
     if !shown {
-        return Err(TokenError::defect("the code cannot be shown to anybody"));
+        return Err(TokenError::defect("the code cannot be shown"));
     }
     let granted = poll(&means, tenant, proof.as_ref(), &code, expires_in).await?;
     let Some(refresh_token) = granted.refresh_token else {
         return Err(TokenError::blocked(
-            "the login service gave no refresh token: let the app have the permission offline_access",
+            "the login service gave no refresh token: give the app the permission offline_access",
         ));
     };
     let store = means.store.clone();
@@ -82,7 +80,7 @@ pub async fn log_in(
         let stored = StoredToken::of(&owned, refresh_token, origin.as_ref().map(fingerprint));
         store.put(&owned.name, &stored).map_err(|e| TokenError::blocked(format!("it cannot be stored: {e}")))
     });
-    stored.await.map_err(|e| TokenError::defect(format!("the sign-in broke off: {e}")))??;
+    stored.await.map_err(|e| TokenError::defect(format!("the sign-in was interrupted: {e}")))??;
     Ok(claims(&granted.token))
 }
 

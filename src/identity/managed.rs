@@ -101,7 +101,7 @@ async fn ask(
             let file = secret_file(&challenge, folder)?;
             let secret = spawn_blocking(move || read_secret(&file).map_err(|e| (file, e))).await;
             let secret =
-                secret.map_err(|e| TokenError::defect(format!("the token request broke off: {e}")))?;
+                secret.map_err(|e| TokenError::defect(format!("the token request was interrupted: {e}")))?;
             let secret = secret.map_err(|(file, error)| {
                 TokenError::blocked(format!(
                     "the secret of Azure Arc, {}, cannot be read: {error}; let the relay's user be in the group himds",

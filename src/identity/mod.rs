@@ -169,8 +169,9 @@ impl LoginContext {
     /// For the tenant's login service.
     fn client_of(&self, tenant: &Tenant) -> Result<reqwest::Client, TokenError> {
         let client = self.clients.of(&tenant.cloud);
-        client
-            .ok_or_else(|| TokenError::defect(format!("there is no way to the cloud {}", tenant.cloud.name)))
+        client.ok_or_else(|| {
+            TokenError::defect(format!("there is no client for the cloud {}", tenant.cloud.name))
+        })
     }
 
     async fn local_client(&self) -> Result<reqwest::Client, TokenError> {

@@ -20,8 +20,8 @@ pub(super) async fn prove(
     let audience = endpoint::url(tenant, "token");
     // Files are read here, and a file may be on a slow disk; to sign takes a millisecond.
     let proved = tokio::task::spawn_blocking(move || prove_now(&proof, &client_id, &audience)).await;
-    let (proved, not_after) =
-        proved.map_err(|e| TokenError::defect(format!("the proof broke off: {e}")))??;
+    let (proved, not_after) = proved
+        .map_err(|e| TokenError::defect(format!("the signing of the assertion was interrupted: {e}")))??;
     if let Some(not_after) = not_after {
         means.metrics.credential_expires(&tenant.name, not_after);
     }

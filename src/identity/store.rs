@@ -54,7 +54,7 @@ pub(super) struct Successor {
 pub enum StoreError {
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
-    #[error("{} is not as the relay writes it: remove it, and run m365-relay tenant login", path.display())]
+    #[error("{} is not in the relay's format: remove it, and run m365-relay tenant login", path.display())]
     Damaged { path: PathBuf },
 }
 

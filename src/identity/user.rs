@@ -138,5 +138,5 @@ async fn store(means: &LoginContext, tenant: &Tenant, successor: Successor) -> R
 }
 
 fn broken_off(error: &tokio::task::JoinError) -> TokenError {
-    TokenError::defect(format!("the token request broke off: {error}"))
+    TokenError::defect(format!("the token request was interrupted: {error}"))
 }

@@ -165,7 +165,7 @@ impl Door {
 
     fn check_room(&self, tenant: &Tenant, size: u64) -> Result<(), Refusal> {
         if tenant.suspended == Some(WhileSuspended::Refuse) {
-            let text = "Mail is suspended here, try again later";
+            let text = "Mail of this tenant is suspended, try again later";
             return Err(Refusal::new(450, "4.7.1", text, Refused::Suspended));
         }
         self.check_disk(size)?;
@@ -174,7 +174,7 @@ impl Door {
             return Err(Refusal::new(
                 452,
                 "4.3.1",
-                "Too many messages wait already, try again later",
+                "Too many messages of this tenant are queued, try again later",
                 Refused::TenantFull,
             ));
         }
@@ -186,7 +186,7 @@ impl Door {
     fn check_share(&self, tenant: &Tenant, held: u64, wanted: u64, free: u64) -> Result<(), Refusal> {
         let has_room = match tenant.max_queued_bytes {
             MaxQueuedBytes::Size(most) if wanted > most.0 => {
-                let text = format!("Message is larger than all that may wait here, which is {most}");
+                let text = format!("Message is larger than the tenant's whole queue may be, which is {most}");
                 return Err(Refusal::new(552, "5.3.4", text, Refused::TooLarge));
             }
             MaxQueuedBytes::Size(most) => held.saturating_add(wanted.max(1)) <= most.0,
@@ -197,7 +197,7 @@ impl Door {
         if has_room {
             return Ok(());
         }
-        let text = "Too much mail of this tenant waits already, try again later";
+        let text = "Too much mail of this tenant is queued, try again later";
         Err(Refusal::new(452, "4.3.1", text, Refused::TenantBytes))
     }
 
@@ -241,14 +241,17 @@ fn tenant_for<'a>(
     }
     match (found, others, sender) {
         (Some(tenant), false, _) => Ok(tenant),
-        (Some(_), true, Some(sender)) => {
-            Err(refuse(format!("More than one tenant sends from {} here", sender.domain())))
-        }
+        (Some(_), true, Some(sender)) => Err(refuse(format!(
+            "More than one tenant may send from {} at your address: log in",
+            sender.domain()
+        ))),
         (Some(_), true, None) => {
-            Err(refuse("More than one tenant is here: the null sender needs a login".into()))
+            Err(refuse("More than one tenant uses your address: the null sender needs a login".into()))
         }
-        (None, _, Some(sender)) => Err(refuse(format!("No tenant sends from {} here", sender.domain()))),
-        (None, _, None) => Err(refuse("No tenant is here".into())),
+        (None, _, Some(sender)) => {
+            Err(refuse(format!("No tenant may send from {} at your address", sender.domain())))
+        }
+        (None, _, None) => Err(refuse("No tenant uses your address".into())),
     }
 }
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr2, memchr2_iter};
 
-/// What becomes of a line end that is none.
+/// What becomes of a bare CR or LF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lenience {
     /// Both are refused.

@@ -179,7 +179,7 @@ impl Submission {
     async fn take_header(&mut self, split: SplitMessage) -> Result<(), Refusal> {
         let SplitMessage { header, body } = split;
         if message::hops(&header) > MAX_HOPS {
-            let text = "Too many hops: this message goes in circles";
+            let text = "Too many hops: mail loop";
             return Err(Refusal::new(554, "5.4.6", text, Refused::Loop));
         }
         let (author, from) = self.author(&header)?;
@@ -212,8 +212,7 @@ impl Submission {
     fn check_recipients(&self, header: &HeaderBlock) -> Result<(), Refusal> {
         let refuses = self.grant.tenant.envelope_mismatch == EnvelopeMismatch::Refuse;
         if refuses && message::address_to(header, &self.envelope).visible == Visible::Reduced {
-            let text =
-                "To or Cc names somebody who is not among the recipients (envelope_mismatch = \"refuse\")";
+            let text = "To or Cc names an address that is not a recipient (envelope_mismatch = \"refuse\")";
             return Err(Refusal::new(550, "5.7.1", text, Refused::Mismatch));
         }
         Ok(())
@@ -245,7 +244,12 @@ impl Submission {
 }
 
 fn refuse_author(error: &InvalidAuthor) -> Refusal {
-    Refusal::new(550, "5.6.0", format!("Cannot tell who wrote the message: {error}"), Refused::Malformed)
+    Refusal::new(
+        550,
+        "5.6.0",
+        format!("Cannot determine the author of the message: {error}"),
+        Refused::Malformed,
+    )
 }
 
 fn refuse_header(error: InvalidHeader) -> Refusal {

@@ -76,7 +76,8 @@ impl Resolve for PublicOnly {
             let found: Vec<SocketAddr> = lookup_host((name.as_str(), 0)).await?.collect();
             let public: Vec<_> = found.iter().copied().filter(|address| is_public(address.ip())).collect();
             if let (true, Some(private)) = (public.is_empty(), found.first()) {
-                let why = format!("{} leads to {}, which is no public address", name.as_str(), private.ip());
+                let why =
+                    format!("{} resolves to {}, which is not a public address", name.as_str(), private.ip());
                 return Err(io::Error::other(why).into());
             }
             Ok(Box::new(public.into_iter()) as Addrs)

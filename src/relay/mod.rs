@@ -15,13 +15,14 @@
 mod parts;
 mod reload;
 mod spool_watch;
+mod watches;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
     task::{JoinError, spawn_blocking},
-    time::{interval, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -51,7 +52,7 @@ use crate::{
     vital::{Death, Deaths, Vital, Watchdog},
 };
 use parts::Parts;
-use relay_spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Spool, StoreError, Tally, Usage};
+use relay_spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Spool, StoreError, Usage};
 use reload::Reloader;
 use spool_watch::SpoolWatch;
 
@@ -104,9 +105,9 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error("cannot read the spool: {0}")]
     Spool(#[from] StoreError),
-    #[error("cannot tell how much space is free at {path}: {source}")]
+    #[error("cannot determine the free space at {path}: {source}")]
     FreeSpace { path: PathBuf, source: io::Error },
-    #[error("cannot get ready to mark files that are picked up: {path}: {source}")]
+    #[error("cannot prepare to mark files that are picked up: {path}: {source}")]
     Marks { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -118,14 +119,14 @@ pub enum StartError {
     Admin(#[from] admin::BindError),
     #[error("cannot start the threads that deliver: {0}")]
     Background(io::Error),
-    #[error("the start broke off: {0}")]
+    #[error("the start was interrupted: {0}")]
     BrokenOff(#[from] JoinError),
 }
 
 /// Why a relay stopped that nobody had asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("cannot tell the admin address: {0}")]
+    #[error("cannot determine the admin address: {0}")]
     AdminAddress(io::Error),
     #[error(
         "vital part ended: {part}: {why}. The relay stops; the mail it has accepted is safe. Start it again"
@@ -226,12 +227,7 @@ impl Relay {
             mut deaths,
             background,
         } = self;
-        for address in smtp.addresses() {
-            info!(%address, "listening for SMTP");
-        }
-        let address = admin.address().map_err(RunError::AdminAddress)?;
-        info!(%address, "listening for metrics and health");
-        info!(socket = %admin.socket().display(), "listening for commands");
+        log_listeners(&smtp, &admin)?;
         let (keeper, roster) = RosterKeeper::new(Roster::new(config.tenants.clone()));
         let logins =
             Logins::new(roster.clone(), config.smtp.lockout, config.smtp.client_prefix, metrics.clone());
@@ -261,41 +257,22 @@ impl Relay {
             parts.spawn("pickup", "pickup", pickup.run(stop.clone()));
         }
         let usage = Usage::of(&config.spool.path);
-        let disk = Disk {
+        let disk = watches::Disk {
             free_space: free_space.clone(),
             usage: usage.clone(),
             put_aside: PutAside::of(&config.spool.path),
             tally: spool.tally().clone(),
         };
         parts.spawn("disk-watch", "the watch over the disk", disk.watch(stop.clone()));
-        let watched = spool.clone();
-        let limit = config.spool.stalled_after;
-        let until = stop.clone();
-        parts.spawn("stall-watch", "the watch over the spool", async move {
-            let Some(what) = until.run_until_cancelled(watched.stalled(limit)).await else { return };
-            let limit = humantime::format_duration(limit);
-            vital.tell(
-                "the spool",
-                &format!("an operation on its {what} has not come back for {limit} (spool.stalled_after)"),
-            );
-            until.cancelled().await;
-        });
+        let stalls = watches::stalls(spool.clone(), config.spool.stalled_after, vital, stop.clone());
+        parts.spawn("stall-watch", "the watch over the spool", stalls);
         // Health is answered until everything else has ended.
         let admin_stop = CancellationToken::new();
         let (reloads, requests) = reloads;
         let tenants = config.tenants.len();
-        let watched = identity.clone();
-        let to_scheduler = orders.clone();
-        let noted = config.tenants.clone();
-        let watching = stop.clone();
-        parts.spawn("credentials-watch", "the watch over credentials", async move {
-            watched.note_tenants(&noted).await;
-            // The scheduler listens as long as this runs, or nothing follows.
-            let look_again = |tenant| {
-                let _ = to_scheduler.send(Order::LookAgain(tenant));
-            };
-            watched.watch(look_again, watching).await;
-        });
+        let credentials =
+            watches::credentials(identity.clone(), config.tenants.clone(), orders.clone(), stop.clone());
+        parts.spawn("credentials-watch", "the watch over credentials", credentials);
         let reloader = Reloader {
             file: config.file.clone(),
             running: config,
@@ -330,10 +307,7 @@ impl Relay {
             error!("{error}");
         }
         stop.cancel();
-        info!("stopping: no new mail accepted, waiting for deliveries in flight");
-        if timeout(GRACE, parts.ended()).await.is_err() {
-            warn!("deliveries still in flight: their outcome is unknown at the next start");
-        }
+        wait_for_end(&mut parts).await;
         admin_stop.cancel();
         if !admin.is_finished() {
             // An admin client that keeps its connection open is not waited for.
@@ -341,6 +315,23 @@ impl Relay {
         }
         info!("stopped");
         ran
+    }
+}
+
+fn log_listeners(smtp: &smtp::Server, admin: &admin::Server) -> Result<(), RunError> {
+    for address in smtp.addresses() {
+        info!(%address, "listening for SMTP");
+    }
+    let address = admin.address().map_err(RunError::AdminAddress)?;
+    info!(%address, "listening for metrics and health");
+    info!(socket = %admin.socket().display(), "listening for commands");
+    Ok(())
+}
+
+async fn wait_for_end(parts: &mut Parts) {
+    info!("stopping: no new mail accepted, waiting for deliveries in flight");
+    if timeout(GRACE, parts.ended()).await.is_err() {
+        warn!("deliveries still in flight: their outcome is unknown at the next start");
     }
 }
 
@@ -384,40 +375,4 @@ fn worker(
         WorkerSettings { hostname: config.smtp.hostname.clone(), retry: config.delivery.retry, settle_after };
     let routes = Routes::new(graph, submission);
     Ok(Arc::new(Worker::new(settings, spool.clone(), identity.clone(), routes, metrics.clone())))
-}
-
-/// The figures of the disk.
-#[derive(Clone)]
-struct Disk {
-    free_space: FreeSpace,
-    usage: Usage,
-    put_aside: PutAside,
-    tally: Arc<Tally>,
-}
-
-impl Disk {
-    /// Keeps them fresh: free space every second, since mail is refused by it, the rest more seldom.
-    async fn watch(self, shutdown: CancellationToken) {
-        const USAGE_EVERY: u32 = 15;
-        let mut second = interval(Duration::from_secs(1));
-        for n in (0..USAGE_EVERY).cycle() {
-            if shutdown.run_until_cancelled(second.tick()).await.is_none() {
-                return;
-            }
-            let disk = self.clone();
-            let measured = spawn_blocking(move || disk.measure(n == 0));
-            if let Err(error) = measured.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-                warn!(%error, "spool disk measurement failed");
-            }
-        }
-    }
-
-    fn measure(&self, all: bool) -> io::Result<()> {
-        self.free_space.measure()?;
-        if all {
-            self.put_aside.measure(&self.tally)?;
-            self.usage.measure()?;
-        }
-        Ok(())
-    }
 }

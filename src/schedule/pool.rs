@@ -259,7 +259,7 @@ impl Pool {
             }
             if let Err(wait) = queue.limits.take() {
                 let until = Instant::now() + wait;
-                let why = format!("mailbox {} may send no more messages a minute", queue.mailbox);
+                let why = format!("mailbox {} has reached its messages a minute", queue.mailbox);
                 self.sleep(queue_id, until, LimitKind::MessagesPerMinute, why);
                 return Next::Sleep(queue_id, until);
             }

@@ -24,17 +24,18 @@ impl Incoming {
                 "Messages and connections refused.",
                 &["ingress", "reason"],
             ),
-            smtp_header_bytes: build.gauge("smtp_header_bytes", "Memory of envelopes and headers coming in."),
+            smtp_header_bytes: build
+                .gauge("smtp_header_bytes", "Memory used by incoming envelopes and headers, in octets."),
             smtp_connections: build.gauge("smtp_connections", "SMTP connections open."),
             smtp_commands: build.counters(
                 "smtp_commands_total",
-                "SMTP commands by reply.",
+                "SMTP commands by reply code.",
                 &["verb", "code"],
             ),
-            logins: build.counters("logins_total", "SMTP logins by how they went.", &["result"]),
+            logins: build.counters("logins_total", "SMTP logins by result.", &["result"]),
             certificate_expiry: build.gauges(
                 "certificate_expiry_timestamp_seconds",
-                "When the certificate of a listener ends, in Unix time.",
+                "Expiry of a listener's certificate, in Unix time.",
                 &["listener"],
             ),
         }
@@ -59,7 +60,7 @@ impl Delivery {
         Self {
             deliveries: build.counters(
                 "deliveries_total",
-                "Delivery attempts by how they ended.",
+                "Delivery attempts by outcome.",
                 &["tenant", "route", "outcome"],
             ),
             delivery_seconds: build.histograms(
@@ -74,7 +75,7 @@ impl Delivery {
                 &["tenant"],
                 &[0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 172800.0],
             ),
-            in_flight: build.gauges("in_flight", "Deliveries under way.", &["tenant"]),
+            in_flight: build.gauges("in_flight", "Deliveries in progress.", &["tenant"]),
             waiting_for_limit: build.gauges(
                 "waiting_for_limit",
                 "Mailboxes with mail that sleep until a limit allows more.",
@@ -87,7 +88,7 @@ impl Delivery {
             ),
             unknown_outcomes: build.counters(
                 "unknown_outcomes_total",
-                "Attempts that may or may not have been sent, by what was concluded.",
+                "Attempts with an unknown outcome, by what was concluded.",
                 &["tenant", "resolved"],
             ),
             bounces: build.counters(
@@ -114,7 +115,7 @@ impl Identity {
         Self {
             token_refreshes: build.counters(
                 "token_refreshes_total",
-                "Access tokens asked for.",
+                "Access token requests.",
                 &["tenant", "audience", "result"],
             ),
             token_refresh_seconds: build.histogram(
@@ -124,12 +125,12 @@ impl Identity {
             ),
             token_expiry: build.gauges(
                 "token_expiry_timestamp_seconds",
-                "When the access token in use ends, in Unix time.",
+                "Expiry of the access token in use, in Unix time.",
                 &["tenant", "audience"],
             ),
             credential_expiry: build.gauges(
                 "credential_expiry_timestamp_seconds",
-                "When the certificate ends that the tenant logs in with, in Unix time.",
+                "Expiry of the certificate that the tenant logs in with, in Unix time.",
                 &["tenant"],
             ),
             tenant_blocked: build.gauges(
@@ -162,7 +163,7 @@ impl Spooled {
                 &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0],
             ),
             // A gauge, since Prometheus wants a counter's name to end in _total.
-            quarantined: build.gauge("spool_quarantined", "Damaged entries put aside since the start."),
+            quarantined: build.gauge("spool_quarantined", "Damaged entries quarantined since the start."),
         }
     }
 }
@@ -178,11 +179,7 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn new(build: &Build) -> Self {
         Self {
-            reloads: build.counters(
-                "config_reloads_total",
-                "Times that the configuration was read again, by whether it counts now.",
-                &["result"],
-            ),
+            reloads: build.counters("config_reloads_total", "Configuration reloads by result.", &["result"]),
             admin_connections: build.gauge("admin_connections", "Connections to the admin port and socket."),
             admin_refused: build.counters(
                 "admin_refused_total",

@@ -54,7 +54,7 @@ fn all_is_well_and_nothing_is_sent_or_left_behind() {
         ),
         "{said}"
     );
-    assert!(said.ends_with("\nIts mail can go.\n") && !said.contains("MISSING"), "{said}");
+    assert!(said.ends_with("\nMail of this tenant can be sent.\n") && !said.contains("MISSING"), "{said}");
 }
 
 #[test]

@@ -20,6 +20,16 @@ const MAX_DOMAIN: usize = 255;
 /// ignores the case of local parts too, and every mailbox that this relay sends from is in Exchange), with
 /// quotes that the local part does not need, with an international domain in its ASCII form or its own
 /// letters (RFC 5890).
+///
+/// ```
+/// use relay_mail::{InvalidAddress, MailboxAddress};
+///
+/// let ann: MailboxAddress = "Ann.Lee@Contoso.com".parse()?;
+/// assert_eq!((ann.local(), ann.domain()), ("Ann.Lee", "Contoso.com"));
+/// assert_eq!(ann, "ann.lee@contoso.com".parse()?);
+/// assert_eq!("ann".parse::<MailboxAddress>(), Err(InvalidAddress::NoAt));
+/// # Ok::<(), InvalidAddress>(())
+/// ```
 #[derive(Clone)]
 pub struct MailboxAddress {
     text: Box<str>,
@@ -34,7 +44,7 @@ pub enum InvalidAddress {
     LocalPart,
     #[error("the domain is empty, over {MAX_DOMAIN} octets long, or not a host name or address literal")]
     Domain,
-    #[error("it has a character that cannot be seen, or that turns the direction of the text")]
+    #[error("it has an invisible character, or one that changes the direction of the text")]
     Hidden,
 }
 

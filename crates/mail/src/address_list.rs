@@ -220,7 +220,7 @@ impl Reader<'_> {
 
     fn at_sign(&mut self, at: usize) -> usize {
         self.entry.at_sign = true;
-        // An address literal may hold colons: [IPv6:::1]. One that is too long is none: looking for the end
+        // An address literal may hold colons: [IPv6:::1]. One that is too long does not count: looking for the end
         // of each would cost a header full of them its size squared.
         let rest = &self.value[at..];
         let literal = &rest[..if rest.starts_with(b"@[") { rest.len().min(MAX_LITERAL) } else { 0 }];

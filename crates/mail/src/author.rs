@@ -64,15 +64,15 @@ pub enum Twist {
     Control,
     #[error("it has a group, or a name with a colon that is not in quotes")]
     Group,
-    #[error("there are characters where RFC 5322 has none; write it as \"Name\" <address>")]
+    #[error("it has characters that RFC 5322 does not allow there; write it as \"Name\" <address>")]
     Irregular,
-    #[error("there is an address in a comment; put it in quotes, or leave it out")]
+    #[error("a comment holds an address; put it in quotes, or remove it")]
     Comment,
-    #[error("there is another address in an encoded word")]
+    #[error("an encoded word holds another address")]
     EncodedWord,
-    #[error("a line ends inside of quotes that hold an address; write the name on one line")]
+    #[error("quotes that hold an address span two lines; write the name on one line")]
     Folded,
-    #[error("its local part is in quotes, and has special characters in them")]
+    #[error("its local part is quoted and holds special characters")]
     QuotedLocalPart,
 }
 
@@ -177,7 +177,7 @@ fn believed(field: &Field<'_>, name: &'static str) -> Result<Vec<MailboxAddress>
     Ok(addresses)
 }
 
-/// Folding and tabs are none. C1 and the line ends of Unicode count only where the text is UTF-8: in other
+/// Folding and tabs do not count. C1 and the line ends of Unicode count only where the text is UTF-8: in other
 /// character sets these octets are letters.
 fn has_control(value: &[u8]) -> bool {
     if value.iter().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r' | b'\n')) {
@@ -192,7 +192,7 @@ fn without_last_separators(value: &[u8]) -> &[u8] {
     let trimmed = value.trim_ascii_end();
     let end = trimmed.iter().rposition(|byte| !matches!(byte, b',' | b';' | b' ' | b'\t' | b'\r' | b'\n'));
     let kept = end.map_or(0, |end| end + 1);
-    // An empty group is none without its end.
+    // An empty group without its end is not one.
     if trimmed[..kept].ends_with(b":") { trimmed } else { &trimmed[..kept] }
 }
 

@@ -5,6 +5,19 @@ use serde::{Deserialize, Serialize};
 use super::{EnvelopeId, MailboxAddress, Recipient, RecipientWish, Return};
 
 /// `MAIL FROM` and `RCPT TO` of one message. Has at least one recipient, none of them twice.
+///
+/// ```
+/// use relay_mail::{BodyKind, EmptyEnvelope, Envelope, MailboxAddress};
+///
+/// let sender: MailboxAddress = "ann@contoso.com".parse()?;
+/// let recipients = ["bob@example.net".parse()?, "BOB@example.net".parse()?];
+/// let envelope = Envelope::new(Some(sender), recipients, BodyKind::SevenBit)?;
+/// assert_eq!(envelope.recipients().len(), 1);
+///
+/// // A bounce has the null sender.
+/// assert_eq!(Envelope::new(None, [], BodyKind::SevenBit), Err(EmptyEnvelope));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     sender: Option<MailboxAddress>,

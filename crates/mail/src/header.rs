@@ -17,6 +17,8 @@
 
 use std::{borrow::Cow, fmt};
 
+use crate::ByteSize;
+
 /// Exchange refuses larger headers with `552 5.3.4`.
 pub const MAX_HEADER: usize = 256 * 1024;
 
@@ -49,7 +51,7 @@ pub struct SplitMessage {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHeader {
-    #[error("the header is larger than {} KiB", MAX_HEADER / 1024)]
+    #[error("the header is larger than {}", ByteSize(MAX_HEADER as u64))]
     TooLarge,
     #[error("the header has a carriage return without a line feed (RFC 5322 section 2.2)")]
     BareCarriageReturn,

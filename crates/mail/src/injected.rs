@@ -31,11 +31,9 @@ pub enum InvalidPickup {
     Line { line: &'static str, text: String },
     #[error("{line}: {text:?}: {why}")]
     Parameter { line: &'static str, text: String, why: InvalidParameter },
-    #[error(
-        "an X-Receiver line behind other fields: X-Sender and X-Receiver have to stand before all of them"
-    )]
+    #[error("an X-Receiver line after other fields: X-Sender and X-Receiver must come first")]
     Order,
-    #[error("X-CreatedBy is blank: give it a value, or leave it out")]
+    #[error("X-CreatedBy is blank: give it a value, or remove it")]
     CreatedBy,
     #[error("X-EndOfInjectedXHeaders: {0:?} is not the size of the lines at the top of the file in octets")]
     Size(String),
@@ -49,7 +47,7 @@ pub enum InvalidPickup {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidParameter {
-    #[error("BODY is 7bit or 8bitmime")]
+    #[error("BODY must be 7bit or 8bitmime")]
     Body,
     #[error(transparent)]
     Notification(#[from] InvalidNotification),
@@ -337,7 +335,10 @@ mod tests {
             ),
             ("X-CreatedBy:\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "X-CreatedBy is blank"),
             ("X-Sender: a@x.se BODY=9bit\nX-Receiver: b@y.se\n", "X-Sender: \"BODY=9bit\": BODY is 7bit"),
-            ("X-Sender: a@x.se RET=all\nX-Receiver: b@y.se\n", "X-Sender: \"RET=all\": RET is FULL or HDRS"),
+            (
+                "X-Sender: a@x.se RET=all\nX-Receiver: b@y.se\n",
+                "X-Sender: \"RET=all\": RET must be FULL or HDRS",
+            ),
             (
                 "X-Sender: a@x.se\nX-Receiver: b@y.se notify=maybe\n",
                 "X-Receiver: \"notify=maybe\": NOTIFY is",

@@ -33,13 +33,13 @@ pub struct OriginalRecipient(Box<str>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNotification {
-    #[error("NOTIFY is NEVER, or a list of SUCCESS, FAILURE and DELAY")]
+    #[error("NOTIFY must be NEVER, or a list of SUCCESS, FAILURE and DELAY")]
     Notify,
-    #[error("RET is FULL or HDRS")]
+    #[error("RET must be FULL or HDRS")]
     Return,
-    #[error("ENVID is up to 100 characters in xtext")]
+    #[error("ENVID must be at most 100 characters of xtext")]
     EnvelopeId,
-    #[error("ORCPT is a type, a semicolon and an address in xtext, up to 500 characters")]
+    #[error("ORCPT must be a type, a semicolon and an address in xtext, at most 500 characters")]
     OriginalRecipient,
 }
 

@@ -13,7 +13,7 @@ pub struct ByteSize(pub u64);
 pub enum InvalidSize {
     #[error("no number before the unit")]
     Number,
-    #[error("the unit is none of B, KB, MB, GB, TB, KiB, MiB, GiB and TiB")]
+    #[error("the unit must be B, KB, MB, GB, TB, KiB, MiB, GiB or TiB")]
     Unit,
     #[error("over 16 EiB")]
     TooLarge,
@@ -46,6 +46,25 @@ impl ByteSize {
 
     pub const fn mb(n: u64) -> Self {
         Self(n * 1_000_000)
+    }
+
+    /// Displayed as `1.5 MB`: in decimal units with one digit, rounded down.
+    pub const fn rounded(self) -> Rounded {
+        Rounded(self.0)
+    }
+}
+
+/// A size for people, see [`ByteSize::rounded`].
+#[derive(Debug, Clone, Copy)]
+pub struct Rounded(u64);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimal = UNITS.iter().filter(|(name, _)| !name.ends_with("iB"));
+        match decimal.into_iter().find(|(_, factor)| self.0 >= *factor) {
+            Some((name, factor)) => write!(f, "{}.{} {name}", self.0 / factor, self.0 % factor * 10 / factor),
+            None => write!(f, "{} octets", self.0),
+        }
     }
 }
 
@@ -111,6 +130,13 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
+    }
+
+    #[test]
+    fn rounded_for_people() {
+        let sizes = [0, 999, 1_000, 1_990_000, 2_000_000_000, u64::MAX];
+        let read = ["0 octets", "999 octets", "1.0 KB", "1.9 MB", "2.0 GB", "18446744.0 TB"];
+        assert_eq!(sizes.map(|size| ByteSize(size).rounded().to_string()), read);
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl BodyThread {
                 self.sparse = None;
                 warn!(
                     segment, what, error = %source,
-                    "a sparse segment is not compacted now; it keeps its space on the disk, and is tried again later"
+                    "sparse segment not compacted; it keeps its disk space and is tried again later"
                 );
             }
             Err(error) => {

@@ -107,6 +107,37 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 const WAITING_OPERATIONS: usize = 1024;
 
 /// The spool. Cheap to clone; its threads end when the last clone is gone.
+///
+/// ```
+/// use relay_mail::{BodyKind, Envelope, Ingress, MailboxAddress};
+/// use relay_spool::{Event, MemoryStore, Message, NewMessage, Settlement, Spool};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (spool, mut events) = Spool::start(MemoryStore::default(), ())?;
+///
+/// // A client sends a message.
+/// let author: MailboxAddress = "ann@contoso.com".parse()?;
+/// let recipients = ["bob@example.net".parse()?];
+/// let envelope = Envelope::new(Some(author.clone()), recipients, BodyKind::SevenBit)?;
+/// let message =
+///     Message { tenant: "contoso".parse()?, ingress: Ingress::Smtp, envelope, author, bounce_of: None };
+/// let (id, mut body) = spool.begin_for(&message.tenant);
+/// body.write(b"Subject: hello\r\n\r\nHello!\r\n").await?;
+/// let accepted = spool.accept(NewMessage { id, message, body: body.finish().await? }).await?;
+///
+/// // It is on stable storage: the client gets its 250, and the scheduler hears of the message.
+/// accepted.announce();
+/// let waiting = events.recv().await.and_then(Event::waiting).expect("the message waits");
+///
+/// // A worker delivers it under a lease, and settles it.
+/// let claim = spool.claim(waiting.id).await?;
+/// assert_eq!((claim.lease.id, claim.attempts), (id, 0));
+/// spool.settle(claim.lease, Settlement::End { bounce: None }).await?;
+/// assert_eq!(spool.tally().tenant(&"contoso".parse()?).messages(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Spool {
     errands: mpsc::Sender<Errand>,
@@ -212,16 +243,16 @@ pub enum SpoolError {
     Unhealthy(Arc<str>),
     #[error("no message {0} in the spool")]
     NoSuchMessage(MessageId),
-    #[error("message {0} is leased to somebody else")]
+    #[error("message {0} is leased to another worker")]
     StaleLease(MessageId),
     #[error("message {0} is held")]
     Held(MessageId),
-    #[error("message {0} is being delivered just now")]
+    #[error("message {0} is being delivered")]
     InDelivery(MessageId),
     #[error("message {id} is damaged: {reason}")]
     Damaged { id: MessageId, reason: String },
     /// It is leased all the same: the caller decides what becomes of it.
-    #[error("message {} cannot be read now: {reason}", lease.id)]
+    #[error("message {} cannot be read at present: {reason}", lease.id)]
     Unreadable { lease: Lease, doubt: Option<Timestamp>, reason: String },
     #[error("cannot write the body: {0}")]
     Body(Arc<std::io::Error>),
@@ -256,7 +287,7 @@ impl Spool {
         let room = arriving::Room::new(store.spill());
         let bodies = store
             .bodies()
-            .map_err(|source| StoreError::Io { what: "cannot get ready to take bodies in", source })?;
+            .map_err(|source| StoreError::Io { what: "cannot prepare to store bodies", source })?;
         let context = committer::Context {
             announcer: Arc::new(Announcer::new(events)),
             operations: operations.downgrade(),

@@ -114,7 +114,7 @@ mod tests {
         // The burst has ended: whoever still waits goes on.
         assert!(time_of(1000, &pace).await <= WINDOW * 2);
         assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
-        // What does not end is none.
+        // What does not end does not count.
         let began = Instant::now();
         while began.elapsed() < LONGEST + WINDOW * 4 {
             for _ in 0..BURST {
@@ -131,7 +131,7 @@ mod tests {
         }
         assert_eq!(time_of(10, &pace).await, PAUSE * 10);
         advance(WINDOW * 2).await;
-        // A few messages now and then are none.
+        // A few messages now and then do not count.
         for _ in 0..BURST {
             pace.arrival();
             advance(WINDOW / 20).await;

@@ -122,7 +122,7 @@ impl Committer {
             );
         }
         if let Some(id) = lost {
-            return Err(StoreError::Damaged(format!("it does not know whose message {id} is")));
+            return Err(StoreError::Damaged(format!("it does not say which tenant message {id} belongs to")));
         }
         for _ in 0..damaged {
             self.context.observer.quarantined();

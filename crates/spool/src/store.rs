@@ -142,9 +142,9 @@ pub enum StoreError {
     /// Nothing was written.
     #[error("{what}: {source}")]
     Unwritten { what: &'static str, source: io::Error },
-    #[error("the index fails: {0}")]
+    #[error("the index failed: {0}")]
     Index(#[from] sled::Error),
-    #[error("the index broke off: {0}")]
+    #[error("the index panicked: {0}")]
     Panicked(String),
     #[error("the index is damaged: {0}")]
     Damaged(String),

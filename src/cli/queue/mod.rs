@@ -7,7 +7,7 @@ mod show;
 
 use std::process::ExitCode;
 
-/// Look into the queues of the running relay
+/// Inspect the queues of the running relay
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]

@@ -13,10 +13,10 @@ use relay_mail::{
     outside::{Outside, json_visible},
 };
 
-/// Show where a message stands: what it waits for, and until when
+/// Show what a message waits for, and until when
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// As in the log, in the reply that the client got, and in the Received field
+    /// The message's id, as in the log, the reply to the client and the Received field
     #[arg(value_name = "ID")]
     id: MessageId,
     #[command(flatten)]
@@ -37,13 +37,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
         console::say(json_visible(&text))?;
     } else if is_there {
-        let page = serde_json::from_str(&text).context("the relay's answer is not understood")?;
+        let page = serde_json::from_str(&text).context("cannot understand the relay's answer")?;
         console::show(&shown(&page), "")?;
     }
     if is_there {
         return Ok(ExitCode::SUCCESS);
     }
-    let ErrorPage { error } = serde_json::from_str(&text).context("the relay's answer is not understood")?;
+    let ErrorPage { error } = serde_json::from_str(&text).context("cannot understand the relay's answer")?;
     console::complain(format_args!("m365-relay: {}", Outside::new(error)));
     Ok(ExitCode::FAILURE)
 }

@@ -1,6 +1,6 @@
 //! `-bs`: SMTP on standard input and output, for programs that have no other way to hand in mail.
 //!
-//! Commands and content are read by the server's own parsers, so what is no command there is none here, and
+//! Commands and content are read by the server's own parsers, so a command that is invalid there is invalid here, and
 //! nothing but CR LF `.` CR LF ends a message. The client is the user that runs this; so there is no login,
 //! no TLS and no timeout.
 
@@ -41,7 +41,7 @@ pub(super) fn hold(
     let mut dialogue = Dialogue { wire, site, wishes, hostname, greeted: false, transaction: None };
     dialogue.run().map_err(|broken| match broken.kind() {
         io::ErrorKind::UnexpectedEof => {
-            Exit::Data.because("the client hung up inside a message: it is not sent")
+            Exit::Data.because("the client disconnected inside a message, which was not sent")
         }
         _ => Exit::Io.because(format!("standard input or output broke: {broken}")),
     })
@@ -127,7 +127,7 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
                 Reply::new(250, "2.0.0", "Ok")
             }
             Command::Noop => Reply::new(250, "2.0.0", "Ok"),
-            Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send some mail"),
+            Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send the message to try the address"),
             Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT"),
             _ => Reply::new(502, "5.5.1", "Command not implemented"),
         }
@@ -144,7 +144,7 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
             return Reply::new(503, "5.5.1", "Say EHLO or HELO first");
         }
         if self.transaction.is_some() {
-            return Reply::new(503, "5.5.1", "A message has begun already");
+            return Reply::new(503, "5.5.1", "A message has already begun");
         }
         if let Some(max) = self.site.max_message().filter(|max| size.is_some_and(|size| size > max.0)) {
             return Reply::new(552, "5.3.4", format!("Message is larger than the limit of {max}"));

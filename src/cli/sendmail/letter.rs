@@ -126,7 +126,7 @@ impl Wishes {
         };
         let from = from.ok_or_else(|| {
             Exit::Usage.because(
-                "neither the From field nor -f has an address with a domain, so nobody is known to have sent this: give \
+                "neither the From field nor -f has an address with a domain, so the sender is unknown: give \
                  -f NAME@DOMAIN, a From field, or M365_RELAY_FROM in the environment",
             )
         })?;
@@ -166,7 +166,9 @@ fn check(top: &[u8], envelope: &Envelope) -> Result<(), Failure> {
         .map_err(|error| Exit::Data.because(format!("with the envelope, {error}")))?;
     match injected_envelope(&split.header) {
         Ok(Some((read, _))) if read == *envelope && split.body.is_empty() => Ok(()),
-        _ => Err(Exit::Software.because("the envelope cannot be written down: this is a fault of sendmail")),
+        _ => {
+            Err(Exit::Software.because("cannot write the envelope: this is a defect of m365-relay sendmail"))
+        }
     }
 }
 

@@ -43,7 +43,7 @@ use options::{Mode, Options};
 use posting::Posting;
 use site::{Environment, Site};
 
-/// Hand in a message, as /usr/sbin/sendmail does
+/// Submit a message, as /usr/sbin/sendmail does
 ///
 /// See `m365-relay sendmail --help`.
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,7 @@ pub(super) struct Args {
 }
 
 const HELP: &str = "\
-Hand in a message: a drop-in for /usr/sbin/sendmail
+Submit a message: a drop-in for /usr/sbin/sendmail
 
 Usage: sendmail [OPTIONS] [--] [RECIPIENT]...
 
@@ -126,8 +126,9 @@ fn carry_out(arguments: impl Iterator<Item = OsString>, mode: Option<Mode>) -> R
             dialogue::hold(io::stdin().lock(), io::stdout().lock(), &site, &wishes)
         }
         Mode::Queue => Err(Exit::Unavailable.because(
-            "the queue is not shown here: what waits is counted at http://127.0.0.1:8025/metrics (m365_relay_queue_messages) \
-             and is in the relay's log; what was not taken yet is in the pickup folders",
+            "the queue is not shown here: http://127.0.0.1:8025/metrics counts what waits \
+             (m365_relay_queue_messages), and the relay's log names it; files that were not picked up yet \
+             are in the pickup folders",
         )),
         Mode::Aliases | Mode::RunQueue => Ok(()),
         Mode::Help => print(HELP.trim_end()),
@@ -143,7 +144,7 @@ fn hand_in(options: &Options) -> Result<(), Failure> {
     // Nobody should have to type a message to learn this.
     if !options.from_header && options.recipients.is_empty() {
         return Err(Exit::Usage
-            .because("No recipient addresses found: name them, or take those of the header with -t"));
+            .because("No recipient addresses found: name them, or use -t to take them from the header"));
     }
     let environment = Environment::read();
     let wishes = Wishes::of(options, &environment)?;

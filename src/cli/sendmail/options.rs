@@ -208,7 +208,7 @@ fn set_mode(options: &mut Options, mode: &str) -> Result<(), String> {
         "s" => Mode::Smtp,
         "p" => Mode::Queue,
         "i" => Mode::Aliases,
-        _ => return Err(format!("there is no mode {mode:?} here: m, s, p and i are")),
+        _ => return Err(format!("unknown mode {mode:?}: the modes are m, s, p and i")),
     };
     Ok(())
 }

@@ -54,7 +54,7 @@ impl Outgoing {
     pub(super) fn create(folder: PathBuf) -> Result<Self, Failure> {
         // Syncing needs it open, so that whoever may not read the folder learns it before there is a file.
         let directory = File::from(way::open(&folder, Walker::Sender).map_err(|why| barred(&folder, &why))?);
-        let owner = directory.metadata().map_err(|error| failure(&folder, "cannot be looked at", &error))?;
+        let owner = directory.metadata().map_err(|error| failure(&folder, "cannot be examined", &error))?;
         sweep(&directory);
         let id = Uuid::new_v4().simple();
         let hidden = OsString::from(format!("{PREFIX}{id}{SUFFIX}"));
@@ -89,8 +89,8 @@ impl Outgoing {
         placed.map_err(|error| self.failure("cannot be written to", &error))?;
         self.renamed = true;
         self.directory.sync_all().map_err(|error| {
-            let what = "cannot be synced: the message is there, may be lost in a power failure, and is sent twice if sent \
-                        again now";
+            let what = "cannot be synced: the message is stored, but a power failure may lose it; to submit \
+                it again now would send it twice";
             self.failure(what, &error)
         })
     }
@@ -144,14 +144,18 @@ fn barred(folder: &Path, why: &Barrier) -> Failure {
 fn failure(folder: &Path, what: &str, error: &io::Error) -> Failure {
     let shown = folder.display();
     match error.kind() {
-        io::ErrorKind::NotFound => Exit::TempFail
-            .because(format!("pickup folder {shown} is not there: the relay makes it when it starts, or mkdir it")),
+        io::ErrorKind::NotFound => Exit::TempFail.because(format!(
+            "pickup folder {shown} does not exist: start the relay, which makes it, or use \
+                mkdir"
+        )),
         io::ErrorKind::PermissionDenied => Exit::NoPerm.because(format!(
-            "pickup folder {shown} {what}: {error}: whoever sends needs to read, write and search it, best as a member of \
-             its group{}",
+            "pickup folder {shown} {what}: {error}: the user who sends needs to read, write and search it, \
+             best as a member of its group{}",
             group_of(folder)
         )),
-        io::ErrorKind::NotADirectory => Exit::Config.because(format!("pickup folder {shown} {what}: {error}")),
+        io::ErrorKind::NotADirectory => {
+            Exit::Config.because(format!("pickup folder {shown} {what}: {error}"))
+        }
         _ => Exit::TempFail.because(format!("pickup folder {shown} {what}: {error}")),
     }
 }

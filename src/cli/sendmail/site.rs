@@ -107,14 +107,17 @@ impl Site {
                 },
                 // Its table may be in a file that is out of reach here. The relay checks.
                 None if !unread.is_empty() => Ok(named.clone()),
-                None => Err(Exit::Config
-                    .because(format!("there is no tenant {named}: there is {}", list(senders.keys())))),
+                None => Err(Exit::Config.because(format!(
+                    "there is no tenant {named}: the tenants are {}",
+                    list(senders.keys())
+                ))),
             };
         }
         // Another tenant that may send so can be in a file that is out of reach here.
         if let Some(problem) = unread.first() {
-            return Err(Exit::Config
-                .because(format!("{problem}: so name the tenant, {HOW}, rather than have it guessed")));
+            return Err(
+                Exit::Config.because(format!("{problem}: the tenant cannot be determined, so name it {HOW}"))
+            );
         }
         let may = |rules: &[SenderRule]| addresses.iter().all(|address| allow(rules, address));
         let mut candidates = senders.iter().filter(|(_, rules)| may(rules)).map(|(name, _)| name);
@@ -123,7 +126,7 @@ impl Site {
             (Some(first), Some(second)) => {
                 let names = list([first, second].into_iter().chain(candidates));
                 let text =
-                    format!("more than one tenant may send as {}: {names}: name one, {HOW}", list(addresses));
+                    format!("more than one tenant may send as {}: {names}: name one {HOW}", list(addresses));
                 Err(Exit::Config.because(text))
             }
             (None, _) => {

@@ -2,16 +2,16 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::{Common, advise, counted, progress::Progress, size};
+use super::{Common, advise, counted, progress::Progress};
 use crate::cli::console;
-use relay_mail::outside::Outside;
+use relay_mail::{ByteSize, outside::Outside};
 use relay_spool::archive::{self, Checked};
 
 /// Read every message in the spool and compare it with its checksums; changes nothing
 ///
 /// Run it with the relay stopped. Exit code 0: every message is as it was stored. 1: something is damaged, or
-/// the spool cannot be opened. The relay never sends a damaged message: it puts it into the quarantine folder
-/// when it gets to it.
+/// the spool cannot be opened. The relay never sends a damaged message: it moves it to the quarantine
+/// folder when it comes to it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -31,11 +31,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn text(spool: &Path, checked: &Checked) -> String {
     let Checked { messages, waiting, held, leased, octets, damaged, .. } = checked;
     let mut lines = vec![format!(
-        "{}: {} ({waiting} waiting, {held} held, {} with a worker when the relay ended), {}",
+        "{}: {} ({waiting} waiting, {held} held, {} leased to a worker when the relay ended), {}",
         spool.display(),
         counted(*messages, "message"),
         leased.len(),
-        size(*octets),
+        ByteSize(*octets).rounded(),
     )];
     lines.extend(damaged.iter().map(|damaged| {
         let file = Outside::new(damaged.file.display());
@@ -43,7 +43,7 @@ fn text(spool: &Path, checked: &Checked) -> String {
     }));
     if let Some(why) = &checked.index {
         lines.push(format!(
-            "damaged: the index: {why}; the next start of the relay makes it anew from the bodies"
+            "damaged: the index: {why}; the next start of the relay rebuilds it from the bodies"
         ));
     }
     if checked.unreadable_lanes > 0 {
@@ -55,7 +55,7 @@ fn text(spool: &Path, checked: &Checked) -> String {
     let unowned = checked.unowned.records + checked.unowned.large_bodies;
     if unowned > 0 {
         let bodies = counted(unowned, "body");
-        lines.push(format!("{bodies} of no message; no damage: the relay removes them in time"));
+        lines.push(format!("{bodies} without a message: no damage, the relay will remove them"));
     }
     if checked.quarantined > 0 {
         let count = counted(checked.quarantined, "message");

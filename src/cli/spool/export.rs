@@ -2,25 +2,25 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Common, advise, counted, progress::Progress, size};
+use super::{Common, advise, counted, progress::Progress};
 use crate::{
     cli::console::{self, Unwritten},
     config::DeliveryConfig,
 };
-use relay_mail::outside::Outside;
+use relay_mail::{ByteSize, outside::Outside};
 use relay_spool::archive::{self, Exported, Source};
 
 /// Write every message in the spool to a folder, as ID.eml and ID.json; changes nothing in the spool
 ///
 /// Run it with the relay stopped. ID.eml has the octets of the message, ID.json its tenant, envelope and
-/// attempts. `m365-relay spool import` takes them into a spool again, on this machine or another. If it
-/// breaks off, run it again: what is in the folder stays, and the rest is added. Damaged messages are named
-/// and left out, and the exit code is 1 then.
+/// attempts. `m365-relay spool import` reads them into a spool again, on this machine or another. If it
+/// is interrupted, run it again: what is in the folder stays, and the rest is added. Damaged messages
+/// are named and left out, and the exit code is 1.
 ///
 /// After an export, remove the old spool before a relay starts on it again, or both would deliver.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to: made if it is missing; outside of the spool
+    /// The folder, outside the spool; made if it is missing
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     #[command(flatten)]
@@ -40,7 +40,7 @@ fn tell(args: &Args, exported: &Exported) -> Result<(), Unwritten> {
     let dir = Outside::new(args.dir.display());
     if let Some(why) = &exported.index {
         console::complain(format_args!(
-            "damaged: the index: {why}: messages may be missing; the next start of the relay makes it anew"
+            "damaged: the index: {why}: messages may be missing; the next start of the relay rebuilds it"
         ));
     }
     for damaged in &exported.damaged {
@@ -53,15 +53,19 @@ fn tell(args: &Args, exported: &Exported) -> Result<(), Unwritten> {
     }
     for id in &exported.strangers {
         console::complain(format_args!(
-            "{dir}/{id}.json: not in the spool (any more): remove it and {id}.eml, or an import brings it back"
+            "{dir}/{id}.json: its message is not in the spool (any more): remove it and {id}.eml, or an \
+             import brings the message back"
         ));
     }
-    let mut line =
-        format!("{dir}: {} exported ({})", counted(exported.exported, "message"), size(exported.octets));
+    let mut line = format!(
+        "{dir}: {} exported ({})",
+        counted(exported.exported, "message"),
+        ByteSize(exported.octets).rounded()
+    );
     for (count, what) in [
-        (exported.skipped, "were there already"),
+        (exported.skipped, "already there"),
         (exported.damaged.len(), "damaged and left out"),
-        (exported.strangers.len(), "not of this spool"),
+        (exported.strangers.len(), "from another spool"),
     ] {
         if count > 0 {
             line += &format!(", {count} {what}");

@@ -2,20 +2,20 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Common, advise, counted, progress::Progress, size};
+use super::{Common, advise, counted, progress::Progress};
 use crate::cli::console;
-use relay_mail::outside::Outside;
+use relay_mail::{ByteSize, outside::Outside};
 use relay_spool::archive::{self, Imported, Target};
 
-/// Take exported messages into the spool, which is made if it is missing
+/// Import exported messages into the spool, which is made if it is missing
 ///
 /// Run it with the relay stopped. Each ID.json in the folder is a message, whose octets are in ID.eml; sizes
 /// and checksums are verified. Messages keep their id, their attempts and the time of the next one. Files of
 /// messages that are in the spool are moved to DIR/imported, so that nothing is imported twice; remove that
 /// folder when you are done.
 ///
-/// If it breaks off, run it again until it ends well, and only then start the relay. A file that is wrong is
-/// named and left where it is, and the exit code is 1 then: mend it and run this again.
+/// If it is interrupted, run it again until it succeeds, and only then start the relay. A wrong file is
+/// named and left in place, and the exit code is 1: correct it and run this again.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The folder that `m365-relay spool export` has written
@@ -44,11 +44,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn text(imported: &Imported) -> String {
-    let mut line = format!("{} imported ({})", counted(imported.imported, "message"), size(imported.octets));
+    let mut line = format!(
+        "{} imported ({})",
+        counted(imported.imported, "message"),
+        ByteSize(imported.octets).rounded()
+    );
     for (count, what) in [
-        (imported.already_there, "were there already"),
-        (imported.problems.len(), "left because of the errors above"),
-        (imported.put_aside, "damaged in the spool before and now in its quarantine"),
+        (imported.already_there, "already there"),
+        (imported.problems.len(), "skipped because of the errors above"),
+        (imported.put_aside, "found damaged in the spool and quarantined"),
     ] {
         if count > 0 {
             line += &format!(", {count} {what}");

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::size;
 use crate::cli::console;
+use relay_mail::ByteSize;
 use relay_spool::archive::Step;
 
 const EVERY: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ fn line(done: &str, step: Step, took: Duration) -> String {
     let Step { done: count, total, octets } = step;
     let a_second = |figure: f64| figure / took.as_secs_f64().max(f64::EPSILON);
     let messages = a_second(count as f64);
-    let octets = size(a_second(octets as f64) as u64);
+    let octets = ByteSize(a_second(octets as f64) as u64).rounded();
     format!("{count} of {total} messages {done}, {messages:.0} messages and {octets} a second")
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Args {
     tenant: String,
     #[command(flatten)]
     config: ConfigPath,
-    /// Where the browser is sent afterwards: an address that is registered as a redirect URI of the app
+    /// Where the browser goes afterwards: a registered redirect URI of the app
     #[arg(long, value_name = "URL")]
     redirect_uri: Option<Url>,
     /// Print JSON instead of text
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config.path())?;
     let tenant = super::find(&config, &args.tenant)?;
     if tenant.client_id.is_empty() {
-        anyhow::bail!("{} logs in as a managed identity, which nobody consents to", tenant.name);
+        anyhow::bail!("{} logs in as a managed identity, which needs no consent", tenant.name);
     }
     let state = uuid::Uuid::new_v4().simple().to_string();
     let consents = consents(tenant, &tenant.client_id, args.redirect_uri.as_ref(), &state)?;
@@ -52,13 +52,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let directory = &tenant.directory;
-    console::say(format_args!("An administrator of {directory} opens this in a browser, and agrees:\n"))?;
+    console::say(format_args!("An administrator of {directory} must open this in a browser and accept:\n"))?;
     for Consent { resource, url, .. } in &consents {
         console::say(format_args!("  for {resource}\n  {url}\n"))?;
     }
     console::say(format_args!(
-        "The page that comes then has error=… in its address if it failed, whatever else is there. That it worked shows\n\
-         \n  m365-relay tenant check {}\n",
+        "If the consent failed, the address of the page that follows contains error=…, whatever the page \
+         says. \
+         To check:\n\n  m365-relay tenant check {}\n",
         tenant.name
     ))?;
     Ok(ExitCode::SUCCESS)

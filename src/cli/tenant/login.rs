@@ -15,7 +15,7 @@ use crate::{
 };
 use relay_mail::outside::Outside;
 
-/// Sign in for a tenant whose grant is "refresh_token": shows a code to type in in a browser
+/// Sign in for a tenant whose grant is "refresh_token": shows a code to enter in a browser
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// As in [tenants.NAME]
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let tenant = super::find(&config, &args.tenant)?;
     let name = &tenant.name;
     if !matches!(&tenant.credential, Credential::User { grant: UserGrant::RefreshToken { .. }, .. }) {
-        bail!("nobody signs in for {name}: that is for tenants with grant = \"refresh_token\"");
+        bail!("{name} needs no sign-in: only tenants with grant = \"refresh_token\" do");
     }
     let folder = credential_folder(&config.spool.path);
     let clients = Clients::new(&config.network, [&tenant.cloud].into_iter())?;
@@ -54,7 +54,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn instructions(code: &DeviceCode) -> String {
     let DeviceCode { user_code, verification_uri, expires_in, .. } = code;
     format!(
-        "Open  {}\nand type in  {}\n\nSign in there as the user whose mailbox is to send. The code is good for {}.",
+        "Open  {}\nand enter  {}\n\nSign in there as the user whose mailbox is to send. The code is valid \
+         for {}.",
         Outside::new(verification_uri),
         Outside::new(user_code),
         humantime::format_duration(*expires_in)

@@ -11,7 +11,7 @@ use clap::Subcommand;
 
 use crate::config::{Config, Tenant};
 
-/// Look whether a tenant is set up, and help to get it so
+/// Check that a tenant is set up, and help to set it up
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -41,8 +41,8 @@ fn find<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Arc<Tenant>> {
     const NAMED: usize = 10;
     let known: Vec<&str> = config.tenants.keys().map(|name| name.as_str()).collect();
     match known.len() {
-        0 => bail!("there is no tenant {name:?}: the configuration has none"),
-        1..=NAMED => bail!("there is no tenant {name:?}: there are {}", known.join(", ")),
-        many => bail!("there is no tenant {name:?} among the {many} that there are"),
+        0 => bail!("there is no tenant {name:?}: the configuration has no tenants"),
+        1..=NAMED => bail!("there is no tenant {name:?}: the tenants are {}", known.join(", ")),
+        many => bail!("there is no tenant {name:?} among the {many} in the configuration"),
     }
 }

@@ -201,7 +201,7 @@ fn dispose(
         }
         Class::MailboxQuota => {
             let long = answer.retry_after.unwrap_or(QUOTA_PROBE);
-            asleep(long, LimitKind::Service, format!("mailbox {mailbox} has sent its quota: {said}"))
+            asleep(long, LimitKind::Service, format!("mailbox {mailbox} has used up its quota: {said}"))
         }
         Class::Token | Class::Tenant => Disposition::TenantBlocked {
             reason: "permission",

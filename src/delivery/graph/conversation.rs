@@ -128,7 +128,7 @@ impl<'a> Conversation<'a> {
 
     async fn call_once(&mut self, request: &Request<'_>) -> Result<GraphResponse, CallError> {
         let token = self.token().await?;
-        let url = self.url(request).ok_or_else(|| CallError::stopped("the Graph URL is none"))?;
+        let url = self.url(request).ok_or_else(|| CallError::stopped("the Graph URL is not valid"))?;
         let client_request_id = uuid::Uuid::new_v4().to_string();
         let len = request.body.len();
         self.admit(len).await?;
@@ -201,7 +201,7 @@ impl<'a> Conversation<'a> {
                 // What it says is of no use here, and what comes behind it on this connection neither.
                 self.allowance.avoid_connection();
                 let why =
-                    format!("the answer is one to another call (client-request-id {client_request_id})");
+                    format!("the answer belongs to another call (client-request-id {client_request_id})");
                 Err(CallError::Broken { why, is_unsent: false })
             }
             Ok(answer) => {
@@ -216,7 +216,7 @@ impl<'a> Conversation<'a> {
                 Ok(answer)
             }
             Err(error) => {
-                // A connection that takes too long is none.
+                // A connection that takes too long has failed.
                 self.timed_out |= error.is_timeout() && !error.is_connect();
                 Err(broken_off(error, client_request_id))
             }

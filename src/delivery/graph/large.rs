@@ -78,7 +78,7 @@ impl Passage<'_> {
         }
         Disposition::Retry {
             after: None,
-            why: "the draft was gone, or had more in it than it should, twice".into(),
+            why: "the draft was gone or had unexpected attachments, twice".into(),
         }
     }
 
@@ -111,7 +111,8 @@ impl Passage<'_> {
             *is_unsuited = true;
             let octets = self.mime.len();
             let diagnostic = format!(
-                "the message has {octets} bytes; above {} bytes Graph takes a message in parts only, and that is not possible: {why}",
+                "the message has {octets} bytes; above {} bytes Graph takes a message only in parts, which \
+                 is not possible here: {why}",
                 self.graph.config.max_mime.0
             );
             Disposition::Failed(Reason { status: status(5, 3, 4), diagnostic })
@@ -160,14 +161,16 @@ impl Passage<'_> {
             Draft::make(&mut self.talk, json_body(&message), &self.graph.spool, self.claim.lease).await;
         match made {
             Ok(Some(draft)) => Ok((draft, 0)),
-            Ok(None) => {
-                Err(Disposition::Retry { after: None, why: "Graph made no draft and said no error".into() })
-            }
+            Ok(None) => Err(Disposition::Retry {
+                after: None,
+                why: "Graph made no draft and reported no error".into(),
+            }),
             // Held back, it would stop the mailbox's small mail, too.
             Err(error) if error.is_denied() => {
                 self.is_unsuited = true;
                 let why = format!(
-                    "the message has {} bytes; for more than {} the app needs the permission Mail.ReadWrite, and it has not; {}",
+                    "the message has {} bytes; for more than {} the app needs the permission Mail.ReadWrite, \
+                     which it does not have; {}",
                     self.mime.len(),
                     self.graph.config.max_mime.0,
                     match self.failed(error, Effect::Harmless) {

@@ -201,7 +201,7 @@ impl Passage<'_> {
             Ok(Finding::CannotAsk) if !is_settled => {
                 return open(
                     settle_after - age,
-                    "nobody can be asked whether it was sent: it is sent again later",
+                    "nothing can tell whether it was sent: it is sent again later",
                 );
             }
             Ok(Finding::StillDraft) if !is_settled => {

@@ -24,9 +24,9 @@ pub(super) struct PageUrl(Url);
 /// Shows a host and nothing else of an address.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Foreign {
-    #[error("Graph names no address for the upload that can be read")]
+    #[error("Graph gives no readable address for the upload")]
     None,
-    #[error("Graph names an address for the upload that is not https at a host of its own: {0}")]
+    #[error("Graph gives an address for the upload that is not https at a host with a name: {0}")]
     Form(&'static str),
     #[error(
         "Graph names the host {host} for the upload, which is not in upload_hosts of [clouds.{cloud}]: nothing was sent there; \
@@ -49,7 +49,7 @@ impl UploadUrl {
         if url.scheme() != "https" {
             return Err(Foreign::Form("it is not https"));
         }
-        // The usual one of https is none.
+        // The usual port of https need not be named.
         if url.port().is_some() {
             return Err(Foreign::Form("it has a port"));
         }

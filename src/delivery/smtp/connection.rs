@@ -122,7 +122,7 @@ impl Connection {
         }
         if !talk.input.is_empty() {
             // Said in clear, it would be taken for something that was said under TLS.
-            return Err(Broken::because(format!("{address} said more than its answer to STARTTLS")).into());
+            return Err(Broken::because(format!("{address} sent more than its answer to STARTTLS")).into());
         }
         let stream = dialer.encrypt(talk.stream, address, cloud).await?;
         let mut talk = Talk { stream, input: BytesMut::new(), patience };
@@ -199,9 +199,9 @@ impl Talk {
             return Ok(());
         }
         Err(Broken::because(match self.heard() {
-            Some(reply) => format!("the server answered before it was asked: {reply}"),
+            Some(reply) => format!("the server replied before any command: {reply}"),
             None if self.input.is_empty() => "the server closed the connection".into(),
-            None => "the server said something before it was asked".into(),
+            None => "the server sent data before any command".into(),
         }))
     }
 
@@ -220,7 +220,7 @@ impl Talk {
             self.stream.flush().await
         };
         let written = timeout(patience, write).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        written.map_err(|e| Broken::new("the connection broke off", &e))
+        written.map_err(|e| Broken::new("the connection was lost", &e))
     }
 
     pub(super) async fn reply(&mut self) -> Result<Reply, Broken> {

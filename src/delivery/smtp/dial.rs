@@ -94,7 +94,7 @@ impl Dialer {
         address: &SmtpAddress,
         cloud: &CloudName,
     ) -> Result<Duplex, Broken> {
-        let named = |e: io::Error| Broken::new(format!("no TLS with {address}"), &e);
+        let named = |e: io::Error| Broken::new(format!("cannot establish TLS with {address}"), &e);
         let tls = self.tls(cloud).map_err(named)?;
         let host = server_name(address).map_err(named)?;
         let deadline = Instant::now() + self.connect_timeout;
@@ -138,7 +138,7 @@ impl ByProxy {
         let line = String::from_utf8_lossy(line).into_owned();
         match line.split(' ').nth(1) {
             Some(code) if code.len() == 3 && code.starts_with('2') => Ok(stream),
-            Some("407") => Err(io::Error::other("it wants another login: 407")),
+            Some("407") => Err(io::Error::other("it refuses the login: 407")),
             _ => Err(io::Error::other(format!("it answered {line:?}"))),
         }
     }

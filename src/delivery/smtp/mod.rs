@@ -80,7 +80,7 @@ pub struct Smtp {
     pool: Pool,
 }
 
-/// A connection that is none any more.
+/// A connection that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Broken {
     why: String,
@@ -299,12 +299,12 @@ impl Passage<'_> {
                 asleep(MAILBOX_PROBE, LimitKind::Mailbox, format!("mailbox {mailbox} cannot send: {reply}"))
             }
             Class::Quota => {
-                let why = format!("mailbox {mailbox} has sent its quota: {reply}");
+                let why = format!("mailbox {mailbox} has used up its quota: {reply}");
                 return asleep(QUOTA_PROBE, LimitKind::Service, why);
             }
             Class::Tenant => Disposition::TenantBlocked {
                 reason: "permission",
-                why: format!("SMTP submission is closed to the tenant: {reply}"),
+                why: format!("SMTP submission is disabled for the tenant: {reply}"),
                 retry_after: TENANT_PROBE,
             },
             Class::SendAs => {
@@ -349,9 +349,10 @@ fn again(why: String) -> Disposition {
 /// Exchange says the same to a login whatever is missing.
 fn advice_on_login(mailbox: &MailboxAddress, reply: &Reply) -> String {
     format!(
-        "mailbox {mailbox} is closed to the app for SMTP, also with a new token: {reply}; the app needs SMTP.SendAsApp and a \
+        "the app may not use SMTP for mailbox {mailbox}, even with a new token: {reply}; the app needs \
+         SMTP.SendAsApp and a \
          service principal in Exchange (New-ServicePrincipal with the object id of the enterprise application) that has \
-         FullAccess to the mailbox (Add-MailboxPermission), and SMTP AUTH has to be on for it (Set-CASMailbox \
+         FullAccess to the mailbox (Add-MailboxPermission), and SMTP AUTH must be enabled for it (Set-CASMailbox \
          -SmtpClientAuthenticationDisabled $false)"
     )
 }

@@ -16,7 +16,7 @@ use crate::{
     bounce::EnhancedStatus,
     delivery::{Reason, letter::Mime},
 };
-use relay_mail::{Envelope, MailboxAddress};
+use relay_mail::{Envelope, MailboxAddress, RecipientWish};
 
 /// What of a message decides about parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,69 +66,86 @@ impl Lines {
         needs: Needs,
         offered: &Extensions,
     ) -> Result<Self, Reason> {
-        // A submission server lets a mailbox send as itself; `<>` belongs to nobody, and Exchange answers
-        // SendAsDenied to what does not belong to the mailbox. That no report on a report comes back,
-        // NOTIFY=NEVER takes care of.
-        let is_report = envelope.sender().is_none();
+        // A submission server lets a mailbox send as itself. `<>` belongs to nobody, and Exchange answers
+        // SendAsDenied to what does not belong to the mailbox; NOTIFY=NEVER takes care that no report on a
+        // report comes back.
         let sender = path(envelope.sender().unwrap_or(mailbox));
         let recipients: Vec<_> = envelope.recipients().iter().map(path).collect();
         let utf8_address = !sender.is_ascii() || recipients.iter().any(|path| !path.is_ascii());
-        if utf8_address && !offered.utf8 {
-            return Err(reason(6, 7, "the server does not offer SMTPUTF8, and an address is not ASCII"));
-        }
-        if needs.eight_bit && !offered.eight_bit_mime {
-            return Err(reason(6, 3, "the server does not offer 8BITMIME, and the message is not ASCII"));
-        }
-        if offered.max_size != 0 && needs.size > offered.max_size {
-            let size = needs.size;
-            let most = offered.max_size;
-            return Err(reason(3, 4, &format!("the message has {size} bytes, and the server takes {most}")));
-        }
+        check_offer(needs, utf8_address, offered)?;
         let utf8 = offered.utf8 && (utf8_address || needs.utf8_header);
-
-        let mut mail = format!("MAIL FROM:<{sender}>");
-        if offered.size {
-            push(&mut mail, "SIZE", needs.size);
-        }
-        if needs.eight_bit {
-            push(&mut mail, "BODY", "8BITMIME");
-        }
-        if utf8 {
-            mail.push_str(" SMTPUTF8");
-        }
-        if offered.dsn {
-            if let Some(ret) = envelope.ret() {
-                push(&mut mail, "RET", ret);
-            }
-            if let Some(envid) = envelope.envid() {
-                push(&mut mail, "ENVID", envid);
-            }
-        }
-        let rcpt = envelope.wishes().zip(&recipients).map(|((_, wish), path)| {
-            let mut line = format!("RCPT TO:<{path}>");
-            if !offered.dsn {
-                return line;
-            }
-            match wish.notify {
-                Some(notify) => push(&mut line, "NOTIFY", notify),
-                None if is_report => push(&mut line, "NOTIFY", "NEVER"),
-                None => {}
-            }
-            // One that is not ASCII needs SMTPUTF8 (RFC 6533 section 3); it says no more than the address
-            // then.
-            let original = wish.original.map(|original| original.to_string());
-            if let Some(text) = original.filter(|text| utf8 || text.is_ascii()) {
-                push(&mut line, "ORCPT", text);
-            }
-            line
-        });
+        let rcpt = envelope.wishes().zip(&recipients);
         Ok(Self {
-            mail,
-            rcpt: rcpt.collect(),
+            mail: mail_line(&sender, envelope, needs, utf8, offered),
+            rcpt: rcpt.map(|((_, wish), path)| rcpt_line(path, wish, envelope, utf8, offered)).collect(),
             could_spare_utf8: utf8 && !utf8_address,
             reports_success: offered.dsn,
         })
     }
+}
+
+/// Whether the server offers what the message cannot do without.
+fn check_offer(needs: Needs, utf8_address: bool, offered: &Extensions) -> Result<(), Reason> {
+    if utf8_address && !offered.utf8 {
+        return Err(reason(6, 7, "the server does not offer SMTPUTF8, and an address is not ASCII"));
+    }
+    if needs.eight_bit && !offered.eight_bit_mime {
+        return Err(reason(6, 3, "the server does not offer 8BITMIME, and the message is not ASCII"));
+    }
+    if offered.max_size != 0 && needs.size > offered.max_size {
+        let size = needs.size;
+        let most = offered.max_size;
+        return Err(reason(3, 4, &format!("the message has {size} bytes, and the server takes {most}")));
+    }
+    Ok(())
+}
+
+fn mail_line(sender: &str, envelope: &Envelope, needs: Needs, utf8: bool, offered: &Extensions) -> String {
+    let mut line = format!("MAIL FROM:<{sender}>");
+    if offered.size {
+        push(&mut line, "SIZE", needs.size);
+    }
+    if needs.eight_bit {
+        push(&mut line, "BODY", "8BITMIME");
+    }
+    if utf8 {
+        line.push_str(" SMTPUTF8");
+    }
+    if offered.dsn {
+        if let Some(ret) = envelope.ret() {
+            push(&mut line, "RET", ret);
+        }
+        if let Some(envid) = envelope.envid() {
+            push(&mut line, "ENVID", envid);
+        }
+    }
+    line
+}
+
+fn rcpt_line(
+    path: &str,
+    wish: RecipientWish,
+    envelope: &Envelope,
+    utf8: bool,
+    offered: &Extensions,
+) -> String {
+    let mut line = format!("RCPT TO:<{path}>");
+    if !offered.dsn {
+        return line;
+    }
+    match wish.notify {
+        Some(notify) => push(&mut line, "NOTIFY", notify),
+        // A report: no report on it may come back.
+        None if envelope.sender().is_none() => push(&mut line, "NOTIFY", "NEVER"),
+        None => {}
+    }
+    // One that is not ASCII needs SMTPUTF8 (RFC 6533 section 3). Without that, it would give no more than the
+    // address does.
+    let original = wish.original.map(|original| original.to_string());
+    if let Some(text) = original.filter(|text| utf8 || text.is_ascii()) {
+        push(&mut line, "ORCPT", text);
+    }
+    line
 }
 
 fn push(line: &mut String, name: &str, value: impl std::fmt::Display) {

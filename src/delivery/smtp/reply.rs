@@ -23,7 +23,7 @@ pub(super) struct Reply {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server sent something that is no SMTP reply")]
+#[error("the server sent something other than an SMTP reply")]
 pub(super) struct Malformed;
 
 /// What was said before the reply came.

@@ -121,9 +121,10 @@ pub(super) async fn run(
             let is_reusable = !reply.is_closing() && reset(talk).await;
             Ended { outcome: TransactionOutcome::Refused(Step::Content, reply), is_reusable }
         }
-        Ok(reply) => {
-            Ended::broken(Broken::because(format!("an odd reply to the content: {reply}")), Stage::After)
-        }
+        Ok(reply) => Ended::broken(
+            Broken::because(format!("an unexpected reply to the content: {reply}")),
+            Stage::After,
+        ),
         Err(NotSent::Broken(broken, stage)) => Ended::broken(broken, stage),
         Err(NotSent::Refused(reply)) => {
             Ended { outcome: TransactionOutcome::Refused(Step::Content, reply), is_reusable: false }
@@ -202,7 +203,7 @@ async fn skip(talk: &mut Talk, replies: usize) -> bool {
 }
 
 fn odd(reply: &Reply) -> TransactionOutcome {
-    TransactionOutcome::Broken(Broken::because(format!("an odd reply: {reply}")), Stage::Before)
+    TransactionOutcome::Broken(Broken::because(format!("an unexpected reply: {reply}")), Stage::Before)
 }
 
 enum NotSent {
@@ -228,7 +229,7 @@ impl Transfer<'_> {
             354 => {}
             _ if answer.is_refusal() => return Ok(answer),
             _ => {
-                let broken = Broken::because(format!("an odd reply to DATA: {answer}"));
+                let broken = Broken::because(format!("an unexpected reply to DATA: {answer}"));
                 return Err(NotSent::Broken(broken, Stage::Before));
             }
         }
@@ -284,7 +285,7 @@ impl Transfer<'_> {
             pieces.clear();
             match read(&mut rest).await? {
                 Some(piece) => pieces.push(piece),
-                None => return Err(cannot_read("it is shorter than it was")),
+                None => return Err(cannot_read("it has become shorter")),
             }
         }
     }
@@ -316,7 +317,7 @@ impl Transfer<'_> {
         } else if reply.is_refusal() {
             Err(NotSent::Refused(reply))
         } else {
-            Err(NotSent::Broken(Broken::because(format!("an odd reply: {reply}")), Stage::Before))
+            Err(NotSent::Broken(Broken::because(format!("an unexpected reply: {reply}")), Stage::Before))
         }
     }
 

@@ -23,7 +23,7 @@ use relay_mail::{Timestamp, outside::Outside};
 const BUSY: Duration = Duration::from_secs(5);
 /// What Entra ID's tokens live at least if the response does not say.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
-/// A token that ends sooner is none: it would be asked for again and again, without a pause.
+/// A token that ends sooner is refused: it would be asked for again and again, without a pause.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
 /// Clocks that differ by more are worth a word.
 const SKEW: Duration = Duration::from_secs(120);
@@ -115,7 +115,7 @@ impl Head {
         let Some(lifetime) = lifetime else { return Err(self.nonsense(service, "token")) };
         if lifetime < SHORTEST_LIFETIME {
             return Err(self.with_retry_after(TokenError::transient(format!(
-                "the login service {service} gave a token that ends at once (expires_in {})",
+                "the login service {service} gave a token that expires at once (expires_in {})",
                 lifetime.as_secs()
             ))));
         }

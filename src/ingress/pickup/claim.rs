@@ -94,7 +94,7 @@ pub(super) fn open(
         (None, false) => return Ok(Opened::Incomplete(stamp)),
         (None, true) if stamp.size == 0 => FileContent::Malformed("the file is empty".into()),
         (None, true) => {
-            FileContent::Malformed("the header does not end: an empty line has to follow it".into())
+            FileContent::Malformed("the header does not end: an empty line must follow it".into())
         }
     };
     let now = Stamp::of_file(&file)?;

@@ -254,7 +254,8 @@ impl Folder {
             FileOutcome::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let user = rustix::process::geteuid().as_raw();
                 self.warn_once(&name, &format_args!(
-                    "{error}: user {user}, which this relay runs as, has to read and rename it: run chmod g+r on the file, \
+                    "{error}: user {user}, which this relay runs as, must be able to read and rename it: run \
+                     chmod g+r on the file, \
                      and chmod -t on the folder if it has the sticky bit"
                 ));
                 Then::Wait { found: None, released: true }
@@ -331,8 +332,9 @@ impl Folder {
             let place = place.clone();
             match blocking(move || claim::take_over(&place, claim)).await {
                 Ok(Some(_)) => self.warn_once(&name, &format_args!(
-                    "its name says that it was claimed as message {id} by a relay that is gone: the next start of that relay \
-                     settles it if that is so; if it has been sent, remove the file, else rename it"
+                    "its name says that a relay claimed it as message {id} and ended: the next start of that \
+                     relay settles it, if that is so; otherwise remove the file if it has been sent, or \
+                     rename it"
                 )),
                 Ok(None) => {}
                 Err(error) => self.warn_once(&name, &error),

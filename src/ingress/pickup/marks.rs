@@ -91,7 +91,9 @@ impl Marks {
 /// Puts a new key into its file, whole or not at all.
 fn new_key(spool: &Path) -> io::Result<Vec<u8>> {
     let mut octets = vec![0; KEY_LEN];
-    SystemRandom::new().fill(&mut octets).map_err(|_| io::Error::other("the system has no random octets"))?;
+    SystemRandom::new()
+        .fill(&mut octets)
+        .map_err(|_| io::Error::other("the system provides no random octets"))?;
     let new = spool.join(format!("{FILE}.new"));
     // Of a process that died over it, perhaps.
     match fs::remove_file(&new) {

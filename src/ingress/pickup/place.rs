@@ -138,7 +138,7 @@ impl OpenFolder {
                 } else if !kind.is_file() {
                     listing.odd.push((name, NO_PLAIN_FILE));
                 } else if name.len() > names::LONGEST {
-                    listing.odd.push((name, "its name is too long: 215 octets are possible"));
+                    listing.odd.push((name, "its name is too long: at most 215 octets are possible"));
                 } else if let Ok(stat) = self.stat(&name) {
                     match odd(&stat) {
                         Some(what) => listing.odd.push((name, what)),
@@ -155,7 +155,7 @@ impl OpenFolder {
 pub(super) const SYMBOLIC_LINK: &str = "a symbolic link";
 const NO_PLAIN_FILE: &str = "not a plain file";
 
-/// Why a file is none that this relay takes.
+/// Why this relay does not take a file.
 pub(super) fn odd(stat: &Stat) -> Option<&'static str> {
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Some(NO_PLAIN_FILE);

@@ -73,7 +73,7 @@ pub(crate) enum Barrier {
     )]
     Writable { path: PathBuf, who: &'static str, mode: &'static str },
     #[error(
-        "everybody on this machine can write to {path} and so send mail as the tenant: run chmod o-w {path}",
+        "anybody on this machine can write to {path} and so send mail as the tenant: run chmod o-w {path}",
         path = .0.display()
     )]
     Open(PathBuf),
@@ -262,8 +262,8 @@ impl Walk {
         }
         let (who, mode) = match (group, all) {
             (true, false) => ("its group", "g-w"),
-            (false, true) => ("everybody on this machine", "o-w"),
-            _ => ("everybody on this machine", "go-w"),
+            (false, true) => ("anybody on this machine", "o-w"),
+            _ => ("anybody on this machine", "go-w"),
         };
         Err(Barrier::Writable { path: path.clone(), who, mode })
     }

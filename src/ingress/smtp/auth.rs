@@ -90,11 +90,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             return Err(out_of_order("Say EHLO first"));
         }
         if self.login.is_some() {
-            return Err(out_of_order("You are logged in already"));
+            return Err(out_of_order("You are already logged in"));
         }
         // RFC 4954 section 4.
         if self.has_transaction() {
-            return Err(out_of_order("Not during a message"));
+            return Err(out_of_order("AUTH is not allowed during a message"));
         }
         Ok(())
     }

@@ -81,7 +81,7 @@ pub(super) fn verb(line: &[u8]) -> &'static str {
 impl Command {
     /// `line` ends with its only LF.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, Misunderstood> {
-        // RFC 5321 section 4.1.1: white space at the end is to be tolerated. A form feed is none.
+        // RFC 5321 section 4.1.1: white space at the end is to be tolerated. A form feed is not white space.
         let is_space = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
         let text = &line[..line.iter().rposition(|octet| !is_space(octet)).map_or(0, |last| last + 1)];
         if text.iter().any(u8::is_ascii_control) {

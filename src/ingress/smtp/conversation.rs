@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         self.service.metrics.refused(Ingress::Smtp, Refused::SessionTimeout);
         info!("connection closed: open for longer than smtp.session_timeout");
-        Reply::new(421, "4.7.0", "Connected too long, closing")
+        Reply::new(421, "4.7.0", "Session time limit reached, closing")
     }
 
     /// RFC 9422 section 4.1.

@@ -185,9 +185,11 @@ impl Broken {
             Self::Malformed => Reply::new(501, "5.5.2", "Not a response of this mechanism"),
             Self::NoName => Reply::new(535, "5.7.8", "Authentication credentials invalid: no name"),
             Self::NoPassword => Reply::new(535, "5.7.8", "Authentication credentials invalid: no password"),
-            Self::OtherIdentity => {
-                Reply::new(535, "5.7.8", "Authentication credentials invalid: act as who you log in as")
-            }
+            Self::OtherIdentity => Reply::new(
+                535,
+                "5.7.8",
+                "Authentication credentials invalid: the authorization identity must be the login name",
+            ),
             Self::UnknownMechanism => Reply::new(504, "5.5.4", "Mechanisms are PLAIN and LOGIN"),
         }
     }

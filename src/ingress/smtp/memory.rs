@@ -87,7 +87,7 @@ impl Holding {
         let client = after(held.clients.get(&self.client));
         let tenant = after(held.tenants.get(&self.tenant));
         if client.saturating_mul(2) > free || tenant > free {
-            let text = "Too much is coming in at this moment, try again later";
+            let text = "Too much mail is arriving, try again later";
             return Err(Refusal::new(452, "4.3.1", text, Refused::HeaderMemory));
         }
         held.all += more;

@@ -61,7 +61,7 @@ pub(super) fn rcpt(text: &[u8]) -> Result<Recipient, Reply> {
     // RFC 5321 section 4.5.1 wants a postmaster at every server that receives for a domain of its own. This
     // one has no domain, and says so.
     if path.address.eq_ignore_ascii_case(b"postmaster") {
-        return Err(Reply::new(550, "5.1.1", "No postmaster here, give a full address"));
+        return Err(Reply::new(550, "5.1.1", "This relay has no postmaster mailbox, give a full address"));
     }
     let address = path.mailbox("5.1.3", "recipient")?;
     let mut wish = RecipientWish::default();

@@ -56,7 +56,7 @@ async fn read_line(
     start: &[u8; SIGNATURE.len()],
 ) -> Result<Source, HeaderError> {
     if !start.starts_with(b"PROXY ") {
-        return Err(Malformed("it begins otherwise"));
+        return Err(Malformed("it does not begin as one"));
     }
     let mut line = start.to_vec();
     while !line.ends_with(b"\r\n") {
@@ -73,19 +73,19 @@ fn parse_line(line: &[u8]) -> Result<Source, HeaderError> {
     let line = std::str::from_utf8(line).map_err(|_| Malformed("it is not ASCII"))?;
     let mut words = line.split(' ');
     if words.next() != Some("PROXY") {
-        return Err(Malformed("it begins otherwise"));
+        return Err(Malformed("it does not begin as one"));
     }
     let parse: fn(&str) -> Option<IpAddr> = match words.next() {
         // What follows is to be ignored.
         Some("UNKNOWN") => return Ok(Source::Peer),
         Some("TCP4") => |word| word.parse::<Ipv4Addr>().ok().map(IpAddr::from),
         Some("TCP6") => |word| word.parse::<Ipv6Addr>().ok().map(IpAddr::from),
-        _ => return Err(Malformed("its protocol is none of TCP4, TCP6 and UNKNOWN")),
+        _ => return Err(Malformed("its protocol must be TCP4, TCP6 or UNKNOWN")),
     };
-    let mut address = || words.next().and_then(parse).ok_or(Malformed("an address is wrong"));
+    let mut address = || words.next().and_then(parse).ok_or(Malformed("an address is not valid"));
     let source = address()?;
     let _destination = address()?;
-    let mut port = || words.next().filter(|word| is_port(word)).ok_or(Malformed("a port is wrong"));
+    let mut port = || words.next().filter(|word| is_port(word)).ok_or(Malformed("a port is not valid"));
     port()?;
     port()?;
     match words.next() {

@@ -204,7 +204,7 @@ impl Acceptor {
         }
     }
 
-    /// Who is not served is told so at once: a task for each client in excess would be a limit that is none.
+    /// Who is not served is told so at once: a task for each client in excess would not be limited.
     fn meet(&self, stream: TcpStream, peer: SocketAddr, sessions: &mut JoinSet<()>) {
         let Bound { config, tls, .. } = &self.listener;
         let metrics = &self.service.metrics;

@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     ) -> io::Result<Next> {
         let (reply, next) = match command {
             Ok(Command::Data) if self.incoming.is_some() => {
-                (out_of_order("This message comes in chunks"), Next::Listen)
+                (out_of_order("DATA is not allowed after BDAT"), Next::Listen)
             }
             Ok(Command::Data) => match self.talk.end_envelope() {
                 Ok(accepted) => {
@@ -181,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Reply::new(250, "2.0.0", "Ok")
             }
             Command::Noop => Reply::new(250, "2.0.0", "Ok"),
-            Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send some mail"),
+            Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send the message to try the address"),
             Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT"),
             Command::Data | Command::Bdat { .. } | Command::Auth(_) | Command::StartTls | Command::Quit => {
                 out_of_order("Not now")
@@ -215,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// handshake, which ends it too, so the outcome does not depend on how the network cut the stream.
     fn start_tls(&mut self) -> (Reply, Next) {
         match self.talk.peer.security {
-            Security::Encrypted(_) => (out_of_order("TLS is in use already"), Next::Listen),
+            Security::Encrypted(_) => (out_of_order("TLS is already in use"), Next::Listen),
             Security::StartTlsOffered if self.talk.wire.has_input() => {
                 info!("connection closed: data received after STARTTLS");
                 let text = "STARTTLS must be the last command before the handshake, closing";
@@ -232,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return out_of_order("Say EHLO or HELO first");
         }
         if self.talk.has_transaction() || self.incoming.is_some() {
-            return out_of_order("A message has begun already");
+            return out_of_order("A message has already begun");
         }
         if self.talk.has_sent_enough() {
             return Reply::new(452, "4.5.3", "Too many messages on this connection, open another");

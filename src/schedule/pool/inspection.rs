@@ -46,12 +46,12 @@ impl Pool {
             }
             _ if due.is_some() => Some(waits("an earlier attempt failed; it will be tried again", due)),
             Some((queue::QueueState::Full, queue)) => Some(Waits {
-                why: format!("mailbox {} has as many calls under way as it may", queue.mailbox),
+                why: format!("mailbox {} has as many calls in progress as it may", queue.mailbox),
                 limit: Some(LimitKind::ConcurrentRequests),
                 until: None,
             }),
-            _ if self.is_preparing => Some(waits("the tenant's access token has been asked for", None)),
-            Some((_, queue)) if queue.ready.len() > 1 => Some(waits("its turn behind other mail", None)),
+            _ if self.is_preparing => Some(waits("the tenant's access token has been requested", None)),
+            Some((_, queue)) if queue.ready.len() > 1 => Some(waits("its turn after other mail", None)),
             _ => None,
         }
     }

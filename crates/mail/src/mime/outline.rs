@@ -50,21 +50,21 @@ pub struct Attachment {
 /// Why a message has to go as it is, or not at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotCarriable {
-    #[error("it is signed (multipart/signed), and the signature would not hold")]
+    #[error("it is signed (multipart/signed), and the signature would break")]
     Signed,
     #[error("it is encrypted or signed ({0})")]
     Encrypted(String),
-    #[error("it is in a format of its own of Outlook (application/ms-tnef)")]
+    #[error("it is in Outlook's own format (application/ms-tnef)")]
     Tnef,
-    #[error("a multipart of it has no parts")]
+    #[error("one of its multiparts has no parts")]
     NoParts,
     #[error("it is a report (multipart/report)")]
     Report,
-    #[error("its text has {0} bytes, and {MAX_TEXT} are the most")]
+    #[error("its text has {0} bytes; the limit is {MAX_TEXT}")]
     TextTooLong(u64),
     #[error("it has more than {MAX_ATTACHMENTS} attachments")]
     TooManyAttachments,
-    #[error("its attachment {name:?} has {octets} bytes, and {MAX_ATTACHMENT} are the most")]
+    #[error("its attachment {name:?} has {octets} bytes; the limit is {MAX_ATTACHMENT}")]
     AttachmentTooLarge { name: String, octets: u64 },
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use mail_parser::parsers::MessageStream;
 
 use super::decode::{Decoder, TransferEncoding};
-use crate::{Field, HeaderBlock, HeaderScanner};
+use crate::{ByteSize, Field, HeaderBlock, HeaderScanner};
 
 /// Exchange takes 250 parts.
 const MAX_PARTS: usize = 1000;
@@ -65,7 +65,7 @@ pub enum Unreadable {
     TooManyParts,
     #[error("its parts are nested more than {MAX_DEPTH} deep")]
     TooDeep,
-    #[error("the header of a part is larger than {} KiB", MAX_PART_HEADER / 1024)]
+    #[error("the header of a part is larger than {}", ByteSize(MAX_PART_HEADER as u64))]
     HeaderTooLarge,
 }
 

@@ -29,7 +29,7 @@ pub struct Checked {
     /// it anew from the bodies.
     pub index: Option<String>,
     pub unreadable_lanes: usize,
-    /// Records of the index that are none of this version.
+    /// Records of the index that this version does not know.
     pub unknown_records: usize,
     pub unowned: Unowned,
     /// Put aside earlier.

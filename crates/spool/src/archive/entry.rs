@@ -24,20 +24,20 @@
 //!
 //! People edit these files, so errors name the key, and a key that nobody knows is an error.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
-use serde::Serialize;
-use serde_json::Value;
-
-use super::keys::{EntryError, Keys, shown, text};
-use crate::Message;
-use relay_mail::{
-    BodyKind, Envelope, Ingress, MailParameters, MailboxAddress, MessageId, Recipient, RecipientWish,
-    Timestamp,
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-/// Of the files. Another number is another meaning of the keys.
-const FORMAT: u64 = 1;
+use super::text;
+use crate::Message;
+use relay_mail::{
+    BodyKind, Envelope, EnvelopeId, Ingress, MailParameters, MailboxAddress, MessageId, Notify,
+    OriginalRecipient, Recipient, RecipientWish, Return, TenantName, Timestamp,
+};
+
 /// The last time that RFC 3339 can say: the end of the year 9999.
 const LAST: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 
@@ -58,193 +58,263 @@ pub(super) struct Entry {
     pub(super) crc32: u32,
 }
 
-/// As it is written: keys in this order.
-#[derive(Serialize)]
-struct Written<'a> {
-    format: u64,
-    id: String,
-    tenant: &'a str,
-    ingress: &'static str,
-    envelope: WrittenEnvelope<'a>,
-    author: &'a MailboxAddress,
-    bounce_of: Option<String>,
-    state: &'static str,
-    due: Option<String>,
+/// What is wrong in a file: the key, if it is about one, and the line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct InvalidEntry(String);
+
+/// Read before all else: another number is another meaning of the keys.
+#[derive(Deserialize)]
+#[serde(expecting = "an object in braces")]
+struct Versioned {
+    #[serde(rename = "format")]
+    _format: Format,
+}
+
+/// The file: keys in this order.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object in braces")]
+struct Document {
+    format: Format,
+    #[serde(with = "text")]
+    id: MessageId,
+    #[serde(with = "text")]
+    tenant: TenantName,
+    #[serde(with = "IngressName")]
+    ingress: Ingress,
+    envelope: EnvelopeDocument,
+    #[serde(with = "text")]
+    author: MailboxAddress,
+    #[serde(with = "text::nullable")]
+    bounce_of: Option<MessageId>,
+    state: State,
+    #[serde(with = "text::nullable")]
+    due: Option<Due>,
     attempts: u16,
     in_doubt: bool,
     size: u64,
-    crc32: String,
+    #[serde(with = "text")]
+    crc32: Crc,
 }
 
-#[derive(Serialize)]
-struct WrittenEnvelope<'a> {
-    sender: Option<&'a MailboxAddress>,
-    recipients: Vec<WrittenRecipient<'a>>,
-    body: &'static str,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object in braces")]
+struct EnvelopeDocument {
+    #[serde(with = "text::nullable")]
+    sender: Option<MailboxAddress>,
+    recipients: Vec<RecipientDocument>,
+    #[serde(with = "BodyName")]
+    body: BodyKind,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     utf8: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ret: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    envid: Option<String>,
+    #[serde(default, with = "text::optional", skip_serializing_if = "Option::is_none")]
+    ret: Option<Return>,
+    #[serde(default, with = "text::optional", skip_serializing_if = "Option::is_none")]
+    envid: Option<EnvelopeId>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum WrittenRecipient<'a> {
-    Usual(&'a MailboxAddress),
-    Wished {
-        address: &'a MailboxAddress,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        notify: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        orcpt: Option<String>,
-    },
+enum RecipientDocument {
+    Usual(#[serde(with = "text")] MailboxAddress),
+    Wished(WishedRecipient),
 }
 
-impl<'a> From<(&'a MailboxAddress, RecipientWish)> for WrittenRecipient<'a> {
-    fn from((address, RecipientWish { notify, original }): (&'a MailboxAddress, RecipientWish)) -> Self {
-        match (notify, original) {
-            (None, None) => Self::Usual(address),
-            (notify, original) => Self::Wished {
-                address,
-                notify: notify.map(|notify| notify.to_string()),
-                orcpt: original.map(|original| original.to_string()),
-            },
-        }
-    }
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WishedRecipient {
+    #[serde(with = "text")]
+    address: MailboxAddress,
+    #[serde(default, with = "text::optional", skip_serializing_if = "Option::is_none")]
+    notify: Option<Notify>,
+    #[serde(default, with = "text::optional", skip_serializing_if = "Option::is_none")]
+    orcpt: Option<OriginalRecipient>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+struct Format;
+
+impl Format {
+    const NUMBER: u64 = 1;
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Ingress", rename_all = "lowercase")]
+enum IngressName {
+    Smtp,
+    Pickup,
+    Bounce,
+}
+
+/// As in `BODY=` of RFC 6152, in lower case.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "BodyKind")]
+enum BodyName {
+    #[serde(rename = "7bit")]
+    SevenBit,
+    #[serde(rename = "8bitmime")]
+    EightBitMime,
 }
 
 /// A leased message is exported as the next start finds it: waiting.
-fn state(held: bool) -> &'static str {
-    if held { "held" } else { "waiting" }
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Waiting,
+    Held,
 }
 
-const INGRESSES: [Ingress; 3] = [Ingress::Smtp, Ingress::Pickup, Ingress::Bounce];
-const BODY_KINDS: [BodyKind; 2] = [BodyKind::SevenBit, BodyKind::EightBitMime];
+struct Due(Timestamp);
 
-/// As in `BODY=` of RFC 6152, in lower case.
-fn body_kind(kind: BodyKind) -> &'static str {
-    match kind {
-        BodyKind::SevenBit => "7bit",
-        BodyKind::EightBitMime => "8bitmime",
-    }
-}
+struct Crc(u32);
 
 impl Entry {
     /// JSON for people: a key a line.
     pub(super) fn to_json(&self) -> Vec<u8> {
-        let Message { tenant, ingress, envelope, author, bounce_of } = &self.message;
-        let due = self.due.map(|due| humantime::format_rfc3339_millis(due.min(LAST).as_system_time()));
-        let written = Written {
-            format: FORMAT,
-            id: self.id.to_string(),
-            tenant: tenant.as_str(),
-            ingress: ingress.as_str(),
-            envelope: WrittenEnvelope {
-                sender: envelope.sender(),
-                recipients: envelope.wishes().map(WrittenRecipient::from).collect(),
-                body: body_kind(envelope.body()),
-                utf8: envelope.utf8(),
-                ret: envelope.ret().map(|ret| ret.to_string()),
-                envid: envelope.envid().map(|envid| envid.to_string()),
-            },
-            author,
-            bounce_of: bounce_of.map(|id| id.to_string()),
-            state: state(self.held),
-            due: due.map(|due| due.to_string()),
-            attempts: self.attempts,
-            in_doubt: self.in_doubt,
-            size: self.size,
-            crc32: format!("{:08x}", self.crc32),
-        };
         // Text, numbers and lists of them: there is nothing that JSON has no form for.
-        let mut text = serde_json::to_vec_pretty(&written).expect("an entry can be written");
+        let mut text = serde_json::to_vec_pretty(&Document::from(self)).expect("an entry can be written");
         text.push(b'\n');
         text
     }
 
-    pub(super) fn parse(text: &[u8]) -> Result<Self, EntryError> {
-        let whole = |message: String| EntryError { key: String::new(), message };
-        let value: Value = serde_json::from_slice(text).map_err(|e| whole(format!("not JSON: {e}")))?;
-        let mut keys = Keys::new("", &value).map_err(|_| whole("not an object in JSON".into()))?;
-        keys.read("format", |value| match value.as_u64() {
-            Some(FORMAT) => Ok(()),
-            _ => Err(format!("is {}; this version reads format {FORMAT}", shown(value))),
-        })?;
-        let id = keys.parse("id")?;
-        let message = Message {
-            tenant: keys.parse("tenant")?,
-            ingress: keys.one_of("ingress", INGRESSES, Ingress::as_str)?,
-            envelope: Self::parse_envelope(keys.take("envelope")?)?,
-            author: keys.parse("author")?,
-            bounce_of: keys.parse_or_null("bounce_of")?,
-        };
-        let entry = Self {
-            id,
-            message,
-            held: keys.one_of("state", [false, true], state)?,
-            due: keys.parse_or_null::<Due>("due")?.map(|due| due.0),
-            attempts: keys.read("attempts", |value| {
-                let number = value.as_u64().and_then(|number| number.try_into().ok());
-                number.ok_or_else(|| {
-                    format!("is {}; write a whole number from 0 to {}", shown(value), u16::MAX)
-                })
-            })?,
-            in_doubt: keys.read("in_doubt", |value| {
-                value.as_bool().ok_or_else(|| format!("is {}; write true or false", shown(value)))
-            })?,
-            size: keys.read("size", |value| {
-                value.as_u64().ok_or_else(|| {
-                    format!("is {}; write the number of octets in the .eml file", shown(value))
-                })
-            })?,
-            crc32: keys.parse::<Crc>("crc32")?.0,
-        };
-        keys.end()?;
-        Ok(entry)
-    }
-
-    fn parse_envelope(value: &Value) -> Result<Envelope, EntryError> {
-        let mut keys = Keys::new("envelope", value)?;
-        let sender = keys.parse_or_null("sender")?;
-        let body = keys.one_of("body", BODY_KINDS, body_kind)?;
-        let utf8 = keys.optional("utf8", |value| {
-            value.as_bool().ok_or_else(|| format!("is {}; write true or false", shown(value)))
-        })?;
-        let ret = keys.optional("ret", text)?;
-        let envid = keys.optional("envid", text)?;
-        let list = keys.read("recipients", |value| {
-            value.as_array().ok_or_else(|| format!("is {}; write a list of addresses", shown(value)))
-        })?;
-        keys.end()?;
-        let recipient = |(n, value)| {
-            parse_recipient(value).map_err(|message| keys.error(&format!("recipients[{n}]"), message))
-        };
-        let recipients: Vec<Recipient> = list.iter().enumerate().map(recipient).collect::<Result<_, _>>()?;
-        let parameters = MailParameters { body, utf8: utf8.unwrap_or_default(), ret, envid };
-        Envelope::with_parameters(sender, parameters, recipients)
-            .map_err(|e| keys.error("recipients", e.to_string()))
+    pub(super) fn parse(text: &[u8]) -> Result<Self, InvalidEntry> {
+        let Versioned { .. } = parse(text)?;
+        parse::<Document>(text)?.try_into()
     }
 }
 
-/// An address, or an object with one and what is to be told of it.
-fn parse_recipient(value: &Value) -> Result<Recipient, String> {
-    if !value.is_object() {
-        return text::<MailboxAddress>(value).map(Recipient::from);
-    }
-    let mut keys = Keys::new("", value).map_err(|e| e.to_string())?;
-    let mut read = || {
-        let address = keys.parse("address")?;
-        let wish =
-            RecipientWish { notify: keys.optional("notify", text)?, original: keys.optional("orcpt", text)? };
-        keys.end()?;
-        Ok(Recipient { address, wish })
-    };
-    read().map_err(|error: EntryError| error.to_string())
+/// An error says where it is: serde_json knows the line, and the path is that of the key.
+fn parse<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, InvalidEntry> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let document = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let key = error.path().to_string();
+        let colon = if key == "." { "" } else { ": " };
+        InvalidEntry(format!("{}{colon}{}", key.trim_start_matches('.'), error.inner()))
+    })?;
+    json.end().map_err(|error| InvalidEntry(error.to_string()))?;
+    Ok(document)
 }
 
-struct Due(Timestamp);
+impl From<&Entry> for Document {
+    fn from(entry: &Entry) -> Self {
+        let Message { tenant, ingress, envelope, author, bounce_of } = &entry.message;
+        Self {
+            format: Format,
+            id: entry.id,
+            tenant: tenant.clone(),
+            ingress: *ingress,
+            envelope: EnvelopeDocument {
+                sender: envelope.sender().cloned(),
+                recipients: envelope.wishes().map(RecipientDocument::from).collect(),
+                body: envelope.body(),
+                utf8: envelope.utf8(),
+                ret: envelope.ret(),
+                envid: envelope.envid().cloned(),
+            },
+            author: author.clone(),
+            bounce_of: *bounce_of,
+            state: if entry.held { State::Held } else { State::Waiting },
+            due: entry.due.map(Due),
+            attempts: entry.attempts,
+            in_doubt: entry.in_doubt,
+            size: entry.size,
+            crc32: Crc(entry.crc32),
+        }
+    }
+}
+
+impl TryFrom<Document> for Entry {
+    type Error = InvalidEntry;
+
+    fn try_from(document: Document) -> Result<Self, InvalidEntry> {
+        let Document { tenant, ingress, envelope, author, bounce_of, .. } = document;
+        let EnvelopeDocument { sender, recipients, body, utf8, ret, envid } = envelope;
+        let parameters = MailParameters { body, utf8, ret, envid };
+        let recipients = recipients.into_iter().map(Recipient::from);
+        let envelope = Envelope::with_parameters(sender, parameters, recipients)
+            .map_err(|error| InvalidEntry(format!("envelope.recipients: {error}")))?;
+        Ok(Self {
+            id: document.id,
+            message: Message { tenant, ingress, envelope, author, bounce_of },
+            held: document.state == State::Held,
+            due: document.due.map(|Due(due)| due),
+            attempts: document.attempts,
+            in_doubt: document.in_doubt,
+            size: document.size,
+            crc32: document.crc32.0,
+        })
+    }
+}
+
+impl From<(&MailboxAddress, RecipientWish)> for RecipientDocument {
+    fn from((address, RecipientWish { notify, original }): (&MailboxAddress, RecipientWish)) -> Self {
+        let address = address.clone();
+        match (&notify, &original) {
+            (None, None) => Self::Usual(address),
+            _ => Self::Wished(WishedRecipient { address, notify, orcpt: original }),
+        }
+    }
+}
+
+impl From<RecipientDocument> for Recipient {
+    fn from(document: RecipientDocument) -> Self {
+        match document {
+            RecipientDocument::Usual(address) => address.into(),
+            RecipientDocument::Wished(WishedRecipient { address, notify, orcpt }) => {
+                Self { address, wish: RecipientWish { notify, original: orcpt } }
+            }
+        }
+    }
+}
+
+/// By hand, since the error of an untagged enum says nothing about what is wrong.
+impl<'de> Deserialize<'de> for RecipientDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RecipientDocument;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address in quotes, or an object with one")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, address: &str) -> Result<Self::Value, E> {
+                text::parse(address).map(RecipientDocument::Usual)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                WishedRecipient::deserialize(MapAccessDeserializer::new(map)).map(RecipientDocument::Wished)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl TryFrom<u64> for Format {
+    type Error = String;
+
+    fn try_from(number: u64) -> Result<Self, String> {
+        match number {
+            Self::NUMBER => Ok(Self),
+            _ => Err(format!("is {number}; this version reads format {}", Self::NUMBER)),
+        }
+    }
+}
+
+impl From<Format> for u64 {
+    fn from(_: Format) -> Self {
+        Format::NUMBER
+    }
+}
+
+impl fmt::Display for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_millis(self.0.min(LAST).as_system_time()).fmt(f)
+    }
+}
 
 impl FromStr for Due {
     type Err = &'static str;
@@ -257,7 +327,11 @@ impl FromStr for Due {
     }
 }
 
-struct Crc(u32);
+impl fmt::Display for Crc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
 
 impl FromStr for Crc {
     type Err = &'static str;

@@ -41,7 +41,7 @@ pub struct Source {
 pub struct Exported {
     /// Messages written by this run.
     pub exported: usize,
-    /// Messages that were there already, complete.
+    /// Messages that already there, complete.
     pub skipped: usize,
     /// Octets of the bodies that this run has written.
     pub octets: u64,

@@ -28,7 +28,7 @@ use crate::{
     disk::inspection::{self, Damage},
     lane::Lanes,
 };
-use relay_mail::{MessageId, Timestamp};
+use relay_mail::{ByteSize, MessageId, Timestamp};
 
 /// Messages made durable together at most, and octets of their bodies.
 const GROUP: usize = 256;
@@ -36,7 +36,7 @@ const GROUP_OCTETS: u64 = 4 * 1024 * 1024;
 /// Octets read at a time.
 const CHUNK: usize = 256 * 1024;
 /// No JSON file of ours is larger: a thousand recipients are some 50 KB.
-const LARGEST_ENTRY: u64 = 16 * 1024 * 1024;
+const LARGEST_ENTRY: ByteSize = ByteSize::mib(16);
 /// An id holds the time of acceptance, and later ids go on from the latest: one far ahead is a mistake.
 const FAR_AHEAD: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
@@ -309,8 +309,8 @@ fn rename(from: &Path, to: &Path) -> Result<(), ArchiveError> {
 fn read_entry(json: &Path, stem: &str) -> Result<Entry, Fault> {
     let read = || {
         let metadata = fs::metadata(json)?;
-        if !metadata.is_file() || metadata.len() > LARGEST_ENTRY {
-            return Err(io::Error::other("not a file, or one over 16 MiB"));
+        if !metadata.is_file() || metadata.len() > LARGEST_ENTRY.0 {
+            return Err(io::Error::other(format!("not a file, or one over {LARGEST_ENTRY}")));
         }
         fs::read(json)
     };

@@ -19,7 +19,7 @@ mod entry;
 mod export;
 mod folder;
 mod import;
-mod keys;
+mod text;
 
 use std::{
     io,
@@ -60,24 +60,24 @@ pub enum ArchiveError {
     #[error("{0}: there is no spool")]
     NoSpool(PathBuf),
     #[error(
-        "{path} belongs to user {owner}: run this as that user, for instance by sudo -u '#{owner}', since the relay \
-         could not use what root leaves in it"
+        "{path} belongs to user {owner}: run this as that user, for example with sudo -u '#{owner}', since \
+         the relay could not use files of root in it"
     )]
     AsRoot { path: PathBuf, owner: u32 },
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("{path}: {source}")]
     Store { path: PathBuf, source: StoreError },
-    #[error("{folder} is inside the spool {spool}: choose a folder outside of it")]
+    #[error("{folder} is inside the spool {spool}: choose a folder outside it")]
     Inside { folder: PathBuf, spool: PathBuf },
     #[error(
-        "{path}: the index is damaged: {why}; start the relay once, which makes it anew from the bodies, and stop it \
-         again"
+        "{path}: the index is damaged: {why}; start the relay once, which rebuilds it from the bodies, then \
+         stop it"
     )]
     DamagedIndex { path: PathBuf, why: String },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path}: there is too little space left on this disk: make room, and run this again")]
+    #[error("{path}: too little space is left on this disk: free some, and run this again")]
     Full { path: PathBuf },
 }
 

@@ -232,7 +232,7 @@ impl Index {
         }
         let found = seen.sum.records;
         let stored = latest.sum.records;
-        Err(StoreError::Damaged(format!("what it has of {found} records is not what was stored of {stored}")))
+        Err(StoreError::Damaged(format!("its {found} records are not the {stored} that were stored")))
     }
 
     pub(super) fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {

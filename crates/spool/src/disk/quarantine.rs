@@ -53,9 +53,9 @@ pub(super) fn put_aside(
 pub(super) fn put_aside_record(root: &Path, id: MessageId, raw: &[u8], has_body: bool) -> io::Result<()> {
     let record = raw.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
     let reason = if has_body {
-        "its record in the index is unreadable; the message itself goes on from its body"
+        "its record in the index is unreadable; the message is recovered from its body"
     } else {
-        "its record in the index is unreadable or alone, and no body was found"
+        "its record in the index is unreadable or incomplete, and no body was found"
     };
     write_about(root, id, reason, &json!({ "record": record }))
 }

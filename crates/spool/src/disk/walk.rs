@@ -6,7 +6,7 @@ use super::super::{BodyPlace, Message, body_record::RecordHeader};
 use relay_mail::MessageId;
 
 /// The records of a segment or of a large body's file, one after the other, up to the end or to the first
-/// header that is none. (What looks like a record further on is not believed: it may be in somebody's body.)
+/// invalid header. (What looks like a record further on is not believed: it may be in somebody's body.)
 pub(super) struct Walk<'a> {
     file: &'a File,
     /// `None`: the file has a body of its own.

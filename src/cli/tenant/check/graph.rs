@@ -35,7 +35,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
 fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claims: Option<&TokenClaims>) {
     let Probed { sends, drafts, reads } = probed;
     match sends {
-        Tried::Works => check.report.good("send", format!("mailbox {mailbox} may be sent from")),
+        Tried::Works => check.report.good("send", format!("the app may send from mailbox {mailbox}")),
         Tried::Denied(why) => {
             let mend = how_to_permit(check, SEND, mailbox, claims);
             check.report.missing("send", format!("from mailbox {mailbox}: {why}"), mend);
@@ -46,9 +46,10 @@ fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claim
     let large = format!("mail over {:.1} MiB", check.config.graph.max_mime.0 as f64 / f64::from(1 << 20));
     match drafts {
         Tried::Works => {
-            check
-                .report
-                .good("drafts", format!("may be made and deleted: {large} goes, outcomes can be confirmed"));
+            check.report.good(
+                "drafts",
+                format!("the app may create and delete them: {large} can be sent, outcomes can be confirmed"),
+            );
         }
         Tried::Denied(why) if check.tenant.confirm == Confirm::Draft => {
             let mend = how_to_permit(check, DRAFTS, mailbox, claims);
@@ -57,22 +58,24 @@ fn judge(check: &mut Check<'_>, mailbox: &MailboxAddress, probed: &Probed, claim
         Tried::Denied(_) => {
             let what = match (is_large, check.tenant.route) {
                 (false, _) => "outcomes are confirmed in another way, or not at all".to_owned(),
-                (true, RouteRule::Auto) => format!("{large} goes by SMTP"),
+                (true, RouteRule::Auto) => format!("{large} is sent by SMTP"),
                 (true, _) => format!("{large} bounces"),
             };
             let mend = how_to_permit(check, DRAFTS, mailbox, claims);
-            check.report.warn("drafts", format!("the app may make none, so {what}"), mend);
+            check.report.warn("drafts", format!("the app may not create any, so {what}"), mend);
         }
         other => not_tried(&mut check.report, mailbox, other),
     }
     let is_best = *drafts == Tried::Works;
     match (check.tenant.confirm, reads) {
         (Confirm::Off | Confirm::Draft, _) => {}
-        (_, Tried::Works) => check.report.good("sent items", "may be read: outcomes can be confirmed"),
+        (_, Tried::Works) => {
+            check.report.good("sent items", "the app may read them: outcomes can be confirmed")
+        }
         (Confirm::Auto, Tried::Denied(_)) if is_best => {}
         (Confirm::Auto, Tried::Denied(_)) => {
             let mend = how_to_permit(check, READ, mailbox, claims);
-            let text = "may not be read: after a call that breaks off a message may be sent a second time";
+            let text = "the app may not read them: after an interrupted call, a message may be sent twice";
             check.report.warn("sent items", text, mend);
         }
         (Confirm::SentItems, Tried::Denied(why)) => {
@@ -88,11 +91,17 @@ fn not_tried(report: &mut Report, mailbox: &MailboxAddress, tried: &Tried) {
         Tried::NoMailbox(why) => report.missing(
             "mailbox",
             format!("{mailbox}: {why}"),
-            "a mailbox is needed, not an alias, a group or a contact: give it a licence, or name another with --mailbox.\n\
-             [tenants.NAME.mailboxes] says which mailbox an alias goes out of",
+            "this must be a mailbox, not an alias, a group or a contact: give it a licence, or name another \
+             with --mailbox.\n\
+             [tenants.NAME.mailboxes] says which mailbox sends the mail of an alias",
         ),
         Tried::Failed(why) | Tried::Denied(why) => {
-            report.missing("mailbox", format!("{mailbox}: {why}"), "try again; if it stays so, look at the service's health");
+            report.missing(
+                "mailbox",
+                format!("{mailbox}: {why}"),
+                "try again; if it happens again, check \
+                the service health of Microsoft 365",
+            );
         }
         Tried::Works => {}
     }
@@ -109,10 +118,10 @@ fn how_to_permit(
         return grant(check, permission);
     }
     format!(
-        "The token has {permission}, so it is this mailbox that is left out. In Exchange Online PowerShell:\n\
+        "The token has {permission}, so only this mailbox is excluded. In Exchange Online PowerShell:\n\
          Test-ServicePrincipalAuthorization -Identity {app} -Resource {mailbox}    (RBAC for Applications)\n\
          Test-ApplicationAccessPolicy -AppId {app} -Identity {mailbox}    (application access policies)\n\
-         Changes there can take hours to count.",
+         Changes there can take hours to take effect.",
         app = check.tenant.client_id,
     )
 }
@@ -123,7 +132,7 @@ fn grant(check: &Check<'_>, permission: &str) -> String {
         Credential::ManagedIdentity(_) => {
             return format!(
                 "Give the managed identity the Graph application role {permission} (New-MgServicePrincipalAppRoleAssignment).\n\
-                 A new token can take up to a day to have it."
+                 It can take up to a day until new tokens contain it."
             );
         }
         Credential::App(_) => ("application", "Then grant admin consent there."),

@@ -19,7 +19,8 @@ pub(super) async fn send(
     let tenant = check.tenant;
     let metrics = Metrics::new();
     // It is in no queue: one try, and no other.
-    let (spool, _events) = Spool::start(MemoryStore::default(), ()).context("no place for the message")?;
+    let (spool, _events) =
+        Spool::start(MemoryStore::default(), ()).context("cannot prepare the test message")?;
     let (id, mut body) = spool.begin();
     let text = format!(
         "This is a test message.\r\n\r\nm365-relay {} sent it, since somebody ran\r\n\r\n    m365-relay tenant check {} --send {to}\r\n",
@@ -56,8 +57,9 @@ pub(super) async fn send(
     );
     match Routes::new(graph, smtp).try_once(tenant, tenant.mailbox_for(from), &claim).await? {
         Disposition::Delivered(Receipt { status, request_id, .. }) => {
-            let text =
-                format!("to {to}: Microsoft 365 has taken it ({status}, {request_id}). Has it arrived?");
+            let text = format!(
+                "to {to}: Microsoft 365 accepted it ({status}, {request_id}). Check that it arrives."
+            );
             check.report.good("message", text);
         }
         Disposition::Failed(Reason { diagnostic: why, .. })

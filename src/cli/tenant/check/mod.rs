@@ -1,4 +1,4 @@
-//! `m365-relay tenant check T`: can this tenant's mail go, and if not, what is to be mended?
+//! `m365-relay tenant check T`: can mail of this tenant be sent, and if not, what has to be corrected?
 //!
 //! Gets the tokens that its route needs, shows what they permit, and tries it on a mailbox, without sending
 //! anything. Needs no relay that runs. `--send` sends a message by the tenant's route, in the way that the
@@ -30,7 +30,7 @@ use crate::{
 use relay_mail::MailboxAddress;
 use report::Report;
 
-/// Find out whether a tenant's mail can go, and say what is to be mended
+/// Check whether a tenant's mail can be sent, and say what to correct
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// As in [tenants.NAME]
@@ -95,7 +95,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
     if mailbox.is_none() {
         check.report.warn(
             "mailbox",
-            "the configuration names no mailbox that could be tried",
+            "the configuration names no mailbox to try",
             "name one: --mailbox ADDRESS",
         );
     }
@@ -164,14 +164,14 @@ impl Check<'_> {
         if self.tenant.suspended.is_some() {
             self.report.missing(
                 "suspended",
-                "suspended = true: its mail is kept back",
-                "take that out of its table, and reload",
+                "suspended = true: its mail is not delivered",
+                "remove that from the tenant's table, then reload",
             );
         }
         if let Credential::User { grant, .. } = &self.tenant.credential {
             let ends = match grant {
                 UserGrant::Password { .. } => {
-                    "a user's password: it works until MFA or another password is demanded"
+                    "a user's password: it works only until MFA or a new password is required"
                 }
                 UserGrant::RefreshToken { .. } => {
                     "a user's sign-in: it ends with a changed password, a new MFA rule, or after 90 days without use"
@@ -180,13 +180,13 @@ impl Check<'_> {
             self.report.warn(
                 "credential",
                 ends,
-                "an app with a certificate or a secret of its own (client credentials) goes on for good",
+                "use an app with its own certificate or secret (client credentials): it needs no user",
             );
         }
         if let Some(certificate) = self.tenant.credential.certificate() {
             match certificate.read().map(|read| read.warning()) {
                 Ok(None) => {
-                    self.report.good("certificate", "matches its key, and is good for more than 30 days")
+                    self.report.good("certificate", "matches its key, and is valid for more than 30 days")
                 }
                 Ok(Some(warning)) => {
                     self.report.warn("certificate", warning, "make a new one and add it to the app")
@@ -208,7 +208,7 @@ impl Check<'_> {
                 let good_for = token.expires().saturating_duration_since(Instant::now()).as_secs();
                 let good_for = humantime::format_duration(std::time::Duration::from_secs(good_for));
                 let took = began.elapsed().as_millis();
-                self.report.good(topic, format!("a token after {took} ms, good for {good_for}"));
+                self.report.good(topic, format!("token received in {took} ms, valid for {good_for}"));
                 let claims = claims(&token);
                 Some((token, claims))
             }
@@ -226,8 +226,8 @@ impl Check<'_> {
             Some(claims) if claims.roles.is_empty() && claims.scopes.is_empty() => {
                 self.report.warn(
                     topic,
-                    "the token says none",
-                    "that is right only if they are given in Exchange Online itself (RBAC for Applications)",
+                    "the token lists none",
+                    "that is correct only if they are granted in Exchange Online (RBAC for Applications)",
                 );
             }
             Some(claims) => {

@@ -38,7 +38,7 @@ pub(super) struct Finding {
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
     Ok,
-    /// It goes without, though not as well.
+    /// Mail can be sent without it, with restrictions.
     Warning,
     /// Mail cannot go, or not as configured.
     Missing,
@@ -84,9 +84,9 @@ impl Report {
             }
         }
         let end = match (ok, tried) {
-            (true, Some(_)) => "Its mail can go.",
-            (true, None) => "Its mail can go, as far as this shows without a mailbox.",
-            (false, _) => "Its mail cannot go as it is configured.",
+            (true, Some(_)) => "Mail of this tenant can be sent.",
+            (true, None) => "Mail of this tenant can be sent, as far as this shows without a mailbox.",
+            (false, _) => "Mail of this tenant cannot be sent with this configuration.",
         };
         writeln!(out, "\n{end}")
     }

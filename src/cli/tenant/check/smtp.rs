@@ -20,7 +20,9 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
     };
     let host = check.tenant.cloud.smtp.as_ref().map(ToString::to_string).unwrap_or_default();
     match smtp.probe(check.tenant, mailbox, &token).await {
-        Tried::Works => check.report.good("submission", format!("{host} lets the app in as {mailbox}")),
+        Tried::Works => {
+            check.report.good("submission", format!("{host} accepts the app's login as {mailbox}"))
+        }
         Tried::Denied(why) | Tried::NoMailbox(why) => {
             let mend = mend(check, mailbox, claims.as_ref());
             fail(check, format!("{host}: {why}"), mend);
@@ -33,7 +35,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
 fn fail(check: &mut Check<'_>, why: String, mend: String) {
     match check.tenant.route {
         RouteRule::Auto => {
-            check.report.warn("submission", format!("what only SMTP carries cannot go: {why}"), mend)
+            check.report.warn("submission", format!("mail that needs SMTP cannot be sent: {why}"), mend)
         }
         RouteRule::Smtp | RouteRule::Graph => check.report.missing("submission", why, mend),
     }

@@ -187,7 +187,7 @@ async fn what_is_wrong_and_goes_on() {
             ("*", "501 5.7.0"),
             ("AUTH LOGIN c2Nhbm5lcg==", "334 "),
             ("?", "501 5.5.2"),
-            // A command in the middle of an exchange is none.
+            // A command in the middle of an exchange is not read as one.
             ("AUTH LOGIN", "334 "),
             ("NOOP", "334 "),
             ("MAIL FROM:<a@contoso.example>", "501 5.5.2"),

@@ -139,7 +139,7 @@ async fn starttls_gives_no_more_time() {
     tokio::time::advance(Duration::from_secs(250)).await;
     client.script(&[("NOOP", "250")]).await;
     tokio::time::advance(Duration::from_secs(101)).await;
-    assert_eq!(client.reply().await, "421 4.7.0 Connected too long, closing\r\n");
+    assert_eq!(client.reply().await, "421 4.7.0 Session time limit reached, closing\r\n");
 }
 
 #[tokio::test]

@@ -201,7 +201,7 @@ async fn minutes_until_hung_up_on(octets: &[u8], begin: &[(&str, &str)]) -> usiz
     }
     session.await.unwrap().unwrap();
     let heard = listen.await.unwrap();
-    assert!(heard.ends_with("421 4.7.0 Connected too long, closing\r\n"), "{heard}");
+    assert!(heard.ends_with("421 4.7.0 Session time limit reached, closing\r\n"), "{heard}");
     assert_eq!(house.metric("refused_total{ingress=\"smtp\",reason=\"session_timeout\"}"), 1.0);
     assert!(house.is_empty());
     times

@@ -125,7 +125,7 @@ async fn commands_without_a_message_run_out() {
     let mut client = connect_limited(&house, SessionLimits { max_commands: 20, ..SessionLimits::default() });
     client.hello().await;
     client.script(&[("NOOP", "250"); 15]).await;
-    // MAIL is one; RCPT and the message itself are none, and the count begins anew.
+    // MAIL counts; RCPT and the message itself do not, and the count begins anew.
     assert!(client.mail("x\r\n.\r\n").await.starts_with("250 2.0.0"));
     client.script(&[("NOOP", "250"); 20]).await;
     assert_eq!(client.reply().await, "421 4.7.0 Too many commands without a message, closing\r\n");
@@ -143,7 +143,7 @@ async fn the_time_of_a_connection_runs_out() {
     }
     tokio::time::advance(std::time::Duration::from_secs(250)).await;
     client.script(&[("NOOP", "250")]).await;
-    assert_eq!(client.reply().await, "421 4.7.0 Connected too long, closing\r\n");
+    assert_eq!(client.reply().await, "421 4.7.0 Session time limit reached, closing\r\n");
     assert_eq!(client.rest().await, "");
 }
 
@@ -164,7 +164,7 @@ async fn trickles_until_hung_up_on(begin: &[(&str, &str)], pieces: &[&str]) {
     }
     let heard = client.rest().await;
     let last = heard.lines().next_back();
-    assert_eq!(last, Some("421 4.7.0 Connected too long, closing"), "{begin:?}");
+    assert_eq!(last, Some("421 4.7.0 Session time limit reached, closing"), "{begin:?}");
     assert!((3300..3500).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     assert_eq!(house.metric("refused_total{ingress=\"smtp\",reason=\"session_timeout\"}"), 1.0);
     assert!(house.is_empty());
@@ -195,6 +195,6 @@ async fn a_client_that_trickles_has_the_time_of_its_connection() {
     while began.elapsed().as_secs() < 4000 && client.stream.write_all(b"x").await.is_ok() {
         tokio::time::sleep(Duration::from_secs(100)).await;
     }
-    assert_eq!(client.rest().await, "421 4.7.0 Connected too long, closing\r\n");
+    assert_eq!(client.rest().await, "421 4.7.0 Session time limit reached, closing\r\n");
     assert!(house.is_empty());
 }

@@ -115,7 +115,7 @@ fn what_is_too_much_is_said() {
     assert_eq!(scan(many.as_bytes(), 100), Err(Unreadable::TooManyParts));
     let header = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nX: {}", "x".repeat(70_000));
     assert_eq!(scan(header.as_bytes(), 1000), Err(Unreadable::HeaderTooLarge));
-    // A line of any length is none of that.
+    // A line may be of any length.
     let long = format!("A: 1\r\n\r\n--{}", "x".repeat(1_000_000));
     assert_eq!(contents(long.as_bytes())[0].1.len(), 1_000_002);
 }

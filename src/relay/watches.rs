@@ -1,0 +1,73 @@
+//! The watches over the disk, the spool and the credentials: each runs until the relay stops.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking, time::interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{config::Tenant, identity::Identity, schedule::Order, vital::Vital};
+use relay_mail::TenantName;
+use relay_spool::{FreeSpace, PutAside, Spool, Tally, Usage};
+
+/// Tells `vital` of an operation on the store that does not return for `limit`.
+pub(super) async fn stalls(spool: Spool, limit: Duration, vital: Vital, stop: CancellationToken) {
+    let Some(what) = stop.run_until_cancelled(spool.stalled(limit)).await else { return };
+    let limit = humantime::format_duration(limit);
+    vital.tell(
+        "the spool",
+        &format!("an operation on its {what} has not returned for {limit} (spool.stalled_after)"),
+    );
+    stop.cancelled().await;
+}
+
+/// Has the scheduler look again at tenants whose credential files have changed.
+pub(super) async fn credentials(
+    identity: Arc<Identity>,
+    tenants: BTreeMap<TenantName, Arc<Tenant>>,
+    scheduler: UnboundedSender<Order>,
+    stop: CancellationToken,
+) {
+    identity.note_tenants(&tenants).await;
+    // The scheduler listens as long as this runs, or nothing follows.
+    let look_again = |tenant| {
+        let _ = scheduler.send(Order::LookAgain(tenant));
+    };
+    identity.watch(look_again, stop).await;
+}
+
+/// The figures of the disk.
+#[derive(Clone)]
+pub(super) struct Disk {
+    pub(super) free_space: FreeSpace,
+    pub(super) usage: Usage,
+    pub(super) put_aside: PutAside,
+    pub(super) tally: Arc<Tally>,
+}
+
+impl Disk {
+    /// Keeps them fresh: free space every second, since mail is refused by it, the rest more seldom.
+    pub(super) async fn watch(self, shutdown: CancellationToken) {
+        const USAGE_EVERY: u32 = 15;
+        let mut second = interval(Duration::from_secs(1));
+        for n in (0..USAGE_EVERY).cycle() {
+            if shutdown.run_until_cancelled(second.tick()).await.is_none() {
+                return;
+            }
+            let disk = self.clone();
+            let measured = spawn_blocking(move || disk.measure(n == 0));
+            if let Err(error) = measured.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+                warn!(%error, "spool disk measurement failed");
+            }
+        }
+    }
+
+    fn measure(&self, all: bool) -> io::Result<()> {
+        self.free_space.measure()?;
+        if all {
+            self.put_aside.measure(&self.tally)?;
+            self.usage.measure()?;
+        }
+        Ok(())
+    }
+}
