@@ -1,9 +1,9 @@
 //! A runtime for work that gives way.
 //!
 //! Accepting mail goes before delivering it: a client waits for its 250 and gives up after a while, a message
-//! in the queue does neither. So what delivers runs on threads of its own with a lower priority. With
-//! processor time to spare that makes no difference. When there is none, a burst is taken in first, and
-//! deliveries go on with about a tenth of what there is.
+//! in the queue does neither. So everything that delivers runs on threads of its own with a lower priority.
+//! With processor time to spare that makes no difference. When there is none, a burst is taken in first, and
+//! deliveries continue with about a tenth of the processor time.
 
 use std::{io, sync::Once};
 
@@ -13,11 +13,11 @@ use tracing::warn;
 /// On the scale of nice(2). The kernel gives a thread at 10 a ninth of what one at 0 gets.
 const NICENESS: i32 = 10;
 
-/// Its tasks are cut off when it is dropped.
+/// A runtime whose tasks are cut off when it is dropped.
 pub struct Background(Option<Runtime>);
 
 impl Background {
-    /// `name` is that of its threads.
+    /// `name` is given to its threads.
     pub fn start(name: &str) -> io::Result<Self> {
         let told = Once::new();
         let runtime = Builder::new_multi_thread()
@@ -30,7 +30,7 @@ impl Background {
 
     /// For spawning on it.
     pub fn handle(&self) -> Handle {
-        // Only a drop takes it.
+        // Only a drop takes it out.
         self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
     }
 }
@@ -58,8 +58,8 @@ fn give_way(lower_priority: impl Fn() -> io::Result<()>, told: &Once) {
     }
 }
 
-/// On Linux, priority is a thread's own (setpriority(2), "C library/kernel differences"). One that is lower
-/// already stays: to raise it takes a privilege.
+/// On Linux, each thread has its own priority (setpriority(2), "C library/kernel differences"). A lower one
+/// stays as it is: to raise it takes a privilege.
 fn lower_priority() -> io::Result<()> {
     if rustix::process::getpriority_process(None)? < NICENESS {
         rustix::process::setpriority_process(None, NICENESS)?;
@@ -79,7 +79,7 @@ mod tests {
     fn that_threads_cannot_give_way_is_said_once() {
         let lines = Lines::default();
         let to = lines.clone();
-        // As the relay logs, whose usual level leaves debug lines out.
+        // At the relay's usual log level, which leaves debug lines out.
         let log = fmt().with_max_level(tracing::Level::INFO).with_writer(move || to.clone()).finish();
         let denied = || Err(io::ErrorKind::PermissionDenied.into());
         with_default(log, || {

@@ -1,4 +1,4 @@
-//! The time, by tokio's clock: tests pause it. Which of the two is for what: see [`Timestamp`].
+//! The time, by tokio's clock: tests pause it. For which of the two to use, see [`Timestamp`].
 
 use relay_mail::Timestamp;
 use tokio::time::Instant;
@@ -8,7 +8,7 @@ pub fn now() -> Timestamp {
     Timestamp::of(Instant::now().into_std())
 }
 
-/// Now, as the system's clock says it, however it was set since the start: for what others read.
+/// Now, by the system's clock, however it was set since the start: for what others read.
 pub fn wall() -> Timestamp {
     Timestamp::wall_of(Instant::now().into_std())
 }

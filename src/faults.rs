@@ -1,4 +1,4 @@
-//! Faults on demand, for tests of the real binary. A release build has none of it.
+//! Faults on demand, for tests of the real binary. A release build contains none of this.
 //!
 //! `M365_RELAY_TEST_PANICS=NAME[:N]` makes the thread or task with that name panic: a thread at its Nth turn,
 //! a task after N tenths of a second.
@@ -14,14 +14,14 @@ mod demanded {
 
     const VARIABLE: &str = "M365_RELAY_TEST_PANICS";
 
-    /// How many turns the one with this name has.
+    /// How many turns the thread or task with this name has.
     fn turns_of(name: &str) -> Option<u32> {
         let wanted = std::env::var(VARIABLE).ok()?;
         let (who, turns) = wanted.split_once(':').unwrap_or((&wanted, "1"));
         (who == name).then(|| turns.parse().unwrap_or(1))
     }
 
-    /// What is left to a thread.
+    /// The turns that a thread has left.
     #[derive(Debug)]
     pub struct Turns(Option<u32>);
 
@@ -44,7 +44,7 @@ mod demanded {
         }
     }
 
-    /// Panics when the task's time has come, which for most never comes.
+    /// Panics when the task's time has come; for most tasks it never does.
     pub async fn due(task: &str) {
         match turns_of(task) {
             Some(turns) => tokio::time::sleep(Duration::from_millis(100) * turns).await,

@@ -1,8 +1,9 @@
-//! Whether something has happened to a file since it was looked at last.
+//! Whether a file has changed since it was last looked at.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-/// What the system says of a file, through symbolic links. Equal ones mean that nothing has happened to it.
+/// What the system states about a file, through symbolic links. Equal fingerprints mean that it has not
+/// changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
     device: u64,

@@ -1,9 +1,9 @@
-//! What must hold for any octets, as functions that take octets and panic if it does not.
+//! Properties that must hold for any octets, as functions that take octets and panic if one does not.
 //!
-//! One function a target, each beside what it looks at: here they only get their names. They are driven by
-//! `fuzz/` (`just fuzz TARGET`), which needs a nightly compiler and runs for as long as it is let, and by the
-//! tests of this module, which replay every file of `fuzz/corpus` and try a fixed number of random inputs.
-//! See `CONTRIBUTING.md`.
+//! One function per target, each beside the code that it checks: here they only get their names. They are
+//! driven by `fuzz/` (`just fuzz TARGET`), which needs a nightly compiler and runs until it is stopped, and
+//! by the tests of this module, which replay every file of `fuzz/corpus` and try a fixed number of random
+//! inputs. See `CONTRIBUTING.md`.
 
 use crate::ingress::smtp;
 use relay_mail as message;
@@ -22,12 +22,12 @@ pub const TARGETS: [(&str, Target); 6] = [
     ("notification", notification),
 ];
 
-/// Command lines: however they are cut into reads, each is heard as it is, and means one thing.
+/// Command lines: however they are cut into reads, each is read as it is, and means one thing.
 pub fn smtp_line(octets: &[u8]) {
     smtp::fuzz::line(octets);
 }
 
-/// The content after DATA: only CR LF `.` CR LF ends it, and bare line ends are refused or mended.
+/// The content after DATA: only CR LF `.` CR LF ends it, and bare line ends are refused or fixed.
 pub fn smtp_data(octets: &[u8]) {
     smtp::fuzz::data(octets);
 }
@@ -37,7 +37,7 @@ pub fn smtp_session(octets: &[u8]) {
     smtp::fuzz::session(octets);
 }
 
-/// A message's header: it comes to name the envelope's recipients, whatever it named before.
+/// A message's header: in the end it names the envelope's recipients, whatever it named before.
 pub fn addresses(octets: &[u8]) {
     message::fuzz::addresses(octets);
 }

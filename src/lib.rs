@@ -1,7 +1,8 @@
 //! m365-relay: a persistent queueing mail relay that delivers through the senders' own Microsoft 365.
 //!
-//! The package that is the relay; beside it stand `relay_mail`, which knows nobody, `relay_spool`, which
-//! knows mail only, and `relay_sandbox`, the simulated Microsoft 365. One room a noun. Data flows one way:
+//! This package is the relay. Beside it are `relay_mail`, which depends on no other, `relay_spool`, which
+//! depends on mail only, and `relay_sandbox`, the simulated Microsoft 365. One room is one noun. Data flows
+//! one way:
 //!
 //! ```text
 //! ingress → spool → schedule → delivery → (settle) spool

@@ -1,12 +1,12 @@
 //! What the relay cannot do without.
 //!
 //! A relay that has lost a thread of its own would take mail and never deliver it, or never answer. So it
-//! lives whole or ends:
+//! runs whole or ends:
 //!
-//! * Whoever starts such a thread does it by [`Vital::spawn`]. If the thread panics, or returns while the
-//!   relay runs, the relay hears of it by [`Deaths`], stops in order, and exits with 1; whoever watches the
-//!   process starts it again.
-//! * A stop that does not come to an end, as when it waits for somebody who has died, is cut off by the
+//! * Such a thread is started by [`Vital::spawn`]. If it panics, or returns while the relay runs, the relay
+//!   learns of it from [`Deaths`], stops in order, and exits with 1; the service manager starts the process
+//!   again.
+//! * A stop that does not come to an end, as when it waits for a thread that has died, is cut off by the
 //!   [`Watchdog`].
 //!
 //! Nothing is global: a relay that starts makes the pair, and hands one half down.
@@ -22,19 +22,19 @@ use relay_spool::threads;
 use tokio::sync::mpsc;
 use tracing::error;
 
-/// Something has ended before it was told to.
+/// A part that has ended before it was told to.
 #[derive(Debug)]
 pub struct Death {
-    /// What, for people.
+    /// The part's name, for people.
     pub part: &'static str,
     pub why: String,
 }
 
-/// Where that is told.
+/// Where a death is reported.
 #[derive(Debug, Clone)]
 pub struct Vital(mpsc::UnboundedSender<Death>);
 
-/// Where it is heard.
+/// Where deaths are received.
 #[derive(Debug)]
 pub struct Deaths(mpsc::UnboundedReceiver<Death>);
 
@@ -49,7 +49,7 @@ impl Vital {
         watched().0
     }
 
-    /// Starts a thread. `part` is what it is to people. That it ends is told in any case: after a stop has
+    /// Starts a thread. `part` is its name for people. Its end is reported in any case: after a stop has
     /// begun, nobody listens.
     pub fn spawn(
         &self,
@@ -61,19 +61,19 @@ impl Vital {
         threads::watched(thread, work, move |why| vital.tell(part, why))
     }
 
-    /// `part` is no more, or as good as dead. The first that is told of ends the relay.
+    /// `part` has ended, or as good as ended. The first report ends the relay.
     pub fn tell(&self, part: &'static str, why: &str) {
-        // Nobody listens any more: the relay ends already.
+        // Nobody listens any more: the relay is ending already.
         let _ = self.0.send(Death { part, why: why.to_owned() });
     }
 }
 
 impl Deaths {
-    /// Waits for one.
+    /// Waits for a death.
     pub async fn next(&mut self) -> Death {
         match self.0.recv().await {
             Some(death) => death,
-            // Nobody is left who could die.
+            // Nothing is left that could die.
             None => std::future::pending().await,
         }
     }
@@ -93,7 +93,7 @@ impl Watchdog {
                 error!(
                     "stop timed out: terminating the process. The outcome of deliveries in flight is unknown at the next start"
                 );
-                // For the log's thread.
+                // Gives the log's thread time.
                 thread::park_timeout(Duration::from_millis(200));
                 std::process::exit(1);
             }
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!((part, &*why), ("the other", "it has ended"));
     }
 
-    /// By another process of this very test.
+    /// In another process of this very test.
     #[test]
     fn a_stop_that_does_not_come_to_an_end_is_cut_off() {
         const HANG: &str = "M365_RELAY_TEST_HANG";

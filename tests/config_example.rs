@@ -1,5 +1,5 @@
-//! config.example.toml is right: it loads, the defaults it tells are the defaults, and it has every key there
-//! is.
+//! config.example.toml is right: it loads, the defaults that it states are the defaults, and it has every key
+//! there is.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -26,7 +26,7 @@ fn defaults_are_as_written() {
 
 #[test]
 fn each_alternative_loads() {
-    // No group is to write to what a configuration says, whatever the umask.
+    // No group may write to a configuration's files, whatever the umask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("lab-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
@@ -91,14 +91,14 @@ fn with_defaults() -> String {
     EXAMPLE.lines().map(|line| default_of(line).unwrap_or(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Alternatives under other keys, and those that they stand for: a tenant has one credential.
+/// Alternatives under other keys, and the keys that they replace: a tenant has one credential.
 const INSTEAD: [(&str, &[&str]); 3] = [
     ("certificate", &["client_secret"]),
     ("federated_token_file", &["client_secret"]),
     ("managed_identity", &["client_id", "client_secret"]),
 ];
 
-/// For each `# or:` line, the example with that line instead of the one it stands for. Lines with different
+/// For each `# or:` line, the example with that line instead of the one it replaces. Lines with different
 /// keys right below each other belong together.
 fn with_alternatives() -> Vec<(&'static str, String)> {
     let lines: Vec<&str> = EXAMPLE.lines().collect();
@@ -113,7 +113,7 @@ fn with_alternatives() -> Vec<(&'static str, String)> {
         {}
         let end = at + together.len();
         if let Some(first) = alternative(at) {
-            // What they stand for is above, with nothing but comments between.
+            // The lines they replace are above, with nothing but comments between.
             let replaced = |i: &usize| key_of(lines[*i]).is_some_and(|key| together.contains(key));
             let mut replaced: Vec<_> =
                 (0..at).rev().take_while(|&i| !lines[i].is_empty()).filter(replaced).collect();

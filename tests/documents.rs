@@ -1,4 +1,4 @@
-//! What the documents say is so: the example configuration loads, links lead somewhere, dependencies are
+//! The documents are right: the example configuration loads, links lead somewhere, dependencies are
 //! explained.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read a file of this repository fails")]
@@ -19,7 +19,7 @@ const README: &str = include_str!("../README.md");
 
 #[test]
 fn the_example_configuration_loads() {
-    // No group is to write to what a configuration says, whatever the umask.
+    // No group may write to a configuration's files, whatever the umask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let text = README.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -137,14 +137,14 @@ fn documents() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The files of a folder whose names end so.
+/// The files of a folder whose names end in `extension`.
 fn files_of(folder: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(Path::new(ROOT).join(folder)).unwrap();
     let files = entries.map(|entry| entry.unwrap().path());
     files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
 }
 
-/// The headings as GitHub names them, and anchors that are written out.
+/// The headings as GitHub names them, and explicit anchors.
 fn anchors(text: &str) -> impl Iterator<Item = String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| {
         let heading = line.trim_start_matches('#').trim().to_lowercase();

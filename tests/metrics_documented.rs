@@ -1,4 +1,4 @@
-//! docs/metrics.md, the dashboard and the alerts are about the metrics that the code has: names, types and
+//! docs/metrics.md, the dashboard and the alerts match the metrics that the code has: names, types and
 //! labels.
 //!
 //! A family with labels shows on `/metrics` only after its first event, so the families are read from the two
@@ -120,7 +120,7 @@ fn the_dashboard_speaks_promql() {
 
 // === what the code has ===
 
-/// Finds `.counters("name", "help", &["label", …])` and its kin.
+/// Finds `.counters("name", "help", &["label", …])` and similar calls.
 fn families() -> BTreeMap<String, Family> {
     let makers = [
         ("counter", "counter"),
@@ -193,7 +193,7 @@ fn dashboard_queries() -> Vec<String> {
     queries
 }
 
-/// Each metric exists, each label in its braces is one of its labels, and so is each label that anything is
+/// Each metric exists, and each label in its braces is one of its labels. So is each label that anything is
 /// grouped by.
 fn check_query(query: &str) {
     let known = families();
@@ -221,7 +221,7 @@ fn check_query(query: &str) {
     }
 }
 
-/// A histogram is asked for by its parts.
+/// A histogram is queried by its parts.
 fn family_of<'a>(known: &'a BTreeMap<String, Family>, name: &str) -> Option<&'a Family> {
     let part = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
     match part.and_then(|name| known.get(name)) {

@@ -1,7 +1,7 @@
 //! Two tenants' programs and the relay, each with a user of its own, set up as docs/security.md says: what
-//! one of the programs tries with the other's mail.
+//! one of the programs can try with the other's mail.
 //!
-//! Behind the feature `root`, since only root can play other users. They are numbers without names, so that
+//! Behind the feature `root`, since only root can act as other users. They are numbers without names, so that
 //! nothing on the machine is changed.
 #![cfg(feature = "root")]
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
@@ -36,7 +36,7 @@ const TO: &str = "b@example.net";
 struct Program {
     tenant: &'static str,
     user: u32,
-    /// That may write to the tenant's folder.
+    /// The group that may write to the tenant's folder.
     group: u32,
 }
 
@@ -66,14 +66,14 @@ fn documented(pickup: &str, program: Program) -> Vec<String> {
 impl Machine {
     fn start() -> Self {
         let mut lab = Lab::without_relay(|setup| {
-            // Nobody comes in but by a folder.
+            // Mail comes in only by a folder.
             for program in TENANTS {
                 setup.tenant(program.tenant).networks = "[]".into();
             }
         });
         let folder = lab.folder().to_owned();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        // Where the relay's user may not be able to reach it.
+        // The relay's user may not be able to reach the original.
         fs::copy(env!("CARGO_BIN_EXE_m365-relay"), folder.join("m365-relay")).unwrap();
         for name in ["config.toml", "service.pem"] {
             chown(folder.join(name), Some(0), Some(RELAY)).unwrap();
@@ -116,13 +116,13 @@ impl Machine {
         run_with_input(&mut shell, input)
     }
 
-    /// Something that the program may not do.
+    /// Runs a command that the program must not be able to run.
     fn fails(&self, program: Program, command: &str) {
         let output = self.shell(program, command, b"");
         assert!(!output.status.success(), "user {} could: {command}", program.user);
     }
 
-    /// Leaves a file, as the documents say.
+    /// Leaves a file, as the documents describe.
     fn leaves(&self, program: Program, name: &str, content: &[u8]) {
         let folder = format!("pickup/{}", program.tenant);
         let command =
@@ -131,7 +131,7 @@ impl Machine {
         assert!(output.status.success(), "{}", said(&output));
     }
 
-    /// Mail of its own goes through, by a file and by `sendmail`.
+    /// The program's own mail goes through, by a file and by `sendmail`.
     fn sends(&self, program: Program, subject: &str) {
         let Program { tenant, .. } = program;
         let sender = format!("a@{tenant}.example");
@@ -142,7 +142,7 @@ impl Machine {
         assert!(output.status.success(), "{}", said(&output));
     }
 
-    /// How often each subject was delivered, and out of which directory.
+    /// How often each subject was delivered, and from which directory.
     fn delivered(&self) -> BTreeMap<(String, String), usize> {
         let mut times = BTreeMap::new();
         for message in self.lab.service.messages() {
@@ -187,7 +187,7 @@ fn each_program_sends_as_its_own_tenant() {
         for subject in ["legit", "legit-sendmail"] {
             assert_eq!(machine.delivered()[&(directory.clone(), subject.to_owned())], 1);
         }
-        // Why something was refused can be read by whom it concerns, although the relay's umask is 077.
+        // The program concerned can read why something was refused, although the relay's umask is 077.
         machine.leaves(program, "bad", b"From: nobody\n\nx\n");
         let folder = format!("pickup/{}", program.tenant);
         wait_until("the reason", || machine.path(&format!("{folder}/bad.bad")).exists());
@@ -200,7 +200,7 @@ fn each_program_sends_as_its_own_tenant() {
 fn a_program_gets_nowhere_with_another_tenants_mail() {
     let mut machine = Machine::start();
     let [contoso, fabrikam] = TENANTS;
-    // Mail of the other waits in its folder, hidden, and in the spool.
+    // The other tenant's mail waits in its folder, hidden, and in the spool.
     machine.lab.inject(Fault::status(On::Token, 503, "temporarily_unavailable"));
     let secret = message("a@fabrikam.example", TO, "secret");
     machine.leaves(fabrikam, "waiting", &message("a@fabrikam.example", TO, "waiting"));
@@ -213,7 +213,7 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
     let before = fs::metadata(machine.path("pickup/fabrikam")).unwrap().ino();
 
     let attempts = [
-        // Another folder in the place of the other's, of the own one, or of all.
+        // Puts another folder in the place of the other tenant's, of its own, or of all.
         "mv pickup/fabrikam pickup/aside",
         "mv pickup/fabrikam pickup/contoso/theirs",
         "mv pickup/contoso pickup/mine",
@@ -231,7 +231,7 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
         "ln -s $PWD/forged pickup/fabrikam/forged.eml",
         "cp forged pickup/forged.eml",
         "mv pickup/contoso/.x pickup/fabrikam/x.eml",
-        // To read it, or to have it read.
+        // Reads the mail, or has it read.
         "ls pickup/fabrikam",
         "ls pickup",
         "cat pickup/fabrikam/.secret",
@@ -240,7 +240,7 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
         "cat spool/pickup.key",
         "ls spool",
         "cat config.toml",
-        // More rights than it has.
+        // Gives itself more rights than it has.
         "chmod 777 pickup",
         "chmod 777 pickup/contoso",
         "chmod 777 pickup/fabrikam",
@@ -248,13 +248,13 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
         "chgrp 61101 pickup/fabrikam",
         "setfacl -m u:61001:rwx pickup/fabrikam",
         "setfacl -m u:61001:rwx pickup",
-        // By the command, too.
+        // Uses the command, too.
         "./m365-relay sendmail --pickup $PWD/pickup --tenant fabrikam -f a@fabrikam.example b@example.net <forged",
     ];
     for attempt in attempts {
         machine.fails(contoso, attempt);
     }
-    // What it can do in its own folder, and what comes of it. Some of it the system refuses already.
+    // What it can do in its own folder, and the result. The system already refuses some of it.
     for command in [
         "ln -s $PWD/pickup/fabrikam/.secret pickup/contoso/soft.eml",
         "ln -s $PWD/config.toml pickup/contoso/config.eml",
@@ -265,7 +265,7 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
     ] {
         machine.shell(contoso, command, b"");
     }
-    // A name that is a file and a link to the other's by turns, as fast as it goes.
+    // A name that is alternately a file and a link to the other's, switching as fast as possible.
     let race = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); \
                 printf 'From: a@contoso.example\\nTo: b@example.net\\nSubject: raced\\n\\nx\\n' >pickup/contoso/.r; \
                 mv pickup/contoso/.r pickup/contoso/race.eml; \
@@ -307,8 +307,8 @@ fn a_program_gets_nowhere_with_another_tenants_mail() {
     println!("{} attempts, and what a program can do in its own folder", attempts.len());
 }
 
-/// An administrator's mistakes: each is named with what to type, costs the folder that it is about and no
-/// other, and is over when it is mended.
+/// An administrator's mistakes: each is reported with the command that fixes it, affects only the folder that
+/// it is about, and is over when it is fixed.
 #[test]
 fn a_folder_that_others_could_replace_is_refused_until_it_is_mended() {
     let mistakes = [
@@ -319,7 +319,7 @@ fn a_folder_that_others_could_replace_is_refused_until_it_is_mended() {
         ("setfacl -m u:61001:rwx pickup", 0, "chmod g-w PICKUP"),
         ("chown 61001 pickup", 0, "chown 61000 PICKUP"),
     ];
-    // Side by side, since the relay looks at a folder again after ten seconds.
+    // In parallel, since the relay looks at a folder again after ten seconds.
     thread::scope(|scope| {
         for (mistake, first_stopped, command) in mistakes {
             scope.spawn(move || is_mended(mistake, &TENANTS[first_stopped..], command));
@@ -337,7 +337,7 @@ fn is_mended(mistake: &str, stopped: &[Program], command: &str) {
     sh(mistake);
     for program in TENANTS {
         let Program { tenant, .. } = program;
-        // As root, which is let in everywhere.
+        // As root, who is admitted everywhere.
         let content = message(&format!("a@{tenant}.example"), TO, mistake);
         let hidden = format!("pickup/{tenant}/.tmp");
         let shown = format!("pickup/{tenant}/m.eml");
@@ -354,7 +354,7 @@ fn is_mended(mistake: &str, stopped: &[Program], command: &str) {
         "./m365-relay sendmail --pickup $PWD/pickup --tenant fabrikam -f a@fabrikam.example b@x.example";
     let refused = machine.shell(TENANTS[1], sendmail, &message("a@fabrikam.example", TO, "x"));
     assert_eq!(refused.status.code(), Some(78), "{}", said(&refused));
-    // A sender knows the relay's user by what root has given away, which may be the mistake.
+    // A sender recognises the relay's user by the files that root has given to it, which may be the mistake.
     assert!(said(&refused).contains(&command) || mistake == "chown 61001 pickup", "{}", said(&refused));
     for program in stopped {
         assert!(machine.path(&format!("pickup/{}/m.eml", program.tenant)).exists());

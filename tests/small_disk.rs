@@ -1,7 +1,6 @@
 //! A spool on a file system of 64 MiB: what happens at its end, and after.
 //!
-//! Behind the feature `small-disk`, since mounting needs root, or a system that lets users have namespaces of
-//! their own.
+//! Behind the feature `small-disk`, since mounting needs root, or a system that lets users create namespaces.
 #![cfg(feature = "small-disk")]
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -24,7 +23,7 @@ use harness::{Lab, Reply, Smtp, base64_mail, wait_until};
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
 
-/// A relay whose spool is a tmpfs of its own, which nobody else sees but through its process.
+/// A relay whose spool is a tmpfs of its own, visible only through its process.
 struct SmallDisk {
     lab: Lab,
     accepted: Vec<String>,
@@ -61,7 +60,7 @@ impl SmallDisk {
         Self { lab, accepted: Vec::new() }
     }
 
-    /// In the relay's own view of the files.
+    /// The spool's path in the relay's own view of the files.
     fn spool(&self) -> PathBuf {
         let seen =
             format!("/proc/{}/root{}", self.lab.process_id(), self.lab.folder().join("spool").display());
@@ -100,7 +99,7 @@ impl SmallDisk {
     }
 }
 
-/// With a floor, the store never sees the end: 452, mail flows out, and mail is taken again.
+/// With a floor, the store never reaches the end: 452, mail is sent out, and mail is accepted again.
 #[test]
 fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
     let mut disk = SmallDisk::with("min_free = '8MiB'\nmin_free_inodes = 10");
@@ -112,8 +111,8 @@ fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
         let reply = disk.offer(&mut smtp, 100_000);
         match reply.code {
             250 => false,
-            // Octets on their way count at once, but only the next look at the disk tells whether they took
-            // any.
+            // Octets in flight count at once, but only the next look at the disk shows whether they took any
+            // space.
             452 => {
                 disk.lab.metric("m365_relay_spool_free_bytes", &[]) < f64::from(9 << 20) && {
                     refused = Some(reply);
@@ -128,7 +127,7 @@ fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
     assert!(disk.is_healthy());
     let process = disk.lab.process_id();
 
-    // It drains, which makes room.
+    // The spool drains, which makes room.
     disk.lab.service.clear_faults();
     let before = disk.accepted.len();
     wait_until("mail to be accepted again", || disk.offer(&mut smtp, 100_000).code == 250);
@@ -141,8 +140,8 @@ fn a_disk_that_fills_up_with_mail_refuses_it_in_time() {
     assert!(disk.lab.metric("m365_relay_refused_total", &[("reason", "disk_full")]) >= 1.0);
 }
 
-/// One tenant's mail does not flow out, and it goes on sending: it gets half of what is free, and the other
-/// goes on as ever.
+/// One tenant's mail cannot be sent, and it keeps sending: it gets half of the free space, and the other
+/// continues as before.
 #[test]
 fn one_tenant_never_fills_the_disk_for_all() {
     let mut disk = SmallDisk::shared("min_free = '8MiB'\nmin_free_inodes = 10", "", false);
@@ -155,7 +154,7 @@ fn one_tenant_never_fills_the_disk_for_all() {
         let is_full = reply.code == 452;
         assert!(is_full || reply.code == 250, "{reply:?}");
         refused = Some(reply);
-        // Octets on their way count until the disk is looked at again.
+        // Octets in flight count until the disk is looked at again.
         is_full && disk.lab.metric("m365_relay_queue_bytes", &[("tenant", "contoso")]) > f64::from(20 << 20)
     });
     let refused = refused.unwrap();
@@ -165,7 +164,7 @@ fn one_tenant_never_fills_the_disk_for_all() {
     assert_eq!(smtp.command(&format!("MAIL FROM:<{FROM}> SIZE=20000000")).code, 452);
 
     let other = "a@fabrikam.example";
-    // One after the other: together they would be more than this one's share, if deliveries are slow.
+    // One after the other: together they would exceed this tenant's share if deliveries are slow.
     for n in 0..10 {
         let mail = base64_mail(other, TO, &format!("other {n}"), 1_000_000);
         smtp.command("RSET");
@@ -178,8 +177,8 @@ fn one_tenant_never_fills_the_disk_for_all() {
     assert!(disk.is_healthy());
 }
 
-/// Without one, another program takes the last octet: the store fails, says so, and heals in the same process
-/// when there is room again. What was under way is delivered, once.
+/// Without a floor, another program takes the last octet: the store fails, says so, and recovers in the same
+/// process when there is room again. What was in flight is delivered, once.
 #[test]
 fn a_disk_that_others_fill_heals_in_the_same_process() {
     let mut disk = SmallDisk::with("min_free = 0\nmin_free_inodes = 0");
@@ -187,7 +186,7 @@ fn a_disk_that_others_fill_heals_in_the_same_process() {
     for _ in 0..20 {
         assert_eq!(disk.offer(&mut smtp, 10_000).code, 250);
     }
-    // These are at Microsoft 365 while the disk is full: how that went cannot be stored, and must not be
+    // These are at Microsoft 365 while the disk is full: their outcome cannot be stored, and must not be
     // forgotten.
     disk.lab.inject(Fault::new(On::SendMail, Action::Delay(Duration::from_secs(2))));
     for _ in 0..10 {
@@ -219,8 +218,9 @@ fn a_disk_that_others_fill_heals_in_the_same_process() {
     assert_eq!(disk.lab.metric("m365_relay_unknown_outcomes_total", &[]), 0.0);
 }
 
-/// The log is on the same disk: while it is full, neither mail nor a line fits. 452 or 451 meanwhile;
-/// afterwards both go on, in the same process, and what was lost of the log is counted and said.
+/// The log is on the same disk: while it is full, neither mail nor a line fits. The reply is 452 or 451
+/// meanwhile; afterwards both continue, in the same process, and the lines that were lost are counted and
+/// reported.
 #[test]
 fn a_full_disk_with_the_log_on_it_harms_no_mail() {
     let spool = "min_free = '4MiB'\nmin_free_inodes = 0";
@@ -242,7 +242,7 @@ fn a_full_disk_with_the_log_on_it_harms_no_mail() {
         wait_until("mail to be refused in time", || match disk.offer(&mut smtp, 10_000).code {
             250 => false,
             code => {
-                // 451: mail was quicker than the look at the disk, each second.
+                // 451: mail was quicker than the look at the disk, which comes each second.
                 assert!([451, 452].contains(&code), "{code}");
                 true
             }
@@ -251,7 +251,7 @@ fn a_full_disk_with_the_log_on_it_harms_no_mail() {
         let before = disk.lab.metric(lost, &[("reason", "failed")]);
         let mut refused = 0;
         wait_until("log lines to be lost", || {
-            // What was removed meanwhile makes a little room.
+            // Files that were removed meanwhile make a little room.
             fill(&filler);
             let code = disk.offer(&mut smtp, 100_000).code;
             assert!([451, 452].contains(&code), "{code}");
@@ -272,7 +272,7 @@ fn a_full_disk_with_the_log_on_it_harms_no_mail() {
     assert_eq!(disk.lab.terminate(), Some(0));
 }
 
-/// Writes until no more than this is left.
+/// Writes until no more than this many octets are left.
 fn fill_but(path: &std::path::Path, left: u64) {
     let mut file = File::options().create(true).append(true).open(path).unwrap();
     loop {

@@ -1,8 +1,8 @@
 //! How fast mail leaves: a spool full of messages, the relay's binary, and a simulated Microsoft 365 in this
 //! process.
 //!
-//!     cargo bench --bench deliver -- [--messages N] [--tenants N] [--mailboxes N] [--latency-ms N] [--confirm off|draft|sent-items|auto] [--size OCTETS]
-//!         [--route graph|smtp|auto]
+//!     cargo bench --bench deliver -- [--messages N] [--tenants N] [--mailboxes N] [--latency-ms N]
+//!         [--confirm off|draft|sent-items|auto] [--size OCTETS] [--route graph|smtp|auto]
 //!
 //! Prints messages a second from the first delivery to the last, the relay's processor time for each, its
 //! largest memory, and the most that were in flight.
@@ -63,7 +63,7 @@ fn main() {
 }
 
 async fn deliver(run: &Run) {
-    // No group is to write to what a configuration says, whatever the umask.
+    // No group may write to a configuration's files, whatever the umask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let dir = tempfile::tempdir().expect("a folder");
     fill(&dir.path().join("spool"), run).await;
@@ -157,7 +157,7 @@ async fn fill(spool: &Path, run: &Run) {
     }
 }
 
-/// `ca` is where the certificate of the service is written to.
+/// `ca` is where the service's certificate is written to.
 fn configuration(service: &Service, ca: &Path, run: &Run) -> String {
     let (url, smtp) = (service.url(), service.smtp_address().expect("it takes SMTP"));
     std::fs::write(ca, service.ca_pem()).expect("a certificate");
@@ -179,8 +179,8 @@ fn configuration(service: &Service, ca: &Path, run: &Run) -> String {
     text
 }
 
-/// The relay, and the address of its metrics. What this process had open of the spool is closed a moment
-/// after it was dropped.
+/// Starts the relay and returns the address of its metrics. What this process had open of the spool is closed
+/// a moment after it was dropped.
 fn start(config: &Path) -> (Child, String) {
     for _ in 0..50 {
         if let Some(started) = try_start(config) {
@@ -218,7 +218,7 @@ fn try_start(config: &Path) -> Option<(Child, String)> {
     Some((child, admin))
 }
 
-/// Of user and system.
+/// User and system time together.
 fn cpu(process: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let fields: Vec<u64> = stat
@@ -228,11 +228,11 @@ fn cpu(process: u32) -> Duration {
         .split_whitespace()
         .filter_map(|field| field.parse().ok())
         .collect();
-    // The state is no number: utime and stime are the 11th and 12th behind it. Ticks are hundredths.
+    // The state is not a number: utime and stime are the 11th and 12th fields after it. Ticks are hundredths.
     Duration::from_millis((fields[10] + fields[11]) * 10)
 }
 
-/// Octets.
+/// In octets.
 fn largest_memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");

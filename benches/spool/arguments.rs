@@ -1,5 +1,5 @@
-//! The command line, `cargo bench`'s additions to it, and what this program tells itself when it starts
-//! itself anew.
+//! The command line, `cargo bench`'s additions to it, and the arguments that this program passes when it
+//! starts itself again.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) enum Wanted {
-    /// All of them if there is no word.
+    /// All rows if there is no word.
     Rows(Vec<String>),
     List,
     /// In a child process: see [`fill_and_wait`](crate::million::fill_and_wait).

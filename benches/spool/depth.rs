@@ -48,7 +48,7 @@ fn measure(setting: &Setting, million: &Million) -> Figure {
         let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
         for block in 0..=BLOCKS {
             let (one, other) = (few.block().await, many.block().await);
-            // The first of each is for warming up.
+            // The first of each warms up.
             if block > 0 {
                 of_few.push(one);
                 of_many.push(other);

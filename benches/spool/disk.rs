@@ -29,9 +29,9 @@ use crate::{
 
 /// Messages that are queued all the time.
 const DEPTH: usize = 1_000;
-/// Messages from one look at the disk to the next.
+/// Messages between looks at the disk.
 const EVERY: usize = 2_000;
-/// What the spool may take beside twice the octets that are queued.
+/// What the spool may take in addition to twice the queued octets.
 const ALLOWANCE: u64 = 128_000_000;
 
 pub(crate) fn rows(setting: &Setting) -> Vec<Planned> {
@@ -85,13 +85,13 @@ struct Flow {
     queue: Mutex<VecDeque<MessageId>>,
     begun: AtomicUsize,
     passed: AtomicUsize,
-    /// The most that was seen on the disk since the queue was full.
+    /// The most seen on the disk since the queue was full.
     peak: AtomicU64,
     total: usize,
 }
 
 impl Flow {
-    /// 64 workers that do the same.
+    /// Runs 64 workers that do the same.
     async fn at_once<F: Future<Output = ()> + Send + 'static>(
         self: &Arc<Self>,
         work: impl Fn(Arc<Self>) -> F,
@@ -110,7 +110,7 @@ impl Flow {
         self.begun.store(DEPTH, Ordering::Relaxed);
     }
 
-    /// One comes, the oldest goes, until `total` have come.
+    /// One message arrives and the oldest leaves, until `total` have arrived.
     async fn pass(self: Arc<Self>) {
         while self.begun.fetch_add(1, Ordering::Relaxed) < self.total {
             self.accept().await;
@@ -134,7 +134,7 @@ impl Flow {
         self.queue.lock().unwrap().push_back(id);
     }
 
-    /// Whether there was one.
+    /// Whether there was a message to end.
     async fn end_oldest(&self) -> bool {
         let oldest = self.queue.lock().unwrap().pop_front();
         if let Some(id) = oldest {
@@ -151,7 +151,7 @@ impl Flow {
         octets
     }
 
-    /// Octets on the disk once the spool, which has nothing to do any more, gives nothing more back.
+    /// Octets on the disk once the spool, which is idle, gives nothing more back.
     async fn rest(&self) -> u64 {
         let mut last = self.look().await;
         loop {
@@ -165,9 +165,9 @@ impl Flow {
     }
 }
 
-/// As `du` counts.
+/// Counted as `du` counts.
 fn occupied(path: &Path) -> io::Result<u64> {
-    // Files come and go while we look.
+    // Files appear and disappear while we look.
     let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(0) } else { Err(error) };
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,

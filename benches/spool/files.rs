@@ -1,15 +1,15 @@
-//! Why small bodies share segments: 64 writers with a file a message, beside the same octets appended to a
-//! segment.
+//! Why small bodies share segments: 64 writers with one file per message, beside the same octets appended to
+//! a segment.
 //!
-//! Each writer makes a file, writes the body and syncs it. The folder is synced once for all writers that
-//! wait for it at the time, which is the least that makes the names durable, and what is fairest to the
-//! files: it is how the spool itself does it for bodies that have a file of their own. The segment is synced
-//! once for each 64 messages.
+//! Each writer creates a file, writes the body and syncs it. The folder is synced once for all writers that
+//! wait for it at the time. That is the least that makes the names durable, and the fairest to the files: the
+//! spool itself does it that way for bodies that have a file of their own. The segment is synced once for
+//! each 64 messages.
 //!
-//! Through a mail queue goes much mail, so a fresh folder says little. The other one had many files of one
-//! block, which were on the disk before they were removed; their removal is on the disk as well before
-//! anything is measured. The folder stays as large as it was, and on ext4 each new file has to find an inode
-//! among those that were just freed, which it avoids for some minutes.
+//! Much mail passes through a mail queue, so a fresh folder says little. The other folder had many files of
+//! one block, which were on the disk before they were removed. Their removal is on the disk as well before
+//! anything is measured. The folder stays as large as it was, and on ext4 each new file must find an inode
+//! among those that were just freed, which ext4 avoids for some minutes.
 
 use std::{
     fs::{self, File},
@@ -35,7 +35,7 @@ use crate::{
 const SIZES: [(usize, usize); 5] =
     [(1_000, 20_000), (10_000, 20_000), (64_000, 10_000), (100_000, 8_000), (1_000_000, 1_000)];
 
-/// In folders which stay until the end, so that no row suffers from the removal of another's files.
+/// In folders that stay until the end, so that no row suffers from the removal of another's files.
 pub(crate) fn in_fresh_folders(setting: &Setting) -> Vec<Planned> {
     let row = |(size, count)| {
         let count = setting.count(count);
@@ -99,7 +99,7 @@ fn rate(folder: &Path, size: usize, count: usize) -> f64 {
     count as f64 / started.elapsed().as_secs_f64()
 }
 
-/// A folder that is synced for all who wait for it at once.
+/// A folder that is synced for all waiting writers at once.
 struct Directory {
     path: PathBuf,
     handle: File,

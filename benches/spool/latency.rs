@@ -12,7 +12,7 @@ use crate::{
 };
 
 const SIZE: usize = 10_000;
-/// Accepts and appends take turns in blocks of that many, so that both see the same moods of the machine.
+/// Accepts and appends alternate in blocks of this many, so that both see the same moods of the machine.
 const BLOCK: usize = 50;
 const GOAL: f64 = 2.0;
 
@@ -39,7 +39,7 @@ fn measure(setting: &Setting, blocks: usize) -> Figure {
             }
             took
         });
-        // The first of each is for warming up.
+        // The first of each warms up.
         if block > 0 {
             appends.extend(appended);
             accepts.extend(accepted);

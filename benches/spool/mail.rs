@@ -10,20 +10,20 @@ use tokio::sync::mpsc;
 pub(crate) const TENANT: &str = "contoso";
 const PART: usize = 16 * 1024;
 
-/// Opens the spool there, or makes one.
+/// Opens the spool there, or creates one.
 pub(crate) fn open(dir: &Path) -> (Spool, mpsc::UnboundedReceiver<Event>) {
     Spool::start(DiskStore::open(dir).unwrap(), ()).unwrap()
 }
 
-/// As [`open`], for who does not care what waits.
+/// Like [`open`], for a caller that does not care what waits.
 pub(crate) fn open_only(dir: &Path) -> Spool {
     open(dir).0
 }
 
-/// Returns when the last of it is gone from the folder's files. `spool` has to be the last clone.
+/// Returns when the last of it is gone from the folder's files. `spool` must be the last clone.
 pub(crate) fn close(spool: Spool, dir: &Path) {
     drop(spool);
-    // The committer gives the lock back when it has ended.
+    // The committer releases the lock when it has ended.
     let lock = File::open(dir.join("LOCK")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
 }
@@ -49,7 +49,7 @@ pub(crate) async fn accept_from(spool: &Spool, author: usize, content: &[u8]) ->
     accept_parts(spool, author, content.chunks(PART)).await
 }
 
-/// A body of that many octets which nobody ever holds whole.
+/// Accepts a body of that many octets, which is never held whole.
 pub(crate) async fn accept_long(spool: &Spool, octets: usize) -> MessageId {
     let part = [7; PART];
     let parts = (0..octets).step_by(PART).map(|at| &part[..PART.min(octets - at)]);

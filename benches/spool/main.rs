@@ -1,5 +1,5 @@
-//! How fast the spool is, how much disk and memory it takes, beside its goals and beside what the disk can do
-//! at best.
+//! How fast the spool is, and how much disk and memory it takes, compared with its goals and with what the
+//! disk can do at best.
 //!
 //! ```text
 //! cargo bench --bench spool                      every row
@@ -8,40 +8,40 @@
 //! cargo bench --bench spool -- --list            the names
 //! ```
 //!
-//! `SPOOL_BENCH_DIR` chooses the disk; the default is the target folder. 15 GB free will do. A run writes a
-//! lot: some 150 GB, most of it in the disk rows, and takes a quarter of an hour. Progress goes to standard
-//! error, the tables to standard output.
+//! `SPOOL_BENCH_DIR` chooses the disk; the default is the target folder. 15 GB free is enough. A run writes a
+//! lot: some 150 GB, most of it in the disk rows, and takes a quarter of an hour. Progress is printed to
+//! standard error, the tables to standard output.
 //!
-//! Leave five minutes between runs: on ext4, making files is slow for so long after many were removed, and a
-//! run ends with removing many.
+//! Leave five minutes between runs: on ext4, making files is slow for that long after many were removed, and
+//! a run ends with removing many.
 //!
 //! # How to read the table
 //!
-//! | column   | what it says                                                                                       |
-//! |----------|----------------------------------------------------------------------------------------------------|
-//! | measured | what the spool did                                                                                 |
-//! | goal     | what it is meant to do on two cores                                                                |
-//! | raw      | the limit: what the same disk did in the same run if all there is to do is the least that must be  |
-//! | ratio    | measured by raw                                                                                    |
-//! |          | `ok`, or `SHORT` if any part of the goal is missed                                                 |
+//! | column   | what it gives                                                                             |
+//! |----------|-------------------------------------------------------------------------------------------|
+//! | measured | what the spool did                                                                        |
+//! | goal     | what it should do on two cores                                                            |
+//! | raw      | the limit: what the same disk did in the same run, doing only the least that must be done |
+//! | ratio    | measured divided by raw                                                                   |
+//! |          | `ok`, or `SHORT` if any part of the goal is missed                                        |
 //!
-//! Figures of a shared machine come and go; ratios stay. So raw is measured directly before and directly
-//! after what it is compared to (or in turns with it), and is the mean of both. If they differ by more than
-//! half, both are shown: the machine had something else to do, and the row is worth another run. What raw is:
+//! Figures from a shared machine vary; ratios do not. So raw is measured directly before and directly after
+//! what it is compared with (or alternating with it), and is the mean of both. If they differ by more than
+//! half, both are shown: the machine had something else to do, and the row is worth another run. Raw is:
 //!
-//! * of rates: the octets of the bodies appended to one file, in groups of 64 messages, `fdatasync` after
+//! * for rates: the octets of the bodies appended to one file, in groups of 64 messages, `fdatasync` after
 //!   each group;
-//! * of the latency: one body appended to one file, and `fdatasync`; the median of as many as the accepts
-//!   that it is compared to, in turns with them;
-//! * of claims: the same with 1,000 messages queued, in turns;
-//! * of the disk: the octets of the bodies that are queued;
-//! * of the memory: nothing, and of a start: nothing.
+//! * for the latency: one body appended to one file, and `fdatasync`; the median of as many as the accepts
+//!   that it is compared with, alternating with them;
+//! * for claims: the same with 1,000 messages queued, alternating;
+//! * for the disk: the octets of the queued bodies;
+//! * for the memory and for a start: nothing.
 //!
 //! A start is that of the real binary, from the moment it is spawned until `/readyz` answers 200, with the
 //! spool's files in the page cache. Its memory is the resident set three seconds later; the peak counts for
 //! the goal, too.
 //!
-//! A row that falls short is no error of the run: a slow disk does that. The last line says how many did.
+//! A row that falls short is not an error of the run: a slow disk does that. The last line says how many did.
 //!
 //! The second table is about a decision: why small bodies share segments instead of having a file each.
 
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Every row, in the order in which they are measured: those that remove many files come last, see
+/// Every row, in the order of measurement: those that remove many files come last, see
 /// [`Setting::kept_tempdir`].
 fn planned(setting: &Setting) -> Vec<Planned> {
     let million = Rc::new(Million::new(setting));

@@ -1,4 +1,4 @@
-//! How much memory it takes to let the largest message pass: nothing that grows with it.
+//! How much memory the largest message takes on its way through: nothing that grows with its size.
 
 use std::{fs, path::Path, process::Command};
 
@@ -42,10 +42,10 @@ fn measure(setting: &Setting) -> Figure {
 pub(crate) fn pass(setting: &Setting, dir: &Path, octets: usize) {
     let spool = open_only(dir);
     setting.runtime.block_on(async {
-        // What any message needs is there before.
+        // The memory that any message needs is allocated before.
         let id = accept(&spool, &[7; 1_000]).await;
         claim_and_end(&spool, id).await;
-        // Sets the peak back to what is resident now.
+        // Resets the peak to what is resident now.
         fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = memory_of("self", "VmRSS");
 

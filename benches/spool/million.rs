@@ -28,7 +28,7 @@ const WRITERS: usize = 256;
 const LEASED: usize = 64;
 const FILLED: &str = "filled";
 
-/// Filled when it is first asked for.
+/// Filled when it is first needed.
 pub(crate) struct Million {
     pub(crate) count: usize,
     dir: OnceCell<TempDir>,
@@ -41,7 +41,7 @@ impl Million {
         Self { count: setting.count(1_000_000), dir: OnceCell::new(), is_crashed: Cell::new(false) }
     }
 
-    /// The folder of the spool, as whoever had it last has left it.
+    /// The folder of the spool, as the last process left it.
     pub(crate) fn dir(&self, setting: &Setting) -> PathBuf {
         let dir = self.dir.get_or_init(|| {
             let dir = setting.tempdir();
@@ -92,7 +92,7 @@ fn fill_and_crash(dir: &Path, count: usize) {
     child.wait().unwrap();
 }
 
-/// In the child: fills the spool, leases some messages, says so, and waits to be killed.
+/// In the child: fills the spool, leases some messages, reports that, and waits to be killed.
 pub(crate) fn fill_and_wait(setting: &Setting, dir: &Path, count: usize) {
     let spool = open_only(dir);
     let done = Arc::new(AtomicUsize::new(0));
@@ -120,6 +120,6 @@ pub(crate) fn fill_and_wait(setting: &Setting, dir: &Path, count: usize) {
     });
     println!("{FILLED}");
     std::io::stdout().flush().unwrap();
-    // Ends with its parent, should that go first.
+    // Ends when its parent does, should that end first.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }

@@ -1,4 +1,4 @@
-//! The real binary on a spool, with a tenant whose login service is not there: nothing is delivered.
+//! The real binary on a spool, with a tenant whose login service does not exist: nothing is delivered.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::mail::TENANT;
 
-/// A start that takes longer than this is no start.
+/// A start that takes longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Killed when it is dropped.
@@ -27,7 +27,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Returns once `/readyz` answers 200, with the time from the spawning.
+    /// Starts a relay; returns once `/readyz` answers 200, with the time since the spawning.
     pub(crate) async fn start(spool: &Path) -> (Self, Duration) {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config.toml");
@@ -44,7 +44,7 @@ impl Relay {
         let mut relay = Self { child, _config: folder };
         let (lines, said) = mpsc::channel();
         let stderr = relay.child.stderr.take().unwrap();
-        // Reads on when nobody listens any more: a full pipe would hold the relay up.
+        // Keeps reading when nothing listens any more: a full pipe would hold the relay up.
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let _ = lines.send(line);
@@ -63,7 +63,7 @@ impl Relay {
         memory_of(&self.child.id().to_string(), field)
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM, and waits for the end.
     pub(crate) fn stop(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let status = self.child.wait().unwrap();
@@ -73,7 +73,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // An error means that it has ended already.
+        // An error means that it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

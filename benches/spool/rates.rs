@@ -19,11 +19,11 @@ enum Work {
     AcceptClaimSettle,
 }
 
-/// What is to be reached, in messages a second.
+/// The goal, in messages a second.
 #[derive(Clone, Copy)]
 struct Goal {
     rate: f64,
-    /// Part of raw that is to be reached as well.
+    /// Fraction of raw that must be reached as well.
     of_raw: Option<f64>,
 }
 

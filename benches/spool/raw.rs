@@ -47,9 +47,9 @@ impl std::fmt::Display for Around {
     }
 }
 
-/// Messages a second if all that had to be done were appending their bodies to one file, with one sync a
-/// group. At least as many messages as the row has, and for a while at least: a fast disk is done with some
-/// rows in an instant.
+/// Messages a second if the only work were appending their bodies to one file, with one sync per group. At
+/// least as many messages as the row has, and for a minimum time: a fast disk finishes some rows in an
+/// instant.
 fn rate(setting: &Setting, size: usize, count: usize) -> f64 {
     let dir = setting.tempdir();
     let mut raw = Raw::create(dir.path(), size * GROUP);
@@ -68,12 +68,12 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Each [`append`](Self::append) will be of that many octets.
+    /// Creates a file to which each [`append`](Self::append) adds this many octets.
     pub(crate) fn create(folder: &Path, octets: usize) -> Self {
         Self { file: File::create(folder.join("raw")).unwrap(), octets: vec![7; octets] }
     }
 
-    /// Appends and syncs; answers how long that took.
+    /// Appends and syncs; returns how long that took.
     pub(crate) fn append(&mut self) -> Duration {
         let started = Instant::now();
         self.file.write_all(&self.octets).unwrap();

@@ -17,7 +17,7 @@ impl Setting {
         Self { quick, runtime, kept: RefCell::default() }
     }
 
-    /// The folder on the disk that is measured.
+    /// The folder on the measured disk.
     pub(crate) fn base(&self) -> PathBuf {
         std::env::var_os("SPOOL_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into()).into()
     }
@@ -27,9 +27,9 @@ impl Setting {
         tempfile::tempdir_in(self.base()).unwrap()
     }
 
-    /// As [`tempdir`](Self::tempdir), and stays until the end of the run. For rows that make many files: once
-    /// those are removed, ext4 makes new ones much slower for some minutes, since it steers clear of inodes
-    /// that were just freed.
+    /// Like [`tempdir`](Self::tempdir), but stays until the end of the run. For rows that make many files:
+    /// once those are removed, ext4 makes new ones much slower for some minutes, since it avoids inodes that
+    /// were just freed.
     pub(crate) fn kept_tempdir(&self) -> PathBuf {
         let dir = self.tempdir();
         let path = dir.path().to_path_buf();
@@ -41,12 +41,12 @@ impl Setting {
         if self.quick { count / 10 } else { count }
     }
 
-    /// How long raw is measured, if it is not slow anyway.
+    /// The minimum time to measure raw, if it is not slow anyway.
     pub(crate) fn at_least(&self) -> Duration {
         Duration::from_millis(if self.quick { 200 } else { 2_000 })
     }
 
-    /// Waits until the disk has nothing left to do of what came before, so that no row pays for another.
+    /// Waits until the disk has finished all earlier work, so that no row pays for another.
     pub(crate) fn settle(&self) {
         rustix::fs::syncfs(std::fs::File::open(self.base()).unwrap()).unwrap();
     }

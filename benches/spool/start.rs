@@ -14,7 +14,7 @@ use crate::{
 
 const GOAL: Duration = Duration::from_secs(2);
 const MEMORY_GOAL: u64 = 300_000_000;
-/// What a relay does after it is ready counts, too: the scheduler takes all messages over.
+/// What a relay does after it is ready counts, too: the scheduler takes over all messages.
 const AFTER: Duration = Duration::from_secs(3);
 
 pub(crate) fn rows(million: &Rc<Million>) -> Vec<Planned> {

@@ -18,14 +18,14 @@ pub(crate) enum Measure {
     Comparison(Box<dyn FnOnce(&Setting) -> Comparison>),
 }
 
-/// What came out of a row.
+/// The result of a row.
 pub(crate) struct Figure {
     pub(crate) measured: String,
     pub(crate) goal: String,
     pub(crate) raw: String,
-    /// Measured by raw.
+    /// The measurement divided by raw.
     pub(crate) ratio: Option<f64>,
-    /// Every part of the goal.
+    /// Every part of the goal is met.
     pub(crate) is_met: bool,
 }
 

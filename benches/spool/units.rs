@@ -1,8 +1,8 @@
-//! Figures as people read them.
+//! Figures in a form that people read.
 
 use std::fmt::{self, Display};
 
-/// With a comma between thousands.
+/// A number with a comma between thousands.
 pub(crate) struct Grouped(pub(crate) f64);
 
 impl Display for Grouped {

@@ -1,9 +1,9 @@
-//! What ten thousand tenants cost: to load, to look up, to load anew, to log in.
+//! What ten thousand tenants cost: to load, to look up, to load again, to log in.
 //!
 //!     cargo bench --bench tenants -- [--tenants N]
 //!
 //! Logins go to a simulated Microsoft 365 in this process. Its own memory is measured beforehand with tokens
-//! that nobody keeps.
+//! that are not kept.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
 
@@ -41,7 +41,7 @@ fn main() {
 }
 
 async fn measure(tenants: usize) {
-    // No group is to write to what a configuration says, whatever the umask.
+    // No group may write to a configuration's files, whatever the umask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let dir = tempfile::tempdir().expect("a folder");
     let service = Service::start(Options {
@@ -101,7 +101,7 @@ fn write(main: &Path, url: &str, tenants: usize, one_file_each: bool) {
     fs::write(main, text).expect("a file");
 }
 
-/// Whose mail is this? Asked for each message that comes in.
+/// Determines whose mail it is. Done for each message that comes in.
 fn look_up(roster: &Roster, tenants: usize) {
     let peer: IpAddr = [10, 1, 2, 3].into();
     let senders: Vec<_> =
@@ -117,7 +117,8 @@ fn look_up(roster: &Roster, tenants: usize) {
 async fn log_in(service: &Service, config: &Config) {
     let clients =
         Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud)).expect("clients");
-    // What the service remembers of its tokens is not the relay's, and a first round warms everything up.
+    // What the service remembers of its tokens does not belong to the relay, and a first round warms
+    // everything up.
     let before = resident();
     let forgetful = identity(&clients);
     let weak: Weak<Identity> = Arc::downgrade(&forgetful);

@@ -37,7 +37,7 @@ use super::{
 use crate::telemetry::AdminRefused;
 
 /// For the head of a request, from the end of the last answer on: a connection that is kept open may be
-/// silent so long.
+/// silent for this long.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// In octets. A browser on this machine may have many cookies for its other ports.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -45,10 +45,10 @@ const MOST_HEADERS: usize = 64;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// In octets.
 const LONGEST_BODY: usize = 64 * 1024;
-/// For whatever is asked: a reload of very many tenants takes longest.
+/// For any request: a reload of very many tenants takes longest.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// Serves until the client has gone, `shutdown`, or somebody else needs the seat.
+/// Serves until the client has gone, until `shutdown`, or until another connection needs the seat.
 pub(super) async fn serve<S>(stream: S, way: Way, taken: Taken, site: Arc<Site>, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -74,7 +74,7 @@ where
     let mut is_told = false;
     let refused = loop {
         tokio::select! {
-            // First what has come.
+            // First whatever has arrived.
             biased;
             ended = connection.as_mut() => break ended.err().and_then(|error| refused(&error, seat)),
             () = seat.is_needed() => break Some(AdminRefused::Crowded),
@@ -135,13 +135,13 @@ async fn answer(site: &Site, way: Way, seat: &Seat, request: Request<Incoming>) 
     }
 }
 
-/// What is left of the request is not read.
+/// The rest of the request is not read.
 fn close(mut response: Response) -> Response {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// Tells the seat when an answer has been written. hyper flushes when it has handed over all that it has.
+/// Tells the seat when an answer has been written. hyper flushes when it has handed over everything it has.
 struct Watched<S> {
     stream: S,
     seat: Arc<Seat>,

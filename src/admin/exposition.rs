@@ -1,8 +1,8 @@
-//! The page of metrics, which may be large: one rendering at a time, for all who wait.
+//! The page of metrics, which may be large: one rendering at a time, shared by all who wait.
 //!
-//! A rendering is shown to those only who asked before it began, so nobody sees what was true before the
-//! question. Whoever asks meanwhile waits for the next one, together with all others who do. It runs where it
-//! may block, and is not copied.
+//! A rendering is shown only to requests that came before it began, so no client sees a state older than its
+//! request. Requests that come meanwhile share the next rendering. It runs where it may block, and is not
+//! copied.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,9 +15,9 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 pub(super) struct Exposition {
     render: Box<dyn Fn() -> Rendered + Send + Sync>,
-    /// The rendering that has not begun, for as long as somebody waits for it.
+    /// The rendering that has not begun, for as long as a request waits for it.
     next: Mutex<Option<WeakShared<Next>>>,
-    /// Held by the one that has begun.
+    /// Held by the rendering that has begun.
     place: Arc<Semaphore>,
 }
 
@@ -48,10 +48,10 @@ impl Exposition {
     }
 
     async fn begin(self: Arc<Self>) -> Rendered {
-        // It is closed never.
+        // It is never closed.
         let place = self.place.clone().acquire_owned().await.map_err(|error| error.to_string())?;
         *self.next() = None;
-        // Whoever waits may go: what has begun holds its place until it ends.
+        // The request that waits may go: a rendering that has begun holds its place until it ends.
         let rendered = spawn_blocking(move || {
             let rendered = (self.render)();
             drop(place);
@@ -61,7 +61,7 @@ impl Exposition {
     }
 
     fn next(&self) -> MutexGuard<'_, Option<WeakShared<Next>>> {
-        // Whole values only are put in, so a panic elsewhere leaves nothing half done.
+        // Only whole values are put in, so a panic elsewhere leaves nothing half done.
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,7 +100,8 @@ mod tests {
         };
         let first = tokio::spawn(ask());
         has_begun.await.unwrap();
-        // Who has gone disturbs nobody, and what has begun is not begun again beside it.
+        // A request that has gone disturbs no other, and a rendering that has begun is not begun again beside
+        // it.
         first.abort();
         let others: Vec<_> = (0..10).map(|_| tokio::spawn(ask())).collect();
         tokio::task::yield_now().await;

@@ -1,13 +1,13 @@
 //! Who may ask for what.
 //!
 //! * By TCP, a request names this machine: its address, `localhost`, or a name of `admin.hosts`. A web page
-//!   that somebody here looks at can lead a name of its own to this machine ("DNS rebinding"), and the
-//!   browser says that name.
-//! * By TCP, the API wants the token. Without one in the configuration it is not answered there at all. If
-//!   the address is not a loopback one, metrics want the token, too. Whether the relay is alive and ready,
-//!   everybody may know.
-//! * By the socket, nothing of this is asked: its permissions have decided.
-//! * The API answers so many questions at a time; one more is told to come again.
+//!   that a user here looks at can point a name of its own to this machine ("DNS rebinding"), and the browser
+//!   sends that name.
+//! * By TCP, the API requires the token. Without one in the configuration, the API is not served by TCP at
+//!   all. If the address is not a loopback one, metrics require the token, too. Any client may ask whether
+//!   the relay is alive and ready.
+//! * By the socket, none of this is checked: its permissions have decided.
+//! * The API serves a limited number of requests at a time; one more is told to come again.
 
 use std::{
     net::IpAddr,
@@ -41,11 +41,11 @@ use crate::{
     telemetry::{AdminRefused, Metrics},
 };
 
-/// Questions to the API at a time.
+/// Requests to the API at a time.
 const MOST_REQUESTS: usize = 16;
 /// A wrong token is answered after this time,
 const WRONG_TOKEN_WAITS: Duration = Duration::from_secs(1);
-/// and so many wait for that. One more is told so at once.
+/// and this many wait for that. One more is refused at once.
 const MOST_WRONG_TOKENS: usize = 8;
 
 pub(super) struct Gate {
@@ -60,17 +60,17 @@ pub(super) struct Gate {
     metrics: Metrics,
 }
 
-/// How a request came.
+/// How a request arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Socket,
     Tcp {
-        /// This end.
+        /// The address of this end.
         here: Option<IpAddr>,
     },
 }
 
-/// Holds a place of those who ask the API, until it is dropped.
+/// Holds one of the places for requests to the API, until it is dropped.
 pub(super) struct Pass(#[allow(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -78,13 +78,13 @@ enum Refusal {
     /// `Host` is missing, is there twice, or is not a host.
     NoHost,
     StrangeHost,
-    /// There is no token that would do.
+    /// There is no token that would be accepted.
     SocketOnly,
     NoToken,
     WrongToken,
-    /// Too many have sent a wrong token just now.
+    /// Too many wrong tokens were sent just now.
     TooManyWrong,
-    /// The configured one cannot be read, which the log tells.
+    /// The configured token cannot be read; the log says why.
     TokenUnreadable,
     Busy,
 }
@@ -103,7 +103,7 @@ impl Gate {
         }
     }
 
-    /// Lets a request in by its head, or answers why not.
+    /// Admits a request by its head, or returns the answer that refuses it.
     pub(super) async fn admit(&self, way: Way, head: &Parts) -> Result<Pass, Response> {
         self.judge(way, head).await.map_err(|refusal| {
             self.metrics.admin_refused(refusal.reason());
@@ -126,8 +126,8 @@ impl Gate {
         place.map(|place| Pass(Some(place))).map_err(|_| Refusal::Busy)
     }
 
-    /// RFC 9112 section 3.2: a request has one `Host`; the authority in its target goes before, if there is
-    /// one.
+    /// RFC 9112 section 3.2: a request has one `Host`; the authority in its target takes precedence, if there
+    /// is one.
     fn check_host(&self, here: Option<IpAddr>, head: &Parts) -> Result<(), Refusal> {
         let mut named = head.headers.get_all(HOST).iter();
         let (Some(host), None) = (named.next(), named.next()) else { return Err(Refusal::NoHost) };
@@ -163,7 +163,7 @@ impl Gate {
         }
     }
 
-    /// A guesser is not to fill the log: the first is told, and then each time that there are twice as many.
+    /// A guesser must not fill the log: the first is logged, and then each time that the number has doubled.
     fn tell_of_wrong_token(&self) {
         let wrong = self.wrong_so_far.fetch_add(1, Ordering::Relaxed) + 1;
         if wrong.is_power_of_two() {
@@ -241,7 +241,7 @@ impl Refusal {
     }
 }
 
-/// All of it is there, as the router has it.
+/// Every path of it is below this one, as in the router.
 fn is_api(path: &str) -> bool {
     path.starts_with("/api")
 }
@@ -250,7 +250,7 @@ fn tells_everybody(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// RFC 6750 section 2.1; the name of the scheme is in any case (RFC 9110 section 11.1).
+/// RFC 6750 section 2.1; the name of the scheme is case-insensitive (RFC 9110 section 11.1).
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
@@ -352,7 +352,7 @@ mod tests {
         for wrong in ["x", &TOKEN[1..], &format!("{TOKEN}0"), ""] {
             assert_eq!(given(&format!("Bearer {wrong}")).await, Some(Refusal::WrongToken), "{wrong}");
         }
-        // Metrics are for everybody here, and for nobody without the token on a network.
+        // On this machine, metrics are for everybody; on a network, for nobody without the token.
         assert_eq!(judged(&with, LOCAL, "/metrics", &[host]).await, None);
         let reachable = gate(&format!("address = '0.0.0.0:8025'\ntoken = '{TOKEN}'"));
         assert_eq!(judged(&reachable, LOCAL, "/metrics", &[host]).await, Some(Refusal::NoToken));

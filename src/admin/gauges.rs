@@ -1,4 +1,4 @@
-//! Gauges that are read when somebody asks: how much waits, how old it is, how the spool is.
+//! Gauges that are read on request: how much waits, how old it is, how the spool is.
 
 use prometheus::{IntGauge, IntGaugeVec};
 
@@ -46,7 +46,7 @@ impl Gauges {
             set(&self.queue_oldest.with_label_values(&[tenant.as_str()]), age);
         }
         for (tenant, tally) in shown.spool.tally().tenants() {
-            // Of a tenant that has gone from the configuration, and whose mail is gone too, nothing is shown.
+            // A tenant that has gone from the configuration, and whose mail is gone too, is not shown.
             if tally.messages() > 0 || depths.iter().any(|(known, _)| *known == tenant) {
                 set(&self.queue_bytes.with_label_values(&[tenant.as_str()]), tally.bytes());
             }

@@ -1,4 +1,4 @@
-//! `GET /api/v1/messages/{id}`: where one message stands, and what it waits for.
+//! `GET /api/v1/messages/{id}`: the state of one message, and what it waits for.
 
 use axum::{
     Json,
@@ -12,7 +12,7 @@ use super::Page;
 use crate::schedule::{MessageStatus, Waits};
 use relay_mail::{InvalidMessageId, MessageId};
 
-/// The answer, as JSON has it. Times are RFC 3339 in UTC.
+/// The answer as JSON. Times are RFC 3339 in UTC.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MessagePage {
     pub id: String,

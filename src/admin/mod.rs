@@ -1,7 +1,7 @@
 //! Metrics and health over HTTP.
 //!
 //! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy
-//! and the listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: where one message stands;
+//! and the listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: the state of one message;
 //! `/api/v1/reload`: reads the configuration again.
 //!
 //! By TCP, and by a Unix socket for the commands of this machine. Who may ask for what is decided in one
@@ -57,12 +57,12 @@ const MOST_BY_TCP: usize = 48;
 /// The same by the socket, for commands.
 const MOST_BY_SOCKET: usize = 32;
 
-/// What is behind thousands of silent ones is to be answered within a second.
+/// A request behind thousands of silent connections must be answered within a second.
 const PATIENCE_BY_TCP: Duration = Duration::from_millis(5);
-/// There nobody comes who means harm.
+/// Nobody who can open the socket means harm.
 const PATIENCE_BY_SOCKET: Duration = Duration::from_secs(1);
 
-/// Bound, and nobody is served yet.
+/// Bound, but not serving yet.
 pub struct Server {
     listener: TcpListener,
     socket: Socket,
@@ -103,7 +103,7 @@ impl Server {
         &self.socket.place.path
     }
 
-    /// Where it is: with the port that the system chose, if the configuration has 0.
+    /// The bound address: with the port that the system chose, if the configuration has 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -124,7 +124,7 @@ impl Server {
             .route("/metrics", get(metrics_page))
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
-            // The gate knows the API by this beginning.
+            // The gate recognises the API by this prefix.
             .nest("/api/v1", api)
             .with_state(Arc::new(Desk { shown, exposition }));
         let Self { listener, socket: Socket { listener: by_socket, place }, config } = self;
@@ -153,7 +153,7 @@ async fn accept<L: Listener>(
     let mut connections = JoinSet::new();
     loop {
         let arrived = async {
-            // An error, such as too many open files, is waited for there.
+            // An error, such as too many open files, is waited out there.
             let (stream, _) = listener.accept().await;
             (stream, seats.take().await)
         };

@@ -1,4 +1,4 @@
-//! `POST /api/v1/reload`: the configuration is read again. Also what asks for it otherwise.
+//! `POST /api/v1/reload`: reads the configuration again. Also the channel by which other parts ask for it.
 
 use axum::{
     Json,
@@ -16,7 +16,7 @@ use crate::config::{Changes, Problem};
 #[derive(Debug, Clone)]
 pub struct Reloads(mpsc::Sender<ReloadRequest>);
 
-/// For the relay: to be answered.
+/// For the relay, which must answer it.
 #[derive(Debug)]
 pub struct ReloadRequest {
     pub answer: oneshot::Sender<Reloaded>,
@@ -35,7 +35,7 @@ pub struct Reloaded {
 
 impl Reloads {
     pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
-        // One at a time; who asks meanwhile waits, and they are answered together. The gate lets fewer ask.
+        // One at a time; requests that come meanwhile wait, and are answered together. The gate admits fewer.
         let (sender, receiver) = mpsc::channel(64);
         (Self(sender), receiver)
     }
@@ -48,7 +48,8 @@ impl Reloads {
     }
 }
 
-/// A page of some web site can have a browser post a form here, but not JSON: for that a browser asks first.
+/// A page of some web site can have a browser post a form here, but not JSON: for that the browser asks
+/// first.
 pub(super) async fn reload(State(desk): Page, headers: HeaderMap) -> Response {
     let is_json =
         headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));

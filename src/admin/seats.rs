@@ -1,10 +1,10 @@
-//! Who may be connected: a bounded number, and whoever does nothing gives way.
+//! Who may be connected: a bounded number of clients, and an idle one gives way.
 //!
-//! A seat is taken for each connection. When all are taken, the one leaves that has waited longest without a
-//! whole request; if there is none, one that has long had an answer and does not read it. So clients that are
-//! silent, or slow, cost as many descriptors as there are seats and keep nobody out: who comes and asks is
-//! answered. While every seat is at work, the next one waits, and those behind it wait in the system's queue,
-//! where they take no descriptor.
+//! A seat is taken for each connection. When all are taken, the connection that has waited longest without a
+//! whole request leaves. If there is none, one leaves that has long had an answer and does not read it. So
+//! clients that are silent, or slow, cost as many descriptors as there are seats and keep nobody out: a
+//! client that comes and asks is answered. While every seat is at work, the next client waits, and those
+//! behind it wait in the system's queue, where they take no descriptor.
 
 use std::{
     collections::BTreeMap,
@@ -21,16 +21,16 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-/// An answer that is not read within this time may have to give way.
+/// A connection whose answer is not read within this time may have to give way.
 const SLOW: Duration = Duration::from_secs(2);
-/// Nobody has so long to read an answer.
+/// No client has longer than this to read an answer.
 const LONGEST_ANSWER: Duration = Duration::from_secs(30);
-/// How often it is looked whether somebody has become slow.
+/// How often the seats are checked for a connection that has become slow.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub(super) struct Seats {
     most: usize,
-    /// Nobody who asks nothing gives way before.
+    /// A connection that asks nothing does not give way before this time.
     patience: Duration,
     gauge: IntGauge,
     taken: Mutex<Places>,
@@ -43,13 +43,13 @@ struct Places {
     seats: BTreeMap<u64, Arc<Seat>>,
 }
 
-/// One connection's.
+/// The seat of one connection.
 pub(super) struct Seat {
     standing: Mutex<(Stage, Instant)>,
-    /// Somebody else needs it.
+    /// Another connection needs it.
     is_needed: AtomicBool,
     needed: Notify,
-    /// It has had an answer, and asks nothing more.
+    /// It has had an answer, and has sent no further request.
     is_idle: AtomicBool,
 }
 
@@ -72,8 +72,8 @@ pub(super) struct Taken {
 }
 
 impl Seats {
-    /// Whoever has asked nothing for `patience` may have to give way. `gauge` shows how many are taken, of
-    /// these and others.
+    /// A connection that has asked nothing for `patience` may have to give way. `gauge` shows how many seats
+    /// are taken, of these and others.
     pub(super) fn new(most: usize, patience: Duration, gauge: IntGauge) -> Arc<Self> {
         Arc::new(Self { most, patience, gauge, taken: Mutex::default(), left: Notify::new() })
     }
@@ -85,7 +85,7 @@ impl Seats {
                 return taken;
             }
             self.make_room();
-            // Or somebody has become slow meanwhile.
+            // Or a connection has become slow meanwhile.
             let _ = timeout(LOOK_EVERY, self.left.notified()).await;
         }
     }
@@ -109,7 +109,7 @@ impl Seats {
         Some(Taken { number, seat, seats: self.clone() })
     }
 
-    /// Has one leave, unless one is about to.
+    /// Makes one connection leave, unless one is about to.
     fn make_room(&self) {
         let taken = self.taken();
         if taken.seats.values().any(|seat| seat.is_needed.load(Ordering::Relaxed)) {
@@ -131,7 +131,7 @@ impl Seats {
     }
 
     fn taken(&self) -> MutexGuard<'_, Places> {
-        // Whole values only are put in, so a panic elsewhere leaves nothing half done.
+        // Only whole values are put in, so a panic elsewhere leaves nothing half done.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,7 +141,7 @@ impl Seat {
         *self.standing() = (stage, Instant::now());
     }
 
-    /// The answer has been written, as far as there was one.
+    /// The answer has been written, if there was one.
     pub(super) fn written(&self) {
         let mut standing = self.standing();
         if standing.0 == Stage::Answering {
@@ -150,7 +150,7 @@ impl Seat {
         }
     }
 
-    /// Something of a request has come.
+    /// Part of a request has arrived.
     pub(super) fn heard(&self) {
         self.is_idle.store(false, Ordering::Relaxed);
     }
@@ -160,8 +160,8 @@ impl Seat {
         self.is_idle.load(Ordering::Relaxed)
     }
 
-    /// Returns when somebody else needs the seat, and this one is not at work. Whoever asks looks first
-    /// whether a request has come meanwhile.
+    /// Returns when another connection needs the seat, and this one is not at work. The caller first checks
+    /// whether a request has arrived meanwhile.
     pub(super) async fn is_needed(&self) {
         loop {
             self.needed.notified().await;

@@ -1,8 +1,8 @@
-//! The Unix socket that the commands use: who may open it may ask everything.
+//! The Unix socket that the commands use: a process that may open it may ask everything.
 //!
-//! It is 0660, for the relay's user and group. What an earlier process left there is replaced; a socket that
-//! somebody listens on is not, nor is anything else that is there, and no link is followed. It goes when the
-//! relay stops.
+//! It is 0660, for the relay's user and group. A socket that an earlier process left there is replaced. A
+//! socket that a process listens on is not, nor is anything else that is there, and no link is followed. It
+//! is removed when the relay stops.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -27,7 +27,7 @@ use crate::config::AdminSocket;
 const MODE: u32 = 0o660;
 /// In the system's queue.
 const BACKLOG: u32 = 128;
-/// A socket whose queue is full has somebody behind it.
+/// A socket whose queue is full has a listener behind it.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Socket {
@@ -91,7 +91,7 @@ impl Socket {
 }
 
 impl SocketFile {
-    /// Finds out what was made, whatever stands in its place by now, and gives it its mode.
+    /// Finds out what was made, whatever is in its place by now, and sets its mode.
     fn settle(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let made = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
@@ -119,8 +119,8 @@ impl Drop for SocketFile {
 }
 
 /// Of two relays that start, one clears the way and listens before the other looks. The turn ends with
-/// `folder`. Whoever can read the folder can hold it up, so nobody waits for long: what is missing then is
-/// care in a rare case.
+/// `folder`. Any process that can read the folder can hold it up, so no relay waits for long: without the
+/// turn, only care in a rare case is missing.
 async fn take_turns(folder: &File) {
     const LOOK_EVERY: Duration = Duration::from_millis(20);
     let turn = async {
@@ -131,7 +131,7 @@ async fn take_turns(folder: &File) {
     let _ = timeout(ANSWERS_WITHIN, turn).await;
 }
 
-/// Whoever else can write to the folder could put a socket of their own into this one's place.
+/// Another user who can write to the folder could put a socket in place of this one.
 fn check_folder(folder: &Path, opened: &File) -> Result<(), SocketFault> {
     let metadata = opened.metadata()?;
     let mode = metadata.permissions().mode();
@@ -152,8 +152,8 @@ fn check_folder(folder: &Path, opened: &File) -> Result<(), SocketFault> {
     Err(SocketFault::Exposed { remedy })
 }
 
-/// The spool's folder is made for the relay alone. Its group gets to the socket, and sees no more: it cannot
-/// list the folder, and all else in it is private.
+/// The spool's folder is made for the relay alone. Its group can reach the socket, and sees no more: it
+/// cannot list the folder, and all else in it is private.
 fn let_the_group_through(folder: &Path, opened: &File, socket: &Path) -> io::Result<()> {
     let mode = opened.metadata()?.permissions().mode() & 0o7777;
     if mode & 0o777 != 0o700 {
@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// As a spool's is made.
+    /// Made as a spool's folder is.
     fn private_folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     async fn what_is_left_is_replaced_and_what_lives_is_not() {
         let folder = private_folder();
         let config = at(folder.path().join("admin.sock"));
-        // As a process leaves it that was killed.
+        // As a killed process leaves it.
         drop(std::os::unix::net::UnixListener::bind(&config.path).unwrap());
         assert!(config.path.exists());
         let socket = Socket::bind(&config).await.unwrap();

@@ -1,8 +1,8 @@
-//! The token that opens the API: read where the configuration says, again after a second, and never kept as
-//! it is.
+//! The token that opens the API: read where the configuration says, read again after a second, and never kept
+//! in plain form.
 //!
-//! What is kept is a keyed hash under a key that was drawn at the start, and a comparison takes as long for
-//! any other token, so it tells nothing of the right one.
+//! What is kept is a keyed hash under a key that was drawn at the start. A comparison takes equally long for
+//! any other token, so it reveals nothing about the right one.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::{sync::Mutex, task::spawn_blocking, time::Instant};
 
 use crate::config::{SHORTEST_TOKEN, SecretSource};
 
-/// A new one counts after this time at most.
+/// A new one takes effect after this time at most.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
 pub(super) struct Token {
@@ -26,15 +26,15 @@ impl Token {
         Self { source, key: hmac::Key::new(hmac::HMAC_SHA256, &key), read: Mutex::default() }
     }
 
-    /// Whether `given` is the token as it is now. The error says why that cannot be told, without what was
-    /// read.
+    /// Whether `given` is the token as it is now. The error says why that cannot be determined, without what
+    /// was read.
     pub(super) async fn is(&self, given: &[u8]) -> Result<bool, String> {
         let tag = self.tag().await?;
         Ok(hmac::verify(&self.key, given, tag.as_ref()).is_ok())
     }
 
     async fn tag(&self) -> Result<hmac::Tag, String> {
-        // Who asks meanwhile waits for the one who reads.
+        // Callers that ask meanwhile wait for the one that reads.
         let mut read = self.read.lock().await;
         if let Some((_, tag)) = read.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
             return tag.clone();
@@ -71,7 +71,7 @@ mod tests {
         tokio::time::advance(FRESH_FOR).await;
         assert_eq!(token.is(b"0123456789abcdef").await, Ok(false));
         assert_eq!(token.is(b"fedcba9876543210").await, Ok(true));
-        // One that is gone, or empty, opens nothing.
+        // A token that is gone, or empty, opens nothing.
         for content in [Some(""), Some("short"), None] {
             match content {
                 Some(content) => fs::write(&file, content).unwrap(),

@@ -8,11 +8,12 @@
 //!   delivered is never answered: no bounce about a bounce. [`wants_bounce`] is where that is decided.
 //! - Microsoft Graph has no null sender on the wire. There the bounce is posted by a mailbox of the tenant,
 //!   which must then be its header From; fields against automatic answers keep that mailbox and the reader's
-//!   from talking on.
-//! - It returns the header of the message, without Bcc; the body only where the sender asked for that (RFC
+//!   from answering each other.
+//! - It returns the header of the message, without Bcc; the body only if the sender asked for that (RFC
 //!   3461 `RET=FULL`) and it is small.
-//! - A recipient with `NOTIFY=NEVER`, or without `FAILURE` in its list, is not told of. One with `SUCCESS` is
-//!   told of when Microsoft 365 has taken the message, since that is the last that this relay hears.
+//! - A recipient with `NOTIFY=NEVER`, or without `FAILURE` in its list, is not reported. One with `SUCCESS`
+//!   is reported when Microsoft 365 has taken the message, since that is the last that this relay hears of
+//!   it.
 //! - Whatever a stranger wrote (subjects, addresses, the service's words) is cleaned before it is quoted.
 
 mod report;

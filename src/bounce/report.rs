@@ -1,12 +1,12 @@
 //! The report itself: `multipart/report` with a text for people, `message/delivery-status` for programs, and
-//! the header of the message, or all of it where its sender asked for that (RFC 3464, RFC 6522).
+//! the header of the message, or all of it if its sender asked for that (RFC 3464, RFC 6522).
 //!
-//! Its size is bounded, since it goes the way of all mail and is dropped where it is too large: below 512 KB
+//! Its size is bounded, since it takes the way of all mail and is dropped where it is too large: below 512 KB
 //! for 1000 recipients with usual addresses, and below 1 MB with a message that is returned in full. What the
-//! service said of all recipients alike is said once, to people.
+//! service said of all recipients alike is given once, in the text for people.
 //!
-//! CRLF everywhere, no line over 998 octets, seven bits but for addresses that are not ASCII themselves (RFC
-//! 6532).
+//! CRLF everywhere, no line over 998 octets, seven bits except for addresses that are not ASCII themselves
+//! (RFC 6532).
 
 use mail_builder::{
     MessageBuilder,
@@ -20,7 +20,7 @@ use relay_mail::{
     outside::one_line, without_bcc,
 };
 
-/// What became of a message, for its sender.
+/// The outcome of a message, for its sender.
 #[derive(Debug, Clone)]
 pub struct Notification<'a> {
     pub kind: Kind,
@@ -34,12 +34,12 @@ pub struct Notification<'a> {
     pub id: MessageId,
     /// Never empty.
     pub recipients: Vec<RecipientReport<'a>>,
-    /// RFC 3461: what the sender knows the message by.
+    /// RFC 3461: the sender's own name for the message.
     pub envid: Option<&'a EnvelopeId>,
     /// The header of the message.
     pub header: &'a HeaderBlock,
-    /// Its body, to be returned in full; left out all the same if it is over [`MAX_RETURNED_BODY`] or has
-    /// lines that do not pass everywhere.
+    /// Its body, to be returned in full. It is left out all the same if it is over [`MAX_RETURNED_BODY`] or
+    /// has lines that do not pass everywhere.
     pub body: Option<&'a [u8]>,
     pub now: Timestamp,
 }
@@ -50,12 +50,12 @@ pub enum Kind {
     Failed,
     /// Tried until `give_up_after`.
     Expired,
-    /// Handed over to a service that tells nobody what becomes of it (RFC 3461 section 6.2.3).
+    /// Handed over to a service that reports no outcome (RFC 3461 section 6.2.3).
     Relayed,
 }
 
 impl Kind {
-    /// Whether the sender wants to be told so of a recipient.
+    /// Whether the sender wants to be told this about a recipient.
     pub fn is_wished(self, wish: &RecipientWish) -> bool {
         match self {
             Self::Failed | Self::Expired => wish.on_failure(),
@@ -64,15 +64,15 @@ impl Kind {
     }
 }
 
-/// What became of one recipient.
+/// The outcome for one recipient.
 #[derive(Debug, Clone)]
 pub struct RecipientReport<'a> {
     pub address: &'a MailboxAddress,
-    /// RFC 3461: whom the sender had written to, if a server before this one wrote another address instead.
+    /// RFC 3461: whom the sender had written to, if a server before this one replaced the address.
     pub original: Option<OriginalRecipient>,
     pub status: EnhancedStatus,
     pub service: Service,
-    /// What the service said, last.
+    /// What the service said last.
     pub diagnostic: &'a str,
     /// The service's host name, if it was reached.
     pub remote: Option<&'a str>,
@@ -101,7 +101,8 @@ pub fn report(told: &Notification<'_>) -> Vec<u8> {
         .subject(format!("{}: {}", title(told.kind), subject(header)))
         .header("Date", Raw::new(date(*now)))
         .message_id(format!("{id}.{}@{}", now.as_millis(), ascii(&host).replace(' ', "-")))
-        // RFC 3834, for all who know it, and Exchange's own field: no out-of-office answers to a report.
+        // RFC 3834, for every system that knows it, and Exchange's own field: no out-of-office answers to a
+        // report.
         .header("Auto-Submitted", Raw::new("auto-replied"))
         .header("X-Auto-Response-Suppress", Raw::new("All"));
     if let Some(original) = message_id(header) {
@@ -233,7 +234,7 @@ fn delivery_status(told: &Notification<'_>, host: &str) -> String {
         if let Some(remote) = outcome.remote {
             push_field(&mut fields, "Remote-MTA", &format!("dns; {}", one_line(remote, 255)));
         }
-        // RFC 3464 section 2.3.6: it is for what went wrong.
+        // RFC 3464 section 2.3.6: the field is for what went wrong.
         if told.kind == Kind::Relayed {
             continue;
         }
@@ -277,7 +278,7 @@ fn original_header(header: &HeaderBlock) -> MimePart<'static> {
     let plain = bytes.split(|&byte| byte == b'\n').all(|line| line.len() < MAX_LINE)
         && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | b'\t' | b' '..=b'~'));
     let part = MimePart::new("text/rfc822-headers", bytes);
-    // As it is, if it can be; else mail-builder encodes it.
+    // As it is if possible; else mail-builder encodes it.
     if plain { part.transfer_encoding("7bit") } else { part }
 }
 
@@ -295,12 +296,12 @@ fn original_message(header: &HeaderBlock, body: &[u8]) -> Option<MimePart<'stati
 }
 
 const MAX_RETURNED: usize = 64 * 1024;
-/// Octets of a body that is returned because its sender asked for it.
+/// The most octets of a body that is returned because its sender asked for it.
 pub const MAX_RETURNED_BODY: usize = 128 * 1024;
-/// In characters, where it is said once for all recipients, and where it is said for one.
+/// In characters, for a text that is given once for all recipients, and for one recipient's.
 const MAX_SHARED_DIAGNOSTIC: usize = 1000;
 const MAX_DIAGNOSTIC: usize = 500;
-/// RFC 3464 has it repeated for each recipient: of very many, each gets less.
+/// RFC 3464 has it repeated for each recipient: with very many, each gets less.
 const MIN_DIAGNOSTIC: usize = 80;
 const MAX_DIAGNOSTICS: usize = 200 * 1024;
 /// Recipients in the text for people.

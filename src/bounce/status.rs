@@ -19,7 +19,7 @@ impl EnhancedStatus {
     pub const EXPIRED: Self = Self { class: 4, subject: 4, detail: 7 };
     /// Handed over.
     pub const RELAYED: Self = Self { class: 2, subject: 0, detail: 0 };
-    /// Nobody knows more.
+    /// Nothing more is known.
     pub const UNDEFINED: Self = Self { class: 5, subject: 0, detail: 0 };
 
     pub fn new(class: u8, subject: u16, detail: u16) -> Result<Self, InvalidStatus> {
@@ -27,7 +27,7 @@ impl EnhancedStatus {
         if valid { Ok(Self { class, subject, detail }) } else { Err(InvalidStatus) }
     }
 
-    /// 2 success, 4 may pass, 5 permanent.
+    /// 2 success, 4 temporary, 5 permanent.
     pub fn class(self) -> u8 {
         self.class
     }

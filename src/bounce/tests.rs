@@ -318,7 +318,7 @@ fn who_is_told() {
     assert!(!wants_bounce(&sender, &plain, &config(BounceTo::None)));
     assert!(!wants_bounce(&envelope(None), &plain, &config(BounceTo::Mailbox)));
     assert!(!wants_bounce(&sender, &dsn, &config(BounceTo::Mailbox)));
-    // A bounce of ours is one of them, should it come back with a sender.
+    // Our own bounce is one of them, if it comes back with a sender.
     let ours = HeaderScanner::split_message(&a_report(Kind::Failed)).unwrap().header;
     assert!(!wants_bounce(&sender, &ours, &config(BounceTo::Mailbox)));
 }

@@ -1,8 +1,8 @@
 //! `m365-relay check-config`: is this configuration one that can be run?
 //!
-//! Reads the configuration as `serve` does and starts nothing. Every mistake goes to standard error, one a
-//! line, and the exit code is 1; otherwise one line on standard output, warnings on standard error, and 0.
-//! With `--json` there is one object on standard output in both cases.
+//! Reads the configuration as `serve` does and starts nothing. Every mistake is written to standard error,
+//! one per line, and the exit code is 1; otherwise one line on standard output, warnings on standard error,
+//! and 0. With `--json` there is one object on standard output in both cases.
 
 use std::{fmt::Write, path::Path, process::ExitCode};
 
@@ -45,7 +45,7 @@ fn check(path: &Path, json: bool, out: &mut String, err: &mut String) -> anyhow:
     if let Ok(config) = &mut result
         && let Some(folders) = &config.pickup
     {
-        // The relay runs all the same, and looks again every ten seconds. So these are no errors.
+        // The relay runs all the same, and looks again every ten seconds. So these are not errors.
         let barriers = pickup::barriers(&folders.path, config.tenants.keys());
         let warning = |message| Problem { key: "pickup.path".into(), ..Problem::of_file(path, message) };
         config.warnings.extend(barriers.into_iter().map(warning));

@@ -2,16 +2,16 @@
 //!
 //! # Contract
 //!
-//! * Nothing gives orders to the terminal: all that is hidden ([`relay_mail::outside`]) but line ends is
-//!   shown as an escape, whoever wrote it. What comes from outside and must not break a line is wrapped in
-//!   [`Outside`](relay_mail::outside::Outside) besides.
-//! * Nothing panics. What cannot be written to standard output is an error: [`Unwritten::Closed`] where
-//!   nobody reads any more, which ends the command without a word and with the exit code that a shell shows
-//!   for a program that SIGPIPE ended, as it does for those of coreutils; [`Unwritten::Failed`] (a full disk)
-//!   with a message and exit code 1.
-//! * What cannot be written to standard error is lost: there is no other place to say so.
+//! * Nothing gives orders to the terminal: everything that is hidden ([`relay_mail::outside`]) except line
+//!   ends is shown as an escape, whoever wrote it. Text from outside that must not break a line is also
+//!   wrapped in [`Outside`](relay_mail::outside::Outside).
+//! * Nothing panics. What cannot be written to standard output is an error: [`Unwritten::Closed`] if nobody
+//!   reads any more, which ends the command without a word and with the exit code that a shell shows for a
+//!   program that SIGPIPE ended, as it does for those of coreutils; [`Unwritten::Failed`] (a full disk) with
+//!   a message and exit code 1.
+//! * What cannot be written to standard error is lost: there is no other place to report it.
 //!
-//! The only place in the program that writes there, beside the log and the dialogue of `sendmail -bs`.
+//! The only place in the program that writes there, apart from the log and the dialogue of `sendmail -bs`.
 
 use std::{
     fmt::Display,
@@ -63,7 +63,7 @@ pub(crate) fn complain(text: impl Display) {
     let _ = write(&mut io::stderr().lock(), &format!("{text}\n"));
 }
 
-/// Shows what ended a command, and answers the exit code.
+/// Shows what ended a command, and returns the exit code.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<Unwritten>().is_some_and(|error| matches!(error, Unwritten::Closed)) {
         return ExitCode::from(CLOSED);
@@ -73,8 +73,8 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn write(out: &mut impl Write, text: &str) -> Result<(), Unwritten> {
-    // In one call: a line of two processes is not to mix. Standard output keeps an unfinished line until it
-    // is flushed.
+    // In one call: lines of two processes must not mix. Standard output keeps an unfinished line until it is
+    // flushed.
     Ok(out.write_all(visible(text, |c| c == '\n').as_bytes()).and_then(|()| out.flush())?)
 }
 

@@ -1,5 +1,4 @@
-//! Asks the relay that runs: by its socket, where it has one that this user may open, else by TCP with the
-//! token.
+//! Asks the running relay: by its socket, if it has one that this user may open, else by TCP with the token.
 
 use std::{
     fmt,
@@ -29,11 +28,11 @@ enum Way {
 }
 
 impl Daemon {
-    /// The one that runs with this configuration file, in which other mistakes do not matter.
+    /// The relay that runs with this configuration file, in which other mistakes do not matter.
     pub(super) fn of(config: &Path) -> anyhow::Result<Self> {
         let AdminConfig { address, socket, token, .. } = AdminConfig::load(config)?;
         let path = socket.path;
-        // An answer by the socket needs no secret, so it is tried first. Who only connects is no burden.
+        // An answer by the socket needs no secret, so it is tried first. Merely connecting is no burden.
         let Err(error) = UnixStream::connect(&path) else { return Ok(Self(Way::Socket(path))) };
         match token.map(|token| token.read()) {
             Some(Ok(token)) => Ok(Self(Way::Tcp { address, token })),
@@ -82,7 +81,7 @@ impl Daemon {
                 (401 | 403 | 429 | 503, Ok(ErrorPage { error })) => {
                     bail!("the relay at {} answers {status}: {error}", self.0)
                 }
-                // Whatever else listens there does not speak JSON.
+                // Anything else that listens there does not speak JSON.
                 _ if text.starts_with('{') => Ok((status, text)),
                 _ => Err(self.strange(status)),
             }

@@ -12,7 +12,7 @@ use relay_spool::OPEN_LISTS;
 /// Listeners, the spool's index and the segments that it works on, the log, logins, metrics.
 const FOR_THE_REST: u64 = 200;
 
-/// Raises the limit as far as the system lets it, and warns if that is not enough for what `config` allows.
+/// Raises the limit as far as the system allows, and warns if that is not enough for what `config` allows.
 pub(super) fn provide(config: &Config) {
     let mut limit = getrlimit(Resource::Nofile);
     let before = limit.current;
@@ -35,7 +35,7 @@ pub(super) fn provide(config: &Config) {
     }
 }
 
-/// Two for each client, who may be sending a body that has a file; two for each delivery, which has a
+/// Two for each client, which may be sending a body that has a file; two for each delivery, which has a
 /// connection and may have a body's file; two for each file that is picked up; the spool's lists.
 fn needed(max_connections: usize, max_in_flight: usize) -> u64 {
     let in_twos = (max_connections as u64).saturating_add(max_in_flight as u64);

@@ -1,8 +1,8 @@
 //! `m365-relay hash-password`: what to write for a user's password in the configuration.
 //!
-//! Asks for the password twice, without showing it; where standard input is no terminal, reads one line of
-//! it. The hash goes to standard output. Exit code 0: done; 1: cannot read the password; 2: it is empty, too
-//! long, or was typed differently.
+//! Asks for the password twice, without showing it; if standard input is not a terminal, reads one line of
+//! it. The hash is written to standard output. Exit code 0: done; 1: cannot read the password; 2: it is
+//! empty, too long, or was typed differently.
 
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -19,7 +19,7 @@ use crate::config::PasswordHash;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
-/// Octets. More is no password: it does not fit into what clients send either.
+/// Octets. Anything longer is not a password: it does not fit into what clients send either.
 const LONGEST: usize = 1024;
 
 pub(super) fn run(_: &Args) -> anyhow::Result<ExitCode> {

@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 
 use relay_mail::outside::visible;
 
-/// Runs the command of this process's command line, and answers the exit code.
+/// Runs the command of this process's command line, and returns the exit code.
 pub fn run() -> ExitCode {
     // Programs that call sendmail write options that clap cannot read.
     if let Some(code) = sendmail::by_command_line(std::env::args_os()) {

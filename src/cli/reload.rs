@@ -1,4 +1,4 @@
-//! `m365-relay reload`: the relay that runs reads its configuration again.
+//! `m365-relay reload`: makes the running relay read its configuration again.
 
 use std::{
     fmt::{self, Write},
@@ -21,11 +21,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// More names than this are a number.
+/// More names than this are shown as a number.
 const NAMED: usize = 20;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // It is the relay that reads the rest: it may have secrets in its environment that this process does not
+    // The relay reads the rest itself: it may have secrets in its environment that this process does not
     // have.
     let daemon = Daemon::of(&args.config.path())?;
     let (status, text) = daemon.post("/api/v1/reload")?;

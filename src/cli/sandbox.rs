@@ -128,7 +128,7 @@ async fn demonstrate(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Whatever the umask, since the relay believes no file that others can write to, and none in a folder that
-/// they can.
+/// they can write to.
 fn make_folder(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(dir)
 }
@@ -160,7 +160,7 @@ fn client_id(tenant: &str) -> String {
     format!("{tenant}-app")
 }
 
-/// Made up, for a service that is.
+/// Made up, as the service is.
 fn secret(tenant: &str) -> String {
     format!("{tenant}-sandbox-secret")
 }

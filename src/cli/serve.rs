@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    // First, so that it goes last.
+    // First, so that it is dropped last.
     let watchdog = Watchdog::default();
     let metrics = Metrics::new();
     let vital = vital::watched();
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let relay = Relay::start(config, Given { metrics, reloads, vital }).await?;
         Ok(match relay.run(shutdown, &watchdog).await {
             Ok(()) => ExitCode::SUCCESS,
-            // It is in the log.
+            // The error is in the log.
             Err(_) => ExitCode::FAILURE,
         })
     });

@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Reloads;
 
-/// A token that is cancelled by SIGTERM, SIGINT or SIGQUIT. A second signal ends the process at once: who
-/// sends it no longer wants to wait, and the spool is safe at any moment.
+/// A token that is cancelled by SIGTERM, SIGINT or SIGQUIT. A second signal ends the process at once: its
+/// sender no longer wants to wait, and the spool is safe at any moment.
 pub(super) fn on_signal() -> std::io::Result<CancellationToken> {
     let mut signals =
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];

@@ -2,18 +2,18 @@
 //!
 //! Whoever can write to the configuration decides as whom the relay logs in and whose mail it takes; whoever
 //! can write to the folder of a file can put another in its place. So for each file of the configuration, and
-//! each that it names (secrets, keys, certificates), these have to be out of others' reach: the file, the
-//! folder that it is in, and each symbolic link on the way with its folder. Others are all but root and the
+//! each that it names (secrets, keys, certificates), these must be out of others' reach: the file, the folder
+//! that it is in, and each symbolic link on the way with its folder. Others are all users except root and the
 //! user that this process runs as.
 //!
 //! * The group's bit counts as others', whoever is in the group. With an access control list that bit is the
 //!   list's mask (acl(5)), so whatever a list lets somebody write is seen too, and `chmod g-w` ends it.
 //! * In a folder with the sticky bit only the owner of a file can replace it (unlink(2)), and the owner is
-//!   looked at. So such a folder may be open to all: Kubernetes mounts its secrets and configuration maps so,
-//!   with links of root's in it (`name -> ..data/name`, `..data -> ..2026_01_01…`).
-//! * Not looked at: the folders further up, and what a file system says that knows no owners.
+//!   checked. So such a folder may be open to all: Kubernetes mounts its secrets and configuration maps this
+//!   way, with root's links in it (`name -> ..data/name`, `..data -> ..2026_01_01…`).
+//! * Not checked: the folders further up, and what a file system that has no owners reports.
 //!
-//! A file that is not there is no matter of this module: whoever reads it says so.
+//! A missing file is not this module's business: the code that reads the file reports it.
 
 use std::{
     fs::{self, Metadata},
@@ -29,7 +29,8 @@ use rustix::process::geteuid;
 pub(super) enum Owners {
     /// Root's and those of the user that this process runs as.
     RootAndSelf,
-    /// Anybody's: for programs that another user calls than the relay's, and who does not know that one.
+    /// Anybody's: for programs that a user other than the relay's calls, and who does not know the relay's
+    /// user.
     Any,
 }
 
@@ -55,7 +56,7 @@ const GROUP: u32 = 0o020;
 const OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// Looks at a file or a folder, at the folder that it is in, and at the links that lead there.
+/// Checks a file or a folder, the folder that it is in, and the links that lead there.
 pub(super) fn check(path: &Path, owners: Owners) -> Result<(), Exposed> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -63,7 +64,7 @@ pub(super) fn check(path: &Path, owners: Owners) -> Result<(), Exposed> {
         let above = match path.parent() {
             Some(above) if above != Path::new("") => above.to_owned(),
             Some(_) => PathBuf::from("."),
-            // The root of all.
+            // The root folder.
             None => return check_one(&path, &found, owners),
         };
         if let Some(folder) = there(&above, fs::metadata(&above))? {
@@ -76,7 +77,7 @@ pub(super) fn check(path: &Path, owners: Owners) -> Result<(), Exposed> {
         let Some(target) = there(&path, fs::read_link(&path))? else { return Ok(()) };
         path = above.join(target);
     }
-    // Whoever opens it says that it leads nowhere.
+    // The code that opens it reports that it leads nowhere.
     Ok(())
 }
 
@@ -87,7 +88,7 @@ fn there<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>, Exposed> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
-        // It cannot be opened either, which is said then.
+        // It cannot be opened either, which is reported then.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
         Err(error) => Err(Exposed::Unknown { path: path.to_owned(), error }),
     }
@@ -103,7 +104,7 @@ fn check_one(path: &Path, found: &Metadata, owners: Owners) -> Result<(), Expose
     if found.is_symlink() || found.is_dir() && found.mode() & STICKY != 0 {
         return Ok(());
     }
-    // What is no file, such as a pipe of the shell's, has no content to write over.
+    // Something that is not a file, such as a pipe of the shell's, has no content to overwrite.
     if !found.is_dir() && !found.is_file() {
         return Ok(());
     }
@@ -116,7 +117,7 @@ fn check_one(path: &Path, found: &Metadata, owners: Owners) -> Result<(), Expose
     Err(Exposed::Writable { path: path.to_owned(), whose, bits })
 }
 
-/// Test files are to be as an administrator makes them, even where the umask lets the group write.
+/// Test files must be as an administrator makes them, even if the umask lets the group write.
 #[cfg(test)]
 pub(crate) fn umask_for_tests() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -147,7 +148,7 @@ mod tests {
             fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
         }
 
-        /// What is said, with the folder left away.
+        /// What is said, without the folder.
         fn said(&self, name: &str) -> String {
             let said = check(&self.path(name), Owners::RootAndSelf)
                 .map_or_else(|e| e.to_string(), |()| "fine".into());
@@ -212,7 +213,7 @@ mod tests {
         assert!(place.said("mount/secret").contains("chmod g-w"), "{}", place.said("mount/secret"));
     }
 
-    /// Only root can give files away, as the checks in CI run.
+    /// Only root can give files away, and the checks in CI run as root.
     #[test]
     fn strangers_own_nothing_of_it() {
         if !geteuid().is_root() {

@@ -17,9 +17,9 @@ use super::{
 pub struct AdminConfig {
     /// Without a `token` it is a loopback address.
     pub address: SocketAddr,
-    /// For the commands of this machine. Its path fits into an address.
+    /// For the commands of this machine. Its path fits into a socket address.
     pub socket: AdminSocket,
-    /// Opens the API by TCP; what is not on loopback asks for it for metrics, too.
+    /// Opens the API by TCP; an address that is not loopback requires it for metrics, too.
     pub token: Option<SecretSource>,
     /// Names that requests may have in `Host`, besides addresses of this machine. In lower case.
     pub hosts: Vec<String>,
@@ -40,8 +40,8 @@ const LONGEST_PATH: usize = 107;
 pub const SHORTEST_TOKEN: usize = 16;
 
 impl AdminConfig {
-    /// Reads `[admin]` out of the main file, and `spool.path`, which it may rest on; lets mistakes elsewhere
-    /// pass. It is to find a relay that runs. Whether the token can be read is not looked at.
+    /// Reads `[admin]` out of the main file, and `spool.path`, which it may depend on, and ignores mistakes
+    /// elsewhere. It is for finding a running relay. Whether the token can be read is not checked.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = ConfigFile::read(path.to_owned(), Owners::Any)
             .map_err(|problem| ConfigErrors::new(vec![problem]))?;
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(socket(""), AdminSocket { path: "/var/spool/admin.sock".into(), is_default: true });
         let named = AdminSocket { path: "/etc/relay/a.sock".into(), is_default: false };
         assert_eq!(socket("socket = 'a.sock'"), named);
-        // As long as may be, and one more.
+        // As long as allowed, and one longer.
         let folder = |length: usize| format!("/{}", "x".repeat(length - "//admin.sock".len()));
         assert!(parsed(&folder(LONGEST_PATH), "").is_ok());
         let said = parsed(&folder(LONGEST_PATH + 1), "").unwrap_err();

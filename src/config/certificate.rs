@@ -2,7 +2,7 @@
 //!
 //! A [`Certificate`] in a [`super::Config`] could be read when the configuration was loaded. It is read again
 //! at the start and whenever the files change, so the same errors show in both places. They name the file to
-//! mend, and nothing of a key.
+//! fix, and nothing of a key.
 
 use std::{
     fs::File,
@@ -115,7 +115,7 @@ impl Certificate {
         })
     }
 
-    /// The keys `certificate` and `key` of `table`, which has no use for them.
+    /// Refuses the keys `certificate` and `key` of `table`, which has no use for them.
     pub(super) fn refuse_keys(table: &mut TableReader<'_>) {
         for key in ["certificate", "key"] {
             table.optional(key, |item| {
@@ -126,7 +126,7 @@ impl Certificate {
         }
     }
 
-    /// The keys `certificate` and `key` of `table`.
+    /// Reads the keys `certificate` and `key` of `table`.
     pub(super) fn read_keys(table: &mut TableReader<'_>) -> Option<Self> {
         const CHAIN: &str = r#""/etc/m365-relay/relay.pem""#;
         const KEY: &str = r#""/etc/m365-relay/relay.key""#;
@@ -154,7 +154,7 @@ impl Certificate {
 }
 
 impl CertificateError {
-    /// Whether what is to be mended is the key, which is at `key`.
+    /// Whether the problem is the key, which is at `key`.
     fn is_about(&self, key: &Path) -> bool {
         match self {
             Self::Read { path, .. } | Self::TooLong { path } => path == key,
@@ -168,7 +168,7 @@ impl CertificateError {
 fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     let failed = |error| CertificateError::Read { path: path.to_owned(), error };
     let file = File::open(path).map_err(failed)?;
-    // A pipe would be waited for.
+    // Reading a pipe would wait.
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(failed(io::Error::other("not a file")));

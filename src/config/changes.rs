@@ -1,4 +1,4 @@
-//! What a new configuration changes of the one that runs.
+//! What a new configuration changes in the running one.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ pub struct Changes {
     pub removed: Vec<String>,
     /// Tenants that stay as they are.
     pub unchanged: usize,
-    /// Tables that differ from what runs, and count from the next start on.
+    /// Tables that differ from the running ones, and take effect at the next start.
     pub at_restart: Vec<String>,
 }
 
 impl Changes {
-    /// Finds out, and gives `new` those tenants of `running` that stay as they are.
+    /// Compares the two, and gives `new` those tenants of `running` that stay as they are.
     pub fn between(running: &Config, new: &mut Config) -> Self {
         let mut changes = Self::default();
         for (name, tenant) in &mut new.tenants {
@@ -84,7 +84,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&running.tenants["b"], &new.tenants["b"]));
     }
 
-    /// What every tenant takes over from other tables is part of it.
+    /// What every tenant takes over from other tables is part of the tenant.
     #[test]
     fn a_limit_of_all_changes_all_and_waits_for_no_restart() {
         let running = config(&[("a", "*"), ("b", "*")], "");

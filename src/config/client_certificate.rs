@@ -1,7 +1,7 @@
-//! The certificate that an application proves itself to Entra ID with: PEM, or PKCS #12.
+//! The certificate with which an application proves itself to Entra ID: PEM, or PKCS #12.
 //!
 //! A [`ClientCertificate`] in a [`super::Config`] could be read when the configuration was loaded. It is read
-//! again at each login, so the same errors show in both places. They name the place to mend, and nothing of a
+//! again at each login, so the same errors show in both places. They name the place to fix, and nothing of a
 //! key.
 
 mod pkcs12;
@@ -27,7 +27,7 @@ use relay_mail::Timestamp;
 /// Where certificate and key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// PEM, with or without the key; or PKCS #12, which as text is in base64.
+    /// PEM, with or without the key; or PKCS #12, which is in base64 where it is text.
     pub certificate: SecretSource,
     /// PEM: PKCS #8 or PKCS #1. `None`: it is with the certificate.
     pub private_key: Option<SecretSource>,
@@ -89,7 +89,7 @@ pub enum ClientCertificateError {
     PasswordForPem(String),
 }
 
-/// So long before its end a certificate is worth a warning.
+/// This long before its end a certificate is worth a warning.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Key and certificates before it is known whether they belong together.
@@ -161,7 +161,7 @@ impl ClientCertificate {
         })
     }
 
-    /// The certificate among them that is the key's, whatever their order.
+    /// The certificate among them that belongs to the key, whatever their order.
     fn pair(
         &self,
         key: KeyPair,
@@ -190,7 +190,7 @@ impl ClientCertificate {
         self.private_key.as_ref().unwrap_or(&self.certificate)
     }
 
-    /// The certificate that the keys of a tenant's table speak of, where there is a `certificate`.
+    /// Reads the certificate that the keys of a tenant's table describe, if there is a `certificate`.
     pub(super) fn read_keys(table: &mut TableReader<'_>) -> Option<Self> {
         let algorithm = table.or_default("assertion_algorithm", AssertionAlgorithm::Ps256, |item| {
             item.choice(&[("PS256", AssertionAlgorithm::Ps256), ("RS256", AssertionAlgorithm::Rs256)])
@@ -244,7 +244,7 @@ impl ClientCertificate {
 }
 
 impl ClientCertificateError {
-    /// What is to be mended.
+    /// The configuration key to fix.
     fn key(&self) -> &'static str {
         match self {
             Self::Key(_) | Self::NoKey(_) | Self::EncryptedKey(_) | Self::BadKey(_) => "private_key",
@@ -257,7 +257,7 @@ impl ClientCertificateError {
 }
 
 impl SigningCertificate {
-    /// What an administrator has to hear of its end, if it has come or comes soon.
+    /// What an administrator must know about its end, if that has come or comes soon.
     pub fn warning(&self) -> Option<String> {
         let now = Timestamp::wall();
         let end = Timestamp::from_unix_seconds(self.not_after);
@@ -282,7 +282,7 @@ fn pkcs12_of(octets: &[u8]) -> Option<Cow<'_, [u8]>> {
     if octets.first() == Some(&SEQUENCE) {
         return Some(octets.into());
     }
-    // Without the line ends of whoever wrapped it.
+    // Without the line ends that wrapping has added.
     let text: Vec<u8> = octets.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect();
     BASE64_STANDARD.decode(text).ok().filter(|der| der.first() == Some(&SEQUENCE)).map(Cow::from)
 }

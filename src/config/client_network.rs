@@ -1,8 +1,8 @@
 //! `smtp.ipv6_client_prefix`: what counts as one client wherever clients are counted.
 //!
-//! Who has one address of an IPv6 network has all of it (RFC 6177: a site gets a /64 at least, most get a /56
-//! or /48), and could be a new client with each connection. So an IPv6 client is its network. An IPv4 client
-//! is its address.
+//! A site that has one address of an IPv6 network has all of it (RFC 6177: a site gets a /64 at least, most
+//! get a /56 or /48), and could be a new client with each connection. So an IPv6 client is its network. An
+//! IPv4 client is its address.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -52,7 +52,7 @@ pub struct InvalidCloudName;
 
 /// Name, login, Graph, Exchange's resource, SMTP. Microsoft, "Microsoft Entra authentication and national
 /// clouds" and "Microsoft Graph national cloud deployments". `global` is also GCC. Exchange and SMTP outside
-/// of `global` are what other programs use; Microsoft has no page of them.
+/// `global` are what other programs use; Microsoft has no page about them.
 const BUILT_IN: [[&str; 5]; 4] = [
     [
         "global",
@@ -84,7 +84,7 @@ const BUILT_IN: [[&str; 5]; 4] = [
     ],
 ];
 
-/// What a cloud of one's own asks tokens for SMTP for, if it does not say.
+/// The resource that a cloud of one's own asks SMTP tokens for, if it names none.
 const EXCHANGE: &str = "https://outlook.office365.com";
 
 /// All clouds by name. `None`: its table has errors, which are noted already.
@@ -104,7 +104,7 @@ impl Cloud {
         })
     }
 
-    /// Reads `[clouds]`. A table with the name of a built-in cloud changes what it says and leaves the rest.
+    /// Reads `[clouds]`. A table with the name of a built-in cloud changes what it names and leaves the rest.
     pub(super) fn read_all(table: &mut TableReader<'_>) -> Clouds {
         let mut clouds: Clouds =
             Self::built_in().map(|cloud| (cloud.name.as_str().to_owned(), Some(cloud))).collect();

@@ -22,7 +22,7 @@ pub enum Credential {
     ManagedIdentity(ManagedIdentity),
 }
 
-/// What proves that it is the application that asks.
+/// What proves that the application is asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientProof {
     Secret(SecretSource),
@@ -40,7 +40,7 @@ pub enum UserGrant {
     RefreshToken { first: Option<SecretSource> },
 }
 
-/// What the keys of one table speak of.
+/// What the keys of one table describe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     App,
@@ -57,7 +57,7 @@ const OF_CERTIFICATE: [&str; 3] = ["private_key", "certificate_password", "asser
 const SECRETS: [&str; 6] =
     ["client_secret", "certificate", "private_key", "certificate_password", "password", "refresh_token"];
 
-/// What it needs, and what there is to say against it.
+/// What the password grant needs, and what speaks against it.
 fn check_password_grant(table: &mut TableReader<'_>) {
     for (key, example) in [("username", USERNAME), ("password", SECRET)] {
         if !table.has(key) {
@@ -162,7 +162,7 @@ impl Credential {
         files
     }
 
-    /// The certificate, if it is by one that the application proves itself.
+    /// The certificate, if the application proves itself by one.
     pub fn certificate(&self) -> Option<&ClientCertificate> {
         match self {
             Self::App(ClientProof::Certificate(certificate))
@@ -174,7 +174,7 @@ impl Credential {
 
 const USERNAME: &str = r#""relay@contoso.com""#;
 
-/// Notes an error for each key that has no meaning beside the others. Whether there was none.
+/// Notes an error for each key that has no meaning beside the others. Returns whether there was none.
 fn refuse_strangers(table: &mut TableReader<'_>, kind: Kind) -> bool {
     let mut is_whole = true;
     let mut refuse = |item: Option<Item<'_>>, why: String| {

@@ -32,7 +32,7 @@ pub struct RetryConfig {
     pub give_up_after: Duration,
 }
 
-/// No service is believed that says to come back later than this.
+/// A service that asks for a longer wait than this is not believed.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -51,8 +51,8 @@ impl Default for RetryConfig {
 }
 
 impl DeliveryConfig {
-    /// No message is told to wait longer, whatever for: its next attempt, an outcome that has to settle, or
-    /// what the service says.
+    /// No message must wait longer, whatever for: its next attempt, an outcome that must settle, or what the
+    /// service says.
     pub fn longest_wait(&self) -> Duration {
         let RetryConfig { longest, jitter, .. } = self.retry;
         longest.mul_f64(1.0 + jitter).max(self.settle_after).max(LONGEST_RETRY_AFTER)

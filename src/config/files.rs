@@ -59,13 +59,13 @@ pub(super) fn read_files(main: &Path) -> Result<Vec<ConfigFile>, ConfigErrors> {
     if problems.is_empty() { Ok(files) } else { Err(ConfigErrors::new(problems)) }
 }
 
-/// Reads the files beside the main one, as far as they can be read; and why some could not.
+/// Reads the files beside the main one, as far as they can be read; and says why some could not be.
 pub(super) fn read_beside(main: &Path, owners: Owners) -> (Vec<ConfigFile>, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut files = Vec::new();
     let folder = main.parent().unwrap_or(Path::new("")).join("tenants.d");
-    // Whoever can add a file adds a tenant. A file is looked at by itself, but one that goes is missing
-    // without a word.
+    // Anybody who can add a file can add a tenant. Each file is checked by itself, but one that is removed is
+    // missing without a word.
     if let Err(exposed) = access::check(&folder, owners) {
         problems.push(Problem::of_file(&folder, exposed.to_string()));
         return (files, problems);
@@ -96,7 +96,7 @@ fn tenant_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Reads one table out of the main file, by its name. Mistakes elsewhere are let pass.
+/// Reads one table out of the main file, by its name. Mistakes elsewhere are ignored.
 pub(super) fn read_table<T>(
     file: &ConfigFile,
     findings: &Findings,
@@ -106,7 +106,7 @@ pub(super) fn read_table<T>(
     read_some(file, findings, &[name], |root| root.table(name, read))
 }
 
-/// Reads some of the main file. Mistakes elsewhere than in `keys`, and what is below them, are let pass.
+/// Reads part of the main file. Mistakes outside `keys` and what is below them are ignored.
 pub(super) fn read_some<T>(
     file: &ConfigFile,
     findings: &Findings,
@@ -125,7 +125,7 @@ pub(super) fn read_some<T>(
     found
 }
 
-/// Reads what [`LocalSubmission`] needs. Mistakes elsewhere are let pass.
+/// Reads what [`LocalSubmission`] needs. Mistakes elsewhere are ignored.
 pub(super) fn read_local_submission(
     main: &ConfigFile,
     beside: &[ConfigFile],

@@ -5,10 +5,10 @@ use relay_mail::ByteSize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GraphConfig {
-    /// The largest message that goes out in one `sendMail` call, in octets before the base64. Default 2.2
-    /// MiB; 64 KiB to 3 MiB.
+    /// The largest message that is sent in one `sendMail` call, in octets before the base64. Default 2.2 MiB;
+    /// 64 KiB to 3 MiB.
     pub max_mime: ByteSize,
-    /// Recipients of one message; a message with more goes out as several. Default 500; 1 to 1000.
+    /// Recipients of one message; a message with more is sent as several. Default 500; 1 to 1000.
     pub max_recipients: u32,
 }
 

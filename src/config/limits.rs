@@ -77,7 +77,7 @@ impl Limits {
 }
 
 impl AppLimit {
-    /// Of `[limits]` only: the figure is one of the application, so no tenant has its own.
+    /// From `[limits]` only: the figure is one of the application, so no tenant has its own.
     pub(super) fn read(table: &mut TableReader<'_>) -> Self {
         let default = Self::default().0;
         Self(table.or_default("app_requests_per_10_seconds", default, |item| read_limit(item, 100_000_000)))

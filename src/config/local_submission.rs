@@ -1,4 +1,4 @@
-//! What a program needs to know that hands in mail on this machine: `[pickup]`, who may send, and how much.
+//! What a program that submits mail on this machine needs to know: `[pickup]`, who may send, and how much.
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +14,13 @@ use super::{
 };
 use relay_mail::{ByteSize, TenantName};
 
-/// The part of a configuration that an ordinary user may need, and may read without being let into any
-/// secret.
+/// The part of a configuration that an ordinary user may need, and may read without access to any secret.
 ///
-/// Secrets are not looked at, in whichever place they are; mistakes in other tables do not matter. A file of
-/// tenants.d that cannot be read is left out and named in `unread`.
+/// Secrets are not looked at, wherever they are; mistakes in other tables do not matter. A file of tenants.d
+/// that cannot be read is left out and named in `unread`.
 #[derive(Debug, Clone)]
 pub struct LocalSubmission {
-    /// `pickup.path`: holds one folder a tenant.
+    /// `pickup.path`: holds one folder per tenant.
     pub pickup: PathBuf,
     /// `smtp.max_message`
     pub max_message: ByteSize,
@@ -47,7 +46,7 @@ impl LocalSubmission {
         }
     }
 
-    /// All but the tenants.
+    /// Reads everything but the tenants.
     pub(super) fn read(root: &mut TableReader<'_>) -> Option<Self> {
         let pickup = root.table("pickup", PickupConfig::read);
         let max_message = root.table("smtp", |table| Some(SmtpConfig::read_max_message(table)));
@@ -60,7 +59,7 @@ impl LocalSubmission {
     pub(super) fn read_tenants(root: &mut TableReader<'_>) -> BTreeMap<TenantName, Vec<SenderRule>> {
         let tenants = root.table("tenants", |table| {
             let read = table.named().into_iter().filter_map(|(name, item)| {
-                // The relay does not start with another kind of name.
+                // The relay does not start with any other kind of name.
                 let name: TenantName = name.parse().ok()?;
                 Some((name, item.table(SenderRule::read_required)?))
             });

@@ -7,7 +7,7 @@ use super::{
     value::{LONGEST, SHORTEST},
 };
 
-/// So many failed logins of one address, or with one name, within a time lock it out for a time.
+/// This many failed logins from one address, or with one name, within a time lock it out for a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockoutConfig {
     /// Default 10. `None` (0 in the file): nobody is locked out.

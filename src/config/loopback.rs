@@ -1,4 +1,4 @@
-//! Hosts that are this machine: what goes there leaves no network.
+//! Hosts that are this machine: what is sent there never reaches a network.
 
 use std::net::IpAddr;
 

@@ -122,7 +122,7 @@ impl UserAssigned {
     }
 }
 
-/// What this process was started in.
+/// The environment that this process was started in.
 struct Environment<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     has_arc_agent: &'a dyn Fn() -> bool,
@@ -133,7 +133,7 @@ fn has_arc_agent() -> bool {
 }
 
 impl Environment<'_> {
-    /// In the order of MSAL.
+    /// In the order that MSAL uses.
     fn kind(&self) -> Kind {
         let has = |name: &str| (self.variable)(name).is_some();
         match (has("IDENTITY_ENDPOINT"), has(HEADER), has("IMDS_ENDPOINT")) {
@@ -202,7 +202,8 @@ fn read_endpoint(item: &Item<'_>) -> Option<String> {
     })
 }
 
-/// Without a slash at its end. In clear a token may come from this machine, or from the host that it runs on.
+/// Without a slash at its end. Unencrypted, a token may come from this machine, or from the host that it runs
+/// on.
 fn url(text: &str) -> Option<String> {
     let url = Url::parse(text).ok().filter(|url| url.query().is_none() && url.fragment().is_none())?;
     let host = url.host_str()?;

@@ -1,9 +1,9 @@
 //! The configuration file: parsed once, whole, into values that are valid by construction.
 //!
-//! One file a table. Nothing outside this room sees TOML, and nothing inside the relay checks a value again.
-//! [`Config::load`] either answers a configuration that can be run or every mistake at once, each with file,
-//! line and key. Secrets that are kept in files or in the environment are read once while loading, to find
-//! out whether they can be, and again at each use.
+//! One file per table. Nothing outside this room sees TOML, and nothing inside the relay checks a value
+//! again. [`Config::load`] returns either a configuration that can be run or every mistake at once, each with
+//! file, line and key. Secrets that are kept in files or in the environment are read once while loading, to
+//! find out whether they can be, and again at each use.
 
 mod access;
 mod admin;
@@ -109,7 +109,7 @@ pub struct Config {
 /// `[pickup]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PickupConfig {
-    /// Holds one folder a tenant.
+    /// Holds one folder per tenant.
     pub path: PathBuf,
 }
 
@@ -135,8 +135,8 @@ impl Config {
         Self::read(&files::read_files(path)?, Findings::default())
     }
 
-    /// As [`load`](Self::load), for a relay that is to run by it: what of a tenant's credential cannot be
-    /// read now is a warning, and stops that tenant alone.
+    /// As [`load`](Self::load), for a relay that will run with it: a part of a tenant's credential that
+    /// cannot be read now is a warning, and stops that tenant alone.
     pub fn load_to_run(path: &Path) -> Result<Self, ConfigErrors> {
         Self::read(&files::read_files(path)?, Findings::to_run())
     }
@@ -161,7 +161,7 @@ impl Config {
         }
     }
 
-    /// Everything but the tenants, and what these need to know of it.
+    /// Everything but the tenants, and what the tenants need to know of it.
     fn read_all_but_tenants(root: &mut TableReader<'_>) -> (Option<Self>, Surroundings) {
         let has_pickup = root.has("pickup");
         let spool = root.table("spool", SpoolConfig::read);

@@ -15,13 +15,13 @@ use relay_mail::ByteSize;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkConfig {
-    /// All calls go by it: login, Graph and uploads, whatever the host. `None`: straight.
+    /// All calls use it: login, Graph and uploads, whatever the host. `None`: direct.
     pub proxy: Option<Proxy>,
     /// For a connection, TLS included. Default 10 seconds; 30 seconds at most, which a login may take in all.
     pub connect_timeout: Duration,
     /// For the answer to a call once all of it was sent. Default 100 seconds; 1 hour at most.
     pub answer_timeout: Duration,
-    /// What a slow line sends in a second at least: the time for a call grows with its size. Default 64 KiB;
+    /// What a slow line sends per second at least: the time for a call grows with its size. Default 64 KiB;
     /// 1 KiB at least.
     pub slowest: ByteSize,
 }

@@ -13,7 +13,7 @@ const MEMORY: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// What a hash of the configuration may ask for: each login costs that much, and strangers can try.
+/// What a hash in the configuration may ask for: each login costs that much, and strangers can try.
 const MOST_MEMORY: u32 = 1024 * 1024;
 const MOST_PASSES: u32 = 32;
 const MOST_LANES: u32 = 16;

@@ -4,18 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing to mend, or (as a warning) to look at.
+/// One thing to fix, or (as a warning) to look at.
 ///
 /// Shown as `config.toml:12: tenants.contoso.senders[1]: "foo" is not an address …`. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The file as it was named on the command line, or a file of tenants.d beside it.
     pub file: String,
-    /// From 1. `None` where the trouble is something that stands nowhere.
+    /// From 1. `None` if the problem is something that is written nowhere.
     pub line: Option<usize>,
     /// From 1, in characters.
     pub column: Option<usize>,
-    /// Such as `tenants.contoso.senders[1]`; empty where it is the file itself.
+    /// Such as `tenants.contoso.senders[1]`; empty if it is the file itself.
     pub key: String,
     /// Says what to write instead.
     pub message: String,
@@ -61,7 +61,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// One problem a line.
+/// One problem per line.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.0.iter().enumerate() {

@@ -1,10 +1,10 @@
 //! Reads TOML tables key by key, and keeps count of what was asked for.
 //!
-//! A [`TableReader`] hands out the values of one table, parsed by the function that the caller names. Nothing
+//! A [`TableReader`] returns the values of one table, parsed by the function that the caller names. Nothing
 //! stops at a mistake: a value that cannot be read is noted in [`Findings`] with file, line and key, and the
-//! caller goes on with `None` or with the default, so that one run reports everything. A key that nobody
-//! asked for is a mistake too. Whoever starts the reading must look at the findings afterwards: a result
-//! counts only when there are no errors.
+//! caller continues with `None` or with the default, so that one run reports everything. A key that nobody
+//! asked for is a mistake too. The code that starts the reading must look at the findings afterwards: a
+//! result counts only when there are no errors.
 //!
 //! Every key that was ever asked for is remembered, with `NAME` in place of names that the user chooses. A
 //! test compares them with the documented ones.
@@ -31,9 +31,9 @@ pub(super) struct Findings {
     pub(super) errors: RefCell<Vec<Problem>>,
     pub(super) warnings: RefCell<Vec<Problem>>,
     pub(super) known_keys: RefCell<HashSet<String>>,
-    /// What is one tenant's trouble is not to stop the others: see [`Item::fail_alone`].
+    /// One tenant's problem must not stop the others: see [`Item::fail_alone`].
     is_to_run: bool,
-    /// The key that is noted, written anew each time: there are dozens for each of thousands of tenants.
+    /// The key that is noted, written again each time: there are dozens for each of thousands of tenants.
     noted: RefCell<String>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct TableReader<'a> {
     names_free: bool,
 }
 
-/// One value, with where it stands.
+/// One value, and where it is.
 pub(super) struct Item<'a> {
     pub(super) source: &'a Source<'a>,
     pub(super) value: &'a Value<'a>,
@@ -116,7 +116,7 @@ impl<'a> TableReader<'a> {
         self.or_else(key, read, |table| table.fail_at(key, format!("missing: write {key} = {example}")))
     }
 
-    /// The value of `key`; `None` if it is wrong; what `missing` says if it is missing.
+    /// The value of `key`; `None` if it is wrong; what `missing` returns if it is missing.
     pub(super) fn or_else<T>(
         &mut self,
         key: &'static str,
@@ -190,13 +190,13 @@ impl<'a> TableReader<'a> {
         None
     }
 
-    /// What stands at `key`, for a caller who reads several together.
+    /// The value at `key`, for a caller that reads several together.
     pub(super) fn item(&mut self, key: &'static str) -> Option<Item<'a>> {
         self.asked.push(key);
         self.source.findings.note_key(&self.path.known, key);
         let (found, value) = self.table.get_key_value(key)?;
         let path = self.path.key(key);
-        // A table's own span ends where its sub-tables begin; its name stands where the user looks.
+        // A table's own span ends where its sub-tables begin; its name is where the user looks.
         let place = if matches!(value.as_ref(), ValueInner::Table(_)) { found.span } else { value.span };
         Some(Item { source: self.source, value, path, place })
     }
@@ -231,7 +231,7 @@ impl<'a> Item<'a> {
         None
     }
 
-    /// Notes a mistake if others can write to the file that the item names: what is in it is believed.
+    /// Notes a mistake if others can write to the file that the item names: its content is believed.
     pub(super) fn only_ours(&self, path: &Path) -> Option<()> {
         match access::check(path, Owners::RootAndSelf) {
             Ok(()) => Some(()),
@@ -239,9 +239,9 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Something of this tenant's cannot be read now, and is read again at each use. Whoever runs the relay
-    /// is warned, and gets `value`: the tenant's mail waits until that is mended. For whoever checks the
-    /// configuration it is an error.
+    /// Something of this tenant's cannot be read now, and is read again at each use. When the relay runs,
+    /// this is a warning, and the caller gets `value`: the tenant's mail waits until that is fixed. When the
+    /// configuration is only checked, it is an error.
     pub(super) fn fail_alone<T>(&self, value: T, message: impl Into<String>) -> Option<T> {
         let message = message.into();
         if !self.source.findings.is_to_run {
@@ -261,7 +261,7 @@ impl<'a> Item<'a> {
         keys.iter().for_each(|key| self.source.findings.note_key(&self.path.known, key));
     }
 
-    /// Where the value stands, such as `config.toml:12`.
+    /// Where the value is, such as `config.toml:12`.
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.source.file.display(), self.source.line_and_column(self.place).0)
     }
@@ -344,7 +344,7 @@ impl<'a> Source<'a> {
 }
 
 impl Findings {
-    /// Of a configuration that a relay is to run by.
+    /// Of a configuration that a relay will run with.
     pub(super) fn to_run() -> Self {
         Self { is_to_run: true, ..Self::default() }
     }

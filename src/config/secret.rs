@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::reader::{Item, TableReader};
 
-/// Where a secret is. What a [`super::Config`] holds could be read when the configuration was loaded.
+/// Where a secret is. A source in a [`super::Config`] could be read when the configuration was loaded.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
     Text(Secret),
@@ -137,7 +137,7 @@ impl SecretSource {
         Some(source)
     }
 
-    /// Where it is said to be; whether anything is there is not looked at.
+    /// Where it is said to be; whether anything is there is not checked.
     pub(super) fn read_place(item: &Item<'_>) -> Option<Self> {
         item.note_keys(&PLACES);
         match item.value.as_ref() {
@@ -171,7 +171,7 @@ impl SecretSource {
             Self::File(path) if path.metadata().is_ok_and(|m| m.permissions().mode() & 0o004 != 0) => {
                 item.warn(format!("every user of this machine can read {}: chmod o-r", path.display()));
             }
-            // What systemd makes readable is systemd's to decide.
+            // What systemd makes readable is for systemd to decide.
             _ => {}
         }
     }
@@ -217,7 +217,7 @@ fn read_text(path: &Path) -> Result<Secret, SecretError> {
 fn read_file(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let failed = |error| SecretError::File { path: path.to_owned(), error };
     let file = File::open(path).map_err(failed)?;
-    // Room for all of it, so that growing leaves no copy behind in freed memory. What is no file has no size.
+    // Room for all of it, so that growing leaves no copy behind in freed memory. Only a file has a size.
     let size = file.metadata().map_err(failed)?.len();
     let room = usize::try_from(size).unwrap_or(limit).clamp(LONGEST_SECRET, limit);
     let mut bytes = Zeroizing::new(Vec::with_capacity(room + 1));

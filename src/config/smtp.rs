@@ -29,11 +29,11 @@ pub struct SmtpConfig {
     /// Connections at a time, over all listeners. Default 2000.
     pub max_connections: usize,
     /// Connections of one client address at a time, over all listeners; `None` is no limit. Default 50: a
-    /// mail server that behaves opens 20, and one device that does not cannot take all of `max_connections`.
+    /// well-behaved mail server opens 20, and one misbehaving device cannot take all of `max_connections`.
     pub max_connections_per_address: Option<NonZeroUsize>,
     /// Which IPv6 addresses are one client. Default 64.
     pub client_prefix: ClientPrefix,
-    /// For envelopes and headers that are coming in, over all connections. Default 64 MiB, at least 1.
+    /// For envelopes and headers that are being received, over all connections. Default 64 MiB, at least 1.
     pub header_memory: ByteSize,
     pub session: SessionLimits,
     /// Clients that may log in without encryption. Default: none.
@@ -47,13 +47,13 @@ pub struct SessionLimits {
     pub bare_newlines: BareNewlines,
     /// Messages on one connection, announced to clients (RFC 9422). Default 10,000.
     pub max_messages: u32,
-    /// Replies that refuse for good, between two accepted messages. Default 20.
+    /// Permanent refusals between two accepted messages. Default 20.
     pub max_errors: u32,
     /// Commands that bring no message nearer, between two accepted messages. Default 10,000.
     pub max_commands: u32,
-    /// For the next command. Default 5 minutes (RFC 5321 section 4.5.3.2.7).
+    /// The time until the next command. Default 5 minutes (RFC 5321 section 4.5.3.2.7).
     pub idle_timeout: Duration,
-    /// For a connection as a whole, whatever is under way on it. Default 1 hour.
+    /// For a connection as a whole, whatever is in progress on it. Default 1 hour.
     pub session_timeout: Duration,
     /// A message that cannot be stored in this time after its end is refused for now. Default 90 seconds, at
     /// least 1.
@@ -70,7 +70,7 @@ pub struct SessionLimits {
 pub enum BareNewlines {
     /// The message is refused.
     Refuse,
-    /// It becomes CR LF. It ends no message all the same.
+    /// It becomes CR LF. It still ends no message.
     Fix,
 }
 
@@ -121,14 +121,14 @@ pub struct Listener {
     /// Its clients may log in without encryption. Default false.
     pub trusted: bool,
     pub tls: ListenerTls,
-    /// Peers that speak PROXY protocol before anything else. Others are served as who they are.
+    /// Peers that speak PROXY protocol before anything else. Other peers are served as themselves.
     pub proxies: Vec<IpNet>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerTls {
     Off,
-    /// RFC 3207: a connection begins in clear, and the client may ask for TLS.
+    /// RFC 3207: a connection begins unencrypted, and the client may ask for TLS.
     StartTls(Certificate),
     /// RFC 8314 section 3: a connection begins with TLS.
     Implicit(Certificate),
@@ -166,14 +166,14 @@ impl SmtpConfig {
         })
     }
 
-    /// Whether there are clients that may log in: passwords do not travel in clear, but where that was
+    /// Whether there are clients that may log in: passwords are not sent unencrypted, except where that was
     /// allowed.
     pub(super) fn takes_logins(&self) -> bool {
         let takes = |listener: &Listener| listener.trusted || listener.tls != ListenerTls::Off;
         !self.trusted_networks.is_empty() || self.listeners.iter().any(takes)
     }
 
-    /// Whether a client at `address` may send a password in clear to any listener.
+    /// Whether a client at `address` may send a password unencrypted to any listener.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted_networks.iter().any(|network| network.contains(&address))
@@ -183,7 +183,7 @@ impl SmtpConfig {
         table.or_default("max_message", ByteSize::mb(150), |item| item.size(ByteSize::kib(64)))
     }
 
-    /// Whether other machines can reach a listener, be it through a proxy on this one.
+    /// Whether other machines can reach a listener, even if through a proxy on this one.
     pub(super) fn is_reachable(&self) -> bool {
         let reachable = |l: &Listener| !l.address.ip().to_canonical().is_loopback() || !l.proxies.is_empty();
         self.listeners.iter().any(reachable)
@@ -251,7 +251,7 @@ impl Listener {
         Some(Self { address: address?, trusted, tls: tls?, proxies })
     }
 
-    /// Whether the peer at `address`, which is canonical, has to speak PROXY protocol.
+    /// Whether the peer at `address`, which is canonical, must speak PROXY protocol.
     pub fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|network| network.contains(&address))
     }

@@ -19,10 +19,10 @@ pub struct SpoolConfig {
     pub path: PathBuf,
     /// With less free disk than this, mail is refused with 452 and pickup pauses. Default 1 GiB.
     pub min_free: ByteSize,
-    /// The same for files that may yet be made (inodes), where the file system has a fixed number.
-    /// Default 1000.
+    /// The same for files that can still be made (inodes), where the file system has a fixed number. Default
+    /// 1000.
     pub min_free_inodes: u64,
-    /// When an operation on the disk has not come back for so long, the relay ends, to be started again.
+    /// When an operation on the disk has not come back for this long, the relay ends, to be started again.
     /// Default a minute.
     pub stalled_after: Duration,
 }
@@ -30,7 +30,7 @@ pub struct SpoolConfig {
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(60);
 
 impl SpoolConfig {
-    /// Reads nothing but `[spool]` of the file at `path`: whoever has to get at the mail may not have the
+    /// Reads nothing but `[spool]` of the file at `path`: a user who needs to reach the mail may not have the
     /// secrets, and mistakes in other tables do not matter then.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = ConfigFile::read(path.to_owned(), Owners::Any)

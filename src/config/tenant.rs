@@ -14,7 +14,7 @@ pub struct Tenant {
     pub cloud: Cloud,
     /// Tenant GUID or one of its domains, as in the login URL.
     pub directory: String,
-    /// Of the application; that of a managed identity is the user-assigned one, or empty.
+    /// The application's; for a managed identity the user-assigned one, or empty.
     pub client_id: String,
     pub credential: Credential,
     /// Who may send as this tenant. Never empty.
@@ -29,7 +29,7 @@ pub struct Tenant {
     pub users: Users,
     pub route: RouteRule,
     pub mailbox: MailboxRule,
-    /// Aliases, and the mailbox that each goes out of. Goes before `mailbox`. Empty by default.
+    /// Aliases, and the mailbox that each is sent from. Takes precedence over `mailbox`. Empty by default.
     pub mailboxes: HashMap<MailboxAddress, MailboxAddress>,
     pub confirm: Confirm,
     pub envelope_mismatch: EnvelopeMismatch,
@@ -56,7 +56,7 @@ pub enum SenderRule {
 pub enum WhileSuspended {
     /// It is taken, and waits.
     Accept,
-    /// Clients are told to come back later.
+    /// Clients are told to try again later.
     Refuse,
 }
 
@@ -68,14 +68,14 @@ pub enum RouteRule {
     Graph,
     /// By SMTP submission with XOAUTH2.
     Smtp,
-    /// By Graph, and by SMTP what only SMTP carries as it is.
+    /// By Graph; by SMTP what only SMTP carries as it is.
     Auto,
 }
 
 /// `mailbox`: whose `sendMail` is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MailboxRule {
-    /// The author's own: the header From; of a bounce, the mailbox that bounces go out from.
+    /// The author's own: the header From; for a bounce, the mailbox that bounces are sent from.
     From,
     Fixed(MailboxAddress),
 }
@@ -89,30 +89,30 @@ pub enum MaxQueuedBytes {
     Size(ByteSize),
 }
 
-/// `confirm`: how it is found out whether a message went out, when the answer to its call did not come.
+/// `confirm`: how to find out whether a message was sent when the answer to its call did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Confirm {
     /// The best of the others that the tenant's permissions allow.
     #[default]
     Auto,
-    /// Not at all: it is sent again.
+    /// Not at all: the message is sent again.
     Off,
     /// It is looked for in Sent Items.
     SentItems,
-    /// A draft is made of it before it is sent, and that is asked for.
+    /// A draft is made of it before it is sent, and the service is asked about the draft.
     Draft,
 }
 
-/// `envelope_mismatch`: what becomes of a message whose header names other recipients than its envelope.
+/// `envelope_mismatch`: what happens to a message whose header names other recipients than its envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EnvelopeMismatch {
-    /// What is best for the recipients: as [`Smtp`](Self::Smtp) where the tenant's [`RouteRule`] lets it go
+    /// What is best for the recipients: as [`Smtp`](Self::Smtp) if the tenant's [`RouteRule`] lets it be sent
     /// that way, else as [`Rewrite`](Self::Rewrite).
     #[default]
     Auto,
     /// The header is made to name the envelope's recipients.
     Rewrite,
-    /// It goes by SMTP, where the envelope counts and the header stays.
+    /// It is sent by SMTP, where the envelope counts and the header stays.
     Smtp,
     /// It is not sent, and bounces.
     Refuse,
@@ -158,7 +158,7 @@ impl Tenant {
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// The mailbox that posts mail whose author is `from`. The mailbox for bounces posts its own, also where
+    /// The mailbox that posts mail whose author is `from`. The mailbox for bounces posts its own, even if
     /// another one posts everybody else's; then `mailboxes` counts, then `mailbox`.
     pub fn mailbox_for<'a>(&'a self, from: &'a MailboxAddress) -> &'a MailboxAddress {
         if self.bounces.mailbox.as_ref() == Some(from) {
@@ -192,7 +192,7 @@ impl SenderRule {
 
 #[cfg(any(test, feature = "fuzzing"))]
 impl Tenant {
-    /// A tenant that lets anybody send, without limits: what a test is about it changes.
+    /// A tenant that lets anybody send, without limits: each test changes what it is about.
     pub(crate) fn sample(name: &str, cloud: Cloud) -> Self {
         Self {
             name: name.parse().expect("a tenant's name"),

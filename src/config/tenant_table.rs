@@ -45,7 +45,7 @@ impl Tenants {
         self.places.is_empty()
     }
 
-    /// Reads the `[tenants]` of one file. May be called once a file.
+    /// Reads the `[tenants]` of one file. May be called once per file.
     pub(super) fn read(&mut self, table: &mut TableReader<'_>, around: &Surroundings) -> Option<()> {
         for (name, item) in table.named() {
             if let Some(other) = self.places.insert(name.to_owned(), item.place()) {
@@ -65,7 +65,7 @@ impl Tenants {
 }
 
 impl Tenant {
-    /// With `name` `None` the table is read for its errors.
+    /// If `name` is `None`, the table is read only for its errors.
     fn read(
         table: &mut TableReader<'_>,
         whole: &Item<'_>,
@@ -140,7 +140,7 @@ impl Tenant {
 const SENDERS: &str = r#"["@contoso.com"]"#;
 const NETWORK: &str = r#""10.1.0.0/16" or "10.1.2.3""#;
 
-/// Mail of this tenant has no way in. That may be meant, so it is no error.
+/// Mail of this tenant has no way in. That may be intended, so it is not an error.
 fn warn_if_nothing_can_come(whole: &Item<'_>, around: &Surroundings, has_users: bool, has_networks: bool) {
     if has_users && !around.takes_logins {
         whole.warn(

@@ -1,4 +1,4 @@
-//! Whole configurations: what is answered for a good one, and what is said about a bad one.
+//! Whole configurations: what is returned for a good one, and what is said about a bad one.
 
 mod credentials;
 mod network;

@@ -1,6 +1,6 @@
 //! `clouds.NAME.upload_hosts`: where attachments may be put.
 //!
-//! Graph names the address of each upload. What it names is believed only if the host is one of these: a
+//! Graph names the address of each upload. That address is believed only if its host is one of these: a
 //! service, a proxy or a cache that is not what it says could have the mail of a tenant put anywhere.
 
 use std::{fmt, str::FromStr};
@@ -34,8 +34,8 @@ impl HostRule {
     }
 
     /// Where Exchange takes uploads, by the resource that tokens for it are asked for. Microsoft, "Attach
-    /// large files to Outlook messages", shows `outlook.office.com` for the global cloud; it has no page of
-    /// the others.
+    /// large files to Outlook messages", shows `outlook.office.com` for the global cloud; it has no page
+    /// about the others.
     pub(super) fn of_exchange(resource: &str) -> Vec<Self> {
         let host =
             resource.split("://").nth(1).unwrap_or_default().split(['/', ':']).next().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The plain kinds of values: numbers, durations, sizes, addresses, paths, words.
 //!
-//! Each takes the [`Item`] and answers the value in its final type, or notes what to write instead and
-//! answers `None`.
+//! Each takes the [`Item`] and returns the value in its final type, or notes what to write instead and
+//! returns `None`.
 
 use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -11,13 +11,13 @@ use super::reader::{Item, nearest};
 use relay_mail::ByteSize;
 use relay_mail::MailboxAddress;
 
-/// Durations in the file stay below: nobody means more, and timers can count it.
+/// Durations in the file stay below this: nobody means more, and timers can count it.
 pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The least duration where zero would mean nothing.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 impl<'a> Item<'a> {
-    /// `example` is shown as it would stand in the file, with quotes.
+    /// `example` is shown as it would be written in the file, with quotes.
     pub(super) fn text(&self, example: &str) -> Option<&'a str> {
         match self.value.as_str() {
             Some(text) => Some(text),
@@ -156,7 +156,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Whether `text` can stand right of the @.
+/// Whether `text` can follow the @.
 pub(super) fn is_domain(text: &str) -> bool {
     !text.contains('@') && format!("x@{text}").parse::<MailboxAddress>().is_ok()
 }

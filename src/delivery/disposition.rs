@@ -12,19 +12,19 @@ use crate::{
 };
 use relay_mail::{MailboxAddress, Timestamp};
 
-/// What a route answers.
+/// What a route returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempted {
     pub disposition: Disposition,
-    /// What is still open of the attempts before this one: since when it is so.
+    /// Since when the outcome of an earlier attempt has been open, if it still is.
     pub doubt: Option<Timestamp>,
-    /// A call timed out, and the service may be at work on it still.
+    /// A call timed out, and the service may still be working on it.
     pub timed_out: bool,
-    /// It failed because this route does not carry such a message, and another one may.
+    /// It failed because this route cannot carry such a message; another route may.
     pub is_unsuited: bool,
 }
 
-/// How a delivery attempt ended: what the worker makes of the message follows from it.
+/// How a delivery attempt ended. It decides what the worker does with the message.
 ///
 /// ```
 /// use m365_relay::{bounce::EnhancedStatus, delivery::{Disposition, Reason}};
@@ -48,22 +48,23 @@ pub enum Disposition {
     /// The service will never take this message.
     Failed(Reason),
     /// The service may or may not have the message; counts as an attempt. `look_after`: when it can be asked.
-    /// Where it cannot, the message waits as for `Retry`, for `settle_after` at least. `after`: in no case
-    /// before that.
+    /// If it cannot be asked, the message waits as for `Retry`, but for `settle_after` at least. `after`: in
+    /// no case before that.
     Unknown { look_after: Option<Duration>, after: Option<Duration>, why: String },
-    /// It is still open what became of an earlier attempt. Costs no attempt.
+    /// The outcome of an earlier attempt is still open. Costs no attempt.
     Unsettled { look_after: Duration, why: String },
-    /// The service takes so many recipients at most: the message is to go in parts.
+    /// The service takes at most this many recipients: the message must be split.
     Split { most: usize },
-    /// Not all recipients fare alike, and nothing was sent so far: the message is to go in parts.
+    /// The service treats the recipients differently, and nothing was sent so far: the message must be
+    /// divided.
     Divided(Division),
-    /// No message of this tenant can be delivered until an administrator mends something.
+    /// No message of this tenant can be delivered until an administrator fixes something.
     TenantBlocked { reason: &'static str, why: String, retry_after: Duration },
-    /// The mailbox takes no message before `until`, and this one costs no attempt.
+    /// The mailbox takes no message before `until`. Costs no attempt.
     MailboxBlocked { until: Instant, limit: LimitKind, why: String },
 }
 
-/// How the recipients of one message fare. None is in two lists.
+/// How the service treats the recipients of one message. No recipient is in two lists.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Division {
     /// The service takes these.
@@ -78,13 +79,13 @@ pub struct Division {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     pub status: u16,
-    /// Graph's `request-id`, or what the SMTP server said with its 250: what Microsoft's support asks for.
+    /// Graph's `request-id`, or the text of the SMTP server's 250: Microsoft's support asks for it.
     pub request_id: String,
-    /// What the call was named by this relay. Empty for SMTP, which has no such thing.
+    /// The name that this relay gave the call. Empty for SMTP, which has no such thing.
     pub client_request_id: String,
-    /// It was an earlier attempt that had arrived.
+    /// An earlier attempt had delivered the message.
     pub is_earlier: bool,
-    /// The service tells the sender of success where that is wished for: it was given NOTIFY (RFC 3461
+    /// The service itself tells the sender of success if the sender wants that: it was given NOTIFY (RFC 3461
     /// section 5.2.2).
     pub reports_success: bool,
 }
@@ -97,7 +98,7 @@ pub struct Reason {
     pub diagnostic: String,
 }
 
-/// The reason of a tenant block for which somebody has to mend the credential.
+/// The reason of a tenant block that lasts until somebody fixes the credential.
 pub(super) const NO_CREDENTIAL: &str = TokenErrorKind::Blocked.reason();
 
 impl Disposition {

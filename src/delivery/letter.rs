@@ -1,4 +1,4 @@
-//! A claimed message, opened: what every route has to know of it.
+//! A claimed message, opened: what every route must know about it.
 
 use std::io;
 
@@ -34,17 +34,17 @@ impl Mime {
     }
 }
 
-/// The field on top that tells one part of a divided message from another: all of them have its Message-ID.
-/// It stays here. One further down is a client's own, and none of the relay's business: above what a client
-/// has written, there is a `Received`.
+/// The field at the top that tells one part of a divided message from another: all parts have the same
+/// Message-ID. The field does not leave the relay. A field further down is a client's own and no business of
+/// the relay: above what a client has written, there is a `Received`.
 const PART_OF: &str = "X-M365-Relay-Part-Of";
 
-/// What stands on top of a part of the message `id`.
+/// The mark at the top of a part of the message `id`.
 pub(super) fn part_mark(id: MessageId) -> String {
     format!("{PART_OF}: {id}\r\n")
 }
 
-/// Whether a stored message that begins so is a part.
+/// Whether a stored message with this beginning is a part.
 pub(super) fn is_marked(begin: &[u8]) -> bool {
     begin.strip_prefix(PART_OF.as_bytes()).is_some_and(|rest| rest.starts_with(b": "))
 }
@@ -104,7 +104,7 @@ pub(super) async fn read_header(body: &BodyReader) -> Result<(SplitMessage, Open
     read(body).await.map(|(split, rest, _)| (split, rest))
 }
 
-/// The same, and whether it is a part. The mark is taken off.
+/// The same, and whether it is a part. The mark is removed.
 async fn read(body: &BodyReader) -> Result<(SplitMessage, OpenBody, bool), DamagedBody> {
     let mut open = body.open().await?;
     let mut scanner = HeaderScanner::with_limit(MAX_STORED_HEADER);

@@ -9,7 +9,7 @@
 //! | `letter`     | a claimed message, opened                                                              |
 //! | `split`      | one message becomes several                                                            |
 //! | `notice`     | what the sender is told                                                                |
-//! | `tried`      | what a try answers that sends nothing                                                  |
+//! | `tried`      | how a try that sends nothing ends                                                      |
 //! | `allowance`  | what a mailbox may still send                                                          |
 //!
 //! The one seam between "how it went" and "what next" is [`Disposition`]: decided by the route, where the

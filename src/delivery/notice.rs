@@ -1,4 +1,4 @@
-//! Notifications, from a message that is given up or handed over to one that can be queued.
+//! Notifications: made of a message that is given up or handed over, and ready to be queued.
 
 use super::{Reason, letter::read_header};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 use relay_mail::{BodyKind, Envelope, HeaderBlock, Ingress, MailboxAddress, RecipientWish, Return};
 use relay_spool::{BodyReader, Claim, DamagedBody, Message, NewMessage, Spool, SpoolError};
 
-/// What became of a message, for its sender.
+/// The outcome of a message, for its sender.
 pub(super) struct News<'a> {
     pub(super) kind: Kind,
     pub(super) whom: Whom<'a>,
@@ -19,7 +19,7 @@ pub(super) struct News<'a> {
     pub(super) remote: Option<&'a str>,
 }
 
-/// Of which recipients there is news, and what it is.
+/// The recipients of whom there is news, and what it is.
 pub(super) enum Whom<'a> {
     All { status: EnhancedStatus, diagnostic: &'a str },
     Each(&'a [(MailboxAddress, Reason)]),
@@ -47,8 +47,8 @@ impl<'a> Whom<'a> {
 
 /// The notification that tells the sender of `claim`, or `None` if nobody is to be told.
 ///
-/// It goes to the envelope sender, from the tenant's bounce mailbox or else from the mailbox that was to send
-/// the message.
+/// It is sent to the envelope sender, from the tenant's bounce mailbox or else from the mailbox that was to
+/// send the message.
 pub(super) async fn notification_for(
     spool: &Spool,
     tenant: &Tenant,
@@ -67,7 +67,7 @@ pub(super) async fn notification_for(
     let recipients: Vec<_> = told_of.filter_map(outcome).collect();
     let Some(to) = message.envelope.sender().filter(|_| !recipients.is_empty()) else { return Ok(None) };
     let is_full = kind != Kind::Relayed && message.envelope.ret() == Some(Return::Full);
-    // A damaged body has no header to quote, and its sender is to know all the same.
+    // A damaged body has no header to quote, but its sender must be told all the same.
     let (header, body) = quoted(&claim.body, is_full).await.unwrap_or_default();
     if !bounce::wants_bounce(&message.envelope, &header, &tenant.bounces) {
         return Ok(None);

@@ -1,16 +1,20 @@
-//! Which route a message takes. Before it takes any, what an earlier attempt has left open is settled here,
-//! whichever route that was by: a message in doubt is looked for before it is sent again.
+//! Which route a message takes. First, the doubt that an earlier attempt left is settled here, whichever
+//! route that attempt took: a message in doubt is looked for before it is sent again.
 //!
-//! | `route` | Graph                                                      | SMTP                                                     |
-//! |---------|------------------------------------------------------------|----------------------------------------------------------|
-//! | `graph` | everything                                                 |                                                          |
-//! | `smtp`  |                                                            | everything                                               |
-//! | `auto`  | what it delivers to the right people and as it came        | mail whose To or Cc names somebody outside the envelope (if `envelope_mismatch` lets it); mail above `graph.max_mime` that Graph would have to change, or for which the app may make no draft |
+//! | `route` | Graph                                               | SMTP       |
+//! |---------|-----------------------------------------------------|------------|
+//! | `graph` | everything                                          |            |
+//! | `smtp`  |                                                     | everything |
+//! | `auto`  | what it delivers to the right people and as it came | the rest   |
 //!
-//! A copy in Sent Items proves that a message was sent by SMTP only if nothing else can have left it there:
-//! mail whose header names others than its envelope, and parts of a divided message, are sent again after
-//! `settle_after` instead. Where such mail goes by Graph, a copy proves it that names the envelope's
-//! recipients and nobody else; of parts none does.
+//! With `auto`, SMTP carries mail whose To or Cc names somebody outside the envelope (if `envelope_mismatch`
+//! lets it), and mail above `graph.max_mime` that Graph would have to change, or for which the app may make
+//! no draft.
+//!
+//! A copy in Sent Items proves that a message was sent by SMTP only if nothing else can have left it there.
+//! So mail whose header names others than its envelope, and parts of a divided message, are sent again after
+//! `settle_after` instead. If such mail is sent by Graph, a copy proves it only if it names the envelope's
+//! recipients and nobody else; no copy proves it for a part.
 
 use std::sync::Arc;
 
@@ -70,8 +74,8 @@ impl Routes {
             return Ok(Carried { route, attempted: passage.attempted(disposition, claim.doubt) });
         }
         if letter.visible() == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
-            // Accepted before that was configured. Whether it has arrived meanwhile was looked at: its sender
-            // is not told otherwise.
+            // Accepted before that was configured. The service was asked first whether the message has
+            // arrived meanwhile, so its sender is not told that it failed if it arrived.
             let diagnostic = "To or Cc names an address that is not a recipient".into();
             let status = EnhancedStatus::new(5, 7, 1).unwrap_or(EnhancedStatus::UNDEFINED);
             let disposition = Disposition::Failed(Reason { status, diagnostic });
@@ -120,7 +124,7 @@ fn choose(tenant: &Tenant, visible: Visible) -> Route {
     }
 }
 
-/// Whether mail whose header names others than its envelope is to go as it is.
+/// Whether mail whose header names others than its envelope is sent as it is.
 fn goes_unchanged(mismatch: EnvelopeMismatch) -> bool {
     match mismatch {
         EnvelopeMismatch::Auto | EnvelopeMismatch::Smtp => true,
@@ -128,15 +132,15 @@ fn goes_unchanged(mismatch: EnvelopeMismatch) -> bool {
     }
 }
 
-/// Whichever route it was that left the doubt: a reload may have changed `route` since then, and other mail
-/// that a program has sent with the same Message-ID and header may have taken the other one.
+/// What a copy proves, whichever route left the doubt: a reload may have changed `route` since then, and
+/// other mail that a program sent with the same Message-ID and header may have taken the other route.
 fn evidence(tenant: &Tenant, visible: Visible, is_part: bool, is_large: bool) -> Evidence {
     let may_have_gone_by_smtp = match choose(tenant, visible) {
         Route::Smtp => true,
         Route::Graph => tenant.route == RouteRule::Auto && is_large,
     };
     match visible {
-        // A copy of one part may name just those whom another went to.
+        // A copy of one part may name just the recipients of another.
         _ if is_part => Evidence::None,
         Visible::Reduced if may_have_gone_by_smtp => Evidence::None,
         Visible::Reduced => Evidence::OwnCopy,
@@ -167,8 +171,8 @@ mod tests {
         }
     }
 
-    /// A part's copy by SMTP shows the header of all of them: after a change to Graph it would prove that
-    /// another part was sent.
+    /// The copy that a part leaves by SMTP shows the header of all parts: after a change to Graph it would
+    /// prove that another part was sent.
     #[test]
     fn what_a_copy_proves() {
         let tenant =

@@ -1,11 +1,11 @@
-//! A message with more recipients than the service takes, or whose recipients do not fare alike, becomes
-//! several, each with a part of them.
+//! A message with more recipients than the service takes, or whose recipients it treats differently, becomes
+//! several parts, each for some of the recipients.
 //!
-//! They are messages of their own from then on: each is sent once, and tried again apart from the others. Its
-//! time begins anew, too, since a message's id says when it was accepted; no part can be divided without end,
-//! as it has fewer recipients.
+//! From then on the parts are messages of their own: each is sent once, and tried again independently of the
+//! others. Its time also begins again, since a message's id says when it was accepted. No part can be divided
+//! without end, as it has fewer recipients.
 //!
-//! By SMTP all parts have one header, so that a copy of one in Sent Items looks like one of another: a
+//! By SMTP all parts have one header, so a copy of one in Sent Items looks like a copy of another: a
 //! [mark](part_mark) says that a part is one.
 
 use std::collections::HashSet;
@@ -89,7 +89,7 @@ fn part_of(envelope: &Envelope, recipients: &[MailboxAddress]) -> Option<Envelop
     )
 }
 
-/// `None` without recipients.
+/// `None` if there are no recipients.
 fn with_recipients(envelope: &Envelope, recipients: Vec<Recipient>) -> Option<Envelope> {
     let parameters = MailParameters {
         body: envelope.body(),

@@ -1,12 +1,12 @@
-//! How a try ended that sends nothing.
+//! How a try that sends nothing ended.
 
 /// For `tenant check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tried {
     Works,
-    /// The app may not do this with this mailbox. In the service's words.
+    /// The app may not do this with this mailbox, in the service's words.
     Denied(String),
-    /// There is no such mailbox. In the service's words.
+    /// There is no such mailbox, in the service's words.
     NoMailbox(String),
     /// Nobody can tell.
     Failed(String),

@@ -1,23 +1,26 @@
 //! The worker: claims a message, has a route deliver it, and settles it by how that went.
 //!
-//! Here, and only here, a [`Disposition`] turns into what becomes of the message:
+//! Here, and only here, a [`Disposition`] decides what happens to the message:
 //!
-//! | disposition      | the message                                         | counts | the queue                |
-//! |------------------|-----------------------------------------------------|--------|--------------------------|
-//! | `Delivered`      | leaves; a notification enters if one was asked for   |        |                          |
-//! | `Retry`          | waits longer each time, until `give_up_after`        | yes    |                          |
-//! | `Failed`         | leaves, a bounce enters                              |        |                          |
-//! | `Unknown`        | waits until the service can be asked, or as for `Retry` and for `settle_after` at least | yes | |
-//! | `Unsettled`      | waits until the service is asked again                | no     |                          |
-//! | `Split`          | leaves, its parts enter                              | no     |                          |
-//! | `Divided`        | leaves; its parts enter, and a bounce for those who failed | no |                        |
-//! | `MailboxBlocked` | waits as long as the mailbox sleeps                  | no     | the mailbox sleeps       |
-//! | `TenantBlocked`  | waits for its turn                                   | no     | the tenant sleeps        |
+//! | disposition      | the message                                        | counts | the queue          |
+//! |------------------|----------------------------------------------------|--------|--------------------|
+//! | `Delivered`      | leaves; a notification enters if one was asked for |        |                    |
+//! | `Retry`          | waits longer each time, until `give_up_after`      | yes    |                    |
+//! | `Failed`         | leaves, a bounce enters                            |        |                    |
+//! | `Unknown`        | waits until the service can be asked (see below)   | yes    |                    |
+//! | `Unsettled`      | waits until the service is asked again             | no     |                    |
+//! | `Split`          | leaves, its parts enter                            | no     |                    |
+//! | `Divided`        | leaves; its parts enter, and a bounce for failures | no     |                    |
+//! | `MailboxBlocked` | waits as long as the mailbox sleeps                | no     | the mailbox sleeps |
+//! | `TenantBlocked`  | waits for its turn                                 | no     | the tenant sleeps  |
 //!
-//! What concerns the queue is said before the message is settled. A body that is damaged is put aside; one
-//! that only cannot be read now, and a bounce that cannot be written now, are looked at again after a minute.
-//! A delivery that panics is an `Unknown`; a message that still does so when its time is up is put aside,
-//! since a bounce may panic, too.
+//! An `Unknown` message about which the service cannot be asked waits as for `Retry`, and for `settle_after`
+//! at least.
+//!
+//! What concerns the queue is reported before the message is settled. A damaged body is quarantined. A body
+//! that merely cannot be read now, and a bounce that cannot be written now, are looked at again after a
+//! minute. A delivery that panics is an `Unknown`; a message that still panics when its time is up is
+//! quarantined, since a bounce may panic, too.
 //!
 //! If the process dies between the claim and the settlement, the next start finds a lease, and the message is
 //! treated as `Unknown`.
@@ -49,15 +52,15 @@ use crate::{
 use relay_mail::{MailboxAddress, Timestamp};
 use relay_spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError};
 
-/// How long a message waits that something on this machine stops: too many open files, no room for its
+/// How long a message waits when something on this machine stops it: too many open files, no room for its
 /// bounce.
 const LOCAL_FAULT: Duration = Duration::from_secs(60);
 
-/// How long a call that timed out still counts as one at the service: its back end goes on, and four of them
-/// are all that a mailbox may have.
+/// How long a call that timed out still counts as one at the service: its back end continues, and a mailbox
+/// may have only four calls at a time.
 const TIMED_OUT_CALL: Duration = Duration::from_secs(180);
 
-/// The next look at a suspended tenant. A changed configuration is looked at whatever this says.
+/// When to look again at a suspended tenant. A changed configuration is looked at in any case.
 const SUSPENDED: Duration = Duration::from_secs(60 * 60);
 
 pub struct WorkerSettings {
@@ -128,7 +131,7 @@ impl Courier for Worker {
     }
 }
 
-/// What has to be known of an attempt that panics.
+/// What must be known of an attempt that panics.
 struct Broken {
     lease: Lease,
     attempts: u16,
@@ -139,7 +142,7 @@ struct Broken {
 impl Worker {
     /// Without this, a message whose delivery panics would stay leased until the next start.
     async fn unless_it_panics(&self, carried: impl Future<Output = Verdict>, broken: Broken) -> Verdict {
-        // Nothing of the attempt is used after a panic, and what it shares is the process's own, behind its
+        // Nothing of the attempt is used after a panic, and what it shares belongs to the process, behind its
         // locks.
         if let Ok(verdict) = AssertUnwindSafe(carried).catch_unwind().await {
             return verdict;
@@ -156,7 +159,7 @@ impl Worker {
         self.settle(lease, settlement, Verdict::Done).await
     }
 
-    /// Not even whose message it is can be read, though nothing says that it is damaged.
+    /// Not even the message's owner can be read, though nothing says that the message is damaged.
     async fn cannot_read_at_all(&self, lease: Lease, doubt: Option<Timestamp>, reason: String) -> Verdict {
         warn!(id = %lease.id, reason, "message not readable");
         let settlement = if clock::now() >= self.give_up_at(lease) {
@@ -176,12 +179,12 @@ impl Worker {
         retry_delay(&self.settings.retry, attempts.saturating_add(1), rand::rng().random_range(0.0..1.0))
     }
 
-    /// As [`retry_wait`](Self::retry_wait), where the outcome has to settle first.
+    /// As [`retry_wait`](Self::retry_wait), where the outcome must settle first.
     fn unknown_wait(&self, attempts: u16) -> Duration {
         self.retry_wait(attempts).max(self.settings.settle_after)
     }
 
-    /// Stores what becomes of the message; `verdict` if that worked.
+    /// Stores the settlement of the message; returns `verdict` if that worked.
     async fn settle(&self, lease: Lease, settlement: Settlement, verdict: Verdict) -> Verdict {
         match self.spool.settle(lease, settlement).await {
             Ok(()) => verdict,
@@ -199,7 +202,7 @@ fn cannot_claim(job: &Job, error: &SpoolError) -> Verdict {
         | SpoolError::Closed
         | SpoolError::Body(_)
         | SpoolError::Unreadable { .. } => Verdict::SpoolUnhealthy,
-        // Somebody else ended it, put it aside or holds it, and has said so.
+        // Somebody else has ended, quarantined or held it, and has said so.
         SpoolError::NoSuchMessage(_) | SpoolError::Damaged { .. } | SpoolError::Held(_) => Verdict::Done,
         SpoolError::StaleLease(_) | SpoolError::InDelivery(_) => {
             error!(id = %job.id, "message already leased");
@@ -215,7 +218,7 @@ struct Attempt<'a> {
     mailbox: &'a MailboxAddress,
     claim: Claim,
     early: &'a Early,
-    /// The one that the message has taken, or would.
+    /// The route that the message has taken, or would take.
     route: Route,
 }
 
@@ -242,7 +245,7 @@ impl Attempt<'_> {
         self.act(disposition, doubt).await
     }
 
-    /// `doubt`: what is still open of earlier attempts.
+    /// `doubt`: since when the outcome of earlier attempts has been open.
     async fn act(mut self, disposition: Disposition, doubt: Option<Timestamp>) -> Verdict {
         let now = clock::now();
         self.claim.doubt = doubt;
@@ -291,7 +294,7 @@ impl Attempt<'_> {
             Disposition::Divided(division) => self.divide(division).await,
             Disposition::MailboxBlocked { until, limit, why } => {
                 let wakes = now + until.saturating_duration_since(Instant::now());
-                // When its time is up it has to be due, to be found behind a mailbox that sleeps on.
+                // When its time is up it must be due, so that it is found behind a mailbox that sleeps on.
                 let due = wakes.min(self.worker.give_up_at(self.claim.lease)).max(now);
                 self.wait_for_turn(due, Verdict::MailboxAsleep { until, limit, why }).await
             }
@@ -314,21 +317,21 @@ impl Attempt<'_> {
         self.wait_for_machine().await
     }
 
-    /// Something on this machine has to be mended. It costs no attempt.
+    /// Something on this machine must be fixed. It costs no attempt.
     async fn wait_for_machine(self) -> Verdict {
         let due = clock::now() + LOCAL_FAULT;
         let doubt = self.claim.doubt;
         self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
     }
 
-    /// The attempt counts. A message whose time is up leaves; any other is tried once more when it is up, at
-    /// the latest.
+    /// The attempt counts. A message whose time is up leaves; any other is tried once more when its time is
+    /// up, at the latest.
     async fn wait_or_expire(self, now: Timestamp, wait: Duration, why: &str) -> Verdict {
         let give_up_at = self.worker.give_up_at(self.claim.lease);
         if now >= give_up_at {
             return self.expire(why).await;
         }
-        // An unknown outcome is never concluded before its time.
+        // An unknown outcome is never given up before its time.
         let is_open = self.claim.doubt.is_some();
         self.wait(if is_open { now + wait } else { (now + wait).min(give_up_at) }).await
     }
@@ -379,7 +382,7 @@ impl Attempt<'_> {
         News { kind, whom, service, remote }
     }
 
-    /// What tells the sender, if that is wanted.
+    /// The notification for the sender, if one is wanted.
     async fn notification(&self, news: News<'_>) -> Result<Option<Box<NewMessage>>, SpoolError> {
         let Worker { spool, settings, .. } = self.worker;
         let told =
@@ -439,7 +442,7 @@ impl Attempt<'_> {
             Disposition::MailboxBlocked { why, .. } => {
                 info!(%id, %tenant, %mailbox, why, ?took, "mailbox throttled")
             }
-            // The scheduler says this once for the tenant, the worker for the message says it when it is
+            // The scheduler says this once for the tenant; the worker says it for the message when that is
             // given up.
             Disposition::TenantBlocked { .. }
             | Disposition::Failed(_)

@@ -9,13 +9,13 @@ use relay_mail::outside::one_line;
 /// What a code comes down to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// The service is at fault or overloaded: no administrator can mend it.
+    /// The service is at fault or overloaded: no administrator can fix it.
     Transient,
     /// The service says that it is asked far too often.
     Later,
-    /// The service failed, and says that it will again. A few times that is taken as an outage.
+    /// The service failed, and says that it will again. The first few times, that is taken as an outage.
     Failing,
-    /// An administrator has to mend something.
+    /// An administrator must fix something.
     Blocked,
     /// The same, and each further try may lock the user out.
     User,
@@ -44,7 +44,7 @@ const NO_USER: &str = "the user is not in this directory: check username and dir
 const FEDERATED: &str = "no federated credential of the app fits the token in federated_token_file: compare its issuer, subject \
                          and audience (api://AzureADTokenExchange) with the app registration";
 
-#[rustfmt::skip] // A line a meaning.
+#[rustfmt::skip] // One line for each meaning.
 const CODES: [(&[u32], Class, &str); 44] = [
     (&[7000215], Blocked, "the client secret is wrong: put the secret's value, not its ID, into client_secret"),
     (&[7000222], Blocked, "the client secret has expired: make a new one in the app registration"),
@@ -69,8 +69,8 @@ const CODES: [(&[u32], Class, &str); 44] = [
     (&[65005, 650056], Blocked, "the app registration lacks permissions: add Mail.Send for Microsoft Graph, and grant consent"),
     (&[1002012], Blocked, SCOPE),
     (&[70011, 28002, 700022], Blocked, SCOPE),
-    // Microsoft's list has it as a scope without a resource; the service says it of an assertion for another
-    // address.
+    // Microsoft's list gives it for a scope without a resource; the service gives it for an assertion for
+    // another address.
     (&[700023], Blocked, "the scope, or the address in the assertion, is not the login service's: check login, graph and exchange of the cloud"),
     (&[70003, 900144, 9002313, 90014], Fault, MALFORMED),
     (&[9001023, 50194], Blocked, "this login needs the tenant's own directory: check directory"),
@@ -103,9 +103,9 @@ pub(super) fn explain(error: &str, description: &str, codes: &[u32]) -> TokenErr
     let code = codes.first().copied().or_else(|| code(description));
     let known = code.and_then(find);
     let class = match known {
-        // Whatever the number is.
+        // Whatever the number.
         _ if error == "temporarily_unavailable" => Transient,
-        // The refresh token is invalid, not the form of the request.
+        // It is the refresh token that is invalid, not the form of the request.
         Some((Fault, _)) if error == "invalid_grant" => Blocked,
         Some((class, _)) => class,
         None => Blocked,

@@ -21,8 +21,8 @@ const LIFETIME: u64 = 600;
 #[error("the private key cannot sign")]
 pub(super) struct CannotSign;
 
-/// One for `audience`, which is the token URL, by the application `client_id`. It is signed by the system's
-/// clock as it is now: a clock that was mended meanwhile must not be of yesterday here.
+/// Signs an assertion for `audience`, which is the token URL, by the application `client_id`. It is dated by
+/// the system's clock as it is now: once the clock has been corrected, its old time must not be used here.
 pub(super) fn sign(
     certificate: &SigningCertificate,
     algorithm: AssertionAlgorithm,

@@ -1,4 +1,4 @@
-//! One tenant's token: kept, renewed ahead, asked for once at a time.
+//! One tenant's token: kept, renewed ahead of time, asked for once at a time.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -25,13 +25,13 @@ use crate::{
 };
 use relay_mail::TenantName;
 
-/// How long before its usable time ends a token is renewed, plus jitter of the same size so that tenants do
+/// A token is renewed this long before its usable time ends, plus jitter of the same size, so that tenants do
 /// not renew together.
 const AHEAD: Duration = Duration::from_secs(300);
-/// After a token was rejected and replaced, its successor is not replaced for so long: the service refuses
+/// After a token was rejected and replaced, its successor is not replaced for this long: the service refuses
 /// whatever it gets.
 const NO_MORE_REJECTED: Duration = Duration::from_secs(60);
-/// A failure is forgotten so long after its pause.
+/// A failure is forgotten this long after its pause.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
 pub(super) struct TokenCache {
@@ -47,7 +47,7 @@ type Fetch = Shared<BoxFuture<'static, Result<AccessToken, TokenError>>>;
 struct State {
     token: Option<AccessToken>,
     renew_at: Option<Instant>,
-    /// The request under way.
+    /// The request in progress.
     fetch: Option<Fetch>,
     failure: Option<Failure>,
     /// In a row.
@@ -56,7 +56,7 @@ struct State {
     rejected: Option<Instant>,
 }
 
-/// The last one, and until when it stands.
+/// The last failure, and how long it stands.
 #[derive(Clone)]
 struct Failure {
     error: TokenError,
@@ -74,7 +74,7 @@ impl TokenCache {
         &self.tenant.name
     }
 
-    /// Whether it logs in as `tenant` is to.
+    /// Whether it logs in as `tenant` should.
     pub(super) fn is_of(&self, tenant: &Arc<Tenant>) -> bool {
         let own = &self.tenant;
         Arc::ptr_eq(own, tenant)
@@ -84,7 +84,7 @@ impl TokenCache {
                 && own.credential == tenant.credential
     }
 
-    /// Whether nothing would be lost with it: its token has ended, or there never was one.
+    /// Whether it can be dropped without loss: its token has ended, or there never was one.
     pub(super) fn is_spent(&self) -> bool {
         let state = self.state();
         let now = Instant::now();
@@ -94,7 +94,7 @@ impl TokenCache {
             && state.rejected.is_none_or(|at| at + NO_MORE_REJECTED <= now)
     }
 
-    /// The files that a failure which still stands may be about.
+    /// The files that may be to blame for a failure that still stands.
     pub(super) fn blamed_files(&self) -> Option<Contents> {
         let state = self.state();
         let failure = state.failure.as_ref().filter(|failure| failure.until > Instant::now())?;
@@ -123,7 +123,7 @@ impl TokenCache {
             match (good, paused) {
                 (Some(token), paused) => {
                     if state.renew_at.is_none_or(|at| at <= now) && paused.is_none() {
-                        // Runs on its own: nobody has to wait for it.
+                        // Runs on its own: no caller has to wait for it.
                         drop(self.fetch(&mut state));
                     }
                     return Ok(token);
@@ -146,7 +146,8 @@ impl TokenCache {
         }
     }
 
-    /// Joins the request under way or begins one. It runs on its own, whether or not anybody waits for it.
+    /// Joins the request in progress or begins one. It runs on its own, whether or not any caller waits for
+    /// it.
     fn fetch(self: &Arc<Self>, state: &mut State) -> Fetch {
         if let Some(fetch) = &state.fetch {
             return fetch.clone();
@@ -159,12 +160,12 @@ impl TokenCache {
         fetch
     }
 
-    /// A request that panics is a failure like any other: it must not stay the request under way for ever.
+    /// A request that panics is a failure like any other: it must not stay the request in progress for ever.
     async fn guard(
         &self,
         fetch: impl Future<Output = Result<AccessToken, TokenError>>,
     ) -> Result<AccessToken, TokenError> {
-        // What it changes is behind the lock, see `state`.
+        // What it changes is protected by the lock: see `state`.
         AssertUnwindSafe(fetch)
             .catch_unwind()
             .await
@@ -204,7 +205,7 @@ impl TokenCache {
         Ok(token)
     }
 
-    /// How the files of the credential look now.
+    /// What the files of the credential look like now.
     async fn look(&self) -> Contents {
         let credential = &self.tenant.credential;
         let mut files: Vec<_> = credential.files().into_iter().map(|path| path.into_owned()).collect();
@@ -216,11 +217,11 @@ impl TokenCache {
         if files.is_empty() {
             return Contents::default();
         }
-        // Without it a change would only be seen later.
+        // If this fails, a change is only seen later.
         spawn_blocking(move || Contents::at(files)).await.unwrap_or_default()
     }
 
-    /// Whose login service is asked.
+    /// The login service that is asked.
     fn place(&self) -> &str {
         match &self.tenant.credential {
             Credential::ManagedIdentity(_) => "managed identities",
@@ -248,7 +249,7 @@ impl TokenCache {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Only whole values are put in, so a panic elsewhere leaves nothing half done.
+        // Only whole values are stored, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

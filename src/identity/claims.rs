@@ -1,7 +1,7 @@
 //! What an access token says about itself.
 //!
-//! Microsoft wants tokens to be taken as opaque by whoever sends them, and nothing here decides anything: it
-//! is for advice to people.
+//! Microsoft wants the sender of a token to treat it as opaque, and nothing here decides anything: it only
+//! serves to advise people.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ pub struct TokenClaims {
     pub roles: Vec<String>,
     /// Delegated permissions.
     pub scopes: Vec<String>,
-    /// The user's name, of a token on behalf of one.
+    /// The user's name, in a token on behalf of a user.
     pub user: Option<String>,
     pub app_id: Option<String>,
     pub tenant_id: Option<String>,

@@ -11,21 +11,21 @@ use zeroize::Zeroizing;
 
 use crate::fingerprint::Fingerprint;
 
-/// What some files hold, without what that is. Files that are only touched, or replaced by others that hold
-/// the same, have not changed.
+/// A trace of what some files hold that does not reveal it. Files that are only touched, or replaced by
+/// others that hold the same, have not changed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Contents {
     seen: Vec<Seen>,
-    /// Drawn anew for each, so that a tag tells nothing. `None`: there are no files.
+    /// A new random key for each, so that a tag reveals nothing. `None`: there are no files.
     key: Option<hmac::Key>,
 }
 
 #[derive(Debug, Clone)]
 struct Seen {
     path: PathBuf,
-    /// Spares reading it as long as nothing has happened to it.
+    /// Saves reading the file as long as nothing has happened to it.
     fingerprint: Option<Fingerprint>,
-    /// Of what it holds. `None`: it could not be read.
+    /// The tag of what the file holds. `None`: it could not be read.
     tag: Option<hmac::Tag>,
 }
 

@@ -1,4 +1,4 @@
-//! Signing in with a code (RFC 8628): somebody types it into a browser anywhere, and the relay gets a refresh
+//! Signing in with a code (RFC 8628): a user types it into a browser anywhere, and the relay gets a refresh
 //! token.
 
 use std::{path::Path, time::Duration};
@@ -20,25 +20,25 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// To be shown to whoever is to sign in.
+/// What to show to the user who signs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceCode {
     pub user_code: String,
     pub verification_uri: String,
     /// The service's own words, which hold both.
     pub message: String,
-    /// How long the code is good.
+    /// How long the code is valid.
     pub expires_in: Duration,
 }
 
 /// What "slow_down" adds to the interval, by RFC 8628 section 3.5.
 const SLOWER: Duration = Duration::from_secs(5);
-/// No code is waited for longer. Entra ID's are good for 15 minutes.
+/// No code is waited for longer than this. Entra ID's are valid for 15 minutes.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Lets somebody sign in for `tenant`, whose grant is `refresh_token`: `show` is called once with the code,
-/// and says whether anybody can see it. Returns when the refresh token is stored in `folder`, where a relay
-/// that runs finds it; with what the token says about who signed in.
+/// Lets a user sign in for `tenant`, whose grant is `refresh_token`. `show` is called once with the code, and
+/// returns whether anybody can see it. Returns when the refresh token is stored in `folder`, where a running
+/// relay finds it, with what the token says about the user who signed in.
 pub async fn log_in(
     tenant: &Tenant,
     clients: Clients,
@@ -84,8 +84,8 @@ pub async fn log_in(
     Ok(claims(&granted.token))
 }
 
-/// Asks until somebody has signed in, or the code is no longer good. The application proves itself anew each
-/// time: an assertion is good once, and for less time than the code.
+/// Asks until a user has signed in, or the code is no longer valid. The application proves itself again each
+/// time: an assertion is valid once, and for less time than the code.
 async fn poll(
     means: &LoginContext,
     tenant: &Tenant,
@@ -111,7 +111,7 @@ async fn poll(
                 return Err(TokenError::blocked("the sign-in was declined in the browser"));
             }
             Ok(Poll::Expired) => return Err(too_late()),
-            // The network may come back while somebody is still typing.
+            // The network may come back while the user is still typing.
             Err(error) if error.kind == TokenErrorKind::Transient => interval.max(error.retry_after),
             Err(error) => return Err(error),
         };

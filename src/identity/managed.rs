@@ -2,7 +2,7 @@
 //!
 //! Microsoft, "How to use managed identities for Azure resources on an Azure VM to acquire an access token",
 //! "How to use managed identities for App Service and Azure Functions", "Authenticate against Azure resources
-//! with Azure Arc-enabled servers". Never by the proxy.
+//! with Azure Arc-enabled servers". Never through the proxy.
 
 use std::{
     fs::File,
@@ -30,11 +30,11 @@ use super::{
 use crate::config::{ManagedIdentity, TokenSource, UserAssigned};
 use relay_mail::outside::one_line;
 
-/// The waits before it is asked again after 404, 410, 429 and 5xx: "exponential back-off, five tries", all
-/// within the time that a login has.
+/// The waits before the host is asked again after 404, 410, 429 and 5xx: "exponential back-off, five tries",
+/// all within the time allowed for a login.
 const WAITS: [Duration; 4] =
     [Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(14)];
-/// The file of a challenge has some 100 octets; Microsoft's libraries read no more either.
+/// The file of a challenge has some 100 octets; Microsoft's libraries read no more than this either.
 const LARGEST_SECRET: u64 = 4096;
 
 const SERVICE: &str = "of managed identities";
@@ -65,7 +65,7 @@ pub(super) async fn token(
     }
 }
 
-/// One request, or with Azure Arc two.
+/// Makes one request, or two with Azure Arc.
 async fn ask(
     http: &reqwest::Client,
     identity: &ManagedIdentity,
@@ -114,8 +114,8 @@ async fn ask(
     }
 }
 
-/// The file that a challenge names: `Basic realm=/var/opt/azcmagent/tokens/….key`. Whoever answers in the
-/// place of the agent must not have any other file sent to it.
+/// The file that a challenge names: `Basic realm=/var/opt/azcmagent/tokens/….key`. A program that answers in
+/// the agent's place must not get any other file sent to it.
 fn secret_file(challenge: &Response, folder: &Path) -> Result<PathBuf, TokenError> {
     let refused = |why: &str| TokenError::blocked(format!("Azure Arc: the challenge {why}"));
     let header = challenge.head.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
@@ -153,7 +153,7 @@ fn explain(response: &Response, may_pass: bool) -> TokenError {
     let status = response.head.status.as_u16();
     let said = response.json::<serde_json::Value>().unwrap_or_default();
     let text = |key: &str| said.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    // App Service says `message`, the others are as OAuth.
+    // App Service says `message`, the others do as OAuth does.
     let words = [text("error"), text("error_description"), text("message")];
     let words: Vec<_> = words.iter().filter(|word| !word.is_empty()).map(String::as_str).collect();
     let words = one_line(&words.join(": "), 300);

@@ -5,17 +5,17 @@
 //! * Each tenant has a cache of its own for each service, and no lock is held over the network that two
 //!   tenants share: a slow login of one tenant delays no other. A login service gets a bounded number of
 //!   requests at a time ([`places`]).
-//! * One request at a time for each tenant and service: whoever needs a token meanwhile waits for that one. A
-//!   refresh token is good once, so the requests with one follow each other, and its successor is stored
-//!   before the access token is handed out.
-//! * A token is renewed in the background a few minutes before it ends, while it is still good: nobody waits
-//!   for that.
+//! * One request at a time for each tenant and service: a caller that needs a token meanwhile waits for that
+//!   request. A refresh token is valid once, so the requests with one follow each other, and its successor is
+//!   stored before the access token is handed out.
+//! * A token is renewed in the background a few minutes before it ends, while it is still valid: no caller
+//!   waits for that.
 //! * A token that a service refuses is replaced once; if its successor is refused as well, none is asked for
 //!   during a minute.
-//! * A failure is remembered for a while, so that a broken credential is not hammered on the login service,
-//!   unless a file that the credential is read from changes ([`Identity::watch`]). A request that breaks off
-//!   is a failure like any other.
-//! * Secrets are read anew for each request. Access tokens are in memory only, wiped when dropped, and
+//! * A failure is remembered for a while, so that a broken credential does not hammer the login service,
+//!   unless a file that the credential is read from changes ([`Identity::watch`]). A request that is
+//!   interrupted is a failure like any other.
+//! * Secrets are read again for each request. Access tokens are in memory only, wiped when dropped, and
 //!   neither they nor anything that leads to one appears in a log, error or metric.
 //!
 //! Called by the scheduler, through the worker, before it hands a tenant's mail out; by the routes for each
@@ -79,7 +79,7 @@ pub struct Identity {
 
 type Caches = HashMap<(TenantName, Audience), Arc<TokenCache>>;
 
-/// What logins are made with.
+/// What logins need.
 struct LoginContext {
     clients: Clients,
     metrics: Metrics,
@@ -94,7 +94,7 @@ struct LoginContext {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Audience {
     Graph,
-    /// SMTP submission. Graph refuses its tokens, and it Graph's.
+    /// SMTP submission. Graph refuses its tokens, and it refuses Graph's.
     Exchange,
 }
 
@@ -111,11 +111,11 @@ pub struct AccessToken {
     usable_until: Instant,
 }
 
-/// A token is not used in its last seconds: a call that began with it must end with it.
+/// A token is not used in its last seconds: it must outlast a call that began with it.
 const MARGIN: Duration = Duration::from_secs(30);
 /// No token is kept longer than this. Entra ID's live about an hour, and about a day where access is
 /// evaluated continuously. An answer that claims more is at fault (and may claim more than a clock can
-/// count); to ask once a day costs nothing.
+/// count); asking once a day costs nothing.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Identity {
@@ -125,18 +125,18 @@ impl Identity {
         Self { means, caches: Mutex::default(), certified: Mutex::default() }
     }
 
-    /// A token that is good now.
+    /// Returns a token that is valid now.
     pub async fn token(&self, tenant: &Arc<Tenant>, audience: Audience) -> Result<AccessToken, TokenError> {
         self.cache(tenant, audience).token().await
     }
 
-    /// The service refused `token`: it is not handed out again. If its successor is refused as well, another
-    /// one would not help, and for a while none is asked for.
+    /// Takes note that the service refused `token`: it is not handed out again. If its successor is refused
+    /// as well, another one would not help, and for a while none is asked for.
     pub fn reject(&self, tenant: &Arc<Tenant>, audience: Audience, token: &AccessToken) {
         self.cache(tenant, audience).reject(token);
     }
 
-    /// A tenant whose login is configured in another way begins anew.
+    /// A tenant whose login is configured in another way starts with a new cache.
     fn cache(&self, tenant: &Arc<Tenant>, audience: Audience) -> Arc<TokenCache> {
         let mut caches = self.caches();
         let key = (tenant.name.clone(), audience);
@@ -149,7 +149,7 @@ impl Identity {
     }
 
     fn caches(&self) -> MutexGuard<'_, Caches> {
-        // Whole values only are put in, so a panic elsewhere leaves nothing half done.
+        // Only whole values are stored, so a panic elsewhere leaves nothing half done.
         self.caches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -200,20 +200,20 @@ impl Audience {
         }
     }
 
-    /// All that the application was given for that resource. Graph and login are configured by base URL, and
-    /// the resource's name is Graph's.
+    /// All permissions that the application was given for that resource. Graph and login are configured by
+    /// base URL, and the resource's name is Graph's.
     fn scope(self, cloud: &Cloud) -> String {
         format!("{}/.default", self.resource(cloud))
     }
 }
 
 impl AccessToken {
-    /// `lifetime` as the service says it: it is cut at [`LONGEST_LIFETIME`].
+    /// `lifetime` as the service states it: it is cut at [`LONGEST_LIFETIME`].
     fn new(secret: impl Into<Zeroizing<String>>, lifetime: Duration) -> Self {
         let now = Instant::now();
         let lifetime = lifetime.min(LONGEST_LIFETIME);
-        // Half of a short life is used, or a token that is good for less than the margin would be asked for
-        // at each use.
+        // Half of a short life is used; otherwise a token that is valid for less than the margin would be
+        // asked for at each use.
         let margin = MARGIN.min(lifetime / 2);
         let ends = now + lifetime;
         let usable_until = now + (lifetime - margin);
@@ -237,7 +237,7 @@ impl AccessToken {
         value
     }
 
-    /// Until when it is handed out: a little before its end.
+    /// When it stops being handed out: a little before its end.
     pub fn expires(&self) -> Instant {
         self.usable_until
     }

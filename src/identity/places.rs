@@ -1,8 +1,8 @@
 //! Places at the login services: how many requests each gets at a time.
 //!
-//! A thousand tenants that wake up together must not become a thousand requests. Whoever has a good token
+//! A thousand tenants that wake up together must not become a thousand requests. A tenant with a valid token
 //! needs no place, and a request that takes long goes on without one: some dozens of tenants whose login does
-//! not answer must not stop all others'.
+//! not answer must not stop the logins of all others.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 /// Requests at a time, to one service.
 const PLACES: usize = 64;
-/// How long one of them counts.
+/// How long a request counts.
 const COUNTS: Duration = Duration::from_secs(2);
 
 /// By the service's address.
@@ -23,7 +23,7 @@ const COUNTS: Duration = Duration::from_secs(2);
 pub(super) struct Places(Mutex<HashMap<String, Arc<Semaphore>>>);
 
 impl Places {
-    /// Runs the request when there is a place for it.
+    /// Runs the request once there is a place for it.
     pub(super) async fn within<R>(&self, service: &str, request: impl Future<Output = R>) -> R {
         let places = self.of(service);
         // It is never closed.
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// The most requests under way at a time.
+    /// The most requests in progress at a time.
     #[derive(Default)]
     struct Most {
         now: AtomicUsize,

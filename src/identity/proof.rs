@@ -1,4 +1,4 @@
-//! How an application proves in a request that it is itself.
+//! How an application proves its identity in a request.
 
 use zeroize::Zeroizing;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::config::{ClientProof, SecretSource, Tenant};
 
-/// Reads what the proof is made of, as it is now: secrets, certificates and tokens of other providers are
+/// Reads what the proof is made from, as it is now: secrets, certificates and tokens of other providers are
 /// replaced while the relay runs.
 pub(super) async fn prove(
     means: &LoginContext,
@@ -18,7 +18,7 @@ pub(super) async fn prove(
     let proof = proof.clone();
     let client_id = tenant.client_id.clone();
     let audience = endpoint::url(tenant, "token");
-    // Files are read here, and a file may be on a slow disk; to sign takes a millisecond.
+    // Files are read here, and a file may be on a slow disk; signing takes a millisecond.
     let proved = tokio::task::spawn_blocking(move || prove_now(&proof, &client_id, &audience)).await;
     let (proved, not_after) = proved
         .map_err(|e| TokenError::defect(format!("the signing of the assertion was interrupted: {e}")))??;
@@ -28,7 +28,7 @@ pub(super) async fn prove(
     Ok(proved)
 }
 
-/// With the end of the certificate, in Unix time.
+/// Returns the proof with the end of the certificate, in Unix time.
 fn prove_now(
     proof: &ClientProof,
     client_id: &str,

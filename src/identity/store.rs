@@ -1,9 +1,10 @@
-//! Refresh tokens on the disk: `NAME.json` for each tenant that has one, in a folder for nobody else.
+//! Refresh tokens on the disk: `NAME.json` for each tenant that has one, in a folder that no other user may
+//! read.
 //!
 //! A file is replaced as a whole: written beside, synced, renamed, and the folder synced. So after a crash
-//! there is the old token or the new one. Writers are the relay and `m365-relay tenant login`, which may be
-//! root: what it makes belongs to whom the folder belongs to. They keep out of each other's way by a lock on
-//! the folder.
+//! there is either the old token or the new one. The writers are the relay and `m365-relay tenant login`,
+//! which may run as root: what it makes belongs to the folder's owner. A lock on the folder keeps them out of
+//! each other's way.
 //!
 //! All of this blocks.
 
@@ -32,21 +33,21 @@ pub(super) struct Store {
 pub(super) struct StoredToken {
     refresh_token: String,
     /// The [`fingerprint`] of the configured refresh token that this one goes back to, or that was configured
-    /// when somebody signed in.
+    /// when a user signed in.
     pub(super) descends_from: Option<String>,
-    /// A refresh token is good for one application in one directory.
+    /// A refresh token is valid for one application in one directory.
     client_id: String,
     directory: String,
     /// For people.
     stored_at: String,
 }
 
-/// To be stored in place of another one.
+/// A token to be stored in place of another.
 #[derive(Clone)]
 pub(super) struct Successor {
     pub(super) stored: StoredToken,
-    /// What the store held when the successor was asked for. If it is another one now, somebody has signed in
-    /// since.
+    /// What the store held when the successor was asked for. If the store now holds another one, a user has
+    /// signed in since.
     pub(super) replaces: Option<Secret>,
 }
 
@@ -99,7 +100,7 @@ impl Store {
         let folder = self.locked_folder()?;
         let now = match self.read_file(&self.file(tenant)) {
             Ok(now) => now.map(|stored| stored.refresh_token()),
-            // It is good for nothing.
+            // A damaged token is of no use.
             Err(StoreError::Damaged { .. }) => successor.replaces.clone(),
             Err(error) => return Err(error),
         };
@@ -109,7 +110,7 @@ impl Store {
         self.write(&folder, tenant, &successor.stored)
     }
 
-    /// Stores what somebody has signed in for, whatever was there.
+    /// Stores what a user's sign-in gave, whatever was there.
     pub(super) fn put(&self, tenant: &TenantName, stored: &StoredToken) -> Result<(), StoreError> {
         let folder = self.locked_folder()?;
         self.write(&folder, tenant, stored)
@@ -120,7 +121,7 @@ impl Store {
         let new = self.folder.join(format!(".{tenant}.json"));
         let path = &self.file(tenant);
         let failed = |error| StoreError::Io { path: path.to_owned(), error };
-        // Of a crash.
+        // Left by a crash.
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}

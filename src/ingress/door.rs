@@ -1,7 +1,7 @@
-//! The door: for which tenant is this, may they send so, and is there room?
+//! The door: which tenant is a message for, may its sender send it, and is there room?
 //!
 //! Pure decisions on the configuration and on counters that others keep; no I/O. Called at MAIL, before any
-//! content is read, when the header is known, and while the content comes.
+//! content is read, when the header is known, and while the content comes in.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -56,8 +56,8 @@ impl Door {
         Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
     }
 
-    /// SMTP: the same, from a client that has logged in, wherever it is. A connection can outlive a user's
-    /// right to it.
+    /// SMTP: the same, from a client that has logged in, whatever its address. A connection can outlive its
+    /// user's right to log in.
     pub fn admit_user(
         &self,
         login: &Login,
@@ -83,12 +83,12 @@ impl Door {
         Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
     }
 
-    /// Whose a connection of a client at `peer` is, as far as that is known.
+    /// Whose connection it is, for a client at `peer`, as far as that is known.
     pub fn party_at(&self, peer: IpAddr) -> Party {
         Party::at(&self.roster.now(), peer)
     }
 
-    /// Whether a client at `peer` is in a tenant's networks, and needs no login.
+    /// Whether a client at `peer` is in a tenant's networks, and so needs no login.
     pub fn is_neighbour(&self, peer: IpAddr) -> bool {
         self.roster.now().neighbours_of(peer).next().is_some()
     }
@@ -111,7 +111,7 @@ impl Door {
     }
 
     /// The header From, which receivers see and which decides the mailbox: it must be one of the tenant's
-    /// too. `field`: From, or the Sender beside it, which some programs show as well.
+    /// senders too. `field`: From, or the Sender beside it, which some programs also show.
     pub fn check_author(
         &self,
         grant: &Grant,
@@ -134,8 +134,8 @@ impl Door {
         Err(Refusal::new(552, "5.3.4", text, Refused::TooLarge))
     }
 
-    /// Whether the spool takes mail at all: asked while a message comes in, whose size
-    /// nobody has to announce.
+    /// Whether the spool takes mail at all. Asked while a message comes in, since a client need not announce
+    /// its size.
     pub fn is_open(&self) -> Result<(), Refusal> {
         self.check_disk(0)
     }
@@ -147,18 +147,18 @@ impl Door {
         self.check_room(tenant, 0)
     }
 
-    /// Begins to count the octets of a message that was let in.
+    /// Starts counting the octets of a message that was let in.
     pub fn begin_to_count(&self, grant: &Grant) -> ArrivingBytes {
         self.spool.tally().tenant(&grant.tenant.name).arriving()
     }
 
-    /// So many more octets of a message that was let in are about to be stored. Whether its tenant may have
-    /// that many: asked while the message comes in, whose size nobody has to announce.
+    /// Checks whether the tenant of a message that was let in may have this many more octets, which are about
+    /// to be stored. Asked while the message comes in, since a client need not announce its size.
     pub fn take(&self, grant: &Grant, arriving: &mut ArrivingBytes, octets: u64) -> Result<(), Refusal> {
         self.free_space.take(octets);
         arriving.add(octets);
         let size = arriving.bytes();
-        // What this message has taken is not free any more.
+        // What this message has taken is no longer free.
         let free = self.free_space.beyond_the_floor().saturating_add(size);
         self.check_share(&grant.tenant, arriving.others(), size, free)
     }
@@ -181,7 +181,7 @@ impl Door {
         self.check_share(tenant, tally.occupied(), size, self.free_space.beyond_the_floor())
     }
 
-    /// Whether the tenant, which takes up `held` octets, may have `wanted` more of the `free` ones of the
+    /// Whether the tenant, which takes up `held` octets, may have `wanted` more of the `free` octets on the
     /// disk.
     fn check_share(&self, tenant: &Tenant, held: u64, wanted: u64, free: u64) -> Result<(), Refusal> {
         let has_room = match tenant.max_queued_bytes {
@@ -190,7 +190,7 @@ impl Door {
                 return Err(Refusal::new(552, "5.3.4", text, Refused::TooLarge));
             }
             MaxQueuedBytes::Size(most) => held.saturating_add(wanted.max(1)) <= most.0,
-            // There is nobody to share with; whether the disk has room is asked elsewhere.
+            // There is nobody to share with; whether the disk has room is checked elsewhere.
             MaxQueuedBytes::Auto if self.roster.now().tenants().len() <= 1 => true,
             MaxQueuedBytes::Auto => Share::LASTING.allows(held, wanted, free),
         };
@@ -255,8 +255,7 @@ fn tenant_for<'a>(
     }
 }
 
-/// A reload has taken the tenant away, and its folder is about to be told. The file is nothing to do with
-/// that: it stays.
+/// A reload has removed the tenant, and its folder is about to be told. The file is not at fault: it stays.
 fn gone(tenant: &TenantName) -> Refusal {
     Refusal::new(450, "4.7.1", format!("There is no tenant {tenant}"), Refused::NoTenant)
 }

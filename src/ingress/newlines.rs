@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr2, memchr2_iter};
 
-/// What becomes of a bare CR or LF.
+/// What happens to a bare CR or LF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lenience {
     /// Both are refused.
@@ -20,11 +20,11 @@ pub(crate) enum Lenience {
     Both,
 }
 
-/// Mends a stream of chunks.
+/// Repairs the line ends in a stream of chunks.
 #[derive(Debug)]
 pub(crate) struct Newlines {
     lenience: Lenience,
-    /// A CR has been taken and not been handed on: what follows decides.
+    /// A CR has been taken and not yet passed on: what follows decides.
     pending: bool,
 }
 
@@ -40,7 +40,7 @@ impl Newlines {
         Self { lenience, pending: false }
     }
 
-    /// The next chunk as mail: as it is, if there is nothing to mend.
+    /// Returns the next chunk as mail: unchanged, if there is nothing to repair.
     pub(crate) fn mend<'a>(&mut self, chunk: &'a [u8]) -> Result<Cow<'a, [u8]>, BareNewline> {
         let clean = if self.pending { 0 } else { clean_len(chunk) };
         if clean == chunk.len() {
@@ -81,7 +81,7 @@ impl Newlines {
         Ok(Cow::Owned(out))
     }
 
-    /// There are no more chunks. What is left to be handed on.
+    /// There are no more chunks. Returns what is left to pass on.
     pub(crate) fn finish(self) -> Result<&'static [u8], BareNewline> {
         match (self.pending, self.lenience) {
             (false, _) => Ok(b""),
@@ -91,7 +91,7 @@ impl Newlines {
     }
 }
 
-/// Up to where all line ends are whole.
+/// The length up to which all line ends are whole.
 fn clean_len(chunk: &[u8]) -> usize {
     let mut whole = 0;
     for at in memchr2_iter(b'\r', b'\n', chunk) {

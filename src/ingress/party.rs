@@ -1,11 +1,11 @@
-//! Whose a connection is, as long as nobody has said so.
+//! Whose connection it is, until a login or a sender says so.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::Roster;
 use relay_mail::TenantName;
 
-/// Who shares with others what a connection costs.
+/// One of those that share what connections cost.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Party {
     /// By login, by the sender of a message, or because the client is in no other tenant's networks.
@@ -19,7 +19,7 @@ pub enum Party {
 }
 
 impl Party {
-    /// Of a client that has just connected.
+    /// The party of a client that has just connected.
     pub(super) fn at(roster: &Roster, address: IpAddr) -> Self {
         let mut trusting = roster.neighbours_of(address);
         let Some(tenant) = trusting.next() else { return Self::Stranger(network(address)) };
@@ -31,7 +31,7 @@ impl Party {
     }
 }
 
-/// What one organisation has as a rule, at least: a /24 or a /48.
+/// The network that one organisation usually has, at least: a /24 or a /48.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8)).into(),

@@ -7,7 +7,7 @@ use relay_spool::SpoolError;
 
 /// An SMTP reply that refuses, with its enhanced status code (RFC 3463), and the reason for the metric.
 ///
-/// The text says what to mend. It never says more about the relay than the client needs.
+/// The text says what to fix. It never says more about the relay than the client needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// 4xx: try later. 5xx: never.
@@ -40,7 +40,7 @@ impl Refusal {
 }
 
 impl From<SpoolError> for Refusal {
-    /// The spool's errors are the operator's business: the client learns to come again.
+    /// The spool's errors are the operator's business: the client is told to come again.
     fn from(error: SpoolError) -> Self {
         if let SpoolError::Body(error) = &error
             && error.kind() == std::io::ErrorKind::StorageFull

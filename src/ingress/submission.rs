@@ -1,8 +1,8 @@
 //! One message on its way from a client into the spool.
 //!
 //! The content streams through: the header block is held until it is whole (256 KiB at most), then checked
-//! and edited; from there on bytes go to the spool's body as they come. Room on the disk is asked for on the
-//! way too, since a client need not announce a size. Dropping a submission leaves nothing behind.
+//! and edited; from there on, octets go to the spool's body as they come. Room on the disk is asked for on
+//! the way too, since a client need not announce a size. Dropping a submission leaves nothing behind.
 //!
 //! The edits: a `Received` field is put on top, Message-ID, Date and From are added where they are missing,
 //! Bcc and Return-Path are taken out (RFC 6409 section 8). Nothing else is touched.
@@ -37,7 +37,7 @@ pub struct Client {
     pub address: IpAddr,
     /// It said EHLO.
     pub extended: bool,
-    /// `None`: in clear.
+    /// `None`: unencrypted.
     pub encryption: Option<Encryption>,
     /// It had logged in.
     pub authenticated: bool,
@@ -51,15 +51,15 @@ pub struct Submission {
     id: MessageId,
     /// Octets of content so far.
     size: u64,
-    /// At what size the door is asked for room again.
+    /// The size at which the door is asked for room again.
     ask_at: u64,
     part: Part,
     body: BodyWriter,
-    /// The same as `size`, for whom it may be too much.
+    /// The same as `size`, counted towards the tenant's share.
     arriving: ArrivingBytes,
 }
 
-/// How many octets come in between two questions for room.
+/// Octets that come in between two questions for room.
 const ASK_EVERY: u64 = 1 << 20;
 
 /// Which part of the content comes next.
@@ -74,7 +74,7 @@ impl Submission {
         Self::begin_with(door, begun, grant, envelope, origin)
     }
 
-    /// For a message that has got its id from the spool already.
+    /// Begins a message that already has its id from the spool.
     pub fn begin_with(
         door: &Door,
         (id, body): (MessageId, BodyWriter),
@@ -130,7 +130,7 @@ impl Submission {
     }
 
     /// The content is complete. When this returns `Ok`, the message is durable and may be acknowledged; it is
-    /// delivered once what is returned is announced or dropped.
+    /// delivered once the returned value is announced or dropped.
     pub async fn finish(mut self) -> Result<Accepted, Refusal> {
         self.door.is_open()?;
         if let Part::Header(scanner) = &mut self.part {
@@ -150,14 +150,14 @@ impl Submission {
         Ok(self.door.spool().accept(NewMessage { id: self.id, message, body }).await?)
     }
 
-    /// As [`finish`](Self::finish), for a client that waits for the answer until `deadline`. When the spool
-    /// takes longer than that, the message is unwound: the client has given up, or will have when the answer
-    /// comes, and sends it again.
+    /// As [`finish`](Self::finish), for a client that waits for the answer until `deadline`. If the spool
+    /// takes longer than that, the message is unwound: the client will have given up when the answer comes,
+    /// and it sends the message again.
     ///
     /// The refusal comes when the spool has answered, however late that is: until then the message takes up
-    /// room, and the client had better not send the next. If the process dies between the two commits, or the
-    /// disk fails in between and then the process dies, the message is delivered although its client was not
-    /// told that it was accepted.
+    /// room, and the client had better not send the next one. If the process dies between the two commits, or
+    /// the disk fails in between and then the process dies, the message is delivered although its client was
+    /// not told that it was accepted.
     pub async fn finish_by(self, deadline: Instant) -> Result<MessageId, Refusal> {
         let id = self.id;
         let accepted = self.finish().await?;
@@ -207,8 +207,8 @@ impl Submission {
         Ok(self.body.write(&body).await?)
     }
 
-    /// Graph delivers to whom the header names: a tenant may want no message that names others than its
-    /// envelope.
+    /// Graph delivers to the addresses that the header names. A tenant may want no message whose header names
+    /// others than its envelope.
     fn check_recipients(&self, header: &HeaderBlock) -> Result<(), Refusal> {
         let refuses = self.grant.tenant.envelope_mismatch == EnvelopeMismatch::Refuse;
         if refuses && message::address_to(header, &self.envelope).visible == Visible::Reduced {
@@ -218,10 +218,10 @@ impl Submission {
         Ok(())
     }
 
-    /// Whose mailbox the message goes out of, and the From field if it needs one: the tenant must be allowed
-    /// all that the header names.
+    /// The mailbox that the message goes out of, and the From field if it needs one. The tenant must be
+    /// allowed every address that From and Sender name.
     fn author(&self, header: &HeaderBlock) -> Result<(MailboxAddress, Option<MailboxAddress>), Refusal> {
-        // Where From is added, too.
+        // Also where From is added.
         if let Some(sender) = message::sender(header).map_err(|error| refuse_author(&error))? {
             self.door.check_author(&self.grant, &sender, "Sender")?;
         }

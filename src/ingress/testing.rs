@@ -26,7 +26,7 @@ pub(super) struct House {
     waiting: UnboundedReceiver<Event>,
 }
 
-/// What a test wants to be different about `contoso`, which is then alone.
+/// What a test changes about `contoso`, which is then the only tenant.
 #[derive(Default)]
 pub(super) struct Changed {
     pub(super) default_sender: Option<&'static str>,

@@ -41,7 +41,7 @@ impl MailboxLimits {
         self.concurrent.is_none_or(|limit| in_flight < limit.get())
     }
 
-    /// Takes the permit for one message, or says how long to wait for it.
+    /// Takes the permit for one message, or returns how long to wait for it.
     pub fn take(&self) -> Result<(), Duration> {
         let Some(limiter) = &self.messages else { return Ok(()) };
         limiter.check().map_err(|not_until| not_until.wait_time_from(limiter.clock().now()))
@@ -92,7 +92,7 @@ mod tests {
         }
     }
 
-    /// Sends as fast as allowed for five minutes; answers when each went.
+    /// Sends as fast as allowed for five minutes; returns when each message was sent.
     async fn sent_at(messages: u32) -> Vec<Duration> {
         let limiter = MailboxLimits::new(&limits(messages), TokioClock::start());
         let start = Instant::now();

@@ -1,9 +1,9 @@
-//! What Microsoft allows, and how the relay keeps to it before the service has to say so.
+//! What Microsoft allows, and how the relay keeps to it before the service must say so.
 //!
-//! | file        | what it does                                                                                    |
-//! |-------------|-------------------------------------------------------------------------------------------------|
-//! | `mailbox`   | messages a minute and calls at a time of one mailbox: asked by the scheduler before it hands out |
-//! | `allowance` | the rest, of mailboxes and of the application: charged by the routes before each call            |
+//! | file        | what it does                                                                             |
+//! |-------------|------------------------------------------------------------------------------------------|
+//! | `mailbox`   | messages a minute and calls at a time of a mailbox: asked before the scheduler hands out |
+//! | `allowance` | the rest, of mailboxes and of the application: charged by the routes before each call    |
 
 pub mod allowance;
 mod mailbox;

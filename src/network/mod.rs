@@ -1,13 +1,13 @@
 //! The ways to the clouds: two HTTP clients for each, shared by its tenants, and TLS for what is not HTTP.
 //!
 //! TLS by rustls with the system's certificates and the cloud's `ca_file`. HTTP/1.1 only: a call that failed
-//! can then be put on another connection, which with HTTP/2 it cannot. Redirects are not followed, since
-//! neither login nor Graph sends any and a token must not travel to another host; and nothing is retried
-//! here, because a repeated send is a duplicate mail. Every call has a time limit, set where it is made:
-//! [`time_limit`] says which.
+//! can then be made on another connection, which is not possible with HTTP/2. Redirects are not followed,
+//! since neither login nor Graph sends any and a token must not travel to another host; and nothing is
+//! retried here, because a repeated send is a duplicate mail. Every call has a time limit, set where it is
+//! made: [`time_limit`] says which.
 //!
-//! With a proxy, every call goes by it, to loopback too: an https address by CONNECT, an http address in
-//! absolute form. An error of a connection names the proxy then. Its password is in none.
+//! With a proxy, every call goes through it, even to loopback: an https address by CONNECT, an http address
+//! in absolute form. Connection errors then name the proxy. Its password is in none of them.
 
 mod public;
 mod tls;
@@ -25,8 +25,8 @@ use tower::{BoxError, timeout::TimeoutLayer, util::MapErrLayer};
 
 use crate::config::{Cloud, CloudName, LONGEST_RETRY_AFTER, NetworkConfig, Proxy, SecretError};
 
-/// Below the idle time after which the service closes: a call on a connection that is just being closed has
-/// an unknown outcome.
+/// Less than the idle time after which the service closes: a call on a connection that is just being closed
+/// has an unknown outcome.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Cheap to clone; all clones see the same.
@@ -39,7 +39,7 @@ struct Shared {
     clouds: RwLock<HashMap<CloudName, Ways>>,
 }
 
-/// To one cloud.
+/// The clients of one cloud.
 #[derive(Debug, Clone)]
 struct Ways {
     /// What `ca_file` held.
@@ -113,16 +113,16 @@ impl Clients {
         self.clouds().get(&cloud.name).map(|ways| ways.shared.clone())
     }
 
-    /// A client of the same cloud that makes a new connection for each call. Microsoft wants one for whatever
-    /// is called again after a 503 ("Microsoft Graph error responses": the server behind the old one may be
-    /// the trouble).
+    /// A client of the same cloud that makes a new connection for each call. Microsoft wants a new one for
+    /// any call that is repeated after a 503 ("Microsoft Graph error responses": the server behind the old
+    /// one may be the trouble).
     pub fn fresh(&self, cloud: &Cloud) -> Option<reqwest::Client> {
         self.clouds().get(&cloud.name).map(|ways| ways.fresh.clone())
     }
 
     /// A client for hosts that the service names and the configuration does not: it connects to public
-    /// addresses only, whatever a name leads to. With a proxy it is that which looks names up, and says where
-    /// they may lead. `fresh`: as of [`fresh`](Self::fresh).
+    /// addresses only, whatever a name leads to. With a proxy, it is the proxy that looks names up, and
+    /// decides where they may lead. `fresh`: as for [`fresh`](Self::fresh).
     pub fn public(&self, cloud: &Cloud, fresh: bool) -> Option<reqwest::Client> {
         self.clouds().get(&cloud.name).map(|ways| ways.public[usize::from(fresh)].clone())
     }
@@ -133,7 +133,7 @@ impl Clients {
     }
 
     fn clouds(&self) -> RwLockReadGuard<'_, HashMap<CloudName, Ways>> {
-        // It is replaced as a whole, so a panic elsewhere leaves nothing half done.
+        // The map is replaced as a whole, so a panic elsewhere leaves nothing half done.
         self.0.clouds.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -145,14 +145,14 @@ fn read_trusted(ca_file: Option<&Path>) -> Result<Option<Vec<u8>>, NetworkError>
     ca_file.map(read).transpose()
 }
 
-/// A client for this machine itself: no proxy, no certificates but the system's.
+/// A client for this machine itself: no proxy, only the system's certificates.
 pub fn local_client() -> Result<reqwest::Client, NetworkError> {
     client(&NetworkConfig::default(), None, Idle::Closed, Reach::Any)
 }
 
-/// A client for what listens on a Unix socket of this machine, whatever host a URL names.
+/// A client for a server on a Unix socket of this machine, whatever host a URL names.
 pub fn socket_client(socket: &Path) -> Result<reqwest::Client, NetworkError> {
-    // Rustls leaves the choice of cryptography to the program. An error means that it is made already.
+    // Rustls leaves the choice of cryptography to the program. An error means that it has been made already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .unix_socket(socket)
@@ -162,14 +162,14 @@ pub fn socket_client(socket: &Path) -> Result<reqwest::Client, NetworkError> {
         .map_err(NetworkError::Tls)
 }
 
-/// How long a call may take that sends so many octets: a slow line gets the time it needs, and the service
+/// How long a call that sends this many octets may take: a slow line gets the time it needs, and the service
 /// its time to answer.
 pub fn time_limit(network: &NetworkConfig, octets: u64) -> Duration {
     let sending = Duration::from_millis(octets.saturating_mul(1000) / network.slowest.0.max(1));
     network.answer_timeout.saturating_add(sending)
 }
 
-/// What becomes of connections that have nothing to do.
+/// What happens to idle connections.
 #[derive(Clone, Copy)]
 enum Idle {
     Kept,
@@ -191,7 +191,7 @@ fn client(
     idle: Idle,
     reach: Reach,
 ) -> Result<reqwest::Client, NetworkError> {
-    // Rustls leaves the choice of cryptography to the program. An error means that it is made already.
+    // Rustls leaves the choice of cryptography to the program. An error means that it has been made already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
         .http1_only()
@@ -206,7 +206,7 @@ fn client(
     if let Idle::Closed = idle {
         builder = builder.pool_max_idle_per_host(0);
     }
-    // A proxy has an address of one's own, as a rule, and looks up all others itself.
+    // A proxy usually has an address in one's own network, and looks up all other names itself.
     if reach == Reach::Public && network.proxy.is_none() {
         builder = builder.dns_resolver(public::PublicOnly);
     }
@@ -237,7 +237,7 @@ fn by(proxy: &Proxy) -> Result<reqwest::Proxy, NetworkError> {
     Ok(made.basic_auth(&login.user, password.expose()))
 }
 
-/// What failed on the way to the service by a proxy.
+/// What failed on the way to the service through a proxy.
 #[derive(Debug, thiserror::Error)]
 #[error("by the proxy {proxy}")]
 struct ByProxy {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     /// Each request is answered with its path, and each answer is followed by `behind`, at once or a little
-    /// later. A permit says that all of that was written.
+    /// later. A permit shows that all of that was written.
     async fn talkative(behind: &'static str, later: Duration) -> (String, Arc<tokio::sync::Semaphore>) {
         use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -372,8 +372,8 @@ mod tests {
         (url, written)
     }
 
-    /// An answer that nobody asked for ends its connection, and is not taken for that to the next call, which
-    /// may be another tenant's.
+    /// An answer that no call asked for ends its connection, and is not taken for the answer to the next
+    /// call, which may be another tenant's.
     #[tokio::test]
     async fn an_answer_to_nothing_is_not_taken_for_that_to_the_next_call() {
         const STRAY: &str = "HTTP/1.1 202 Accepted\r\nx-of: /stray\r\ncontent-length: 0\r\n\r\n";
@@ -390,11 +390,11 @@ mod tests {
             let client = clients.of(&cloud).unwrap();
             for call in 0..100 {
                 let path = format!("/{call}");
-                // It may fail; what comes is the answer to this one.
+                // It may fail; if an answer comes, it is the answer to this call.
                 if let Ok(answer) = client.get(format!("{url}{path}")).send().await {
                     assert_eq!(answer.headers()["x-of"], path.as_str(), "{behind:?} {later:?}");
-                    // What comes when the next call is on its way cannot be told apart here: Graph's answers
-                    // name their call.
+                    // An answer that comes when the next call is on its way cannot be told apart here:
+                    // Graph's answers name their call.
                     written.acquire().await.unwrap().forget();
                 }
             }

@@ -1,7 +1,7 @@
-//! Addresses that are of the public internet, and a resolver that gives no others.
+//! Addresses of the public internet, and a resolver that gives no others.
 //!
-//! A name that the service gives, and not the configuration, may lead to a machine of the relay's own
-//! network, today or from the next question on ("DNS rebinding"). The resolver looks at each answer that a
+//! A name that the service gives, and not the configuration, may lead to a machine in the relay's own
+//! network, today or from the next query on ("DNS rebinding"). The resolver checks each answer that a
 //! connection is made with.
 
 use std::{
@@ -18,7 +18,7 @@ const SPECIAL_V4: [(Ipv4Addr, u32); 16] = [
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
-    // Cloud platforms tell secrets of the machine at 169.254.169.254; Azure at 168.63.129.16, too.
+    // Cloud platforms give out secrets of the machine at 169.254.169.254; Azure at 168.63.129.16, too.
     (Ipv4Addr::new(168, 63, 129, 16), 32),
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(172, 16, 0, 0), 12),

@@ -25,7 +25,7 @@ pub(super) fn client_config(ca: Option<(&Path, &[u8])>) -> Result<ClientConfig, 
         .with_safe_default_protocol_versions()
         .map_err(NetworkError::Rustls)?
         .dangerous()
-        // It is the system's own, and the one that HTTPS has: nothing is left unchecked.
+        // The verifier is the system's own, and the one that HTTPS uses: nothing is left unchecked.
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(config)

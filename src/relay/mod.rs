@@ -1,16 +1,17 @@
 //! The relay: puts the rooms together and takes them apart again.
 //!
-//! Start: the spool is opened, picked-up files that the last process had claimed are settled by it, the
-//! scheduler is told, then the listeners are bound, then mail is accepted. A start that fails leaves nothing
-//! behind. Stop: no new mail, sessions end, deliveries in flight are waited for (at most [`GRACE`]); what is
-//! still in flight then is found in doubt at the next start. Nothing is lost by a stop of any kind.
+//! Start: the spool is opened, and the picked-up files that the last process had claimed are settled by it.
+//! The scheduler is told, then the listeners are bound, then mail is accepted. A start that fails leaves
+//! nothing behind. Stop: no new mail is accepted, sessions end, and deliveries in flight are waited for (at
+//! most [`GRACE`]). Those still in flight then are found in doubt at the next start. Nothing is lost by a
+//! stop of any kind.
 //!
-//! A [reload] changes the tenants of a relay that runs.
+//! A [reload] changes the tenants of a running relay.
 //!
 //! A part that ends before it is told to, as by a panic, stops the relay in the same way, with one error in
 //! the log: half a relay would take mail and never deliver it. So does a thread that a room cannot do without
-//! ([`vital`](crate::vital)), and an operation on the store that never comes back. Whoever watches the
-//! process starts it again. A stop that does not come to an end is cut off.
+//! ([`vital`](crate::vital)), and an operation on the store that never returns. The service manager starts
+//! the process again. A stop that does not come to an end is cut off.
 
 mod parts;
 mod reload;
@@ -74,25 +75,25 @@ pub struct Relay {
     scheduler: ScheduledParts,
     identity: Arc<Identity>,
     clients: Clients,
-    /// Of picked-up files.
+    /// The marks of picked-up files.
     marks: Marks,
     reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
     vital: Vital,
     deaths: Deaths,
-    /// What delivers runs here.
+    /// The runtime of everything that delivers.
     background: Background,
 }
 
 /// What a process gives to its relay.
 pub struct Given {
     pub metrics: Metrics,
-    /// Who asks for reloads, and where that is heard.
+    /// The sender of requests to reload, and where they are received.
     pub reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
-    /// Where the end of a thread is told, and where that is heard.
+    /// Where the end of a thread is reported, and where that is received.
     pub vital: (Vital, Deaths),
 }
 
-/// What the scheduler is made of.
+/// The parts of the scheduler.
 struct ScheduledParts {
     settings: Settings,
     worker: Arc<Worker>,
@@ -123,7 +124,7 @@ pub enum StartError {
     BrokenOff(#[from] JoinError),
 }
 
-/// Why a relay stopped that nobody had asked to.
+/// Why a relay stopped without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("cannot determine the admin address: {0}")]
@@ -150,7 +151,7 @@ impl Relay {
         let marks = spawn_blocking(move || Marks::of_spool(&marked)).await?;
         let marks = marks.map_err(|source| StartError::Marks { path: path.clone(), source })?;
         if let Some(pickup) = &config.pickup {
-            // Before anything is delivered: see there.
+            // Before anything is delivered, as `settle_leftovers` requires.
             settle_leftovers(&pickup.path, config.tenants.keys().cloned(), &spool, &marks).await;
         }
         let free_space = FreeSpace::of(path, config.spool.floor())
@@ -199,8 +200,8 @@ impl Relay {
     }
 
     /// Runs until `shutdown`, or until a part breaks down, then stops in good order. An error is in the log.
-    /// From the moment that the stop begins, `watchdog` is armed: what is left to do afterwards has to be
-    /// done while it lasts.
+    /// `watchdog` is armed from the moment that the stop begins: what remains to be done afterwards must be
+    /// done before it expires.
     pub async fn run(self, shutdown: CancellationToken, watchdog: &Watchdog) -> Result<(), RunError> {
         let ran = self.run_all(shutdown, watchdog).await;
         if let Err(error @ RunError::AdminAddress(_)) = &ran {
@@ -266,7 +267,7 @@ impl Relay {
         parts.spawn("disk-watch", "the watch over the disk", disk.watch(stop.clone()));
         let stalls = watches::stalls(spool.clone(), config.spool.stalled_after, vital, stop.clone());
         parts.spawn("stall-watch", "the watch over the spool", stalls);
-        // Health is answered until everything else has ended.
+        // Requests for health are answered until everything else has ended.
         let admin_stop = CancellationToken::new();
         let (reloads, requests) = reloads;
         let tenants = config.tenants.len();
@@ -335,7 +336,7 @@ async fn wait_for_end(parts: &mut Parts) {
     }
 }
 
-/// What each tenant and mailbox may still send, with what is kept of it from before.
+/// What each tenant and mailbox may still send, including what was kept of it from before.
 async fn allowances(config: &Config, metrics: &Metrics, vital: &Vital) -> Result<Allowances, StartError> {
     let app = config.app_limit;
     let metrics = metrics.clone();
@@ -345,7 +346,7 @@ async fn allowances(config: &Config, metrics: &Metrics, vital: &Vital) -> Result
     Ok(read.await?)
 }
 
-/// What delivers one message, by whichever route its tenant has.
+/// Makes the worker, which delivers one message by whichever route its tenant has.
 fn worker(
     config: &Config,
     spool: &Spool,

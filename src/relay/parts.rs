@@ -1,4 +1,5 @@
-//! The tasks of a running relay: their start, the first that ends too early, and the wait for their end.
+//! The tasks of a running relay: starting them, noticing the first that ends too early, and waiting for their
+//! end.
 
 use std::collections::HashMap;
 
@@ -44,7 +45,7 @@ impl Parts {
         self.names.insert(id, part);
     }
 
-    /// Returns at `shutdown`, or with an error when a part ends before, or with what is `broken` elsewhere.
+    /// Returns at `shutdown`, or with an error when a part ends before that, or with the error of `broken`.
     pub(super) async fn run_until(
         &mut self,
         shutdown: &CancellationToken,
@@ -53,7 +54,7 @@ impl Parts {
         let ended = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
-            // Where a thread has died, tasks that need it end soon after: the cause is to be named.
+            // Where a thread has died, tasks that need it end soon after: the error should name the cause.
             broken = broken => return Err(broken),
             Some(ended) = self.tasks.join_next_with_id() => ended,
         };

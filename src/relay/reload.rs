@@ -1,12 +1,12 @@
 //! Reads the configuration again while the relay runs.
 //!
 //! It is read and checked whole first: on any mistake nothing changes. Then the new tenants take the place of
-//! the old, at once for new mail. What tenants did not change is not disturbed; deliveries and SMTP
-//! transactions that have begun end as they began. Other tables count from the next start on, and are named.
+//! the old, at once for new mail. Nothing that a tenant did not change is disturbed; deliveries and SMTP
+//! transactions that have begun end as they began. Other tables take effect at the next start, and are named.
 //!
-//! One reload at a time, and so many in a while. Whoever asks before it begins gets its answer too, so a
-//! thousand questions are a few reloads. A login that failed is not tried again by one, unless its credential
-//! is another.
+//! One reload at a time, and a limited number in a while. A request that comes before it begins gets its
+//! answer too, so a thousand requests are a few reloads. A reload does not retry a login that failed, unless
+//! its credential has changed.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use relay_spool::Spool;
 /// What a reload changes.
 pub(super) struct Reloader {
     pub(super) file: PathBuf,
-    /// What counts now.
+    /// The configuration in effect.
     pub(super) running: Config,
     pub(super) keeper: RosterKeeper,
     pub(super) orders: mpsc::UnboundedSender<Order>,
@@ -43,10 +43,10 @@ pub(super) struct Reloader {
     pub(super) metrics: Metrics,
 }
 
-/// Lets some reloads go at once, and after these one in a while: each reads all files and hashes of the
+/// Allows some reloads at once, and after these one in a while: each reads all files and hashes of the
 /// configuration.
 struct Pace {
-    /// When as many could go at once again as ever.
+    /// When the full number of reloads is allowed at once again.
     full_at: Instant,
 }
 
@@ -61,7 +61,7 @@ impl Pace {
     /// Waits for the turn of the next one.
     async fn turn(&mut self) {
         let full_at = self.full_at.max(Instant::now());
-        // A machine may have started a moment ago, and then it does not go so far back.
+        // If the machine started a moment ago, the clock does not go back that far.
         if let Some(at) = full_at.checked_sub(Self::EVERY * (Self::AT_ONCE - 1)) {
             sleep_until(at).await;
         }
@@ -81,7 +81,7 @@ impl Reloader {
             if shutdown.run_until_cancelled(pace.turn()).await.is_none() {
                 return;
             }
-            // All who have asked by now are answered by files that are read from here on.
+            // All requests that have come by now are answered by files that are read from here on.
             let mut asked = vec![request];
             while let Ok(request) = requests.try_recv() {
                 asked.push(request);
@@ -89,7 +89,7 @@ impl Reloader {
             let reloaded = self.reload().await;
             self.metrics.reloaded(reloaded.ok);
             for request in asked {
-                // Whoever asked may have gone: it is done all the same.
+                // The caller may have gone. The reload is done all the same.
                 let _ = request.answer.send(reloaded.clone());
             }
         }
@@ -134,25 +134,26 @@ impl Reloader {
     async fn adopt(&mut self, mut new: Config) -> Reloaded {
         let changes = Changes::between(&self.running, &mut new);
         if let Some(pickup) = &self.running.pickup {
-            // Of a process that ended while the tenant was there. Before any of its mail is delivered: see
-            // there.
+            // Files of a process that ended while the tenant was there. Before any of the tenant's mail is
+            // delivered, as `settle_leftovers` requires.
             let added = new.tenants.keys().filter(|name| !self.running.tenants.contains_key(*name));
             settle_leftovers(&pickup.path, added.cloned(), &self.spool, &self.marks).await;
         }
         let roster = Arc::new(Roster::new(new.tenants.clone()));
-        // First who delivers, then who accepts. It listens as long as the relay runs.
+        // First the part that delivers, then those that accept. The scheduler listens as long as the relay
+        // runs.
         let _ = self.orders.send(Order::Adopt(roster.clone()));
         self.keeper.replace(roster);
         self.identity.note_tenants(&new.tenants).await;
-        // Whoever reloads may have mended what the configuration only names. Who has a new credential begins
-        // anew in any case.
+        // The reload may follow a repair of what the configuration only names. A tenant with a new credential
+        // starts again in any case.
         let look_again = |tenant| {
             // The scheduler listens as long as the relay runs.
             let _ = self.orders.send(Order::LookAgain(tenant));
         };
         self.identity.look_again(&look_again).await;
         let warnings = std::mem::take(&mut new.warnings);
-        // Tables that wait for a restart are compared with what runs, each time.
+        // Each time, tables that wait for a restart are compared with those in effect.
         self.running.tenants = new.tenants;
         Reloaded { ok: true, errors: Vec::new(), warnings, changes }
     }

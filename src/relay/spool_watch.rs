@@ -1,4 +1,4 @@
-//! What the relay does with what it hears from its spool: metrics, and an end when a thread has ended.
+//! What the relay does with the events of its spool: metrics, and a stop when a thread has ended.
 
 use std::{
     collections::HashMap,

@@ -10,7 +10,7 @@ use crate::{config::Tenant, identity::Identity, schedule::Order, vital::Vital};
 use relay_mail::TenantName;
 use relay_spool::{FreeSpace, PutAside, Spool, Tally, Usage};
 
-/// Tells `vital` of an operation on the store that does not return for `limit`.
+/// Tells `vital` about an operation on the store that has not returned for `limit`.
 pub(super) async fn stalls(spool: Spool, limit: Duration, vital: Vital, stop: CancellationToken) {
     let Some(what) = stop.run_until_cancelled(spool.stalled(limit)).await else { return };
     let limit = humantime::format_duration(limit);
@@ -21,7 +21,7 @@ pub(super) async fn stalls(spool: Spool, limit: Duration, vital: Vital, stop: Ca
     stop.cancelled().await;
 }
 
-/// Has the scheduler look again at tenants whose credential files have changed.
+/// Makes the scheduler look again at tenants whose credential files have changed.
 pub(super) async fn credentials(
     identity: Arc<Identity>,
     tenants: BTreeMap<TenantName, Arc<Tenant>>,
@@ -29,7 +29,7 @@ pub(super) async fn credentials(
     stop: CancellationToken,
 ) {
     identity.note_tenants(&tenants).await;
-    // The scheduler listens as long as this runs, or nothing follows.
+    // The scheduler listens as long as this runs; if not, nothing depends on it.
     let look_again = |tenant| {
         let _ = scheduler.send(Order::LookAgain(tenant));
     };
@@ -46,7 +46,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Keeps them fresh: free space every second, since mail is refused by it, the rest more seldom.
+    /// Keeps them up to date: free space every second, since mail is refused by it, the rest less often.
     pub(super) async fn watch(self, shutdown: CancellationToken) {
         const USAGE_EVERY: u32 = 15;
         let mut second = interval(Duration::from_secs(1));

@@ -39,7 +39,7 @@ impl Depths {
 }
 
 impl Depths {
-    /// The tenant has gone, and its mail with it.
+    /// The tenant is gone, and its mail with it.
     pub(super) fn forget(&self, name: &TenantName) {
         self.0.write().unwrap_or_else(|e| e.into_inner()).remove(name);
     }

@@ -1,4 +1,4 @@
-//! Where one message stands, and what it waits for: asked by the admin API, answered by the scheduler's task.
+//! Where one message is, and what it waits for: asked by the admin API, answered by the scheduler's task.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const MOMENT: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone)]
 pub struct Inspector(mpsc::Sender<Question>);
 
-/// What [`Inspector`]s ask: for the scheduler.
+/// What an [`Inspector`] asks the scheduler.
 #[derive(Debug)]
 pub struct Questions(pub(super) mpsc::Receiver<Question>);
 
@@ -54,15 +54,15 @@ pub struct Waits {
 
 impl Inspector {
     pub fn new() -> (Self, Questions) {
-        // Nobody asks so fast; who does waits.
+        // More requests than this wait their turn.
         let (sender, receiver) = mpsc::channel(64);
         (Self(sender), Questions(receiver))
     }
 
     /// `None`: the scheduler does not know it, or has stopped.
     ///
-    /// For a moment after an attempt it knows nothing of a message that waits again: its worker has ended,
-    /// and the spool is about to announce it. So what is not there is asked for once more.
+    /// For a moment after an attempt it does not know a message that waits again: its worker has ended, and
+    /// the spool is about to announce it. So a message that is not found is asked for once more.
     pub async fn inspect(&self, id: MessageId) -> Option<MessageStatus> {
         if let Some(standing) = self.ask(id).await {
             return Some(standing);

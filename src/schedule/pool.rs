@@ -46,9 +46,9 @@ pub(super) struct Pool {
     pub(super) is_runnable: bool,
     /// Whether the credential has been asked for.
     pub(super) is_preparing: bool,
-    /// Since when the configuration does not have the tenant any more: all its mail is held.
+    /// Since when the tenant has not been in the configuration: all its mail is held.
     retired: Option<Timestamp>,
-    /// Its mail was held until a moment ago: nothing expires before.
+    /// Its mail was held until a moment ago: nothing expires before this time.
     spared_until: Timestamp,
     messages: BTreeMap<MessageId, Entry>,
     leased: HashMap<MessageId, Leased>,
@@ -65,7 +65,7 @@ pub(super) struct Pool {
 /// No queue has this number.
 pub(super) const NO_QUEUE: QueueId = 0;
 
-/// All that is kept of a message that waits: sixteen octets, since a million may.
+/// All that is kept of a waiting message: sixteen octets, since a million may wait.
 struct Entry {
     /// Ready: since when. Scheduled: until when.
     at: Timestamp,
@@ -79,14 +79,14 @@ enum EntryState {
     Scheduled,
     /// With a worker; more in [`Leased`].
     Leased,
-    /// By an operator. It has no queue.
+    /// Held by an operator. It has no queue.
     Held,
 }
 
 struct Leased {
     /// Tells one claim of a message from the next.
     lease: u64,
-    /// The spool has said already that the message waits again, and the worker has not said yet how it went.
+    /// The spool has already said that the message waits again, and the worker has not yet said how it went.
     then: Option<(Arc<Lane>, Timestamp)>,
 }
 
@@ -136,11 +136,11 @@ impl Pool {
         Share::BRIEF.allows(self.in_flight as u64, 1, free as u64)
     }
 
-    /// Takes in a message that waits. Answers when to [promote](Pool::promote) its queue, if it is not due
-    /// yet and nothing of that queue is due earlier.
+    /// Takes in a message that waits. Returns when to [promote](Pool::promote) its queue, if the message is
+    /// not due yet and nothing of that queue is due earlier.
     ///
-    /// The spool may say that a message waits again before its worker says why. It is not handed out before
-    /// that: the verdict may put its mailbox to sleep.
+    /// The spool may say that a message waits again before its worker says why. The message is not handed out
+    /// before that: the verdict may put its mailbox to sleep.
     pub(super) fn add(&mut self, waiting: Waiting) -> Option<(QueueId, Instant)> {
         let Waiting { id, lane, due } = waiting;
         if let Some(leased) = self.leased.get_mut(&id) {
@@ -158,7 +158,7 @@ impl Pool {
         if let Some(before) = self.messages.insert(id, entry) {
             self.uncount(before.state);
             if before.state == state && before.queue == queue_id && (due <= now || before.at == due) {
-                // Told of again, and nothing is new.
+                // Announced again, and nothing is new.
                 self.count(state);
                 return None;
             }
@@ -180,8 +180,7 @@ impl Pool {
         Some((queue_id, at))
     }
 
-    /// An operator keeps the message from being delivered. A worker that is about to claim it will not get
-    /// it.
+    /// An operator holds the message back from delivery. A worker that is about to claim it will not get it.
     pub(super) fn hold(&mut self, id: MessageId) {
         self.leased.remove(&id);
         let held = Entry { at: Timestamp::default(), queue: NO_QUEUE, state: EntryState::Held };
@@ -201,8 +200,8 @@ impl Pool {
         }
     }
 
-    /// Moves what is due now to the ready part. Answers when to come again. `at` is when this call was asked
-    /// for: one that an earlier one has replaced does nothing.
+    /// Moves what is due now to the ready part. Returns when to do so again. `at` is the time that this call
+    /// was asked for: a call that an earlier one has replaced does nothing.
     pub(super) fn promote(&mut self, queue_id: QueueId, at: Instant) -> Option<Instant> {
         let now = clock::now();
         let queue = self.queues.get_mut(&queue_id)?;
@@ -221,7 +220,7 @@ impl Pool {
         let next = queue.scheduled.first().map(|(due, _)| clock::instant_of(*due).max(later));
         queue.promote_at = next;
         for (due, id) in due_now {
-            // An entry that has been re-announced since then stands elsewhere.
+            // An entry that has been announced again since then is elsewhere.
             let is_it = |entry: &&mut Entry| entry.state == EntryState::Scheduled && entry.at == due;
             let Some(entry) = self.messages.get_mut(&id).filter(is_it) else { continue };
             (entry.at, entry.state) = (now, EntryState::Ready);
@@ -241,7 +240,7 @@ impl Pool {
             let Some(queue) = self.queues.get_mut(&queue_id) else { continue };
             queue.has_number = false;
             if queue.standing != QueueState::InTurn {
-                // It was put to sleep meanwhile.
+                // The queue was put to sleep meanwhile.
                 continue;
             }
             queue.standing = QueueState::Idle;
@@ -274,8 +273,8 @@ impl Pool {
         Next::Nothing
     }
 
-    /// A worker is done with a message, and its verdict has been heeded. If the message still waits, the
-    /// spool has said so or will; answers as [`add`](Pool::add) does.
+    /// A worker is done with a message, and its verdict has been applied. If the message still waits, the
+    /// spool has said so or will; returns the same as [`add`](Pool::add).
     pub(super) fn release(&mut self, ended: &Ended) -> Option<(QueueId, Instant)> {
         let id = ended.turn.id;
         let queue_id = ended.turn.queue;
@@ -298,13 +297,13 @@ impl Pool {
         }
         self.put_in_turn(queue_id);
         let (lane, due) = again?;
-        // Not always the one that it was in: the tenant's mailboxes may have changed meanwhile.
+        // Not always the queue that it was in: the tenant's mailboxes may have changed meanwhile.
         let queue_id = self.queue_for(&lane);
         self.put_in(id, queue_id, due)
     }
 
-    /// The service may still be at work on a call of this queue. Answers whether that is to
-    /// [end](Pool::free_slot).
+    /// The service may still be working on a call of this queue. Returns whether the slot is kept until
+    /// [`free_slot`](Pool::free_slot).
     pub(super) fn keep_slot(&mut self, queue_id: QueueId) -> bool {
         match self.queues.get_mut(&queue_id) {
             Some(queue) if queue.limits.concurrent().is_some() => {
@@ -324,7 +323,7 @@ impl Pool {
         self.put_in_turn(queue_id);
     }
 
-    /// Puts a queue to sleep, unless it sleeps longer already.
+    /// Puts a queue to sleep, unless it already sleeps longer.
     pub(super) fn sleep(&mut self, queue_id: QueueId, until: Instant, limit: LimitKind, why: String) {
         let Some(queue) = self.queues.get_mut(&queue_id) else { return };
         if matches!(queue.standing, QueueState::Asleep { until: longer, .. } if longer >= until) {
@@ -336,7 +335,7 @@ impl Pool {
         self.stand(queue_id, QueueState::Asleep { until, limit });
     }
 
-    /// A queue's sleep may be over. Answers until when, if it sleeps on.
+    /// A queue's sleep may be over. Returns until when it sleeps on, if it does.
     pub(super) fn wake(&mut self, queue_id: QueueId) -> Option<Instant> {
         let queue = self.queues.get_mut(&queue_id)?;
         match queue.standing {
@@ -354,7 +353,7 @@ impl Pool {
     }
 
     pub(super) fn has_turn(&self) -> bool {
-        // Queues whose mail has expired may still stand in the turn.
+        // Queues whose mail has expired may still be in the turn.
         !self.turn.is_empty() && self.counts.ready > 0 && self.retired.is_none()
     }
 

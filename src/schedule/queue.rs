@@ -12,29 +12,29 @@ use relay_mail::{MailboxAddress, MessageId, Timestamp};
 pub(super) struct Queue {
     pub(super) mailbox: MailboxAddress,
     pub(super) limits: MailboxLimits,
-    /// Due, in the order in which they became so. An id whose message has gone elsewhere is skipped when it
+    /// Due, in the order in which they became so. An id whose message is elsewhere by then is skipped when it
     /// comes up.
     pub(super) ready: VecDeque<MessageId>,
     /// Due later.
     pub(super) scheduled: BTreeSet<(Timestamp, MessageId)>,
-    /// When the timer runs out that moves what is due from there to the ready part.
+    /// When the timer runs out that moves due messages from there to the ready part.
     pub(super) promote_at: Option<Instant>,
     pub(super) in_flight: u32,
-    /// Slots of jobs that have ended, and whose call the service may still be at work on.
+    /// Slots of jobs that have ended while the service may still be working on their call.
     pub(super) kept: u32,
     pub(super) ramp: Ramp,
-    /// The service has put it to sleep: it is to begin slowly when it wakes.
+    /// The service has put it to sleep: it must begin slowly when it wakes.
     pub(super) is_throttled: bool,
     pub(super) standing: QueueState,
-    /// Whether its number stands in the pool's turn. It may still do so after the queue has fallen asleep.
+    /// Whether its number is in the pool's turn. It may still be there after the queue has fallen asleep.
     pub(super) has_number: bool,
-    /// Why it fell asleep last.
+    /// Why it last fell asleep.
     pub(super) asleep_because: String,
     /// When it last had anything to do: an idle queue is forgotten after a while.
     pub(super) last_used: Instant,
 }
 
-/// Where a queue stands in its pool.
+/// Where a queue is in its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueueState {
     /// Nothing to do.

@@ -51,10 +51,11 @@ impl Drop for OnDrop {
     }
 }
 
-/// Lets a courier say its verdict as soon as it knows it, before the message is settled: storing that takes
-/// milliseconds, in which more mail of the same mailbox would go to a service that has just refused it.
+/// Lets a courier say its verdict as soon as it knows it, before the message is settled. Storing the
+/// settlement takes milliseconds, in which more mail of the same mailbox would be sent to a service that has
+/// just refused it.
 ///
-/// The courier answers the same verdict at the end of the job, which then changes nothing.
+/// The courier returns the same verdict at the end of the job, which then changes nothing.
 pub struct Early {
     tenant: Arc<Tenant>,
     queue: QueueId,
@@ -68,7 +69,7 @@ impl Early {
         Self { tenant, queue, said: OnceLock::new(), kept_millis: Arc::default(), reports }
     }
 
-    /// The first verdict is heeded at once. Any later one is not: the last word is the end of the job.
+    /// The first verdict is applied at once. Later ones are not: the last word is the end of the job.
     pub fn say(&self, verdict: &Verdict) {
         if self.said.set(verdict.clone()).is_ok() {
             // Nobody listens once the scheduler has stopped.
@@ -76,8 +77,8 @@ impl Early {
         }
     }
 
-    /// A call of this job timed out, and the service may still be at work on it: it counts among the
-    /// mailbox's calls for so long after the end of the job. Of several, the longest counts. Without
+    /// A call of this job timed out, and the service may still be working on it: it counts among the
+    /// mailbox's calls for this long after the end of the job. Of several, the longest counts. Without
     /// `concurrent_requests` it changes nothing.
     pub fn keep_slot(&self, long: Duration) {
         let millis = u64::try_from(long.as_millis()).unwrap_or(u64::MAX);

@@ -44,7 +44,7 @@ mod tests {
             prop_assert!((48.0..=3600.0 * 1.2).contains(&wait));
         }
 
-        /// What a start of the spool believes.
+        /// What the spool assumes when it starts.
         #[test]
         fn no_wait_is_longer_than_the_longest(
             failed: u16, random in 0.0..1.0f64, jitter in 0.0..1.0f64, days in 1..=366u32

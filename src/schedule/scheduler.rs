@@ -43,7 +43,7 @@ use relay_spool::{Event, Spool, Waiting};
 const ROUND: Duration = Duration::from_secs(15);
 /// What one turn takes from one source: a start with a million messages begins to deliver at once.
 const AT_ONCE: usize = 1000;
-/// No slot is kept for longer: whatever a service is at work on so long is not in its books any more.
+/// No slot is kept for longer: a service no longer counts a call that it has worked on for so long.
 const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 pub struct Settings {
@@ -64,7 +64,7 @@ pub struct Inbox {
 pub enum Order {
     /// These are the tenants from now on.
     Adopt(Arc<Roster>),
-    /// What blocks this tenant may have been mended.
+    /// What blocks this tenant may have been fixed.
     LookAgain(TenantName),
 }
 
@@ -83,12 +83,12 @@ pub struct Scheduler<C> {
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     in_flight: usize,
     last_lease: u64,
-    /// The highest number of a queue in any pool that is no more.
+    /// The highest number of a queue in any pool that is gone.
     last_queue: QueueId,
     /// Messages of tenants that the configuration does not have.
     unknown: BTreeMap<TenantName, BTreeSet<MessageId>>,
     started: Timestamp,
-    /// Ends what asks for credentials.
+    /// Ends the tasks that ask for credentials.
     stopping: CancellationToken,
     reports: mpsc::UnboundedSender<Report>,
     jobs: TaskTracker,
@@ -149,8 +149,8 @@ impl<C: Courier> Scheduler<C> {
                 Some(event) = events.recv() => scheduler.hear(event),
                 () = tokio::time::sleep_until(timer) => {}
             }
-            // Under load one of them is always ready. Each turn takes from all, so that none has to wait
-            // until another falls silent.
+            // Under load one of them is always ready. Each turn takes from all, so that none must wait until
+            // another falls silent.
             for_some(|| reported.try_recv(), |report| scheduler.take(report));
             for_some(|| questions.try_recv(), |question| scheduler.answer(question));
             for_some(|| orders.try_recv(), |order| scheduler.obey(order));
@@ -253,7 +253,7 @@ impl<C: Courier> Scheduler<C> {
                 pool.sleep(queue, until, limit, why);
                 self.timers.push(Reverse((until, Timer::Wake(name.clone(), queue))));
             }
-            // What stopped the job was mended while it was under way.
+            // What stopped the job was fixed while the job was in progress.
             Verdict::TenantBlocked(_) if !self.is_as_now(tenant) => {}
             Verdict::TenantBlocked(because) => self.block(name, because),
             Verdict::Done | Verdict::SpoolUnhealthy => {}
@@ -262,7 +262,7 @@ impl<C: Courier> Scheduler<C> {
 
     fn block(&mut self, name: &TenantName, because: Blocked) {
         let Some(pool) = self.pools.get_mut(name) else { return };
-        // Once, not for each of the jobs in flight, nor each time that it is looked at again.
+        // Logged once, not for each of the jobs in flight, nor each time that it is looked at again.
         if !pool.is_blocked_by(because.reason) {
             warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "tenant blocked");
         }
@@ -276,7 +276,7 @@ impl<C: Courier> Scheduler<C> {
         let Some(pool) = self.pools.get_mut(name) else { return };
         pool.is_preparing = false;
         match result {
-            // It was asked for with a credential that is no longer the one.
+            // It was asked for with a credential that is no longer current.
             _ if !is_as_now => {}
             Ok(until) => pool.unblock(until),
             Err(because) => self.block(name, because),
@@ -284,7 +284,7 @@ impl<C: Courier> Scheduler<C> {
         self.changed(name);
     }
 
-    /// Whether the tenant's configuration is still that.
+    /// Whether the tenant's configuration is still this one.
     fn is_as_now(&self, tenant: &Arc<Tenant>) -> bool {
         let is_as_now = |pool: &Pool| Arc::ptr_eq(&pool.tenant, tenant) && !pool.is_retired();
         self.pools.get(&tenant.name).is_some_and(is_as_now)
@@ -322,8 +322,8 @@ impl<C: Courier> Scheduler<C> {
         }
     }
 
-    /// Expires what has waited too long behind a limit or a block; what is merely retried expires with its
-    /// last attempt.
+    /// Expires what has waited too long behind a limit or a block. A message that is merely retried expires
+    /// with its last attempt.
     fn round(&mut self) {
         let mut names: Vec<_> = self.pools.keys().cloned().collect();
         for name in &names {
@@ -358,7 +358,7 @@ impl<C: Courier> Scheduler<C> {
     }
 
     fn answer(&self, Question { id, answer }: Question) {
-        // Whoever asked may have gone.
+        // The caller may have gone.
         let _ = answer.send(self.inspect(id));
     }
 

@@ -44,20 +44,20 @@ fn limited(messages: u32, concurrent: u32) -> Limits {
     }
 }
 
-/// What a job does: takes that long, and ends with that.
+/// What a job does: takes this long, and ends with this verdict.
 type Script = Box<dyn Fn(&Job) -> (Duration, Verdict) + Send + Sync>;
 
 struct Fake {
     script: Script,
-    /// Tenants' credentials: until when they are good, or why not. A missing one never comes.
+    /// Tenants' credentials: until when they are valid, or why not. A missing one never comes.
     credentials: Mutex<HashMap<String, Result<Duration, Blocked>>>,
     /// How often a credential was asked for.
     asked: AtomicUsize,
     jobs: mpsc::UnboundedSender<(Instant, Job)>,
     running: Mutex<HashMap<String, (u32, u32)>>,
-    /// If more than zero, a verdict is said early, and so long before the end of the job.
+    /// If more than zero, a verdict is said early, this long before the end of the job.
     settling: Duration,
-    /// Each job keeps its slot for so long.
+    /// Each job keeps its slot for this long.
     keeps: Mutex<Duration>,
 }
 
@@ -100,7 +100,7 @@ struct Bench {
     inspector: Inspector,
     orders: mpsc::UnboundedSender<Order>,
     spool: Spool,
-    /// What the spool says, which goes nowhere else.
+    /// What the spool says, which is sent nowhere else.
     told: mpsc::UnboundedReceiver<Event>,
     metrics: Metrics,
     last: MessageId,
@@ -190,7 +190,7 @@ impl Bench {
         }
     }
 
-    /// Lets what is under way go on for so long.
+    /// Lets what is in progress continue for this long.
     async fn settle_for(&mut self, long: Duration) {
         tokio::time::sleep(long).await;
         while self.jobs.try_recv().is_ok() {}

@@ -2,8 +2,8 @@
 
 use relay_mail::{MailboxAddress, MessageId};
 
-/// No two queues have the same, not even of two pools of one tenant: a timer may be left from a pool that is
-/// no more.
+/// No two queues have the same number, not even in two pools of one tenant: a timer may be left over from a
+/// pool that is gone.
 pub(super) type QueueId = u32;
 
 /// A message whose turn it is.

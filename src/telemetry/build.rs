@@ -18,7 +18,7 @@ pub(crate) struct Build {
 impl Build {
     fn add<C: Collector + Clone + 'static>(&self, family: prometheus::Result<C>) -> C {
         // Names and labels are literals of this crate: they are valid and differ, or the first test that runs
-        // says so.
+        // fails here.
         let family = family.expect("metric names are valid");
         self.registry.register(Box::new(family.clone())).expect("metric names differ");
         family

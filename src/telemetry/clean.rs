@@ -1,11 +1,11 @@
-//! The net under the log: whoever logs what, no line has a character that gives orders to a terminal, ends
-//! the line, or hides.
+//! The safety net under the log: whatever the code logs, no line has a character that gives orders to a
+//! terminal, ends the line, or hides.
 //!
 //! Text that is known to come from outside is an [`Outside`] where it is logged. This is for all the rest:
-//! libraries, errors that quote, and whoever forgets.
+//! libraries, errors that quote, and call sites that forget.
 //!
 //! * Text: [`CleanFields`] shows each value of an event or span cleaned, up to a bound. [`CleanLines`] then
-//!   lets nothing pass but the line's end and the colours that the log itself sets.
+//!   passes nothing but the line's end and the colours that the log itself sets.
 //! * JSON: [`CleanLines`] writes such characters as `\u202e`, so a line means what it meant.
 
 use std::{
@@ -25,7 +25,7 @@ use tracing_subscriber::{
 use crate::config::LogFormat;
 use relay_mail::outside::{Outside, json_visible, visible};
 
-/// Characters that are shown of one value.
+/// Characters shown of one value.
 const LONGEST: usize = 8192;
 
 /// Fields as text: `message name=value`, as tracing-subscriber writes them.
@@ -142,7 +142,7 @@ impl<W> CleanLines<W> {
     }
 }
 
-/// How long the colour is that begins the text behind an ESC (ECMA-48, "Select Graphic Rendition").
+/// Length of the colour that begins the text behind an ESC (ECMA-48, "Select Graphic Rendition").
 fn colour(text: &str) -> Option<usize> {
     let end = text.strip_prefix('[')?.find(|c: char| !matches!(c, '0'..='9' | ';'))? + 1;
     text[end..].starts_with('m').then_some(end + 1)
@@ -197,7 +197,7 @@ mod tests {
         let without = text.replace('\n', "");
         let rest: String = without.split('\x1b').map(|piece| &piece[colour(piece).unwrap_or(0)..]).collect();
         assert!(!rest.contains(is_hidden), "{rest:?}");
-        // What no field brought in.
+        // Characters that did not come from a field.
         let lines = CleanLines { to: (), format: LogFormat::Text, colours: true };
         assert_eq!(lines.clean("\x1b[1;31mx\x1b[0m\x1b[2J\x1b"), "\x1b[1;31mx\x1b[0m\\u{1b}[2J\\u{1b}");
     }

@@ -9,7 +9,7 @@ pub enum Refused {
     Sender,
     /// The client has to log in first.
     NoLogin,
-    /// Too large, too many recipients, too long a header.
+    /// Too large, too many recipients, or too long a header.
     TooLarge,
     /// The tenant's `max_queued` is reached.
     TenantFull,
@@ -19,24 +19,24 @@ pub enum Refused {
     DiskFull,
     /// The spool cannot write.
     Unhealthy,
-    /// Not a mail message, or an address that is none.
+    /// Not a mail message, or not a valid address.
     Malformed,
     /// It has passed too many servers.
     Loop,
-    /// The tenant is suspended, and is not to take mail then.
+    /// The tenant is suspended, and must not take mail while it is.
     Suspended,
     /// Too many connections.
     Connections,
-    /// The tenant or the client's network has its share of the connections.
+    /// The tenant or the client's network has used up its share of the connections.
     ConnectionsShare,
-    /// Too many connections of one client address.
+    /// Too many connections from one client address.
     ConnectionsPerAddress,
-    /// A connection that lasted as long as one may, whatever was under way on it.
+    /// A connection that lasted as long as one may, whatever was in progress on it.
     SessionTimeout,
-    /// Envelopes and headers that are coming in take up all the memory that this client, this tenant or all
-    /// may have.
+    /// The envelopes and headers that are being received take up all the memory that this client, this tenant
+    /// or all may have.
     HeaderMemory,
-    /// A proxy sent no PROXY header that can be read.
+    /// A proxy sent no readable PROXY header.
     ProxyHeader,
     /// A TLS handshake failed.
     TlsHandshake,
@@ -44,7 +44,7 @@ pub enum Refused {
     Late,
     /// To or Cc names others than the envelope, and the tenant refuses that.
     Mismatch,
-    /// A pickup folder that others could put another in the place of, or that cannot be read.
+    /// A pickup folder that other users could replace with another, or that cannot be read.
     Folder,
 }
 
@@ -78,18 +78,18 @@ pub enum LimitKind {
     AppRequests,
     /// The service said when: 429 or 503 with Retry-After.
     Service,
-    /// No limit: something about the mailbox has to be mended, and it is looked at now and then.
+    /// Not a limit: something about the mailbox must be fixed, and it is checked now and then.
     Mailbox,
 }
 
-/// What an unknown outcome was concluded to be.
+/// What an unknown outcome turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolved {
-    /// It was found among what the mailbox has sent.
+    /// The message was found among what the mailbox has sent.
     Arrived,
-    /// It was looked for until `settle_after` had passed, and is sent again.
+    /// The message was looked for until `settle_after` had passed, and is sent again.
     NotSent,
-    /// Nobody could be asked; sent again after `settle_after`.
+    /// Nothing could be asked about it; sent again after `settle_after`.
     Resent,
 }
 
@@ -97,15 +97,15 @@ pub enum Resolved {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginResult {
     Ok,
-    /// As one of the last minutes.
+    /// Accepted as one of the last minutes' logins was.
     Cached,
     /// Wrong password.
     Wrong,
     /// There is no such user.
     Unknown,
-    /// Not looked at after too many failures.
+    /// Not checked after too many failures.
     Locked,
-    /// Not looked at because too many others were.
+    /// Not checked because too many others were being checked.
     Busy,
 }
 
@@ -121,18 +121,18 @@ pub enum TokenResult {
 /// Why a connection or a request for metrics, health or the API was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminRefused {
-    /// It gave its seat to somebody else: it had asked nothing, or did not read its answer.
+    /// It gave its seat to another: it had asked nothing, or did not read its answer.
     Crowded,
     /// The request, the answer or the reading of it took too long.
     Timeout,
     TooLarge,
-    /// No HTTP.
+    /// Not HTTP.
     Malformed,
-    /// `Host` is missing, or names somebody else.
+    /// `Host` is missing, or names another machine.
     Host,
-    /// No token, a wrong one, or none that would do.
+    /// No token, a wrong one, or none that would be accepted.
     Token,
-    /// Too many questions at a time.
+    /// Too many requests at a time.
     Busy,
 }
 

@@ -1,4 +1,4 @@
-//! The metric families, one method an event, so that no call site spells a label.
+//! The metric families, one method per event, so that no call site spells a label.
 //!
 //! A relay has one [`Metrics`]; it is cheap to clone. Nothing here is global: two relays in one process do
 //! not mix.
@@ -47,7 +47,7 @@ impl Metrics {
         }))
     }
 
-    /// Adds further families, for a room that sets its gauges when it is asked for them.
+    /// Adds further families, for a room that sets its gauges when they are asked for.
     pub(crate) fn build(&self) -> Build {
         Build { registry: self.0.registry.clone(), of_tenants: self.0.of_tenants.clone() }
     }
@@ -57,8 +57,8 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.0.registry.gather())
     }
 
-    /// These tenants have gone, and nothing is left of them: so do their series. Takes as long for many as
-    /// for one.
+    /// Removes the series of these tenants, which have gone and have left nothing behind. Takes as long for
+    /// many as for one.
     pub fn forget_tenants<'a>(&self, tenants: impl IntoIterator<Item = &'a TenantName>) {
         self.0.of_tenants.forget(&tenants.into_iter().map(TenantName::as_str).collect());
     }
@@ -118,7 +118,7 @@ impl Metrics {
         self.0.identity.credential_expiry.with_label_values(&[tenant.as_str()]).set(at_unix_seconds);
     }
 
-    /// The tenant has no certificate any more.
+    /// The tenant no longer has a certificate.
     pub fn credential_gone(&self, tenant: &TenantName) {
         // There may never have been one that could be read.
         let _ = self.0.identity.credential_expiry.remove_label_values(&[tenant.as_str()]);
@@ -154,7 +154,7 @@ impl Metrics {
         self.0.incoming.logins.with_label_values(&[result.as_str()]).inc();
     }
 
-    /// Those of this relay to the service.
+    /// The relay's connections to the service.
     pub fn submission_connections(&self) -> &IntGauge {
         &self.0.delivery.submission_connections
     }
@@ -164,7 +164,7 @@ impl Metrics {
         self.0.incoming.certificate_expiry.with_label_values(&[listener]).set(at_unix_seconds);
     }
 
-    /// The configuration was read again, and counts or has mistakes.
+    /// The configuration was read again, and is in effect or has mistakes.
     pub fn reloaded(&self, ok: bool) {
         self.0.process.reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }

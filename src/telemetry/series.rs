@@ -1,4 +1,4 @@
-//! The families that have series of a tenant: these go when the tenant does.
+//! The families that have series per tenant: these are removed when the tenant is.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,11 +7,11 @@ use std::{
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 
-/// Cheap to use: a tenant goes seldom.
+/// Cheap to use: tenants are seldom removed.
 #[derive(Default)]
 pub(super) struct TenantSeries(Mutex<Vec<Forget>>);
 
-/// Removes a family's series of the tenants with these names.
+/// Removes a family's series for the tenants with these names.
 type Forget = Box<dyn Fn(&BTreeSet<&str>) + Send + Sync>;
 
 const LABEL: &str = "tenant";
@@ -22,12 +22,12 @@ impl TenantSeries {
         if labels.contains(&LABEL) {
             let family = family.clone();
             let forget = Box::new(move |tenants: &BTreeSet<&str>| forget(&family, tenants));
-            // Whole values only are put in, so a panic elsewhere leaves nothing half done.
+            // Only whole values are put in, so a panic elsewhere leaves nothing half done.
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(forget);
         }
     }
 
-    /// Looks once at every series that there is, however many tenants go.
+    /// Looks once at every series that there is, however many tenants are removed.
     pub(super) fn forget(&self, tenants: &BTreeSet<&str>) {
         let families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         families.iter().for_each(|forget| forget(tenants));
@@ -40,7 +40,7 @@ fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, tenants: &BTreeSet<&str>) 
             let labels: HashMap<&str, &str> =
                 series.get_label().iter().map(|label| (label.name(), label.value())).collect();
             if labels.get(LABEL).is_some_and(|tenant| tenants.contains(tenant)) {
-                // It is gone already if two ask at the same time.
+                // It is already gone if two callers ask at the same time.
                 let _ = family.remove(&labels);
             }
         }

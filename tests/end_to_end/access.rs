@@ -1,4 +1,4 @@
-//! Files that others can write to are not believed: by no command, not at the start, and not by a reload.
+//! Files that others can write to are not trusted: by no command, not at the start, and not by a reload.
 
 use std::{
     fs::{self, Permissions},
@@ -38,7 +38,7 @@ fn said(lab: &Lab, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// What can be wrong: name, mode before and after, what to type.
+/// What can be wrong: name, mode before and after, the command that fixes it.
 const WRONG: [(&str, u32, u32, &str); 10] = [
     ("etc/config.toml", 0o640, 0o660, "chmod g-w"),
     ("etc/config.toml", 0o640, 0o642, "chmod o-w"),
@@ -67,7 +67,7 @@ fn what_others_can_write_to_is_not_believed() {
         }
         chmod(&path, good);
     }
-    // What `check-config` says can be typed, and helps.
+    // The fix that `check-config` names can be typed, and helps.
     let secret = lab.folder().join("etc/secrets/contoso");
     chmod(&secret, 0o660);
     let (_, text) = said(&lab, &["check-config"]);
@@ -133,8 +133,8 @@ fn a_strangers_file_is_not_believed() {
     assert_eq!(said(&lab, &["check-config"]).0, Some(0));
 }
 
-/// Kubernetes mounts secrets so (`kubelet`, atomic writer): a folder with the sticky bit, links in it, files
-/// of root's.
+/// Kubernetes mounts secrets this way (`kubelet`, atomic writer): a folder with the sticky bit, with links in
+/// it, and files that root owns.
 #[test]
 fn a_mounted_secret_is_believed() {
     let lab = lab();

@@ -1,4 +1,4 @@
-//! Who may ask what: the socket for commands, the token, the names of this machine.
+//! Who may ask for what: the socket for commands, the token, the names of this machine.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::harness::{Lab, wait_until};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Status and body of an answer by TCP.
+/// Status and body of an answer over TCP.
 fn ask(lab: &Lab, request: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(lab.admin_address()).unwrap();
     let head = format!("{request} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
@@ -39,7 +39,7 @@ fn the_socket_is_there_while_the_relay_is_and_for_its_group_alone() {
     let spool = lab.folder().join("spool");
     let mode = |path: &std::path::Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&spool), 0o710);
-    // The group gets to nothing else there, whatever the umask of whoever runs this test.
+    // The group can reach nothing else there, whatever the umask of the user who runs this test.
     for entry in fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path()) {
         let name = entry.file_name().unwrap().to_str().unwrap();
         let mode = mode(&entry);
@@ -49,7 +49,7 @@ fn the_socket_is_there_while_the_relay_is_and_for_its_group_alone() {
     assert_eq!(lab.terminate(), Some(0));
     assert!(!lab.socket().exists());
 
-    // What a killed one leaves is in nobody's way.
+    // What a killed relay leaves behind does not block the next one.
     lab.restart();
     lab.kill9();
     assert!(lab.socket().exists());
@@ -99,7 +99,7 @@ fn by_tcp_the_api_wants_a_token() {
         let (status, said) = ask(&lab, request, host);
         assert!(status == 403 && said.contains("/spool/admin.sock"), "{request}: {status} {said}");
     }
-    // Metrics and health want none.
+    // Metrics and health need no token.
     for path in ["/metrics", "/healthz", "/readyz"] {
         assert_eq!(lab.page(path).0, 200);
     }
@@ -116,14 +116,14 @@ fn by_tcp_the_api_wants_a_token() {
     assert_eq!(reload_with(&lab, "Authorization: Bearer 0123456789abcdef0123456789abcdeF\r\n"), 401);
     assert_eq!(reload_with(&lab, &format!("Authorization: Bearer {TOKEN}\r\n")), 200);
     assert_eq!(lab.metric("m365_relay_admin_refused_total", &[("reason", "token")]), 2.0);
-    // Another one counts without a restart.
+    // Another token takes effect without a restart.
     fs::write(&file, "fedcba9876543210\n").unwrap();
     wait_until("the new token", || reload_with(&lab, "Authorization: Bearer fedcba9876543210\r\n") == 200);
     assert_eq!(reload_with(&lab, &format!("Authorization: Bearer {TOKEN}\r\n")), 401);
     let shown = [lab.log().join("\n"), lab.page("/metrics").1].concat();
     assert!(!shown.contains(TOKEN) && !shown.contains("fedcba9876543210"));
 
-    // The command uses it where it cannot use the socket.
+    // The command uses it if it cannot use the socket.
     let text = fs::read_to_string(lab.config_file()).unwrap();
     let text = text.replace(
         "address = \"127.0.0.1:0\"\ntoken",
@@ -160,7 +160,7 @@ fn an_address_that_others_reach_wants_the_token_for_metrics_too() {
     lab.write_config();
     address(&lab, &format!("token = '{TOKEN}'"));
     lab.restart();
-    // 0.0.0.0 as a destination is this machine.
+    // The destination 0.0.0.0 is this machine.
     let host = "Host: localhost\r\n";
     for path in ["/healthz", "/readyz"] {
         assert_eq!(ask(&lab, &format!("GET {path}"), host).0, 200);

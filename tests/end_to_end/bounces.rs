@@ -1,4 +1,4 @@
-//! Mail that cannot be delivered: its sender is told, once, and nobody is told about a bounce.
+//! Mail that cannot be delivered: its sender is told, once, and no sender is told about a bounce.
 
 use m365_relay::clock;
 use relay_sandbox::{Action, Fault, On, StatusFault};
@@ -42,7 +42,7 @@ fn a_permanent_refusal_bounces_to_the_sender_through_the_same_tenant() {
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
-    // The header goes back, the body does not.
+    // The header is returned, the body is not.
     assert!(!text.contains("\r\nHello.\r\n"), "{text}");
     assert!(!bounce.bare_lf);
     assert_eq!(lab.metric("m365_relay_bounces_total", &[("tenant", "contoso"), ("kind", "failed")]), 1.0);
@@ -122,7 +122,8 @@ fn what_stays_undelivered_for_too_long_expires_with_a_bounce() {
     let text = bounce.text();
     assert!(text.contains("Status: 4.4.7\r\n") && text.contains("Action: failed\r\n"), "{text}");
     let calls = lab.sends(FROM);
-    // The last try is when its time is up. On a busy machine there are fewer before it, and each comes later.
+    // The last try is when the message's time is up. On a busy machine there are fewer before it, and each
+    // comes later.
     let tried_for = calls.last().unwrap().received_at_ms - sent;
     assert!(calls.len() >= 2 && tried_for >= 800, "{tried_for} ms: {calls:#?}");
     assert_eq!(lab.metric("m365_relay_bounces_total", &[("kind", "expired")]), 1.0);
@@ -156,7 +157,7 @@ fn a_text_too_large_for_graph_bounces_without_a_call() {
     assert_eq!(lab.sends(FROM).len(), 1);
 }
 
-/// Hands a message in whose sender has wishes about its two recipients.
+/// Submits a message whose sender has wishes about its two recipients.
 fn send_with_wishes(lab: &Lab, mail: &str, notify: &str) {
     let mut smtp = lab.smtp();
     assert_eq!(smtp.command(&format!("MAIL FROM:<{FROM}> {mail}")).code, 250);
@@ -198,7 +199,7 @@ fn a_failure_is_reported_of_the_recipients_that_it_is_wished_of() {
     let text = lab.wait_for(1)[0].text();
     assert!(text.contains("Final-Recipient: rfc822; b@example.net\r\n"), "{text}");
     assert!(!text.contains("Final-Recipient: rfc822; c@example.net"), "{text}");
-    // The whole message goes back.
+    // The whole message is returned.
     assert!(text.contains("message/rfc822") && text.contains("\r\nHello.\r\n"), "{text}");
 
     lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").times(1));

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::harness::Lab;
 
-/// With mistakes in these lines.
+/// A configuration with mistakes in these lines.
 const MISTAKES: &str = "[spool]
 path = 7
 [smtp]

@@ -92,7 +92,7 @@ fn auto_finds_out_once_what_the_permissions_allow() {
         }
         let calls = lab.service.calls();
         let made = calls.iter().filter(|call| call.method == "POST" && call.path.ends_with("/messages"));
-        // What is refused is found out with the first message, and remembered.
+        // A refusal is learnt from the first message, and remembered.
         assert_eq!(made.count(), drafts, "{roles:?}");
         assert_eq!(resolved(&lab, resolution), 1.0, "{roles:?}");
     }
@@ -104,7 +104,7 @@ fn a_message_that_arrived_with_its_last_attempt_is_not_bounced() {
         setup.tenant("contoso").confirm = "sent-items".into();
         setup.retry = "first = '200ms'\nfactor = 1.0\njitter = 0.0\ngive_up_after = '1s'".into();
     });
-    // Its time is up when the answer does not come.
+    // The call times out when the answer does not come.
     lab.inject(Fault::new(On::SendMail, Action::Delay(Duration::from_millis(1500))).times(1));
     lab.inject(Fault::new(On::SendMail, Action::CutAfter).times(1));
     lab.send(FROM, &[TO], &message(FROM, TO, "late"));

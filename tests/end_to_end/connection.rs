@@ -1,4 +1,4 @@
-//! Many messages on one connection, and commands in one write.
+//! Many messages on one connection, and many commands in one write.
 
 use crate::harness::{Lab, Mail, message};
 
@@ -47,7 +47,7 @@ fn pipelined_commands_are_answered_in_order() {
     assert_eq!(replies(&mut smtp, 5), [250, 250, 501, 250, 354]);
     let second = message("a@contoso.example", "d@example.net", "second");
     let mut batch = crate::harness::with_end(&second);
-    // All recipients refused: nothing that follows may be taken for content.
+    // All recipients are refused: nothing that follows may be taken for content.
     batch.extend_from_slice(
         b"MAIL FROM:<a@contoso.example>\r\nRCPT TO:<no address>\r\nDATA\r\nRSET\r\nQUIT\r\n",
     );

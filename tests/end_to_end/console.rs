@@ -1,4 +1,4 @@
-//! What commands print: with nobody who reads it, on a full disk, and with what gives orders to a terminal.
+//! What commands print: with no reader, on a full disk, and with text that gives orders to a terminal.
 
 use std::{
     fs::{self, OpenOptions},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::harness::Lab;
 
-/// Commands that print something and need no relay, with their arguments.
+/// Commands that print output and need no relay, with their arguments.
 fn commands(lab: &Lab) -> Vec<Vec<String>> {
     let config = lab.config_file().display().to_string();
     let spool = lab.folder().join("spool").display().to_string();

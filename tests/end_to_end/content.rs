@@ -48,7 +48,7 @@ fn the_largest_header_that_is_accepted_is_delivered() {
     // Received, Message-ID and Date are added to it.
     let mut header = format!("From: {FROM}\r\nTo: {TO}\r\nSubject: large header\r\n");
     while header.len() < 256 * 1024 {
-        // A rest too small for a field goes into one of them.
+        // A remainder too small for a field is added to one of them.
         let left = 256 * 1024 - header.len();
         let length = if left < 200 { left } else { 100 };
         header.push_str(&format!("X-F: {}\r\n", "y".repeat(length - 7)));

@@ -1,5 +1,5 @@
-//! Crashes and cut connections: nothing acknowledged is lost, and what may have been sent is not sent again
-//! at once.
+//! Crashes and cut connections: nothing acknowledged is lost, and mail that may have been sent is not sent
+//! again at once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ fn lab() -> Lab {
     Lab::with(|setup| setup.delivery = format!("settle_after = '{SETTLE}ms'"))
 }
 
-/// Longer than any test.
+/// Lasts longer than any test.
 fn for_ever(on: On) -> Fault {
     Fault::new(on, Action::Delay(Duration::from_secs(600)))
 }
@@ -56,10 +56,10 @@ fn killed_between_250_and_delivery_it_is_delivered_once_after_the_restart() {
     sent.sort();
     delivered.sort();
     assert!(sent == delivered, "not what was sent");
-    // They had not been tried, so that nothing was in doubt.
+    // They had not been tried, so nothing was in doubt.
     assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[]), 0.0);
 
-    // And the spool has forgotten them.
+    // The spool has forgotten them too.
     lab.kill9();
     lab.restart();
     lab.wait_until_empty();
@@ -89,7 +89,8 @@ fn killed_with_a_delivery_in_flight_it_is_sent_again_only_after_it_has_settled()
     assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &labels), 1.0);
 }
 
-/// Delivered twice, as nobody can be asked yet: once it is sure to arrive, and both copies are the same.
+/// Delivered twice, because there is no service to ask yet: once it is certain to arrive, and both copies are
+/// the same.
 fn is_sent_again_the_same(action: Action) {
     let lab = lab();
     lab.inject(Fault::new(On::SendMail, action).times(1));
@@ -140,7 +141,7 @@ fn a_crash_in_doubt_stays_in_doubt_over_another_crash() {
     lab.kill9();
     let killed_at = clock::now();
     lab.restart();
-    // Before it has settled.
+    // Before the outcome has been settled.
     lab.kill9();
     lab.restart();
 
@@ -150,8 +151,9 @@ fn a_crash_in_doubt_stays_in_doubt_over_another_crash() {
     assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[("resolved", "resent")]), 1.0);
 }
 
-/// Ids, not counts: each message that was acknowledged is delivered, and twice only those whose attempt was
-/// in flight at a kill, which the spool itself says (`spool check` between the kill and the start).
+/// Ids, not counts: each message that was acknowledged is delivered. Twice is allowed only for those whose
+/// attempt was in flight at a kill, which the spool itself reports (`spool check` between the kill and the
+/// start).
 #[test]
 fn killed_fifty_times_under_load_it_loses_nothing_that_was_acknowledged() {
     const KILLS: usize = 50;
@@ -164,8 +166,8 @@ fn killed_fifty_times_under_load_it_loses_nothing_that_was_acknowledged() {
     for round in 0..KILLS {
         let address = lab.smtp_address();
         let (said, heard) = mpsc::channel();
-        // Ten clients send until the connection breaks, at a moment of nobody's choice: from the first
-        // acceptance to some hundreds of messages later.
+        // Ten clients send until the connection breaks, at a random moment: from the first acceptance to some
+        // hundreds of messages later.
         thread::scope(|scope| {
             for client in 0..10 {
                 let said = said.clone();
@@ -188,7 +190,7 @@ fn killed_fifty_times_under_load_it_loses_nothing_that_was_acknowledged() {
     lab.service.clear_faults();
     lab.wait_until_empty();
 
-    // A delivered message says by which id the relay knew it, which is how one is told that was never
+    // A delivered message shows under which id the relay knew it. That identifies one that was never
     // acknowledged.
     let mut copies = HashMap::<String, usize>::new();
     for message in lab.service.messages() {
@@ -225,7 +227,7 @@ impl Random {
     }
 }
 
-/// Sends message after message, and tells of each that is acknowledged its queue id and subject, until
+/// Sends message after message, and reports the queue id and subject of each that is acknowledged, until
 /// something fails.
 fn send_until_cut(address: SocketAddr, name: &str, said: &mpsc::Sender<(String, String)>) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;

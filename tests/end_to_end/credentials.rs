@@ -1,4 +1,4 @@
-//! How tenants log in: each grant delivers mail, and no trouble with a login costs a message or an attempt.
+//! How tenants log in: each grant delivers mail, and no login trouble costs a message or an attempt.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -27,7 +27,7 @@ fn send(lab: &Lab, tenant: &str, subject: &str) {
     lab.send(&from, &[TO], &message(&from, TO, subject));
 }
 
-/// Lets everything in that a test logs in with.
+/// Accepts everything that a test logs in with.
 fn open(options: &mut Options) {
     for directory in &mut options.directories {
         let name = directory.name().to_owned();
@@ -42,7 +42,7 @@ fn directory<'a>(options: &'a mut Options, tenant: &str) -> &'a mut Directory {
     options.directories.iter_mut().find(|directory| directory.name() == name).unwrap()
 }
 
-/// Tenants of users, whose application is a public client.
+/// Makes the tenant's application a public client, for logins of users.
 fn public(options: &mut Options, tenant: &str) {
     let directory = directory(options, tenant);
     directory.public_client_id = Some(directory.client_id.clone());
@@ -123,7 +123,7 @@ fn each_credential_delivers_mail() {
     assert_eq!(delivered, expected);
     let by = lab.service.counts().tokens_by_grant;
     assert_eq!((by.client_secret, by.certificate, by.federated, by.managed_identity), (2, 2, 1, 3));
-    // One of the passwords is the test's own.
+    // One of the passwords belongs to the test itself.
     assert_eq!((by.password, by.refresh_token), (2, 1));
     lab.wait_until_empty();
     let delivered = lab.wait_for_logs("message delivered", expected.len());
@@ -179,7 +179,7 @@ fn a_login_service_that_names_a_time_is_left_alone_until_then() {
     assert!(lab.wait_for_logs("message delivered", 2).iter().all(|entry| entry["attempt"] == 1));
 }
 
-/// The service takes none of them twice, and the process is killed after each delivery.
+/// The service accepts none of them twice, and the process is killed after each delivery.
 #[test]
 fn refresh_tokens_outlive_the_process() {
     let credential = "grant = 'refresh_token'\nrefresh_token = { file = 'first' }";
@@ -204,7 +204,7 @@ fn refresh_tokens_outlive_the_process() {
     assert_ne!(stored["refresh_token"], fs::read_to_string(lab.folder().join("first")).unwrap());
 }
 
-/// What the administrator mends while the relay runs is seen within seconds, though a refusal stands for
+/// A fix by the administrator while the relay runs is noticed within seconds, though a refusal holds for
 /// minutes.
 #[test]
 fn a_certificate_that_is_replaced_is_used_at_once() {

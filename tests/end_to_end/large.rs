@@ -29,7 +29,7 @@ fn is_as_sent(delivered: &Delivered, attached: &[Attached]) {
     assert_eq!(delivered.attachments[0].content_id.as_deref(), Some("logo"));
 }
 
-/// Sends a message with these attachments, and answers what arrives.
+/// Sends a message with these attachments, and returns what arrives.
 fn delivered(lab: &Lab, attached: &[Attached]) -> Arc<Delivered> {
     lab.send(FROM, &[TO], &mixed_mail(FROM, TO, "large", "", attached));
     let delivered = lab.wait_for(1).remove(0);
@@ -105,7 +105,7 @@ fn five_and_thirty_megabytes_go_by_upload_session() {
 #[test]
 fn a_hundred_and_forty_megabytes_cost_little_memory() {
     let lab = lab();
-    // Base64 makes 140 MB of mail of it.
+    // Base64 turns it into 140 MB of mail.
     let attached = [Attached::random("huge.bin", 102 * MB)];
     let mail = mixed_mail(FROM, TO, "huge", "", &attached);
     assert!(mail.len() > 139 * MB);
@@ -157,7 +157,8 @@ fn a_cut_at_each_step_changes_nothing_of_what_arrives() {
             lab.wait_until_empty();
             is_as_sent(&delivered, &attached);
             assert_eq!(lab.wait_for(1).len(), 1, "{on:?} {skip} {action:?}");
-            // A draft whose creation was cut off after it was made is one that nobody knows of.
+            // A draft whose creation was interrupted after it was made is a draft that the relay does not
+            // know about.
             let orphans = usize::from(on == On::CreateDraft && action == Action::CutAfter);
             assert!(lab.service.drafts() <= orphans, "{on:?} {skip} {action:?}: a draft is left");
         }
@@ -184,7 +185,7 @@ fn killed_inside_each_step_it_arrives_once() {
     }
 }
 
-/// The service does what it was asked before the kill while the relay does it again.
+/// The service finishes the work requested before the kill while the relay does it again.
 #[test]
 fn a_call_that_outlives_its_relay_adds_nothing() {
     let mut lab = Lab::with(|setup| {
@@ -231,7 +232,7 @@ fn without_the_permission_the_sender_is_told_which_is_missing() {
     lab.send(FROM, &[TO], &mixed_mail(FROM, TO, "large", "", &[Attached::random("a.bin", 3 * MB)]));
     let bounce = lab.wait_for(1).remove(0);
     assert!(bounce.text().contains("Mail.ReadWrite"), "{}", bounce.text());
-    // Small mail goes on.
+    // Small mail still goes through.
     lab.send(FROM, &[TO], &mixed_mail(FROM, TO, "small", "", &[]));
     lab.wait_for(2);
 }

@@ -17,7 +17,7 @@ fn send_forty(lab: &Lab) {
     }
 }
 
-/// So that calls overlap where they may.
+/// Slows calls down, so that they overlap where they may.
 fn slow_calls(time: Duration) -> Fault {
     Fault::new(On::SendMail, Action::Delay(time))
 }
@@ -34,7 +34,7 @@ fn a_burst_from_one_mailbox_is_spread_and_delays_no_other_mailbox() {
     let asked_at = clock::now().as_millis();
     lab.send(other, &[TO], &message(other, TO, "calm"));
 
-    // Three at once, then one each two seconds: the sixth is out after six.
+    // Three at once, then one every two seconds: the sixth is sent after six.
     let accepted_at = |mailbox: &str| -> Vec<u64> {
         let messages = lab.service.messages().into_iter();
         messages.filter(|message| message.mailbox == mailbox).map(|message| message.accepted_at_ms).collect()

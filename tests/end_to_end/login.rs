@@ -27,7 +27,7 @@ fn hash_password(input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// As an administrator gets it.
+/// Made as an administrator makes it.
 fn hash_of(password: &str) -> String {
     let output = hash_password(&format!("{password}\n"));
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -35,7 +35,7 @@ fn hash_of(password: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
-/// Both tenants have a user `scanner` and nobody in their networks; contoso has `app` besides.
+/// Both tenants have a user `scanner` and no client networks; contoso also has `app`.
 fn with_users(setup: &mut Setup) {
     setup.listener = "trusted = true".into();
     for (tenant, password) in [("contoso", CONTOSO_PASSWORD), ("fabrikam", FABRIKAM_PASSWORD)] {

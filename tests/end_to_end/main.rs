@@ -1,4 +1,4 @@
-//! The real binary, from the client's first octet to the simulated Microsoft 365: one file a behaviour.
+//! The real binary, from the client's first octet to the simulated Microsoft 365: one file per behaviour.
 //!
 //! They are modules of one test program, since each program links the whole relay, and tests that wait for a
 //! timer run beside each other only inside one.

@@ -22,7 +22,7 @@ fn the_page_is_valid_and_no_label_holds_an_address() {
     assert_eq!(smtp.mail("a@elsewhere.example").code, 550);
     assert_eq!(smtp.command("VRFY someone@example.net").code, 252);
     assert_eq!(smtp.command("SOMETHING a@example.net").code, 500);
-    // The bounce and the other message.
+    // The bounce and the other message have been delivered.
     lab.wait_for(2);
     lab.wait_for_metric("m365_relay_queue_messages", &[("tenant", "contoso")], 0.0);
     lab.wait_for_metric("m365_relay_tenant_blocked", &[("tenant", "fabrikam")], 1.0);

@@ -15,7 +15,7 @@ use crate::harness::{Lab, Mail, base64_mail, fields, message, wait_until};
 
 const TO: &str = "b@example.net";
 
-/// As a careful program does: writes beside the folder, then moves in.
+/// Writes beside the folder, then moves the file in, as a careful program does.
 fn drop_in(lab: &Lab, tenant: &str, name: &str, content: &[u8]) -> PathBuf {
     let outside = lab.folder().join(name);
     let inside = lab.pickup(tenant).join(name);
@@ -85,8 +85,8 @@ fn the_envelope_sender_gets_the_bounce_of_a_file() {
 fn a_file_that_is_being_written_waits_until_it_is_closed() {
     let lab = Lab::start();
     let content = base64_mail("a@contoso.example", TO, "slowly", 200_000);
-    // Folders are made and watched one after the other: now this one is watched, and it is seen that the file
-    // is open.
+    // Folders are created and watched one after the other: now this one is watched, and the open file is
+    // noticed.
     lab.pickup("fabrikam");
     let path = lab.pickup("contoso").join("slow.eml");
     let mut file = File::create(&path).unwrap();
@@ -128,7 +128,7 @@ fn a_bad_file_is_put_aside_with_the_reason() {
         assert!(said.contains(reason), "{said}");
         assert!(!path.exists());
     }
-    // The folder goes on.
+    // The folder works on.
     drop_in(&lab, "contoso", "good.eml", &message("a@contoso.example", TO, "good"));
     assert_eq!(lab.wait_for(1)[0].subject, "good");
     lab.wait_until_empty();
@@ -138,7 +138,7 @@ fn a_bad_file_is_put_aside_with_the_reason() {
 #[test]
 fn a_folder_is_a_tenants_login() {
     let lab = Lab::with(|setup| {
-        // Nobody may come in by SMTP.
+        // No client may send by SMTP.
         setup.tenant("contoso").networks = "[]".into();
         setup.tenant("fabrikam").networks = "[]".into();
     });
@@ -160,7 +160,7 @@ fn other_names_are_left_alone() {
     lab.wait_for(1);
     lab.wait_until_empty();
     assert!(other.exists());
-    // Renamed, it is a message.
+    // Once renamed, it is a message.
     fs::rename(&other, other.with_extension("eml")).unwrap();
     lab.wait_for(2);
 }
@@ -205,8 +205,8 @@ fn a_full_tenant_pauses_its_folder() {
     assert!(names(&lab.pickup("contoso")).is_empty());
 }
 
-/// The file was opened before the relay could watch: nobody says when it is closed, so it is taken when it is
-/// quiet.
+/// The file was opened before the relay could watch: nothing reports when it is closed, so it is taken when
+/// it is quiet.
 #[test]
 fn without_a_hint_a_file_that_grows_is_waited_for() {
     let mut lab = Lab::without_relay(|_| {});
@@ -248,7 +248,7 @@ fn what_must_not_be_read_is_left_and_said_once() {
     fs::set_permissions(&fabrikam, fs::Permissions::from_mode(0o775)).unwrap();
     assert_eq!(lab.wait_for(1)[0].subject, "waits");
     lab.wait_for_log("pickup folder usable again");
-    // All folders have been looked into at least twice by now.
+    // All folders have been checked at least twice by now.
     for what in ["a hard link", "a symbolic link", "a folder in a tenant's folder", "chmod o-w"] {
         assert_eq!(said(what), 1, "{what}");
     }

@@ -44,8 +44,8 @@ fn names(folder: &Path) -> Vec<PathBuf> {
     folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into()).collect()
 }
 
-/// By ids: the relay gives each message one when it takes the file, and says it in Received. A message that
-/// is delivered twice under one id was in flight at a kill, which is the window of delivery; a file with two
+/// By ids: the relay gives each message one when it takes the file, and states it in Received. A message that
+/// is delivered twice under one id was in flight at a kill, which is the window of delivery. A file with two
 /// ids was taken twice.
 #[test]
 fn killed_sixty_times_each_file_is_one_message() {
@@ -61,7 +61,7 @@ fn killed_sixty_times_each_file_is_one_message() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        // Files that are there at the start have to be quiet for a second before they are taken.
+        // Files that are there at the start must be quiet for a second before they are taken.
         let quiet = if round % 6 == 0 { Duration::from_millis(950) } else { Duration::ZERO };
         let is_over = AtomicBool::new(false);
         written += thread::scope(|scope| {

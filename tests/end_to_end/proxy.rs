@@ -1,4 +1,4 @@
-//! By a proxy to Microsoft 365, and with certificates of a private CA.
+//! Through a proxy to Microsoft 365, and with certificates of a private CA.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn network(proxy: &Proxy) -> String {
     format!("proxy = '{}'\nproxy_user = 'relay'\nproxy_password = '{PASSWORD}'", proxy.url())
 }
 
-/// A relay with the built-in cloud, for which the service and its certificate stand in, behind a proxy.
+/// A relay behind a proxy, whose built-in cloud is played by the service and its certificate.
 fn behind_an_intercepting_proxy() -> (Lab, TlsFront, Proxy) {
     let mut lab = Lab::without_relay(|_| {});
     let service = lab.service.url().trim_start_matches("http://").parse().unwrap();
@@ -81,7 +81,7 @@ fn https_goes_by_connect_and_a_private_ca_is_trusted_if_the_configuration_says_s
     lab.write_config();
     lab.restart();
     lab.send(FROM, &[TO], &message(FROM, TO, "intercepted"));
-    // The certificate is not one that anybody vouches for: nothing is sent, and the mail waits.
+    // No known authority vouches for the certificate: nothing is sent, and the mail waits.
     wait_for_reason(&lab, &["login.microsoftonline.com", "invalid peer certificate", &proxy.url()]);
     assert!(lab.service.calls().is_empty());
     assert_eq!(lab.metric("m365_relay_queue_messages", &[]), 1.0);
@@ -104,7 +104,7 @@ fn https_goes_by_connect_and_a_private_ca_is_trusted_if_the_configuration_says_s
 #[test]
 fn mail_waits_for_a_proxy_that_is_not_there_or_lets_nobody_in() {
     let (mut lab, _front, proxy) = behind_an_intercepting_proxy();
-    // A port where nobody listens.
+    // A port on which nothing listens.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     lab.setup.network = format!("proxy = 'http://{gone}'");
     lab.setup.cloud = "ca_file = 'ca.pem'".into();

@@ -10,7 +10,7 @@ use crate::harness::{Lab, message, wait_until};
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
 
-/// Sends a message and answers its id.
+/// Sends a message and returns its id.
 fn send(lab: &Lab, subject: &str) -> String {
     let before = lab.logged("message accepted").len();
     lab.send(FROM, &[TO], &message(FROM, TO, subject));
@@ -105,7 +105,7 @@ fn a_message_that_is_not_there() {
     assert_eq!(lab.api("GET", "/api/v1/messages/nonsense").0, 400);
     assert_eq!(show(&lab, &["nonsense"]).status.code(), Some(2));
 
-    // Nobody is there to be asked.
+    // No relay is there to ask.
     let config = lab.config_file();
     assert_eq!(lab.terminate(), Some(0));
     let output = lab.run(&["queue", "show", &id, "--config", config.to_str().unwrap()]);

@@ -1,4 +1,4 @@
-//! Delivery goes to the envelope's recipients, to all of them, and to nobody else.
+//! Mail is delivered to all of the envelope's recipients, and to nobody else.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::harness::{Lab, Mail};
 
 const FROM: &str = "a@contoso.example";
 
-/// Sends a message with these lines of header, and answers what arrives.
+/// Sends a message with these header lines, and returns what arrives.
 fn delivered(header: &str, recipients: &[&str]) -> Arc<Delivered> {
     let lab = Lab::start();
     let rest = "Date: Tue, 24 Nov 2026 09:00:00 +0100\r\nMessage-ID: <x@client.example>\r\n";
@@ -96,9 +96,9 @@ fn a_hundred_hidden_recipients_all_get_it() {
     assert!(message.raw.split(|&octet| octet == b'\n').all(|line| line.len() < 999));
 }
 
-/// Header, envelope. The envelope is what everybody in it and nobody else gets.
+/// Header, envelope. Exactly the envelope's recipients get the message.
 const TABLE: [(&str, &[&str]); 16] = [
-    // As everybody writes them.
+    // Ordinary headers.
     ("To: b@example.net\r\nCc: c@example.net\r\n", &["b@example.net", "c@example.net"]),
     // Display names with commas, comments, encoded words.
     (
@@ -124,7 +124,7 @@ const TABLE: [(&str, &[&str]); 16] = [
         "To: \"two words\"@example.net, \"plain\"@example.net\r\n",
         &["\"two words\"@example.net", "plain@example.net"],
     ),
-    // Nobody in the header, or nobody of the envelope.
+    // No recipient in the header, or none of the envelope's.
     ("Subject: none\r\n", &["b@example.net"]),
     ("To: other@example.net\r\n", &["b@example.net"]),
     // Redirected (RFC 5322 section 3.6.6), and through a mailing list.
@@ -136,9 +136,9 @@ const TABLE: [(&str, &[&str]); 16] = [
         "To: list@lists.example\r\nList-Id: <list.lists.example>\r\nSender: list-bounces@lists.example\r\n",
         &["b@example.net", "c@example.net", "d@example.net"],
     ),
-    // Bcc: for those in the envelope, and shown to nobody.
+    // Bcc: for those in the envelope, and visible to nobody.
     ("To: b@example.net\r\nBcc: secret@example.net\r\n", &["b@example.net", "c@example.net"]),
-    // Separated by semicolons; an address that is none.
+    // Separated by semicolons; text that is not an address.
     ("To: b@example.net; c@example.net\r\n", &["b@example.net", "c@example.net"]),
     ("To: not an address, b@example.net\r\n", &["b@example.net"]),
     // Several fields.
@@ -152,7 +152,7 @@ fn addresses(list: &[impl AsRef<str>]) -> Vec<relay_mail::MailboxAddress> {
     addresses
 }
 
-/// By `sendMail`, by a draft of MIME, and taken apart.
+/// By `sendMail`, by a draft of MIME, and by a draft taken apart.
 #[test]
 fn on_every_path_the_envelope_decides() {
     for (confirm, filler) in [("off", 0), ("draft", 0), ("off", 2_400_000)] {
@@ -170,7 +170,7 @@ fn on_every_path_the_envelope_decides() {
             lab.send(FROM, envelope, mail.as_bytes());
             let delivered = lab.wait_for(n + 1).remove(n);
             assert_eq!(addresses(&delivered.recipients), addresses(envelope), "{confirm} {header:?}");
-            // What recipients see of Bcc is the service's business with MIME; a draft has none in its text.
+            // The service decides what recipients see of Bcc in MIME; a draft has none in its text.
             let is_apart = !filler.is_empty();
             assert!(!is_apart || delivered.fields("Bcc").is_empty(), "{header:?}");
             assert!(!delivered.text().contains("secret@example.net"), "{header:?}");

@@ -1,4 +1,4 @@
-//! No room, or too large.
+//! Refusals for lack of room, or for size.
 
 use relay_sandbox::{Fault, On};
 
@@ -22,7 +22,7 @@ fn a_full_tenant_gets_452_until_there_is_room_and_others_do_not() {
     assert_eq!(lab.wait_for(1)[0].subject, "other");
     assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "tenant_full")]), 1.0);
 
-    // What is counted outlives the process.
+    // Counts survive the process.
     lab.wait_until_settled();
     lab.kill9();
     lab.restart();
@@ -56,7 +56,7 @@ fn a_message_over_the_limit_is_refused_at_mail_and_after_data() {
     let mut larger = content.clone();
     larger.insert(content.len() - 2, b'x');
     assert!(too_large(smtp.data(&larger)));
-    // Far too large, and then the connection still goes on.
+    // Far too large, and still the connection continues.
     smtp.begin(FROM, &[TO]);
     assert!(too_large(smtp.data(&base64_mail(FROM, TO, "huge", 3_000_000))));
 
@@ -76,7 +76,7 @@ fn a_full_disk_is_said_before_anything_is_stored() {
     let reply = lab.smtp().mail(FROM);
     assert!(reply.code == 452 && reply.text.starts_with("4.3.1 "), "{reply:?}");
     assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "disk_full")]), 1.0);
-    // It is still the relay's right state, and says so.
+    // The relay is still in its right state, and says so.
     assert_eq!(lab.page("/readyz").0, 200);
 }
 

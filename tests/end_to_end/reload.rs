@@ -17,7 +17,7 @@ const CONTOSO: &str = "a@contoso.example";
 const FABRIKAM: &str = "a@fabrikam.example";
 const LOADED: &str = "configuration reloaded";
 
-/// Sends SIGHUP with the setup as it is now, and returns when that counts.
+/// Sends SIGHUP with the setup as it is now, and returns when that is in effect.
 fn hang_up(lab: &Lab) -> Value {
     let before = lab.logged(LOADED).len();
     lab.write_config();
@@ -56,13 +56,13 @@ fn tenants_come_and_go() {
     lab.setup.tenants.push(northwind);
     let said = hang_up(&lab);
     assert!(said["added"].as_str().unwrap().contains("northwind"), "{said}");
-    // On a connection that was there before, and by a folder that was not.
+    // On a connection that existed before, and by a folder that did not.
     smtp.send("a@northwind.example", &[TO], &message("a@northwind.example", TO, "by SMTP"));
     fs::write(lab.pickup("northwind").join("one.eml"), message("a@northwind.example", TO, "by file"))
         .unwrap();
     lab.wait_for(2);
 
-    // It goes, with mail.
+    // The tenant is removed, while it has mail.
     lab.inject(Fault::status(On::SendMail, 503, "serviceNotAvailable"));
     smtp.send(FABRIKAM, &[TO], &message(FABRIKAM, TO, "waits"));
     lab.wait_for_metrics("an attempt", |metrics| {
@@ -80,7 +80,7 @@ fn tenants_come_and_go() {
     lab.wait_for(3);
     assert!(stranger.exists());
 
-    // A restart holds it, too; and it comes back without one.
+    // A restart holds the mail, too; and the tenant comes back without one.
     lab.terminate();
     lab.restart();
     lab.wait_for_metric("m365_relay_queue_messages", &held, 1.0);
@@ -144,8 +144,8 @@ fn the_command_says_what_has_changed() {
     assert_eq!(json["at_restart"], serde_json::json!(["smtp"]));
 }
 
-/// Nobody is refused, nothing fails, nothing comes twice, and a tenant that stays as it is does not even log
-/// in again.
+/// No client is refused, nothing fails, nothing arrives twice, and a tenant that stays as it is does not even
+/// log in again.
 #[test]
 fn a_reload_under_load_disturbs_nothing() {
     const RELOADS: usize = 12;
@@ -185,7 +185,7 @@ fn a_reload_under_load_disturbs_nothing() {
     assert_eq!(metrics.sum("m365_relay_token_refreshes_total", &[("tenant", "fabrikam")]), 1.0);
 }
 
-/// What has begun ends as it began: here with a mailbox that the new configuration does not use.
+/// Work in flight ends as it began: here with a mailbox that the new configuration does not use.
 #[test]
 fn a_delivery_under_way_ends_under_the_configuration_that_it_began_with() {
     let mut lab = Lab::start();

@@ -8,7 +8,7 @@ use crate::harness::{Lab, Mail, base64_mail, message};
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
 
-/// Meets the fault, is delivered once, whole; answers the milliseconds between the two calls.
+/// Meets the fault, and is delivered once, whole; returns the milliseconds between the two calls.
 fn delivered_after(lab: &Lab, fault: Fault, content: &[u8]) -> u64 {
     lab.inject(fault);
     lab.send(FROM, &[TO], content);
@@ -83,7 +83,7 @@ fn a_429_with_retry_after_3_is_obeyed_with_the_same_octets() {
 #[test]
 fn a_throttled_mailbox_delays_its_own_mail_and_no_other() {
     let lab = Lab::start();
-    // Long enough for all that follows, on a busy machine too.
+    // Long enough for all the steps below, even on a busy machine.
     lab.inject(refusal(429, "TooManyRequests", "8"));
     let mut smtp = lab.smtp();
     smtp.send(FROM, &[TO], &message(FROM, TO, "first"));
@@ -108,7 +108,7 @@ fn a_throttled_mailbox_delays_its_own_mail_and_no_other() {
 fn a_fractional_retry_after_is_understood() {
     let lab = Lab::start();
     let waited = delivered_after(&lab, refusal(429, "TooManyRequests", "1.250"), &message(FROM, TO, "soon"));
-    // If it were not understood, it would be half a minute.
+    // If it were not understood, the wait would be half a minute.
     assert!((1250..20_000).contains(&waited), "{waited}");
 }
 

@@ -1,4 +1,4 @@
-//! No secret gets out: not in the most talkative log, not in a metric, not in what is stored.
+//! No secret gets out: not in the most verbose log, not in a metric, not in what is stored.
 
 use std::{
     io::{Read, Write},
@@ -14,7 +14,7 @@ use crate::harness::{
     APP, APP_KEY, Lab, TenantSetup, certificate_der, federated_token, federates, first_token, message,
 };
 
-/// Hands connections on to `target` and keeps what is said in each direction. Ends with the test's process.
+/// Passes connections on to `target` and keeps the traffic in each direction. Ends with the test's process.
 struct Wiretap {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<u8>>>,
@@ -45,12 +45,12 @@ impl Wiretap {
         Self { address, asked, heard }
     }
 
-    /// What stood in the requests as values of a form's field.
+    /// The values that a form's field had in the requests.
     fn asked(&self, field: &str) -> Vec<String> {
         Self::between(&self.asked, &format!("{field}="), '&')
     }
 
-    /// What stood in the answers as values of a JSON property.
+    /// The values that a JSON property had in the answers.
     fn heard(&self, property: &str) -> Vec<String> {
         Self::between(&self.heard, &format!("\"{property}\":\""), '"')
     }
@@ -73,7 +73,8 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, keep: &Mutex<Vec<u8>>, change
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// As whoever stands in front of a service should: it compares the URL with that in assertions.
+/// Does what a proxy in front of a service should do: the service compares the URL with the one in
+/// assertions.
 fn say_that_it_is_http(said: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(said);
     text.replacen("\r\nhost: ", "\r\nx-forwarded-proto: http\r\nhost: ", 1).into_bytes()
@@ -161,7 +162,7 @@ fn no_secret_token_or_assertion_shows_anywhere() {
         for secret in &secrets {
             assert!(!text.contains(secret.as_str()), "{secret} in {place}");
         }
-        // That one is kept, and in one place.
+        // This one is kept, and in one place.
         assert_eq!(text.contains(&refresh_tokens[0]), *place == stored, "{place}");
     }
 }
@@ -177,7 +178,7 @@ fn read_all(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-/// A dump would have them in it. The relay forbids that even where it is started with leave for it.
+/// A dump would contain them. The relay forbids dumps even if it is started with permission for them.
 #[test]
 fn there_are_no_core_dumps() {
     let raised = "ulimit -S -c \"$(ulimit -H -c)\"; exec \"$@\"";

@@ -2,7 +2,7 @@
 
 use crate::harness::{Lab, Mail, Reply, message};
 
-/// Only contoso is where the clients are.
+/// Only contoso has the clients' networks.
 fn lab() -> Lab {
     Lab::with(|setup| setup.tenant("fabrikam").networks = "['10.0.0.0/8']".into())
 }
@@ -28,7 +28,7 @@ fn a_tenant_may_not_send_as_another() {
         let reply = smtp.data(&message(from, "b@example.net", "forged"));
         assert!(refused(&reply, "5.7.1 "), "{from}: {reply:?}");
     }
-    // The connection is as good as before.
+    // The connection works as before.
     smtp.send("a@contoso.example", &["b@example.net"], &message("a@contoso.example", "b@example.net", "own"));
     let delivered = lab.wait_for(1);
     lab.wait_until_empty();
@@ -49,7 +49,7 @@ fn tenants_in_one_network_are_told_apart_by_their_senders() {
     smtp.begin("a@contoso.example", &["b@example.net"]);
     let reply = smtp.data(&message("a@fabrikam.example", "b@example.net", "forged"));
     assert!(refused(&reply, "5.7.1 "), "{reply:?}");
-    // Nobody can tell whose this is.
+    // The tenant cannot be determined.
     assert!(refused(&smtp.command("MAIL FROM:<>"), "5.7.1 "));
 
     let delivered = lab.wait_for(2);

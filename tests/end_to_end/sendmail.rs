@@ -14,7 +14,7 @@ use crate::harness::{Lab, Mail, base64_mail, fields, message, wait_until};
 const BINARY: &str = env!("CARGO_BIN_EXE_m365-relay");
 const MAIL: &str = "From: \"A\" <a@contoso.example>\nTo: b@example.net\nSubject: hello\n\nHello.\n";
 
-/// The command with nothing said by the environment.
+/// The command without any settings from the environment.
 fn command(program: impl AsRef<std::ffi::OsStr>, lab: &Lab) -> Command {
     let mut command = Command::new(program);
     for name in ["M365_RELAY_TENANT", "M365_RELAY_PICKUP", "M365_RELAY_FROM"] {
@@ -44,7 +44,7 @@ fn accepted(command: &mut Command, input: &str) {
     assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
 }
 
-/// What it says when it refuses with that exit code.
+/// Returns its message when it refuses with that exit code.
 fn refused(command: &mut Command, input: &str, code: i32) -> String {
     let output = feed(command, input.as_bytes());
     let said = String::from_utf8(output.stderr).unwrap();
@@ -53,7 +53,7 @@ fn refused(command: &mut Command, input: &str, code: i32) -> String {
     said
 }
 
-/// A lab whose pickup folders are there and whose relay is not.
+/// A lab whose pickup folders exist and whose relay is not running.
 fn relay_is_down(change: impl FnOnce(&mut crate::harness::Setup)) -> Lab {
     let lab = Lab::without_relay(change);
     for tenant in &lab.setup.tenants {
@@ -72,7 +72,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The one file that waits for this tenant, which is removed.
+/// The one file that waits for this tenant; it is removed.
 fn take(lab: &Lab, tenant: &str) -> String {
     let [file] = files(&folder(lab, tenant)).try_into().unwrap();
     assert_eq!(file.extension().unwrap(), "eml");
@@ -122,7 +122,7 @@ fn recipients_of_the_header_get_the_mail_and_bcc_stays_hidden() {
     assert_eq!(recipients, ["b@example.net", "c@example.net", "d@example.net", "e@example.net"]);
     assert_eq!(delivered.fields("To"), ["b@example.net"]);
     assert_eq!(delivered.fields("Cc"), ["c@example.net"]);
-    // What Graph needs to be told; it takes it out.
+    // Graph must be given these; it takes them out.
     assert_eq!(delivered.fields("Bcc"), ["<e@example.net>, <d@example.net>"]);
     assert!(!delivered.text().contains("Hidden"));
 }
@@ -156,7 +156,7 @@ fn the_file_says_who_sends_and_for_whom() {
     }
     let sent = top(&["-fs@contoso.example", "-FMr. S", "b@example.net"], "Subject: s\n\nx\n");
     assert!(sent.contains("\nFrom: \"Mr. S\" <s@contoso.example>\nSubject: s\n\nx\n"), "{sent}");
-    // No header at all, and the line of a mailbox file.
+    // No header at all, and the first line of a mailbox file.
     let sent = top(&["-fs@contoso.example", "b@example.net"], "just text\n");
     assert!(sent.ends_with("\nFrom: <s@contoso.example>\n\njust text\n"), "{sent}");
     let sent = top(&["b@example.net"], &format!("From a@contoso.example Tue Nov 24 09:00:00 2026\n{MAIL}"));
@@ -225,14 +225,14 @@ fn the_tenant_is_the_one_that_may_send_unless_it_is_named() {
     let shared = MAIL.replace("a@contoso.example", "shared@contoso.example");
     accepted(sendmail(&lab).arg(to), MAIL);
     take(&lab, "contoso");
-    // Both may use the From, one of them the envelope sender.
+    // Both may use the From address, and one of them the envelope sender.
     accepted(sendmail(&lab).args(["-f", "a@fabrikam.example", to]), &shared);
     take(&lab, "fabrikam");
     let said = refused(sendmail(&lab).arg(to), &shared, 78);
     assert!(said.contains("contoso and fabrikam") && said.contains("--tenant"), "{said}");
     accepted(sendmail(&lab).env("M365_RELAY_TENANT", "fabrikam").arg(to), &shared);
     take(&lab, "fabrikam");
-    // The option wins.
+    // The option takes precedence.
     accepted(sendmail(&lab).env("M365_RELAY_TENANT", "fabrikam").args(["--tenant=contoso", to]), &shared);
     take(&lab, "contoso");
     nothing_waits(&lab);
@@ -321,7 +321,7 @@ fn smtp_on_standard_input() {
     }
     assert_eq!(files(&folder(&lab, "contoso")).len(), 2);
 
-    // Hung up on inside a message.
+    // The connection is closed inside a message.
     let rest = "MAIL FROM:<>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nFrom: a@contoso.example\r\n\r\nx\r\n";
     let output = feed(sendmail(&lab).arg("-bs"), format!("EHLO me\r\n{rest}").as_bytes());
     assert_eq!(output.status.code(), Some(65), "{output:?}");
@@ -373,7 +373,7 @@ fn a_large_message_is_not_held_in_memory() {
     for _ in 0..600 {
         file.write_all(&line).unwrap();
     }
-    // 60 MB, with less than 48 MB of memory to be had.
+    // 60 MB, with less than 48 MB of memory available.
     let limited = r#"ulimit -d 49152 && exec "$0" sendmail -i b@example.net < large"#;
     let output = command("sh", &lab).args(["-c", limited, BINARY]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");

@@ -37,7 +37,7 @@ fn a_tenant_that_has_its_bytes_is_refused_alone_and_for_a_while() {
 
     let reply = smtp.command(&format!("MAIL FROM:<{CONTOSO}> SIZE=200000"));
     assert!(is_full(reply.code, &reply.text), "{reply:?}");
-    // Who does not say how much comes, is told when it is too much; the connection goes on.
+    // A client that does not announce how much comes is told when it is too much; the connection continues.
     smtp.begin(CONTOSO, &[TO]);
     let reply = smtp.data(&base64_mail(CONTOSO, TO, "too much", 100_000));
     assert!(is_full(reply.code, &reply.text), "{reply:?}");
@@ -48,7 +48,7 @@ fn a_tenant_that_has_its_bytes_is_refused_alone_and_for_a_while() {
     smtp.write(&content);
     let reply = smtp.reply();
     assert!(is_full(reply.code, &reply.text), "{reply:?}");
-    // What is larger than all that may ever wait would come for ever.
+    // A message larger than all that may ever wait would never arrive.
     let reply = smtp.command(&format!("MAIL FROM:<{CONTOSO}> SIZE=400000"));
     assert!(reply.code == 552 && reply.text.starts_with("5.3.4 "), "{reply:?}");
 
@@ -57,7 +57,7 @@ fn a_tenant_that_has_its_bytes_is_refused_alone_and_for_a_while() {
     lab.wait_for_metric("m365_relay_queue_messages", &[("tenant", "fabrikam")], 0.0);
     assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "tenant_bytes")]), 3.0);
 
-    // What is counted outlives the process, and goes with the mail.
+    // Counts survive the process, and are removed with the mail.
     lab.kill9();
     lab.restart();
     assert_eq!(lab.smtp().command(&format!("MAIL FROM:<{CONTOSO}> SIZE=200000")).code, 452);
@@ -82,7 +82,7 @@ fn mail_that_comes_in_counts_and_leaves_nothing_when_its_client_vanishes() {
         coming.begin(CONTOSO, &[TO]);
         assert_eq!(coming.command("DATA").code, 354);
         coming.write(&whole[..150_000]);
-        // It counts from its first octet.
+        // The message counts from its first octet.
         let probe = || {
             let mut smtp = lab.smtp();
             let reply = smtp.command(&format!("MAIL FROM:<{CONTOSO}> SIZE=170000"));
@@ -117,7 +117,7 @@ fn a_folder_waits_alone_while_its_tenant_has_its_bytes() {
     drop_in(&lab, "fabrikam", "m.eml", &base64_mail(FABRIKAM, TO, "other", 200_000));
     assert_eq!(lab.wait_for(1)[0].subject, "other");
     lab.wait_for_metric("m365_relay_queue_messages", &[("tenant", "fabrikam")], 0.0);
-    // The file is there, and goes when there is room.
+    // The file is there, and is taken when there is room.
     wait_until("the file to have its name back", || lab.pickup("contoso").join("2.eml").exists());
     lab.kill9();
     lab.service.clear_faults();
@@ -142,7 +142,7 @@ fn connect(lab: &Lab, source: [u8; 4]) -> (Smtp<TcpStream>, Reply) {
     Smtp::from_address(IpAddr::from(source), lab.smtp_address())
 }
 
-/// Sends one message of fabrikam's from its own network, and waits until it is delivered as number `count`.
+/// Sends one of fabrikam's messages from its own network, and waits until it is delivered as number `count`.
 fn fabrikams_mail_goes_through(lab: &Lab, count: usize) {
     let (mut smtp, greeting) = connect(lab, [127, 2, 0, 1]);
     assert_eq!(greeting.code, 220, "{greeting:?}");
@@ -171,7 +171,7 @@ fn the_last_seats_are_not_for_a_tenant_that_has_many() {
     assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "connections_share")]), 1.0);
     assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "connections")]), 0.0);
 
-    // Who gives some back may have some again.
+    // A client that gives some back may have some again.
     taken.truncate(70);
     lab.wait_for_metric("m365_relay_smtp_connections", &[], 70.0);
     let (_, reply) = connect(&lab, [127, 1, 0, 1]);
@@ -215,7 +215,7 @@ fn what_one_tenant_lacks_to_log_in_stops_neither_the_start_nor_a_reload_for_othe
     let mut lab = Lab::without_relay(|setup| {
         setup.tenant("contoso").credential = "client_secret = { file = 'contoso.secret' }".into();
     });
-    // Whoever checks is told all the same.
+    // A check still reports it.
     let config = lab.config_file();
     let checked = lab.run(&["check-config", "--config", config.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
@@ -241,7 +241,7 @@ fn what_one_tenant_lacks_to_log_in_stops_neither_the_start_nor_a_reload_for_othe
     assert_eq!(lab.wait_for(3)[2].subject, "waits");
 }
 
-/// The ledger of the day's recipients is all tenants'.
+/// All tenants share the ledger of the day's recipients.
 #[test]
 fn a_damaged_ledger_stops_nobody() {
     let mut lab = Lab::start();

@@ -17,7 +17,7 @@ struct Sample {
     content: Vec<u8>,
 }
 
-/// One that gives the same numbers each time.
+/// A generator of the same numbers each time.
 struct Dice(u64);
 
 impl Dice {
@@ -51,7 +51,7 @@ const ADDRESSES: [&str; 12] = [
 const NAMES: [&str; 6] =
     ["", "Bee", "\"Comma, Then\"", "=?utf-8?Q?Zo=C3=AB?=", "=?iso-8859-1?B?5Q==?= Ring", "(comment) Dee"];
 
-/// Fields with one reading or with several, envelopes that are the header's, larger, or smaller.
+/// Fields with one reading or with several; envelopes that match the header, are larger, or smaller.
 fn corpus() -> Vec<Sample> {
     let mut dice = Dice(0x5EED);
     (0..MESSAGES).map(|n| sample(n, &mut dice)).collect()
@@ -100,7 +100,7 @@ fn sample(n: usize, dice: &mut Dice) -> Sample {
     Sample { subject, recipients: envelope, content }
 }
 
-/// Who got what, by subject; addresses in one form.
+/// Who received what, by subject; addresses in one form.
 fn reached(lab: &Lab, corpus: &[Sample]) -> BTreeMap<String, Vec<String>> {
     let mut smtp = lab.smtp();
     for Sample { recipients, content, .. } in corpus {

@@ -1,4 +1,4 @@
-//! What goes wrong on the way by SMTP, at each step, and what becomes of the message.
+//! What goes wrong in delivery by SMTP, at each step, and what happens to the message.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ const STEPS: [On; 8] = [
     On::SmtpContent,
 ];
 
-/// Sends a message with a fault on its way, and waits until it has arrived. Answers how often.
+/// Sends a message that meets a fault, and waits until it has arrived. Returns how often it did.
 fn arrives_in_spite_of(faults: &[Fault], change: impl FnOnce(&mut Setup)) -> (Lab, usize) {
     let lab = Lab::with(|setup| {
         by_smtp(setup);
         change(setup);
     });
     faults.iter().for_each(|fault| lab.inject(fault.clone()));
-    // In two chunks: with one alone, the first is the end, too.
+    // In two chunks: with only one, the first is also the last.
     let large = faults.iter().any(|fault| fault.on == On::SmtpData);
     let octets = if large { 300_000 } else { 100 };
     lab.send(FROM, &["b@example.net"], &base64_mail(FROM, "b@example.net", "through", octets));
@@ -200,7 +200,7 @@ fn a_mailbox_that_is_closed_stops_no_other() {
         let other = "other@contoso.example";
         lab.send(other, &["b@example.net"], &message(other, "b@example.net", "free"));
         assert_eq!(lab.wait_for(1)[0].subject, "free", "{reply}");
-        // It costs no attempt.
+        // It does not cost an attempt.
         assert_eq!(lab.metric("m365_relay_deliveries_total", &[("outcome", "retry")]), 0.0, "{reply}");
         assert!(lab.metric("m365_relay_waiting_for_limit", &[("tenant", "contoso")]) == 1.0, "{reply}");
     }
@@ -257,7 +257,7 @@ fn refusals_for_good_bounce() {
 #[test]
 fn nothing_is_sent_without_the_right_certificate() {
     let lab = Lab::without_relay(by_smtp);
-    // Another service's.
+    // A token of another service.
     let other = Lab::without_relay(|_| {});
     std::fs::write(lab.folder().join("service.pem"), other.service.ca_pem()).unwrap();
     let mut lab = lab;

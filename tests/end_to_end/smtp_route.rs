@@ -1,4 +1,4 @@
-//! Mail that goes by SMTP: the true envelope, kept connections, and what each message may need.
+//! Mail sent by SMTP: the true envelope, kept connections, and what each message may need.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::harness::{Lab, Mail, Proxy, ProxySetup, Setup, base64_mail, fields, m
 
 pub(super) const FROM: &str = "a@contoso.example";
 
-/// All mail of contoso goes by SMTP, and outcomes are confirmed as that is usual.
+/// All mail of contoso is sent by SMTP, and outcomes are confirmed as usual.
 pub(super) fn by_smtp(setup: &mut Setup) {
     setup.tenant("contoso").route = "smtp".into();
 }
@@ -65,7 +65,7 @@ fn what_the_sender_wants_to_be_told_is_passed_on_and_not_told_twice() {
     }
     assert_eq!(smtp.data(&message(FROM, "b@example.net", "dsn")).code, 250);
     let delivered = lab.wait_for(1).remove(0);
-    // No "relayed" besides.
+    // No "relayed" in addition.
     lab.wait_until_empty();
     assert_eq!(lab.wait_for(1).len(), 1);
     let envelope = envelope(&delivered);
@@ -86,7 +86,7 @@ fn what_the_sender_wants_to_be_told_is_passed_on_and_not_told_twice() {
 fn smtputf8_and_8bitmime_only_where_they_are_needed() {
     let lab = Lab::with(|setup| {
         by_smtp(setup);
-        // As Exchange's front end was seen to do.
+        // As observed at Exchange's front end.
         setup.submission.refuses_smtputf8 = false;
     });
     let mut smtp = lab.smtp();
@@ -138,11 +138,11 @@ fn connections_are_kept_and_never_more_than_three() {
     assert_eq!((sessions.auths, sessions.refused_auths, sessions.messages), (sessions.connections, 0, 20));
     assert!(sessions.peaks[FROM] <= 3, "{sessions:?}");
     assert_eq!(lab.metric("m365_relay_smtp_submission_connections", &[]), sessions.connections as f64);
-    // In clear there is nothing but what leads to TLS.
+    // Unencrypted traffic is limited to what leads to TLS.
     for line in lab.service.smtp_log().iter().filter(|line| line.from_client && !line.encrypted) {
         assert!(line.text.starts_with("EHLO ") || line.text == "STARTTLS", "{line}");
     }
-    // The next one goes over one of them.
+    // The next message uses one of them.
     lab.send(FROM, &["b@example.net"], &message(FROM, "b@example.net", "last"));
     lab.wait_for(21);
     assert_eq!(lab.service.smtp_sessions().connections, sessions.connections);
@@ -156,7 +156,7 @@ fn tokens_that_end_meanwhile_fail_nothing() {
     });
     let mut smtp = lab.smtp();
     let mut sent = 0;
-    // Two more tokens than the first.
+    // Two more tokens than the first used.
     let tokens = || lab.service.calls().iter().filter(|call| call.path.ends_with("/token")).count();
     while tokens() < 3 {
         smtp.send(FROM, &["b@example.net"], &message(FROM, "b@example.net", &format!("m{sent}")));
@@ -256,7 +256,7 @@ fn auto_takes_smtp_only_where_it_alone_is_right() {
         [("usual", Via::Draft), ("mismatch", Via::Smtp), ("large", Via::Draft), ("signed", Via::Smtp)]
     {
         let message = messages.iter().find(|message| message.subject == subject).unwrap();
-        // Without confirmation a message below the limit is no draft.
+        // Without confirmation, a message below the limit is not a draft.
         let via = if subject == "usual" { Via::SendMail } else { via };
         assert_eq!(message.via, via, "{subject}");
         if message.via == Via::Smtp {

@@ -1,4 +1,4 @@
-//! `m365-relay spool`: checks, exports and imports with the relay stopped, and what a relay makes of it
+//! `m365-relay spool`: checks, exports and imports with the relay stopped, and how a relay continues
 //! afterwards.
 
 use std::{
@@ -24,8 +24,8 @@ fn holding_lab() -> Lab {
     lab
 }
 
-/// `m365-relay spool …` with the laboratory's configuration; answers exit code, standard output and standard
-/// error.
+/// Runs `m365-relay spool …` with the laboratory's configuration; returns exit code, standard output and
+/// standard error.
 fn spool(lab: &Lab, arguments: &[&str]) -> (i32, String, String) {
     let config = lab.config_file();
     said(lab.run(&[&["spool"], arguments, &["--config", config.to_str().unwrap()]].concat()))
@@ -88,7 +88,7 @@ fn check_tells_how_much_there_is() {
     assert_eq!(answer["damaged"], Value::Array(Vec::new()));
     assert!(answer["octets"].as_u64().unwrap() > 400_000);
 
-    // Without the configuration, for a spool that was carried here.
+    // Without the configuration, for a spool that was copied here.
     let arguments = ["spool", "check", "--spool", path.to_str().unwrap()];
     assert_eq!(said(lab.run(&arguments)), (0, out, String::new()));
 }
@@ -126,7 +126,7 @@ fn check_names_what_is_damaged() {
         assert_eq!(code, 1);
         assert!(out.contains(&format!("\ndamaged: {id}: {reason} ({})\n", file.display())), "{out}");
         assert!(out.ends_with("\n1 of 2 messages damaged\n"), "{out}");
-        // Nothing was put aside or swept.
+        // Nothing was quarantined or swept.
         for (path, content) in [&small, &large].iter().zip(&whole) {
             fs::write(path, content).unwrap();
         }
@@ -169,7 +169,7 @@ fn exported_and_imported_mail_is_delivered_once_to_those_it_was_for() {
     let (code, answer) = spool_json(&lab, &["export", "out"]);
     assert_eq!((code, &answer["exported"]), (0, &22.into()));
     assert_eq!(names(&out).len(), 44);
-    // Broken off: two are not complete.
+    // Interrupted: two are incomplete.
     let mut some = names(&out).into_iter();
     for name in [some.next().unwrap(), some.nth(20).unwrap()] {
         fs::remove_file(out.join(name)).unwrap();
@@ -178,7 +178,7 @@ fn exported_and_imported_mail_is_delivered_once_to_those_it_was_for() {
     assert_eq!((code, &*err), (0, ""));
     assert!(said.starts_with("out: 2 messages exported (") && said.ends_with("20 already there\n"), "{said}");
 
-    // Another machine, where the configuration says another folder, and has not yet all tenants.
+    // Another machine, whose configuration names another folder, and does not have all tenants yet.
     fs::rename(lab.folder().join("spool"), lab.folder().join("old")).unwrap();
     let fabrikam = lab.setup.tenants.pop().unwrap();
     lab.write_config();
@@ -191,7 +191,7 @@ fn exported_and_imported_mail_is_delivered_once_to_those_it_was_for() {
     assert_eq!(names(&out), BTreeSet::from(["imported".to_owned()]));
     let (_, answer) = spool_json(&lab, &["import", "out"]);
     assert_eq!((&answer["imported"], &answer["already_there"]), (&0.into(), &0.into()));
-    // As if the import had broken off before it moved its files away.
+    // As if the import had been interrupted before it moved its files away.
     fs::rename(out.join("imported"), lab.folder().join("again")).unwrap();
     let (code, answer) = spool_json(&lab, &["import", "again"]);
     assert_eq!((code, &answer["imported"], &answer["already_there"]), (0, &0.into(), &22.into()));
@@ -218,7 +218,7 @@ fn exported_and_imported_mail_is_delivered_once_to_those_it_was_for() {
     assert_eq!(recipients, many.iter().copied().collect());
     assert_eq!(lab.metric("m365_relay_unknown_outcomes_total", &[]), 0.0);
 
-    // All is delivered, and the files that are left are no mail to import.
+    // All of it is delivered, and the files that remain are no longer mail to import.
     lab.terminate();
     let (code, answer) = spool_json(&lab, &["import", "again"]);
     assert_eq!((code, &answer["imported"]), (0, &0.into()));
@@ -237,7 +237,7 @@ fn what_was_under_way_is_in_doubt_after_the_move() {
     let json = names(&out).into_iter().find(|name| name.ends_with(".json")).unwrap();
     let mut entry: Value = serde_json::from_slice(&fs::read(out.join(&json)).unwrap()).unwrap();
     assert_eq!((&entry["in_doubt"], &entry["attempts"]), (&true.into(), &1.into()));
-    // Nobody wants to wait five minutes.
+    // Avoids a wait of five minutes.
     entry["due"] = Value::Null;
     fs::write(out.join(&json), entry.to_string()).unwrap();
     fs::remove_dir_all(lab.folder().join("spool")).unwrap();
@@ -293,7 +293,7 @@ fn wrong_files_are_named_and_the_rest_is_imported() {
     assert_eq!(problems.len(), 3);
     assert_eq!(problems[2]["file"], format!("out/{eml}"));
 
-    // Mended.
+    // Fixed.
     edit(&json[0], "\"none\"", "0");
     edit(&json[1], "nobody", TO);
     flip(&out.join(&eml), 50);
@@ -347,7 +347,7 @@ fn wrong_use_and_wrong_places_are_named() {
     assert_eq!((code, &*err), (1, "m365-relay: nowhere: there is no spool\n"));
     assert!(!lab.folder().join("nowhere").exists());
 
-    // Of the configuration, nothing but [spool] matters.
+    // Nothing in the configuration but [spool] matters.
     fs::write(lab.config_file(), "[spool]\npath = 'spool'\n[tenants.x]\nclient_secret = 7\n").unwrap();
     assert_eq!(spool(&lab, &["check"]).0, 0);
     for (text, error) in [

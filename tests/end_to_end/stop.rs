@@ -1,4 +1,4 @@
-//! The ordinary stop, other signals, and starts in a bad place.
+//! The ordinary stop, other signals, and starts under bad conditions.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn sigterm_stops_with_0_and_loses_nothing() {
         smtp.send(FROM, &[TO], &message(FROM, TO, &format!("{n}")));
     }
     assert_eq!(lab.terminate(), Some(0));
-    // The client that was still there has been told.
+    // The client that was still connected has been told.
     assert_eq!(smtp.reply().code, 421);
     assert_eq!(lab.logged("stopped").len(), 1);
 
@@ -56,7 +56,7 @@ fn a_message_that_is_being_sent_at_sigterm_may_be_finished() {
     let address = lab.smtp_address();
     std::thread::scope(|scope| {
         let stopping = scope.spawn(|| lab.terminate());
-        // It takes no new clients from now on.
+        // From now on it accepts no new clients.
         wait_until("the relay to stop listening", || std::net::TcpStream::connect(address).is_err());
         smtp.write(&crate::harness::with_end(rest));
         assert_eq!(smtp.reply().code, 250);
@@ -77,7 +77,7 @@ fn a_second_relay_on_the_same_spool_is_refused() {
     assert!(said.contains("another process has this spool open"), "{said}");
     assert!(said.contains(lab.folder().join("spool").to_str().unwrap()), "{said}");
 
-    // The first has taken no harm.
+    // The first relay is unharmed.
     lab.send(FROM, &[TO], &message(FROM, TO, "still there"));
     lab.wait_for(1);
 }
@@ -103,7 +103,7 @@ fn an_address_in_use_is_named() {
 
 #[test]
 fn too_few_open_files_are_warned_of_and_a_soft_limit_is_raised() {
-    // The spool is taken, so these end at once; they have looked at the limit before.
+    // The spool is in use, so these end at once; they have checked the limit before.
     let lab = Lab::start();
     let warned = |ulimit: &str| {
         let config = lab.config_file();

@@ -1,4 +1,4 @@
-//! `m365-relay tenant …`: what it finds out, and what it says is to be mended.
+//! `m365-relay tenant …`: what it finds out, and which fixes it names.
 
 use std::{os::unix::fs::PermissionsExt, process::Output};
 
@@ -14,7 +14,7 @@ fn tenant(lab: &Lab, arguments: &[&str]) -> Output {
     lab.run(&[&["tenant"], arguments, &["--config", config.to_str().unwrap()]].concat())
 }
 
-/// Whether it went well, and what was found out.
+/// Whether it succeeded, and its findings.
 fn check(lab: &Lab, more: &[&str]) -> (Option<i32>, Value) {
     let output = tenant(lab, &[&["check", "contoso", "--json", "--mailbox", MAILBOX], more].concat());
     let said = String::from_utf8(output.stdout).unwrap();
@@ -22,7 +22,7 @@ fn check(lab: &Lab, more: &[&str]) -> (Option<i32>, Value) {
     (output.status.code(), serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said} {errors}")))
 }
 
-/// The state of a topic, its text and what is to be done.
+/// The state of a topic, its text and its remedy.
 fn finding<'a>(report: &'a Value, topic: &str) -> (&'a str, &'a str, &'a str) {
     let findings = report["findings"].as_array().unwrap();
     let found = findings.iter().find(|finding| finding["topic"] == topic);
@@ -117,7 +117,7 @@ fn a_mailbox_that_is_none_is_named() {
     let (state, text, mend) = finding(&report, "mailbox");
     assert!(state == "missing" && text.contains("x@nowhere.example") && !mend.is_empty(), "{report:#}");
 
-    // Without one, it says so, and is content with what the token says.
+    // Without one, it says so, and accepts what the token says.
     let output = tenant(&lab, &["check", "contoso", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(output.status.success() && finding(&report, "mailbox").0 == "warning", "{report:#}");
@@ -162,7 +162,7 @@ fn a_tenant_that_is_none_is_an_error_that_names_those_there_are() {
     assert!(said.contains("there is no tenant \"contosso\": there are contoso, fabrikam"), "{said}");
 }
 
-/// The whole way of somebody who has nothing but a mailbox: sign in by a code, send, and go on after a
+/// The whole procedure of a user who has nothing but a mailbox: sign in by a code, send, and continue after a
 /// restart.
 #[test]
 fn somebody_signs_in_by_a_code_and_mail_goes() {
@@ -199,7 +199,7 @@ fn somebody_signs_in_by_a_code_and_mail_goes() {
     std::io::Read::read_to_string(&mut said, &mut rest).unwrap();
     assert!(child.wait().unwrap().success() && rest.contains("Signed in as me@contoso.example"), "{rest}");
 
-    // The relay that runs finds it.
+    // The running relay finds it.
     lab.wait_for(1);
     let stored = lab.folder().join("spool/credentials/contoso.json");
     assert_eq!(stored.metadata().unwrap().permissions().mode() & 0o777, 0o600);

@@ -1,4 +1,4 @@
-//! One tenant's trouble is its own.
+//! One tenant's trouble does not affect another.
 
 use std::{fs, time::Duration};
 
@@ -26,7 +26,7 @@ fn a_slow_token_endpoint_of_one_tenant_does_not_delay_another() {
     let delivered = lab.wait_for(20);
     assert!(delivered.iter().all(|message| message.directory == "fabrikam.example"), "{delivered:#?}");
     assert_eq!(lab.metric("m365_relay_queue_messages", &[("tenant", "contoso")]), 20.0);
-    // Nor did anybody ask twice.
+    // Nor was a token requested twice.
     let asked = lab.metric("m365_relay_token_refreshes_total", &[("tenant", "contoso")]);
     assert_eq!((asked, lab.service.counts().tokens), (0.0, 1));
 }
@@ -78,7 +78,7 @@ fn mail_goes_out_of_the_mailbox_that_the_tenant_chose() {
     let lab = Lab::with(|setup| {
         setup.tenant("contoso").more = "mailbox = 'a@contoso.example'".into();
     });
-    // The service has no permission to send as another on record, so this one bounces.
+    // The service has no record of permission to send as another, so this one bounces.
     lab.send("b@contoso.example", &[TO], &message("b@contoso.example", TO, "send as"));
     let bounce = lab.wait_for(1).remove(0);
     assert_eq!((&*bounce.mailbox, &bounce.recipients[..]), (CONTOSO, &["b@contoso.example".to_owned()][..]));

@@ -1,4 +1,5 @@
-//! The service's throttling, by the book: exactly whom it concerns waits, exactly as long, and nobody else.
+//! The service's throttling, by the book: exactly the mailboxes concerned wait, exactly as long as told, and
+//! no others.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,11 +20,11 @@ fn the_days_recipients_are_counted_over_a_kill_and_a_restart() {
     for n in 0..4 {
         lab.send(FROM, &[TO, "c@example.net"], &message(FROM, TO, &format!("before {n}")));
     }
-    // One that is refused counts for nothing.
+    // A refused message counts for nothing.
     lab.wait_for(4);
     lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").for_mailbox(FROM).times(1));
     lab.send(FROM, &[TO, "refused@example.net"], &message(FROM, TO, "refused"));
-    // Its bounce goes out of the same mailbox, and is the ninth.
+    // Its bounce is sent from the same mailbox, and is the ninth.
     lab.wait_for(5);
     lab.wait_until_empty();
     lab.kill9();
@@ -69,7 +70,7 @@ fn a_429_is_waited_out_to_the_millisecond() {
     lab.wait_until_empty();
     let calls = lab.sends(FROM);
     let waited = calls[1].received_at_ms - calls[0].received_at_ms;
-    // Without the header it would be half a minute.
+    // Without the header, the wait would be half a minute.
     assert!((2128..20_000).contains(&waited), "{waited}");
 }
 

@@ -36,7 +36,7 @@ fn received(lab: &Lab, subject: &str) -> String {
     delivered.fields("Received").remove(0)
 }
 
-/// Whether a new connection, with TLS from the start, is one that `trusted` vouches for.
+/// Whether `trusted` vouches for a new connection with TLS from the start.
 fn is_served(lab: &Lab, listener: usize, trusted: &CertificateDer<'static>) -> bool {
     shake(TcpStream::connect(lab.listener(listener)).unwrap(), trusted).is_ok()
 }
@@ -98,7 +98,7 @@ fn what_stands_behind_starttls_in_clear_is_not_carried_out() {
     assert_eq!(lab.metric("m365_relay_smtp_commands_total", &[("verb", "mail")]), 0.0);
     assert!(lab.wait_for_log("TLS handshake failed")["span"]["session"].is_u64());
 
-    // The next client is served as ever.
+    // The next client is served as usual.
     assert!(is_served(&lab, 1, &certificate));
 }
 
@@ -273,7 +273,7 @@ fn ipv6() {
         setup.tenant("contoso").networks = "['::1', '127.0.0.1', '2001:db8::/32']".into();
     });
     send(&mut lab.smtp(), "six");
-    // An IPv4 client of a listener for both is known by its IPv4 address, and is no proxy here.
+    // An IPv4 client of a listener for both is known by its IPv4 address, and is not a proxy here.
     let any = lab.listener(1);
     let mut four = Smtp::connect(([127, 0, 0, 1], any.port()).into());
     assert_eq!(four.command("EHLO client.example").code, 250);

@@ -18,7 +18,7 @@ use super::Lab;
 
 pub const APP: &str = include_str!("../made_up_keys/app.pem");
 pub const APP_KEY: &str = include_str!("../made_up_keys/app.key");
-/// The provider's.
+/// The provider's certificate.
 pub const OTHER: &str = include_str!("../made_up_keys/other.pem");
 const OTHER_KEY: &str = include_str!("../made_up_keys/other.key");
 
@@ -29,14 +29,14 @@ pub fn certificate_der(pem: &str) -> Vec<u8> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
 }
 
-/// The provider's tokens stand for the application.
+/// Makes the provider's tokens stand for the application.
 pub fn federates() -> FederatedIdentity {
     let der = certificate_der(OTHER);
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
     FederatedIdentity::new(ISSUER, SUBJECT, certificate.public_key().raw.to_vec())
 }
 
-/// The provider's token, for an hour.
+/// Returns the provider's token, valid for an hour.
 pub fn federated_token() -> String {
     let now = relay_mail::Timestamp::wall().as_millis() / 1000;
     let claims = json!({
@@ -51,8 +51,8 @@ pub fn federated_token() -> String {
     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// A refresh token of `user` at that tenant, as another program would have got it. The tenant's application
-/// is a public one.
+/// Returns a refresh token of `user` at that tenant, as another program would have obtained it. The tenant's
+/// application is a public one.
 pub fn first_token(lab: &Lab, tenant: &str, user: &str, password: &str) -> String {
     let scope = "https%3A%2F%2Fgraph.microsoft.com%2F.default+offline_access";
     let password = password.replace(' ', "+");

@@ -1,9 +1,9 @@
-//! Messages to send, and a look into those that arrived.
+//! Messages to send, and inspection of those that arrived.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use relay_sandbox::Delivered;
 
-/// A short message with all that the relay would add otherwise, so that it has nothing to add.
+/// A short message with everything that the relay would otherwise add, so that it has nothing to add.
 pub fn message(from: &str, to: &str, subject: &str) -> Vec<u8> {
     let name = subject.replace(' ', ".");
     format!(
@@ -13,7 +13,7 @@ pub fn message(from: &str, to: &str, subject: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A message with an attachment of that many octets, which no compression makes smaller.
+/// A message with an attachment of that many octets, which compression does not make smaller.
 pub fn base64_mail(from: &str, to: &str, subject: &str, octets: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut random = || {
@@ -49,7 +49,7 @@ pub fn fields(raw: &[u8], name: &str) -> Vec<String> {
 
 /// A delivered message.
 pub trait Mail {
-    /// All but the Received field of the relay, which has to be there and to be right.
+    /// The message without the relay's Received field, which must be there and must be right.
     fn as_sent(&self) -> &[u8];
 
     fn fields(&self, name: &str) -> Vec<String>;
@@ -103,7 +103,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Content that no compression makes smaller.
+    /// Makes content that compression does not make smaller.
     pub fn random(name: &str, octets: usize) -> Self {
         let mut state = 0x2545_F491_4F6C_DD1D_u64 ^ (octets as u64) << 1 ^ name.len() as u64;
         let mut content = Vec::with_capacity(octets + 8);
@@ -117,14 +117,14 @@ impl Attached {
         Self { name: name.to_owned(), content }
     }
 
-    /// In hex.
+    /// SHA-256 of the content, in hex.
     pub fn sha256(&self) -> String {
         let digest = ring::digest::digest(&ring::digest::SHA256, &self.content);
         digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
     }
 }
 
-/// A message as mailers write them: text and HTML, an inline image, attachments.
+/// A message as mail programs write it: text and HTML, an inline image, attachments.
 pub fn mixed_mail(from: &str, to: &str, subject: &str, more_header: &str, attached: &[Attached]) -> Vec<u8> {
     let name = subject.replace(' ', ".");
     let mut mail = format!(

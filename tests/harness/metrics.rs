@@ -16,8 +16,9 @@ pub struct Sample {
 }
 
 impl Metrics {
-    /// Every family has HELP and TYPE before its samples and stands in one piece; names, labels and values
-    /// have their form; no series stands twice; buckets do not decrease and the last is the count.
+    /// Checks that every family has HELP and TYPE before its samples and is in one piece; that names, labels
+    /// and values have their form; that no series occurs twice; that buckets do not decrease and that the
+    /// last is the count.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.ends_with('\n') {
             return Err("no line end after the last line".into());
@@ -130,7 +131,7 @@ impl Sample {
     }
 }
 
-/// Up to the closing quote, and what is behind it.
+/// Text up to the closing quote, and what comes after it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut rest = text.char_indices();

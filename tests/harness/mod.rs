@@ -2,8 +2,8 @@
 //! its own, and the relay as a child process with every port chosen by the system, so that tests run beside
 //! each other.
 //!
-//! A test waits for conditions, with [`PATIENCE`] as the deadline. That nothing more comes is never shown by
-//! waiting: it follows from [`Lab::wait_until_empty`], after which there is nothing left that could come.
+//! A test waits for conditions, with [`PATIENCE`] as the deadline. That nothing more arrives is never shown
+//! by waiting: it follows from [`Lab::wait_until_empty`], after which nothing is left that could arrive.
 //!
 //! When a test fails, the relay's log is printed. However it ends, the relay is killed.
 
@@ -40,7 +40,7 @@ pub use setup::{Setup, TenantSetup};
 pub use smtp::{Reply, Smtp, Stream, with_end};
 pub use tls::{make_certificate, shake};
 
-/// For anything that takes milliseconds on a machine with nothing else to do.
+/// For anything that takes milliseconds on an otherwise idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Lab {
@@ -65,7 +65,7 @@ impl Lab {
         lab
     }
 
-    /// Everything is ready, and the relay is not started: see [`Lab::restart`].
+    /// Makes everything ready, without starting the relay: see [`Lab::restart`].
     pub fn without_relay(change: impl FnOnce(&mut Setup)) -> Self {
         private_umask();
         let mut setup = Setup::default();
@@ -93,17 +93,17 @@ impl Lab {
         self.relay = Some(Process::start(&self.setup, &self.config_file(), &self.log));
     }
 
-    /// As a crash or `kill -9`: returns when the process is gone.
+    /// Kills the relay as a crash or `kill -9` does: returns when the process is gone.
     pub fn kill9(&mut self) {
         self.relay.take().expect("the relay runs").kill();
     }
 
-    /// Sends SIGTERM and answers the exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.relay.take().expect("the relay runs").terminate()
     }
 
-    /// Waits until the relay has ended by itself, and answers the exit code.
+    /// Waits until the relay has ended by itself, and returns the exit code.
     pub fn wait_for_end(&mut self) -> Option<i32> {
         self.relay.take().expect("the relay runs").end(2 * PATIENCE)
     }
@@ -113,7 +113,7 @@ impl Lab {
         self.relay.as_mut().expect("the relay runs").has_ended()
     }
 
-    /// How the relay's log is read from its next line on. A start reads it steadily.
+    /// Sets how the relay's log is read from its next line on. A start reads it steadily.
     pub fn read_log(&self, how: Reading) {
         self.log.read(how);
     }
@@ -168,7 +168,7 @@ impl Lab {
         folder
     }
 
-    /// The messages that the service has taken, when they are `count`. More than that fails.
+    /// Returns the messages that the service has taken, once there are `count`. More than that fails.
     pub fn wait_for(&self, count: usize) -> Vec<Arc<Delivered>> {
         let messages = self.runtime.block_on(self.service.wait_for(count, PATIENCE));
         let subjects: Vec<_> = messages.iter().map(|message| &message.subject).collect();
@@ -176,7 +176,7 @@ impl Lab {
         messages
     }
 
-    /// Returns when the relay has nothing left to do: no mail in the spool, no delivery under way.
+    /// Returns when the relay has nothing left to do: no mail in the spool, no delivery in progress.
     pub fn wait_until_empty(&self) {
         let names = ["m365_relay_queue_messages", "m365_relay_queue_bytes", "m365_relay_in_flight"];
         self.wait_for_metrics("the queue to be empty", |metrics| {
@@ -184,8 +184,8 @@ impl Lab {
         });
     }
 
-    /// Returns when no message is with a worker: what the service has taken, the spool has noted. A kill
-    /// before that would leave a message in doubt that was delivered, and it may come twice.
+    /// Returns when no worker holds a message: the spool has noted everything that the service has taken. A
+    /// kill before that would leave a delivered message in doubt, and it may arrive twice.
     pub fn wait_until_settled(&self) {
         self.wait_for_metrics("deliveries to be settled", |metrics| {
             metrics.sum("m365_relay_in_flight", &[]) == 0.0
@@ -251,7 +251,7 @@ impl Lab {
         wait_until(what, || is_so(&self.metrics()));
     }
 
-    /// The log line with this message, as JSON, when it is there.
+    /// The log line with this message, as JSON, once it is there.
     pub fn wait_for_log(&self, message: &str) -> Value {
         self.wait_for_logs(message, 1).remove(0)
     }
@@ -262,9 +262,9 @@ impl Lab {
         self.logged(message)
     }
 
-    /// Log lines with this message, as JSON, over all starts, as far as they have arrived. The log is written
-    /// by a thread of its own: what has just happened may not be in it yet, and is never if the relay is
-    /// killed.
+    /// Log lines with this message, as JSON, over all starts, as far as they have arrived. A thread of its
+    /// own writes the log: a line about an event of just now may not be in it yet, and never is if the relay
+    /// is killed.
     pub fn logged(&self, message: &str) -> Vec<Value> {
         self.log.entries().into_iter().filter(|entry| entry["message"] == message).collect()
     }
@@ -309,12 +309,12 @@ impl Drop for Lab {
     }
 }
 
-/// Looks every few milliseconds; panics after [`PATIENCE`].
+/// Checks every few milliseconds; panics after [`PATIENCE`].
 pub fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
     assert!(holds_within(PATIENCE, is_so), "waited {PATIENCE:?} for {what}");
 }
 
-/// Whether it comes true in that time.
+/// Whether it becomes true within that time.
 pub fn holds_within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + time;
     loop {
@@ -359,7 +359,7 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     output
 }
 
-/// The relay believes no configuration that a group can write to, which is what some people's umask lets it.
+/// Some people's umask lets a group write to a configuration, and the relay does not trust such a file.
 pub fn private_umask() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 }

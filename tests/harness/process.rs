@@ -28,7 +28,7 @@ pub struct Process {
     pub admin: SocketAddr,
     child: Child,
     log: Arc<Log>,
-    /// Of its log.
+    /// The reader of its log.
     reader: Option<JoinHandle<()>>,
 }
 
@@ -46,7 +46,7 @@ pub enum Reading {
     Steadily,
     /// Not now: the pipe fills up.
     Paused,
-    /// By nobody any more: the pipe is closed.
+    /// No longer read: the pipe is closed.
     Never,
 }
 
@@ -91,7 +91,7 @@ impl Process {
                 }
             }
         });
-        // A child that does not come up is killed all the same.
+        // A child that does not start properly is killed all the same.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Vec::new();
         let mut process =
@@ -126,7 +126,7 @@ impl Process {
         self.read_last_words();
     }
 
-    /// Of one that has ended: what it wrote is in the log then, as far as somebody reads it.
+    /// For a process that has ended: what it wrote is then in the log, as far as it is still read.
     fn read_last_words(&mut self) {
         if self.log.reading() != Reading::Paused {
             holds_within(PATIENCE, || self.reader.as_ref().is_none_or(JoinHandle::is_finished));
@@ -138,8 +138,8 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
     }
 
-    /// Waits for its own end, in `time` at most, and for its last words. Answers the exit code, `None` after
-    /// a signal.
+    /// Waits for the process to end by itself, in `time` at most, and for its last words. Returns the exit
+    /// code, `None` after a signal.
     pub fn end(mut self, time: Duration) -> Option<i32> {
         let ended = holds_within(time, || self.child.try_wait().unwrap().is_some());
         assert!(ended, "the relay does not end");
@@ -152,7 +152,7 @@ impl Process {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// SIGTERM. Answers the exit code, `None` after a signal.
+    /// Sends SIGTERM. Returns the exit code, `None` after a signal.
     pub fn terminate(mut self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let ended = holds_within(PATIENCE, || self.child.try_wait().unwrap().is_some());
@@ -165,14 +165,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An error means that it has ended already.
+        // An error means that it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Log {
-    /// From the next line on.
+    /// Sets how the log is read from the next line on.
     pub fn read(&self, how: Reading) {
         *self.reading.lock().unwrap() = how;
     }
@@ -194,7 +194,7 @@ impl Log {
         lines[first..].iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// What is appended to a file while the process is there, as it is seen by it.
+    /// Reads what is appended to a file while the process exists, as that process sees it.
     fn follow(&self, path: &str, process: u32) {
         let mut file = None;
         let mut rest = Vec::new();

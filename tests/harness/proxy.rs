@@ -14,7 +14,7 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Takes CONNECT and requests in absolute form (RFC 9112 section 3.2.2), and keeps their heads.
+/// Accepts CONNECT and requests in absolute form (RFC 9112 section 3.2.2), and keeps their heads.
 pub struct Proxy {
     pub address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -23,7 +23,7 @@ pub struct Proxy {
 /// What a proxy does.
 #[derive(Clone, Default)]
 pub struct ProxySetup {
-    /// `Basic …`, without which it answers 407.
+    /// `Basic …`; without it the proxy answers 407.
     pub authorization: Option<String>,
     /// Where CONNECT leads, whatever host it names.
     pub leads_to: Option<SocketAddr>,
@@ -71,7 +71,7 @@ fn serve(client: TcpStream, setup: &ProxySetup, heads: &Mutex<Vec<String>>) -> i
         to_client.write_all(
             b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         )?;
-        // What the client still sends is read, so that it is not cut off before it has the answer.
+        // The rest of what the client sends is read, so that it is not cut off before it has the answer.
         to_client.shutdown(Shutdown::Write)?;
         return io::copy(&mut client, &mut io::sink()).map(|_| ());
     }
@@ -89,7 +89,7 @@ fn serve(client: TcpStream, setup: &ProxySetup, heads: &Mutex<Vec<String>>) -> i
         let rest = target.strip_prefix("http://").unwrap_or_else(|| panic!("not in absolute form: {head}"));
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let mut server = TcpStream::connect(host)?;
-        // One request a connection, so that what follows need not be read.
+        // One request per connection, so that what follows need not be read.
         let fields = head.lines().skip(1).filter(|line| !line.is_empty() && !is_login(line));
         let fields: String = fields.flat_map(|line| [line, "\r\n"]).collect();
         write!(server, "{method} /{path} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n")?;
@@ -107,7 +107,7 @@ fn pass_on(from: &mut impl Read, to: &mut TcpStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// A certificate authority that nobody knows, and a server with a certificate of it.
+/// A certificate authority that nobody knows, and a server with a certificate from it.
 pub struct TlsFront {
     pub address: SocketAddr,
     /// PEM.
@@ -115,7 +115,7 @@ pub struct TlsFront {
 }
 
 impl TlsFront {
-    /// Takes TLS for `names`, and hands on in clear what comes, to `target`.
+    /// Accepts TLS for `names`, and passes the traffic on unencrypted to `target`.
     pub fn start(names: &[&str], target: SocketAddr) -> Self {
         let mut authority = rcgen::CertificateParams::new([]).unwrap();
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

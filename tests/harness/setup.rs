@@ -1,4 +1,4 @@
-//! What a test wants to differ, as a configuration file and as options of the simulated service.
+//! The differences that a test wants, as a configuration file and as options of the simulated service.
 
 use std::{
     fmt::Write,
@@ -8,11 +8,11 @@ use std::{
 
 use relay_sandbox::{Directory, Limits, Options, Service, SubmissionRules};
 
-/// Fields named after a table hold lines of it.
+/// Fields named after a table hold lines of that table.
 pub struct Setup {
     pub spool: String,
     pub smtp: String,
-    /// Of the first listener, at 127.0.0.1, unless it is another.
+    /// The address of the first listener, if not 127.0.0.1.
     pub listener_address: String,
     pub listener: String,
     /// Whole tables.
@@ -21,15 +21,15 @@ pub struct Setup {
     pub delivery: String,
     pub retry: String,
     pub log_filter: String,
-    /// A command, with its arguments, that the relay's command line is given to.
+    /// A command, with its arguments, to which the relay's command line is appended.
     pub wrapper: Vec<String>,
     /// Its standard error is a pipe that does not wait for its reader.
     pub nonblocking_log: bool,
-    /// Where the wrapper puts its standard error, if it does.
+    /// The file that the wrapper writes its standard error to, if it does.
     pub log_file: Option<PathBuf>,
-    /// Where login is, if not at the service itself.
+    /// The login service's URL, if not the service itself.
     pub login: Option<String>,
-    /// Where Graph is, if not at the service itself.
+    /// Graph's URL, if not the service itself.
     pub graph: Option<String>,
     /// Further lines of the cloud.
     pub cloud: String,
@@ -37,13 +37,13 @@ pub struct Setup {
     pub admin: String,
     pub tenants: Vec<TenantSetup>,
     pub service_limits: Limits,
-    /// Of access tokens, if not as Microsoft's.
+    /// The lifetime of access tokens, if not Microsoft's.
     pub token_lifetime: Option<Duration>,
     /// How the service takes mail by SMTP.
     pub submission: SubmissionRules,
-    /// Where SMTP submission is, if not at the service itself.
+    /// The address of SMTP submission, if not the service itself.
     pub submission_at: Option<String>,
-    /// What else is to be different at the service.
+    /// What else is different at the service.
     pub service: Box<dyn Fn(&mut Options) + Send + Sync>,
 }
 
@@ -53,8 +53,8 @@ pub struct TenantSetup {
     pub name: String,
     pub senders: String,
     pub networks: String,
-    /// Lines that say how it logs in; with the secret that the service knows, if nothing else is wanted.
-    /// `URL` stands for that of the service.
+    /// Lines that say how it logs in; by default, with the secret that the service knows. `URL` stands for
+    /// the service's URL.
     pub credential: String,
     /// `graph`, `smtp` or `auto`.
     pub route: String,
@@ -62,7 +62,7 @@ pub struct TenantSetup {
     pub confirm: String,
     /// What its application may do.
     pub roles: Vec<String>,
-    /// Pairs (mailbox, From address) that may be sent although they differ.
+    /// Pairs (mailbox, From address) that may be used for sending although they differ.
     pub send_as: Vec<(String, String)>,
     /// Further lines of its table, and tables of its own.
     pub more: String,

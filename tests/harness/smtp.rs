@@ -18,7 +18,7 @@ impl<S: Read + Write> Stream for S {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     pub code: u16,
-    /// Without the codes in front of each line, but with the enhanced status code.
+    /// Without the codes at the start of each line, but with the enhanced status code.
     pub text: String,
 }
 
@@ -30,7 +30,7 @@ impl Smtp {
         smtp
     }
 
-    /// Connects from another address of this machine, such as 127.1.2.3, and answers what comes first.
+    /// Connects from another address of this machine, such as 127.1.2.3, and returns the first reply.
     pub fn from_address(source: IpAddr, address: SocketAddr) -> (Self, Reply) {
         let connect = async {
             let socket = TcpSocket::new_v4()?;
@@ -66,14 +66,14 @@ impl<S: Stream> Smtp<S> {
         self.0.into_inner()
     }
 
-    /// Everything up to the end of the connection, which may be a reset.
+    /// Returns everything up to the end of the connection, which may be a reset.
     pub fn rest(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         let _ = self.0.read_to_end(&mut rest);
         rest
     }
 
-    /// A whole transaction; panics if the message is not accepted. Answers the queue id.
+    /// Sends a whole transaction; panics if the message is not accepted. Returns the queue id.
     pub fn send(&mut self, from: &str, to: &[&str], content: &[u8]) -> String {
         self.begin(from, to);
         let reply = self.data(content);
@@ -81,7 +81,7 @@ impl<S: Stream> Smtp<S> {
         reply.text.rsplit(' ').next().unwrap().to_owned()
     }
 
-    /// MAIL and RCPT; panics if one of them is refused.
+    /// Sends MAIL and RCPT; panics if one of them is refused.
     pub fn begin(&mut self, from: &str, to: &[&str]) {
         let reply = self.mail(from);
         assert_eq!(reply.code, 250, "{reply:?}");
@@ -99,7 +99,7 @@ impl<S: Stream> Smtp<S> {
         self.command(&format!("RCPT TO:<{to}>"))
     }
 
-    /// DATA and the content, which ends in CRLF; dots are doubled here. Answers the last reply.
+    /// Sends DATA and the content, which ends in CRLF; dots are doubled here. Returns the last reply.
     pub fn data(&mut self, content: &[u8]) -> Reply {
         let reply = self.command("DATA");
         if reply.code != 354 {
@@ -118,7 +118,7 @@ impl<S: Stream> Smtp<S> {
         self.reply()
     }
 
-    /// In one write.
+    /// Sends the octets in one write.
     pub fn write(&mut self, octets: &[u8]) {
         self.0.get_mut().write_all(octets).unwrap();
     }
@@ -137,7 +137,7 @@ impl<S: Stream> Smtp<S> {
     }
 }
 
-/// The content as it goes over the wire: dots doubled, and the line that ends it.
+/// The content as it is sent: dots doubled, and the line that ends it.
 pub fn with_end(content: &[u8]) -> Vec<u8> {
     assert!(content.ends_with(b"\r\n"));
     let mut wire = Vec::with_capacity(content.len() + 100);

@@ -8,8 +8,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 
-/// Writes `relay.pem` and `relay.key` into `folder`, new ones each time, as whoever renews certificates
-/// should: by renaming.
+/// Writes `relay.pem` and `relay.key` into `folder`, new ones each time, as a program that renews
+/// certificates should: by renaming.
 pub fn make_certificate(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
     for (name, pem) in [("relay.key", made.signing_key.serialize_pem()), ("relay.pem", made.cert.pem())] {
@@ -20,7 +20,8 @@ pub fn make_certificate(folder: &Path) -> CertificateDer<'static> {
     made.cert.der().clone()
 }
 
-/// The whole handshake. An error says why the client does not trust the server, or that it hung up.
+/// Performs the whole handshake. An error says why the client does not trust the server, or that the server
+/// closed the connection.
 pub fn shake(
     mut stream: TcpStream,
     trusted: &CertificateDer<'static>,

@@ -1,4 +1,4 @@
-//! The admin port: clients that only stay, halves of requests, and requests that should not be answered.
+//! The admin port: clients that only stay, half requests, and requests that should not be answered.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -24,7 +24,7 @@ fn descriptors(lab: &Lab) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", lab.process_id())).unwrap().count()
 }
 
-/// Many connections need many descriptors here, too.
+/// Many connections need many descriptors in this process, too.
 fn connect(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -32,13 +32,13 @@ fn connect(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
 }
 
-/// Writes as far as the relay takes it. It may have hung up.
+/// Writes as far as the relay reads. It may have closed the connection.
 fn write(stream: &mut TcpStream, octets: &[u8]) {
     stream.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
     let _ = stream.write_all(octets);
 }
 
-/// What comes until the relay closes: an empty answer if it hangs up.
+/// Returns what arrives until the relay closes: an empty answer if it hangs up.
 fn answer(mut stream: &TcpStream) -> String {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut octets = Vec::new();
@@ -50,14 +50,14 @@ fn answer(mut stream: &TcpStream) -> String {
     String::from_utf8_lossy(&octets).into_owned()
 }
 
-/// Status of the answer to these octets, 0 without one.
+/// Returns the status of the answer to these octets, 0 without one.
 fn ask(address: SocketAddr, octets: &[u8]) -> u16 {
     let mut stream = TcpStream::connect(address).unwrap();
     write(&mut stream, octets);
     answer(&stream).get(9..12).map_or(0, |code| code.parse().unwrap())
 }
 
-/// Health, metrics and mail while others are connected, each within seconds.
+/// Health, metrics and mail work while others are connected, each within seconds.
 fn others_are_served(lab: &Lab, subject: &str) {
     for path in ["/healthz", "/metrics", "/readyz"] {
         let began = Instant::now();
@@ -79,7 +79,7 @@ fn silent_clients_take_few_descriptors_and_keep_nobody_out() {
     let during = descriptors(&lab);
     println!("{before} descriptors before, {during} with {CLIENTS} silent clients");
     assert!(during <= before + 55, "{before} descriptors before, {during} with {CLIENTS} silent clients");
-    // Half a request is no more than none, and neither is one whose body does not come.
+    // Half a request is no more than none, and neither is a request whose body does not come.
     for (number, client) in clients.iter_mut().enumerate() {
         match number % 3 {
             0 => write(client, b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX"),
@@ -102,7 +102,7 @@ fn silent_clients_take_few_descriptors_and_keep_nobody_out() {
     held("Silent clients, and halves of requests, at the admin port", CLIENTS + 200);
 }
 
-/// An answer that is larger than what the system keeps for a client: metrics of many tenants.
+/// An answer that is larger than what the system buffers for a client: metrics of many tenants.
 #[test]
 fn clients_that_do_not_read_their_answers_keep_nobody_out() {
     const CLIENTS: usize = 200;
@@ -113,7 +113,7 @@ fn clients_that_do_not_read_their_answers_keep_nobody_out() {
     for client in &mut clients {
         write(client, &many);
     }
-    // Whoever has not read for two seconds gives way.
+    // A client that has not read for two seconds gives way.
     let began = Instant::now();
     assert_eq!(lab.page("/healthz").0, 200);
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
@@ -156,7 +156,7 @@ fn a_request_has_its_time_and_its_size() {
             });
         }
     });
-    // Who has had an answer is not refused.
+    // A client that has had an answer is not refused.
     assert_eq!(lab.metric("m365_relay_admin_refused_total", &[("reason", "timeout")]), 3.0);
 
     // Too large.
@@ -178,7 +178,7 @@ fn a_request_has_its_time_and_its_size() {
     }
     assert!(lab.metric("m365_relay_admin_refused_total", &[("reason", "too_large")]) >= 3.0);
 
-    // No HTTP/1.1, or two readings of it.
+    // Not HTTP/1.1, or two readings of it.
     let strange: [&[u8]; 8] = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -198,7 +198,7 @@ fn a_request_has_its_time_and_its_size() {
     held("Requests at the admin port that are slow, huge or malformed", tries);
 }
 
-/// A name that leads to this machine ("DNS rebinding"), and other ways to write one.
+/// A name that points to this machine ("DNS rebinding"), and other ways to write one.
 #[test]
 fn strange_hosts_get_nothing() {
     let lab = Lab::start();
@@ -264,7 +264,7 @@ fn wrong_tokens_open_nothing_and_fill_no_log() {
         .collect();
     thread::scope(|scope| {
         let answers: Vec<_> = wrong.iter().map(|token| scope.spawn(|| reload(token))).collect();
-        // Meanwhile the right one opens, and the rest is there.
+        // Meanwhile the right token opens the API, and everything else works.
         others_are_served(&lab, "meanwhile");
         wait_until("the right token", || reload(TOKEN) == 200);
         for answer in answers {
@@ -400,7 +400,7 @@ fn a_flood_of_reloads_is_a_few_and_logs_nobody_in_again() {
                 .collect();
             for _ in 0..RELOADS {
                 lab.hang_up();
-                // What changes nothing is no reason either.
+                // A change that changes nothing is no reason either.
                 files.iter().for_each(|file| write(file, "wrong"));
             }
             others_are_served(lab, "meanwhile");
@@ -413,11 +413,11 @@ fn a_flood_of_reloads_is_a_few_and_logs_nobody_in_again() {
     let reloads = lab.metric("m365_relay_config_reloads_total", &[]);
     println!("{RELOADS} questions and {RELOADS} signals were {reloads} reloads in {took} s");
     assert!(reloads <= (took + 12) as f64, "{reloads} reloads in {took} s");
-    // The secret is tried again by itself after a minute, should this take so long; the password is not.
+    // The secret is tried again by itself after a minute, should this take that long; the password is not.
     assert!(logins(&lab, "fabrikam") <= 1 + usize::from(took >= 50));
     assert_eq!((logins(&lab, "northwind"), logins(&lab, "contoso")), (1, 1));
 
-    // What is mended goes on at once, by the file alone.
+    // A fixed tenant continues at once, by the file alone.
     write(&files[0], &crate::harness::TenantSetup::secret("fabrikam"));
     write(&files[1], "the right password");
     lab.wait_for(4);

@@ -1,4 +1,4 @@
-//! Who is believed to have written a message: other parsers are asked, too.
+//! Who is taken for a message's author: other parsers are asked, too.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Clients that are broken, or mean: the relay goes on, and nothing is delivered that was not wholly sent.
+//! Clients that are broken, or malicious: the relay continues, and nothing is delivered that was not wholly
+//! sent.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +23,7 @@ use crate::{
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
 
-/// Another client is served, and nobody else is connected.
+/// Another client is served, and no other is connected.
 fn is_well(lab: &Lab) {
     lab.wait_for_metric("m365_relay_smtp_connections", &[], 0.0);
     assert_eq!(lab.page("/readyz"), (200, "ready\n".to_owned()));
@@ -32,7 +33,7 @@ fn is_well(lab: &Lab) {
     assert!(!lab.log().iter().any(|line| line.contains("panicked")));
 }
 
-/// In kilobytes, of `/proc/PID/status`.
+/// In kilobytes, from `/proc/PID/status`.
 fn memory(lab: &Lab, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", lab.process_id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
@@ -79,7 +80,7 @@ fn a_line_of_megabytes_in_the_body() {
     lab.send(FROM, &[TO], &sent);
     // Not assert_eq!, which would print it.
     assert!(lab.wait_for(1)[0].as_sent() == sent);
-    // Larger than what Graph takes in one request, not than what comes in.
+    // Larger than what Graph takes in one request, but not than what the relay accepts.
     let sent = content("longer line", 10_000_000);
     lab.send(FROM, &[TO], &sent);
     let is_there = || lab.logged("message accepted").iter().any(|entry| entry["size"] == sent.len());
@@ -122,7 +123,7 @@ fn commands_of_any_octets_are_refused_and_content_of_any_octets_passes() {
         smtp.write(&[line, b"\r\n"].concat());
         assert_eq!(smtp.reply().code, code, "{}", line.escape_ascii());
     }
-    // A name of any octets leaves a Received field that is in order.
+    // A name made of any octets still yields a valid Received field.
     smtp.write(b"EHLO \xff(x);\"<>\xc3\xa9\r\n");
     assert_eq!(smtp.reply().code, 250);
     let mut content = message(FROM, TO, "octets");
@@ -136,7 +137,7 @@ fn commands_of_any_octets_are_refused_and_content_of_any_octets_passes() {
 
 // === smuggling ===
 
-/// What some server or other has taken for the end of a message.
+/// What some servers have taken for the end of a message.
 const FALSE_ENDS: [&[u8]; 18] = [
     b"\n.\n",
     b"\n.\r\n",
@@ -217,13 +218,13 @@ fn nothing_is_smuggled_where_line_ends_are_mended() {
 
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// Stops sending, and hears what comes.
+    /// Stops sending, and reads what comes.
     Fin,
-    /// As when a machine dies: nothing more is sent or heard.
+    /// As when a machine dies: nothing more is sent or read.
     Rst,
 }
 
-/// One message by DATA and one by BDAT, and at which octets they are complete.
+/// One message by DATA and one by BDAT, and the octets at which they are complete.
 fn dialogue(subject: &str) -> (Vec<u8>, [usize; 2]) {
     let envelope = format!("MAIL FROM:<{FROM}>\r\nRCPT TO:<{TO}>\r\n");
     let content = |number: usize| format!("From: {FROM}\r\nSubject: {subject}-{number}\r\n\r\n.x\r\n");
@@ -321,7 +322,7 @@ fn commands_by_the_thousand_are_answered_one_by_one() {
     let reply = smtp.data(&message(FROM, TO, "once"));
     assert_eq!(reply.code, 250, "{reply:?}");
 
-    // Whoever only talks is hung up on.
+    // A client that only talks is disconnected.
     smtp.write("NOOP\r\n".repeat(2000).as_bytes());
     for _ in 0..1000 {
         assert_eq!(smtp.reply().code, 250);
@@ -337,10 +338,10 @@ fn a_client_that_does_not_read_costs_little() {
     let mut stream = TcpStream::connect(lab.smtp_address()).unwrap();
     lab.wait_for_metric("m365_relay_smtp_connections", &[], 1.0);
     let before = memory(&lab, "VmHWM");
-    // Content of no message: each chunk gets a reply, and none counts as a command.
+    // Content without a message: each chunk gets a reply, and none counts as a command.
     let batch = format!("EHLO x\r\nMAIL FROM:<{FROM}>\r\nRCPT TO:<{TO}>\r\n{}", "BDAT 0\r\n".repeat(50_000));
     stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-    // Until the system's buffers are full both ways, or a fair amount is through.
+    // Until the system's buffers are full in both directions, or enough has gone through.
     let written = (0..40).take_while(|_| stream.write_all(batch.as_bytes()).is_ok()).count();
     let grown = memory(&lab, "VmHWM") - before;
     assert!(grown < 4096, "{grown} kB more after {written} batches");
@@ -354,7 +355,8 @@ fn a_client_that_does_not_read_costs_little() {
 #[test]
 fn two_thousand_idle_connections() {
     const CONNECTIONS: usize = 2000;
-    /// Kilobytes for all of them. The release build is held to a bound for the whole process:
+    /// Kilobytes for all of them. The release build has a bound for the whole process:
+    /// `scripts/idle-connections`.
     /// `scripts/idle-connections`.
     const BOUND: u64 = 40_000;
 
@@ -377,7 +379,7 @@ fn two_thousand_idle_connections() {
     lab.wait_for_metric("m365_relay_smtp_connections", &[], CONNECTIONS as f64);
     let grown = memory(&lab, "VmRSS").saturating_sub(before);
     assert!(grown < BOUND, "{CONNECTIONS} idle connections take {grown} kB");
-    // There is room for one more, who is served.
+    // There is room for one more client, which is served.
     lab.send(FROM, &[TO], &message(FROM, TO, "among many"));
     drop(idle);
     is_well(&lab);

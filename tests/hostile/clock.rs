@@ -1,6 +1,6 @@
-//! A clock that jumps, by libfaketime: nothing is lost, nothing expires early, and nothing runs in a circle.
+//! A clock that jumps, by libfaketime: nothing is lost, nothing expires early, and nothing loops.
 //!
-//! Jumps are those of the wall clock, as by an administrator or a time server that steps it. The kernel's
+//! The jumps are those of the wall clock, as by an administrator or a time server that steps it. The kernel's
 //! monotonic clock does not jump on any machine.
 
 use std::{fs, path::Path, thread, time::Duration};
@@ -14,7 +14,7 @@ use crate::{
     held,
 };
 
-/// From one jump to the next, against true time.
+/// From one jump to the next, relative to true time.
 const JUMPS: [&str; 8] = ["+1h", "-1h", "+1d", "-1d", "+30d", "-30d", "+0", "-10y"];
 
 fn library() -> Option<String> {
@@ -41,18 +41,18 @@ fn under_a_clock(library: &str, clock: &Path, setup: &mut Setup) {
 }
 
 fn set(clock: &Path, to: &str) {
-    // In one step, since it is read at any moment.
+    // In one step, since it may be read at any moment.
     let next = clock.with_extension("next");
     fs::write(&next, to).unwrap();
     fs::rename(next, clock).unwrap();
 }
 
-/// Processor time that the relay has had.
+/// Processor time that the relay has used.
 fn processor_time(lab: &Lab) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", lab.process_id())).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    // A hundred a second, on every Linux that there is.
+    // A hundred ticks a second, on every Linux.
     Duration::from_millis(ticks * 10)
 }
 
@@ -91,11 +91,12 @@ fn a_clock_that_jumps_while_it_runs_loses_nothing_and_expires_nothing() {
     held("Steps of the clock", JUMPS.len());
 }
 
-/// What others read goes by the clock as it is: the date in `Received`, and the ids, which never go back.
+/// Text that others read follows the clock as it is: the date in `Received`, and the ids, which never go
+/// back.
 #[test]
 fn what_is_written_follows_a_clock_that_jumps() {
     let Some(library) = library() else { return };
-    // Against true time, and by how many days.
+    // Relative to true time, and by how many days.
     const STEPS: [(&str, i64); 4] = [("+0", 0), ("+40d", 40), ("-400d", -400), ("+1d", 1)];
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
@@ -120,8 +121,8 @@ fn what_is_written_follows_a_clock_that_jumps() {
     assert_eq!(oldest, 0.0);
 }
 
-/// While the relay is off, with mail that waits in the spool: it goes out after the start, and does not
-/// bounce. Back, or forth by less than mail is tried for.
+/// While the relay is off, with mail that waits in the spool: it is sent after the start, and does not
+/// bounce. The jump goes back, or forward by less than the time that mail is tried for.
 #[test]
 fn a_clock_that_jumps_between_two_starts_loses_nothing_and_expires_nothing() {
     let Some(library) = library() else { return };
@@ -151,7 +152,7 @@ fn a_clock_that_jumps_between_two_starts_loses_nothing_and_expires_nothing() {
     held("Steps of the clock between two starts", STARTS.len());
 }
 
-/// With nothing to do, it does next to nothing.
+/// With nothing to do, the relay does next to nothing.
 fn is_idle(lab: &Lab, jump: &str) {
     let before = processor_time(lab);
     let began = Instant::now();

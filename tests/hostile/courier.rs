@@ -100,7 +100,7 @@ fn reply(stream: &mut BufReader<TcpStream>) -> io::Result<u16> {
     }
 }
 
-/// What was acknowledged and has not arrived yet, if there is such a message.
+/// An acknowledged message that has not arrived yet, if there is one.
 pub(crate) fn missing(lab: &Lab, acknowledged: &[String]) -> Option<String> {
     let messages = lab.service.messages();
     let delivered: BTreeSet<&str> = messages.iter().map(|message| message.subject.as_str()).collect();

@@ -1,5 +1,5 @@
-//! System calls that fail, by strace's injection, while mail comes in by SMTP and as files: whatever was
-//! acknowledged arrives, and the relay lives whole, or ends with 1 and is started again.
+//! System calls that fail, by strace's injection, while mail comes in by SMTP and as files: everything
+//! acknowledged arrives, and the relay runs whole, or ends with 1 and is started again.
 
 use std::{
     fs,
@@ -22,15 +22,15 @@ use crate::{
     held,
 };
 
-/// Which calls, and how they fail: `when=A+B` means the Ath of a thread and each Bth after it. At the same
-/// time, what stands behind `;`.
+/// Which calls, and how they fail: `when=A+B` means the Ath of a thread and each Bth after it. The part after
+/// `;` applies at the same time.
 const FAULTS: [&str; 16] = [
-    // A body that could not be read is looked at again after a minute: these first.
+    // A body that could not be read is looked at again after a minute: these come first.
     "openat:error=EMFILE:when=2+3",
     "openat:error=EIO",
     "pread64,preadv,preadv2:error=EIO",
     "pread64,preadv,preadv2:error=EIO:when=1+4",
-    // With these, sled's flush waits for ever now and then.
+    // With these, sled's flush sometimes waits for ever.
     "pwrite64:error=EIO:when=5+11",
     "pwrite64,pwritev,pwritev2:error=EIO:when=3+5;ftruncate:error=EIO",
     "pwrite64,pwritev,pwritev2:error=ENOSPC",
@@ -47,7 +47,7 @@ const FAULTS: [&str; 16] = [
 
 /// The first of them, which take a minute each.
 const SLOW: usize = 4;
-/// So many calls have failed at least.
+/// At least this many calls must have failed.
 const CALLS: usize = 300;
 /// How long calls fail.
 const SPELL: Duration = Duration::from_millis(1500);
@@ -57,7 +57,7 @@ fn whatever_call_fails_nothing_acknowledged_is_lost() {
     if !has_strace() {
         return;
     }
-    // Each once; those that are soon over again, where few calls were made because the machine is busy.
+    // Each once; then the short ones again, where few calls were made because the machine is busy.
     let again = FAULTS[SLOW..].iter().cycle();
     let faults = Mutex::new(FAULTS.iter().map(|fault| (fault, 0)).chain(again.map(|fault| (fault, CALLS))));
     let injected = AtomicUsize::new(0);
@@ -77,7 +77,7 @@ fn whatever_call_fails_nothing_acknowledged_is_lost() {
     held("Disk faults injected into system calls", injected.into_inner());
 }
 
-/// Answers how many calls have failed.
+/// Returns how many calls have failed.
 fn under(fault: &str) -> usize {
     let mut lab = Lab::with(|setup| {
         setup.delivery = "settle_after = '200ms'".into();
@@ -118,7 +118,7 @@ fn under(fault: &str) -> usize {
     injected
 }
 
-/// As a program does that takes care: written beside, and renamed.
+/// Writes beside the folder and renames, as a careful program does.
 fn leave(pickup: &Path, subject: &str) {
     let name = subject.replace(' ', "-");
     let hidden = pickup.join(format!(".{name}"));
@@ -126,7 +126,7 @@ fn leave(pickup: &Path, subject: &str) {
     fs::rename(&hidden, pickup.join(format!("{name}.eml"))).unwrap();
 }
 
-/// Whether these tests can run. They have to, where `scripts/test` or CI runs them.
+/// Whether these tests can run. They must be able to where `scripts/test` or CI runs them.
 pub(crate) fn has_strace() -> bool {
     let is_there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
     if !is_there {
@@ -136,7 +136,7 @@ pub(crate) fn has_strace() -> bool {
     is_there
 }
 
-/// Attached to a relay that runs.
+/// Attached to a running relay.
 pub(crate) struct Strace {
     child: Child,
     file: std::path::PathBuf,
@@ -168,7 +168,7 @@ impl Strace {
         self.child.wait().unwrap();
     }
 
-    /// Answers how many calls have failed.
+    /// Returns how many calls have failed.
     pub(crate) fn detach(mut self) -> usize {
         // An error means that it has ended, with the relay.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);

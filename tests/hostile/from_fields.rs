@@ -1,16 +1,15 @@
-//! From fields that programs may read as another mailbox than the relay does, and what is made of their
-//! readings.
+//! From fields that programs may read as another mailbox than the relay does, and how the relay treats them.
 
 use std::fmt::Write;
 
 use relay_mail::{HeaderScanner, MailboxAddress, addresses, author};
 
-/// Whoever sends may use this.
+/// The sender may use this.
 pub(crate) const OWN: &str = "a@contoso.example";
-/// And not this.
+/// The sender may not use this.
 pub(crate) const VICTIM: &str = "ceo@victim.example";
 
-/// Where a name stands, with `A` for an own address and `V` for the victim's.
+/// Forms of the field, with `A` for an own address and `V` for the victim's.
 const FORMS: [&str; 44] = [
     "N <A>",
     "<A> N",
@@ -58,7 +57,7 @@ const FORMS: [&str; 44] = [
     "N <A(V)>",
 ];
 
-/// What stands there as a name.
+/// Names that are put into the forms.
 const NAMES: [&str; 16] = [
     "",
     "Bee",
@@ -157,13 +156,14 @@ pub(crate) fn header(value: &[u8]) -> Vec<u8> {
     [b"From: ", value, b"\r\nTo: b@example.net\r\nSubject: x\r\n\r\n"].concat()
 }
 
-/// Whom the relay checks before it takes a message with that From field. `None`: it is refused.
+/// The mailboxes that the relay checks before it accepts a message with that From field. `None`: it is
+/// refused.
 pub(crate) fn checked(value: &[u8]) -> Option<Vec<MailboxAddress>> {
     let split = HeaderScanner::split_message(&header(value)).ok()?;
     author(&split.header).ok().map(|author| author.everybody().cloned().collect())
 }
 
-/// The same, if the relay took whatever has mailboxes in it: what the check is for.
+/// The same, if the relay accepted whatever has mailboxes in it: what the check is for.
 pub(crate) fn checked_without_the_check(value: &[u8]) -> Option<Vec<MailboxAddress>> {
     let split = HeaderScanner::split_message(&header(value)).ok()?;
     let mut fields = split.header.named("From");
@@ -171,7 +171,7 @@ pub(crate) fn checked_without_the_check(value: &[u8]) -> Option<Vec<MailboxAddre
     (!found.is_empty() && fields.next().is_none()).then_some(found)
 }
 
-/// Mailboxes that somebody else reads there, and that nobody has checked.
+/// Mailboxes that another program reads there, and that the relay has not checked.
 pub(crate) fn foreign<'a>(read: &'a [String], checked: &[MailboxAddress]) -> Vec<&'a str> {
     // Python shows octets that are not ASCII as unknown.
     let ascii = |text: &str| text.chars().filter(char::is_ascii).collect::<String>();
@@ -182,7 +182,7 @@ pub(crate) fn foreign<'a>(read: &'a [String], checked: &[MailboxAddress]) -> Vec
     read.iter().map(String::as_str).filter(|text| text.contains('@') && !is_checked(text)).collect()
 }
 
-/// A line for each of the foreign readings, to be read by whoever mends the check.
+/// A line for each of the foreign readings, to be read by the person who fixes the check.
 pub(crate) fn report(found: &[(Vec<u8>, String)]) -> String {
     let mut text = String::new();
     for (value, read) in found.iter().take(40) {

@@ -1,7 +1,7 @@
-//! Something between the relay and the service that is not what it says: it hands on each request, and
+//! A machine between the relay and the service that is not what it claims: it passes on each request, and
 //! changes the answer.
 //!
-//! Tokens are asked for by the address of Graph, which here is the front's: the service hears its own.
+//! Tokens are requested by the address of Graph, which here is the front's: the service receives its own.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-/// From a request's first line, and the whole answer, what is sent.
+/// From a request's first line and the whole answer, returns what is sent.
 pub(crate) type Tamper = dyn Fn(&str, Vec<u8>) -> Vec<u8> + Send + Sync;
 
 /// Ends with the test's process.
@@ -59,13 +59,13 @@ fn serve(client: TcpStream, service: SocketAddr, tamper: &Tamper) -> Option<()> 
     }
 }
 
-/// Ports that the system chooses have five digits each, so the length stays.
+/// Ports chosen by the system have five digits each, so the length stays the same.
 fn named_as(service: SocketAddr, request: &[u8], own: SocketAddr) -> Vec<u8> {
     let text = String::from_utf8(request.to_vec()).unwrap();
     text.replace(&format!("%3A{}", own.port()), &format!("%3A{}", service.port())).into_bytes()
 }
 
-/// Head and body, as it came. Neither side sends in chunks what has to do with these tests.
+/// Head and body, unchanged. Neither side sends chunked what these tests care about.
 fn read_message(stream: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -84,7 +84,7 @@ fn read_message(stream: &mut impl BufRead) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// An answer with another body, which has its length.
+/// An answer with another body, and its length adjusted.
 pub(crate) fn with_body(answer: &[u8], change: impl Fn(String) -> String) -> Vec<u8> {
     let text = String::from_utf8(answer.to_vec()).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! A log that cannot be written, or that somebody floods: mail does not notice.
+//! A log that cannot be written, or that is flooded: mail is not affected.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn send(lab: &Lab, count: usize) {
     smtp.quit();
 }
 
-/// A relay with as much to say as possible.
+/// Makes the relay log as much as possible.
 fn talkative(setup: &mut Setup) {
     setup.log_filter = "trace".into();
 }
@@ -36,7 +36,7 @@ fn is_whole(mut lab: Lab, sent: usize) -> usize {
     sent
 }
 
-/// Whoever read standard error has gone, as after a crash of a log shipper: every write fails (EPIPE).
+/// The reader of standard error has gone, as after a crash of a log shipper: every write fails (EPIPE).
 fn nobody_reads() -> usize {
     let lab = Lab::start();
     lab.read_log(Reading::Never);
@@ -47,7 +47,7 @@ fn nobody_reads() -> usize {
     is_whole(lab, 100)
 }
 
-/// Whoever reads it does so no more, and the pipe is full: a write never returns.
+/// The reader no longer reads, and the pipe is full: a write never returns.
 fn somebody_stalls() -> usize {
     let lab = Lab::with(talkative);
     lab.read_log(Reading::Paused);
@@ -61,7 +61,7 @@ fn somebody_stalls() -> usize {
     is_whole(lab, sent)
 }
 
-/// The same, and it reads on: what was lost is said.
+/// The same, but it resumes reading: the lost lines are reported.
 fn somebody_stalls_for_a_while() -> usize {
     let lab = Lab::with(talkative);
     lab.read_log(Reading::Paused);
@@ -78,7 +78,7 @@ fn somebody_stalls_for_a_while() -> usize {
     is_whole(lab, sent)
 }
 
-/// A pipe that does not block, and is full: nothing is lost as long as there is room to wait in.
+/// A pipe that does not block, and is full: nothing is lost as long as there is room to wait.
 fn a_pipe_that_does_not_block() -> usize {
     const COUNT: usize = 300;
     let lab = Lab::with(|setup| setup.nonblocking_log = true);
@@ -100,7 +100,7 @@ fn a_log_that_cannot_be_written_harms_no_mail() {
     held("A log that cannot be written", sent);
 }
 
-/// Pipelined commands that are refused, each with a line of the log.
+/// Pipelined commands that are refused, each with a log line.
 #[test]
 fn a_client_that_floods_the_log_hides_nobody_elses_lines() {
     const FLOOD: usize = 10_000;

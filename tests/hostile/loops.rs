@@ -1,4 +1,4 @@
-//! Mail in circles, and mail to people who never wrote: what leaves the relay is counted.
+//! Mail in circles, and mail to people who never wrote: the mail that leaves the relay is counted.
 
 use std::{
     fs,
@@ -15,10 +15,10 @@ use super::{
 const TO: &str = "b@example.net";
 const CONTOSO: &str = "a@contoso.example";
 const VICTIM: &str = "victim@elsewhere.example";
-/// Servers that a message may have passed.
+/// Servers that a message may pass.
 const HOPS: usize = 50;
 
-/// All mail of one tenant alone, which so may use the null sender.
+/// All mail belongs to one tenant alone, which may therefore use the null sender.
 fn contoso_alone() -> Lab {
     Lab::with(|setup| setup.tenants.retain(|tenant| tenant.name == "contoso"))
 }
@@ -27,8 +27,8 @@ fn refuse_all(lab: &Lab) {
     lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients"));
 }
 
-/// Hands what one relay has sent last to the other, turn by turn, until that is refused; answers how many
-/// were sent.
+/// Passes the last message that one relay has sent to the other, by turns, until it is refused; returns how
+/// many were sent.
 fn in_circles(labs: &[&Lab], envelope_sender: &str) -> usize {
     let mut content = message(CONTOSO, TO, "round and round");
     let mut sent = 0;
@@ -78,11 +78,11 @@ fn nobody_is_told_about_a_report() {
     let report =
         "MIME-Version: 1.0\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=x";
     for n in 0..EACH {
-        // One report each, which cannot be delivered either: whoever sent it hears of it, and it ends there.
+        // One report each: the sender is told. The report cannot be delivered either, and it ends there.
         smtp.send(CONTOSO, &[TO], &message(CONTOSO, TO, &format!("plain {n}")));
         smtp.send(CONTOSO, &[TO], &marked("Auto-Submitted: auto-replied", n));
         smtp.send(CONTOSO, &[TO], &marked("Auto-Submitted: Auto-Replied (vacation)", n));
-        // None.
+        // No report.
         smtp.send("", &[TO], &message(CONTOSO, TO, &format!("null {n}")));
         smtp.send(CONTOSO, &[TO], &marked(report, n));
     }
@@ -93,7 +93,7 @@ fn nobody_is_told_about_a_report() {
     held("Reports about reports, null senders and automatic replies that cannot be delivered", 5 * EACH);
 }
 
-/// A report goes to the envelope sender, whom the tenant may send as; to nobody that a header names.
+/// A report is sent to the envelope sender, as whom the tenant may send; to nobody that a header names.
 #[test]
 fn a_report_goes_to_nobody_whom_a_header_names() {
     const FIELDS: [&str; 10] = [
@@ -146,14 +146,14 @@ fn an_outsider_makes_the_relay_write_to_nobody() {
     };
     for sender in [VICTIM, CONTOSO, "a@fabrikam.example", "", "a@CONTOSO.example", "a@sub.contoso.example"] {
         for more in ["", " RET=FULL ENVID=x", " SIZE=100 BODY=8BITMIME", " SMTPUTF8"] {
-            // From outside, whoever is named; from inside, whom no tenant sends as.
+            // From outside, whoever is named; from inside, addresses that no tenant sends as.
             is_refused([127, 9, 9, 9], &format!("MAIL FROM:<{sender}>{more}"));
             if sender == VICTIM || sender.contains("sub.") {
                 is_refused([127, 1, 0, 1], &format!("MAIL FROM:<{sender}>{more}"));
             }
         }
     }
-    // By a file: the tenant is the folder's.
+    // By a file: the tenant is the one of the folder.
     let put = |name: &str, content: &str| {
         let hidden = lab.pickup("contoso").join(format!(".{name}"));
         fs::write(&hidden, content).unwrap();

@@ -1,7 +1,7 @@
-//! Attacks on the real binary. What they are, how many tries each makes, and what must hold, is a table in
-//! docs/security.md, "What has been attacked"; [`held`] keeps the table to what these tests do.
+//! Attacks on the real binary. The table "What has been attacked" in docs/security.md says what they are, how
+//! many tries each makes, and what must hold; [`held`] keeps the table in line with what these tests do.
 //!
-//! One file a topic. `cargo test --test hostile` runs all.
+//! One file per topic. `cargo test --test hostile` runs all.
 
 // Test helpers are no test functions, which alone may unwrap by clippy's rules.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]

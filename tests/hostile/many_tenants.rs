@@ -1,6 +1,6 @@
-//! As many tenants as one process is to carry: what the idle ones cost.
+//! As many tenants as one process is meant to carry: the cost of idle ones.
 //!
-//! A build without optimizations carries 10,000 within the time of a test; docs/security.md has figures of a
+//! A build without optimizations carries 10,000 within the time of a test; docs/security.md has figures for a
 //! release build.
 
 use std::{fmt::Write, fs};
@@ -14,7 +14,7 @@ use super::{
 
 const TO: &str = "b@example.net";
 const TENANTS: usize = 10_000;
-/// Of those that have mail.
+/// Tenants that have mail.
 const BUSY: usize = 20;
 
 /// Resident memory of the relay, in kilobytes.
@@ -28,7 +28,7 @@ fn memory(lab: &Lab) -> u64 {
 fn idle_tenants_cost_next_to_nothing() {
     let mut lab = Lab::without_relay(|setup| setup.smtp = "max_errors = 1000".into());
     let mut config = fs::read_to_string(lab.config_file()).unwrap();
-    // A folder and a watch for each is another matter.
+    // A folder and a watch for each would be another test.
     config = config.replace("[pickup]\npath = \"pickup\"\n", "");
     for n in 0..TENANTS {
         write!(
@@ -39,7 +39,7 @@ fn idle_tenants_cost_next_to_nothing() {
         )
         .unwrap();
     }
-    // The domain is the many's.
+    // The domain belongs to the many tenants.
     config = config.replace("senders = ['@contoso.example']", "senders = ['nobody@contoso.example']");
     fs::write(lab.config_file(), config).unwrap();
     let began = Instant::now();
@@ -65,7 +65,7 @@ fn idle_tenants_cost_next_to_nothing() {
     named.dedup();
     assert_eq!(named.len(), BUSY, "{named:?}");
 
-    // Refusals and strangers make none.
+    // Refusals and unknown clients create none.
     let began = Instant::now();
     for n in 0..500 {
         assert_eq!(smtp.mail(&format!("t{n}@unknown.example")).code, 550);

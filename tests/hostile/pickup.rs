@@ -1,4 +1,4 @@
-//! What a tenant's own programs can do in its folder, with the rights that they have to have there.
+//! What a tenant's own programs can do in its folder, with the rights that they must have there.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
 
 const TO: &str = "b@example.net";
 
-/// As a careful program does: writes beside the folder, then moves in.
+/// Writes beside the folder, then moves the file in, as a careful program does.
 fn drop_in(lab: &Lab, tenant: &str, name: &str) -> PathBuf {
     let outside = lab.folder().join(name);
     let inside = lab.pickup(tenant).join(format!("{name}.eml"));
@@ -68,7 +68,7 @@ fn a_planted_claim_takes_no_message_away() {
     let mut planted = 0;
     for (number, id) in ids.iter().enumerate() {
         for (kind, mark) in ["", "-0000000000000000", "-ABCDEFGHJKMNPQRS"].iter().enumerate() {
-            // What cannot be unlinked as a file can is what used to cost the message.
+            // An entry that cannot be unlinked like a file: it used to cost the message.
             fs::create_dir(folder.join(format!(".folder{number}{kind}.eml.{id}{mark}.claimed"))).unwrap();
             symlink("/etc/passwd", folder.join(format!(".link{number}{kind}.eml.{id}{mark}.claimed")))
                 .unwrap();
@@ -85,7 +85,7 @@ fn a_planted_claim_takes_no_message_away() {
     lab.wait_until_empty();
     let expected = ["own", "own-two", "other", "smtp-contoso", "smtp-fabrikam"];
     assert_eq!(delivered(&lab), expected.map(|subject| (subject.to_owned(), 1)).into());
-    // What was planted is where it was.
+    // The planted names are where they were.
     wait_until("the folder as it was", || names(&folder).len() == planted);
     held(
         "A file in a tenant's pickup folder that is named as a claimed one, with the id of a message that is not its own",
@@ -94,14 +94,14 @@ fn a_planted_claim_takes_no_message_away() {
 }
 
 /// Files that change under the relay's hands: renamed by their program, before they are claimed and while
-/// they are under way; replaced; and appended to after they were closed.
+/// they are in progress; replaced; and appended to after they were closed.
 #[test]
 fn files_that_change_while_they_are_claimed_arrive_once() {
     const EACH: usize = 150;
     let lab = Lab::start();
     let folder = lab.pickup("contoso");
     let outside = lab.folder().join("outside");
-    // By then this one is watched.
+    // By then this folder is watched.
     lab.pickup("fabrikam");
     fs::create_dir(&outside).unwrap();
     let content = |subject: &str| message("a@contoso.example", TO, subject);
@@ -142,7 +142,7 @@ fn files_that_change_while_they_are_claimed_arrive_once() {
                     fs::write(outside.join(&subject), content(&subject)).unwrap();
                     fs::rename(outside.join(&subject), folder.join(format!("{subject}.eml"))).unwrap();
                 }
-                // Closed, and gone on with.
+                // Closed, and then continued.
                 let appended = folder.join(format!("appended-{number}.eml"));
                 fs::write(&appended, content(&format!("appended-{number}"))).unwrap();
                 thread::park_timeout(Duration::from_micros(50 * (number % 40) as u64));

@@ -1,4 +1,4 @@
-//! The ports that everybody can reach: memory, handshakes, logins.
+//! The ports that anybody can reach: memory, handshakes, logins.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -70,7 +70,7 @@ fn six_hundred_unfinished_headers() {
     println!("{CONNECTIONS} unfinished headers take {grown} kB");
     assert!(grown < BOUND, "{CONNECTIONS} unfinished headers take {grown} kB");
     assert!(lab.metric("m365_relay_smtp_header_bytes", &[]) < f64::from(22 << 20));
-    // Who wants little is served, from the same address too.
+    // A client with modest needs is served, even from the same address.
     lab.send(FROM, &[TO], &message(FROM, TO, "among many"));
     let refused = clients.iter_mut().filter_map(|smtp| {
         smtp.write(b"\r\n.\r\n");
@@ -87,7 +87,7 @@ fn six_hundred_unfinished_headers() {
     held("Headers that never end, on many connections", CONNECTIONS);
 }
 
-/// An octet in a while keeps the client from being idle, and neither a chunk nor a login ends by it.
+/// An occasional octet keeps the client from being idle, yet neither a chunk nor a login ends by it.
 #[test]
 fn what_never_comes_to_its_end_ends_with_its_time() {
     let lab = Lab::with(|setup| setup.smtp = "session_timeout = '1m'".into());
@@ -110,7 +110,7 @@ fn what_never_comes_to_its_end_ends_with_its_time() {
         let mut stream = smtp.into_stream();
         stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let mut said = Vec::new();
-        // Until the relay hangs up: what is written after that fails, or the end is read.
+        // Until the relay hangs up: a write after that fails, or the end is read.
         loop {
             let mut octets = [0; 512];
             let written = stream.write_all(b"x");
@@ -147,7 +147,7 @@ fn lab_with_tls() -> (Lab, CertificateDer<'static>) {
     (lab, root)
 }
 
-/// The first octets of a hello, and of what is none.
+/// The first octets of a hello, and of something that is not one.
 fn half_hello(n: usize) -> Vec<u8> {
     let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 200]].concat();
     hello[..n % hello.len()].to_vec()
@@ -182,7 +182,7 @@ fn encrypted(address: SocketAddr, root: &CertificateDer<'static>) -> Smtp<impl S
     smtp
 }
 
-/// Whole handshakes, one after the other as fast as they go, from many clients: those who are connected are
+/// Whole handshakes, one after the other as fast as possible, from many clients: the connected clients are
 /// served meanwhile.
 #[test]
 fn a_flood_of_handshakes_leaves_time_for_others() {
@@ -226,7 +226,7 @@ fn hash_of(password: &str) -> String {
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim_end().to_owned()
 }
 
-/// From an address of this machine that nobody else has.
+/// From an address of this machine that no other client has.
 fn connect_from(from: [u8; 4], to: SocketAddr) -> Smtp {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::from(from), 0)).unwrap();
@@ -250,7 +250,7 @@ fn guess(smtp: &mut Smtp, name: &str, by_login: bool) -> Vec<Reply> {
     vec![asked, asked_again, smtp.command(&encode("guess"))]
 }
 
-/// What a stranger hears, and after how long at least, says nothing of whether there is such a user.
+/// The reply to a stranger, and the minimum delay before it, do not reveal whether there is such a user.
 #[test]
 fn names_of_users_and_of_nobody_are_answered_alike() {
     const CHEAP: &str = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaA";
@@ -312,8 +312,8 @@ fn names_of_users_and_of_nobody_are_answered_alike() {
         let low = times.iter().min().unwrap();
         let high = times.iter().max().unwrap();
         println!("{times:?} ms");
-        // A quarter of a second is everybody's; what is left is the work, which another test holds to be the
-        // same.
+        // A quarter of a second applies to everybody; the rest is the work, which another test holds to be
+        // the same.
         assert!(high - low < 400, "{times:?}");
     }
     held("Names guessed at the login", tries);

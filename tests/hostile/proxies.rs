@@ -1,5 +1,5 @@
-//! A proxy that is broken, or mean. It stands between the relay and the service; mail waits, and nothing else
-//! suffers.
+//! A proxy that is broken, or malicious. It is between the relay and the service; mail waits, and nothing
+//! else suffers.
 
 use std::{
     collections::HashSet,
@@ -23,22 +23,22 @@ use crate::{
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
 
-/// What it does once it has heard a request's head.
+/// What it does once it has received a request's head.
 #[derive(Debug, Clone, Copy)]
 enum Manner {
     Silent,
-    /// Says it, and nothing more.
+    /// Sends this, and nothing more.
     Says(&'static [u8]),
     SaysAndCloses(&'static [u8]),
-    /// Says the first, and then the second for as long as somebody takes it.
+    /// Sends the first, and then the second for as long as it is accepted.
     Endless(&'static [u8], &'static [u8]),
-    /// An octet now and then.
+    /// Sends an octet now and then.
     Drips(&'static [u8]),
-    /// Says nothing, and closes.
+    /// Sends nothing, and closes.
     ClosesAtOnce,
 }
 
-/// In clear this is Graph's answer as far as anybody can tell, and stops the mailbox for minutes.
+/// Unencrypted, this looks like Graph's answer, and stops the mailbox for minutes.
 const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\n\r\n";
 
 const MANNERS: [Manner; 19] = [
@@ -84,7 +84,7 @@ fn act(manner: Manner, mut client: TcpStream) -> std::io::Result<()> {
         Manner::Says(octets) => client.write_all(octets)?,
         Manner::Endless(first, more) => {
             client.write_all(first)?;
-            // Enough to fill a machine's memory, if somebody kept it.
+            // Enough to fill a machine's memory, if it were kept.
             let more = more.repeat(1000);
             for _ in 0..100_000 {
                 client.write_all(&more)?;
@@ -112,7 +112,7 @@ fn meet(
     let mut head = vec![0; 64 * 1024];
     let length = client.read(&mut head)?;
     let text = String::from_utf8_lossy(&head[..length]);
-    // A login that fails is put off for longer and longer: calls to Graph are what this is about.
+    // A failed login is put off for longer and longer: this test is about calls to Graph.
     let is_login = text.contains("/oauth2/") || text.starts_with("CONNECT login.");
     if !is_login && let Some(manner) = manners.get(count.fetch_add(1, Ordering::SeqCst)) {
         return act(*manner, client);
@@ -129,7 +129,7 @@ fn meet(
     client.shutdown(Shutdown::Write)
 }
 
-/// Behaves well once the manners are used up. Answers how many calls to Graph it had.
+/// Behaves well once the manners are used up. Returns how many calls to Graph it had.
 fn start(leads_to: Option<SocketAddr>, manners: Vec<Manner>) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -153,7 +153,7 @@ fn memory(lab: &Lab) -> u64 {
     line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
-/// Mail is taken all the time, memory stays where it is, and once the proxy behaves, all of it arrives, once.
+/// Mail is accepted all the time, memory does not grow, and once the proxy behaves, all of it arrives, once.
 #[allow(clippy::disallowed_methods, reason = "a pace for what is sent while the condition is waited for")]
 fn survives(lab: &Lab, met: &AtomicUsize, manners: usize) {
     let before = memory(lab);
@@ -178,8 +178,8 @@ fn survives(lab: &Lab, met: &AtomicUsize, manners: usize) {
     let messages = lab.service.messages();
     let subjects: HashSet<_> = messages.iter().map(|message| &message.subject).collect();
     assert_eq!(subjects.len(), sent, "some never came");
-    // On a machine that is busy an honest answer can take longer than it may: the relay says then that it
-    // sends again.
+    // On a busy machine an honest answer can take longer than allowed: the relay then says that it sends
+    // again.
     let resent = lab.metric("m365_relay_unknown_outcomes_total", &[("resolved", "resent")]);
     assert!((messages.len() - sent) as f64 <= resent, "{} of {sent}, {resent} resent", messages.len());
     assert!(!lab.log().iter().any(|line| line.contains("panicked")));

@@ -1,4 +1,5 @@
-//! A service, or whoever answers in its place, that wants mail elsewhere, or answers what it was not asked.
+//! A service, or another machine answering in its place, that directs mail elsewhere, or sends answers that
+//! were not asked for.
 
 use std::{
     net::TcpListener,
@@ -19,7 +20,7 @@ use crate::{
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
 
-/// Graph by way of a front that does that to its answers.
+/// Graph by way of a front that tampers with its answers in this way.
 fn lab_behind(tamper: impl Fn(&str, Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> Lab {
     let mut lab = Lab::without_relay(|setup| {
         setup.service_limits = Limits { message_bytes: None, ..Limits::unthrottled() };
@@ -35,7 +36,7 @@ fn lab_behind(tamper: impl Fn(&str, Vec<u8>) -> Vec<u8> + Send + Sync + 'static)
 
 #[test]
 fn attachments_go_nowhere_else() {
-    // Whoever is called there is counted.
+    // Callers there are counted.
     let canary = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = canary.local_addr().unwrap().port();
     let elsewhere: Vec<String> = [
@@ -85,17 +86,17 @@ fn attachments_go_nowhere_else() {
     };
     let attached = [Attached::random("a.bin", 3_500_000)];
     lab.send(FROM, &[TO], &mixed_mail(FROM, TO, "large", "", &attached));
-    // Each try takes a message of megabytes apart, which takes its time on a busy machine.
+    // Each try takes apart a message of megabytes, which takes its time on a busy machine.
     let all_named = || tries.load(Ordering::SeqCst) >= elsewhere.len();
     assert!(holds_within(2 * PATIENCE, all_named), "{} tries", tries.load(Ordering::SeqCst));
-    // Other mail goes on meanwhile.
+    // Other mail continues meanwhile.
     lab.send(FROM, &[TO], &message(FROM, TO, "small"));
     assert_eq!(lab.wait_for(1)[0].subject, "small");
     canary.set_nonblocking(true).unwrap();
     assert!(canary.accept().is_err(), "somebody was called");
     let calls = lab.service.calls();
     assert!(!calls.iter().any(|call| call.path.starts_with("/api/")), "it was put somewhere");
-    // The log says where to, and which option; not the rest of the address.
+    // The log names the target, and which option; not the rest of the address.
     let log = lab.log().join("\n");
     assert!(log.contains("the host evil.example") && log.contains("upload_hosts of [clouds.lab]"));
     assert!(!log.contains("/put") && !log.contains("user:secret"));
@@ -126,15 +127,16 @@ fn no_redirect_is_followed() {
     };
     lab.send(FROM, &[TO], &message(FROM, TO, "redirected"));
     wait_until("each of them tried", || tries.load(Ordering::SeqCst) > 6);
-    // The front has handed each call on: what a redirect says is that it was not taken.
+    // The front has passed each call on: a redirect says that it was not taken.
     lab.wait_until_empty();
     canary.set_nonblocking(true).unwrap();
     assert!(canary.accept().is_err(), "somebody was called");
     held("Redirects to another host", 6);
 }
 
-/// Two tenants share their connections to the service. Each answer is followed by another, which nobody asked
-/// for: were it taken for that to the next call, that message would be counted as delivered, and be lost.
+/// Two tenants share their connections to the service. Each answer is followed by another, which was not
+/// asked for. If it were taken for the answer to the next call, that message would be counted as delivered,
+/// and be lost.
 #[test]
 fn answers_to_nothing_deliver_nothing() {
     const MESSAGES: usize = 200;
@@ -159,7 +161,8 @@ fn answers_to_nothing_deliver_nothing() {
     held("Answers that nobody asked for, on a connection that tenants share", MESSAGES);
 }
 
-/// The answer to one tenant's call comes on the connection of another's, and says so; nothing was sent.
+/// The answer to one tenant's call comes on the connection of another's, and names that call; nothing was
+/// sent.
 #[test]
 fn an_answer_to_another_tenants_call_delivers_nothing() {
     const TRIES: usize = 20;

@@ -1,4 +1,4 @@
-//! A disk that hangs: the call never comes back. The relay ends by itself, and what was acknowledged arrives
+//! A disk that hangs: the call never returns. The relay ends by itself, and what was acknowledged arrives
 //! after the restart.
 
 use std::thread;
@@ -10,7 +10,7 @@ use crate::{
     held,
 };
 
-/// For longer than the test.
+/// Hangs for longer than the test.
 const HANGS: [&str; 2] = ["fdatasync:delay_enter=600000000:when=3", "pwrite64:delay_enter=600000000:when=4"];
 
 #[test]
@@ -30,9 +30,9 @@ fn ends(hang: &str) {
     let mut lab = Lab::with(|setup| setup.spool += "\nstalled_after = '2s'");
     let courier = Courier::start(lab.smtp_address(), "one");
     let strace = Strace::attach(lab.process_id(), hang, lab.folder());
-    // Deliveries under way have half a minute.
+    // Deliveries in flight have half a minute.
     let stopped = holds_within(PATIENCE, || !lab.logged("stopped").is_empty());
-    // A process is not gone before its last thread is, and strace holds that one.
+    // A process is not gone before its last thread is, and strace holds that thread.
     strace.kill();
     assert!(stopped, "{hang}");
     assert_eq!(lab.wait_for_end(), Some(1), "{hang}");

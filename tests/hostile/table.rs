@@ -1,9 +1,10 @@
-//! The table "What has been attacked" in docs/security.md, and that it says no more than the tests do.
+//! The table "What has been attacked" in docs/security.md, and a check that it claims no more than the tests
+//! do.
 
 const DOCUMENT: &str = include_str!("../../docs/security.md");
 const HEADING: &str = "## What has been attacked";
 
-/// A row: which attack, how many tries the table claims.
+/// A row: which attack, and how many tries the table claims.
 fn rows() -> Vec<(&'static str, usize)> {
     let section = DOCUMENT.split(HEADING).nth(1).unwrap().split("\n## ").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
@@ -15,7 +16,7 @@ fn rows() -> Vec<(&'static str, usize)> {
     .collect()
 }
 
-/// What `attack` names in the table has held in `tries` tries. Called by a test at its end.
+/// The attack that `attack` names in the table has held in `tries` tries. A test calls this at its end.
 ///
 /// # Panics
 /// If the table has no such row, or claims more tries than were made.

@@ -1,5 +1,5 @@
-//! Text from outside that gives orders to a terminal, forges lines, or hides: by every way in, looked for in
-//! all that is put out.
+//! Text from outside that gives orders to a terminal, forges lines, or hides: by every entrance, searched for
+//! in everything that is printed.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::{
     held,
 };
 
-/// One of each kind: C0, DEL, C1, marks of direction, line ends of Unicode, what has no width, fillers,
+/// One of each kind: C0, DEL, C1, direction marks, Unicode line ends, zero-width characters, fillers,
 /// selectors, tags.
 const KINDS: [&str; 20] = [
     "\u{1}",
@@ -44,7 +44,7 @@ const KINDS: [&str; 20] = [
     "\u{3164}",
     "\u{e0041}",
 ];
-/// What else a name of a file and a word of a service may hold.
+/// What else a file's name and a service's word may contain.
 const LINE_ENDS: [&str; 3] = ["\n", "\r", "\r\n2001-01-01T00:00:00Z  INFO forged: id=1"];
 
 const FROM: &str = "a@contoso.example";
@@ -70,7 +70,7 @@ impl Talker {
         fs::write(lab.config_file(), config.replace("format = \"json\"", &format!("format = \"{format}\"")))
             .unwrap();
         for kind in KINDS.iter().chain(&LINE_ENDS) {
-            // Of no tenant: the relay says so.
+            // It belongs to no tenant: the relay says so.
             fs::create_dir_all(lab.folder().join(format!("pickup/stray{kind}"))).unwrap();
         }
         let mut child = Command::new(env!("CARGO_BIN_EXE_m365-relay"))
@@ -145,7 +145,7 @@ fn assert_visible(what: &str, text: &str) {
     assert!(shown.is_empty(), "{what}: {shown:?}");
 }
 
-/// Says all of it, in each place that SMTP has. Answers how many tries that were.
+/// Sends all of them, in each place that SMTP has. Returns how many tries that was.
 fn by_smtp(talker: &Talker, kind: &str, number: usize) -> usize {
     let source = Ipv4Addr::new(127, 0, 3, u8::try_from(number).unwrap() + 1);
     let (mut smtp, _): (Smtp, _) = Smtp::from_address(source.into(), talker.address("listening for SMTP"));
@@ -166,7 +166,7 @@ fn by_smtp(talker: &Talker, kind: &str, number: usize) -> usize {
     smtp.begin(FROM, &[TO]);
     let reply = smtp.data(&message(&format!("a{kind}b@contoso.example"), TO, "x"));
     assert_eq!(reply.code, 550, "{reply:?}");
-    // A command that is none.
+    // Text that is not a command.
     smtp.write(format!("VR{kind}FY\r\n").as_bytes());
     smtp.reply();
     10
@@ -182,7 +182,7 @@ fn by_file(talker: &Talker, kind: &str, number: usize) -> usize {
     4
 }
 
-/// Words of the services, which bounce.
+/// Words of the services that cause bounces.
 fn by_service(talker: &Talker, kind: &str) -> usize {
     let service = &talker.lab.service;
     let sent = |mailbox: &str| service.messages().iter().filter(|message| message.mailbox == mailbox).count();
@@ -238,7 +238,7 @@ fn all_ways_in(format: &str) -> usize {
         talker.lab.service.messages().iter().filter(|message| message.subject.starts_with("Undelivered"))
     {
         let parsed = mail_parser::MessageParser::default().parse(&*bounce.raw).unwrap();
-        // The text and the report; behind them is the message's own header, as it was.
+        // The text and the report; after them comes the message's own header, unchanged.
         assert_visible("a bounce", &parsed.body_text(0).unwrap());
         let report = parsed.attachment(0).unwrap();
         assert_visible("a report", &String::from_utf8_lossy(report.contents()));
@@ -265,7 +265,7 @@ fn text_that_gives_orders_is_shown_and_not_obeyed() {
     held("Control and hidden characters by every way in", tries);
 }
 
-/// What the login service says, on the terminal of whoever asks.
+/// The login service's words, on the terminal of the user who asks.
 #[test]
 fn a_login_services_words_on_a_terminal() {
     let lab = Lab::without_relay(|_| {});

@@ -11,7 +11,7 @@ use crate::{
     held,
 };
 
-/// Its name for the fault and when, and its name in the log.
+/// The fault's name and time, and its name in the log.
 const PARTS: [(&str, &str); 12] = [
     ("spool-commit:25", "the spool's committer"),
     ("spool-bodies:25", "the spool's thread for bodies"),
@@ -47,11 +47,11 @@ fn ends_in_order(fault: &str, part: &str) {
     let took = began.elapsed();
     let acknowledged = couriers.map(Courier::end).concat();
     assert_eq!(code, Some(1), "{fault}");
-    // Sessions have ten seconds, deliveries thirty, and here nobody needs them.
+    // Sessions have ten seconds and deliveries thirty, and here none of that is needed.
     assert!(took < Duration::from_secs(25), "{fault}: {took:?}");
     let entries: Vec<serde_json::Value> =
         lab.log().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // Without a committer, each delivery under way says that it could not be stored.
+    // Without a committer, each delivery in flight says that it could not be stored.
     let is_error = |entry: &&serde_json::Value| {
         entry["level"] == "ERROR" && entry["message"] != "delivery result not stored"
     };

@@ -1,5 +1,5 @@
-//! Python judges who is believed to have written a message: no From field that is taken names somebody to it
-//! who was not checked.
+//! Python judges who is taken for a message's author: no accepted From field names anybody to it who was not
+//! checked.
 
 use std::{path::Path, process::Command};
 

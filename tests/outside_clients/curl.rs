@@ -15,7 +15,7 @@ fn curl(lab: &Lab, scheme: &str, arguments: &[&str], content: &[u8]) -> Output {
     fs::write(&file, content).unwrap();
     let url = format!("{scheme}://{}/client.example", lab.smtp_address());
     let mut curl = installed("curl", "curl");
-    // The first: read no file of settings.
+    // The first: do not read a settings file.
     curl.args(["-q", "-sS", "-v", "--noproxy", "*", &url, "--upload-file"]).arg(&file);
     run(curl.args(["--mail-from", FROM]).args(arguments))
 }
@@ -82,7 +82,7 @@ fn curl_encrypts_and_logs_in() {
     logs_in(&lab_with_tls("starttls", with_user), "smtp", &["--ssl-reqd"]);
     let implicit = lab_with_tls("implicit", with_user);
     logs_in(&implicit, "smtps", &[]);
-    // CURLE_PEER_FAILED_VERIFICATION: whoever does not know the authority does not send.
+    // CURLE_PEER_FAILED_VERIFICATION: a client that does not know the authority does not send.
     let stranger = curl(&implicit, "smtps", &["--mail-rcpt", TO], &message(FROM, TO, "stranger"));
     assert_eq!(stranger.status.code(), Some(60), "{}", shown(&stranger));
 }
@@ -101,7 +101,7 @@ fn logs_in(lab: &Lab, scheme: &str, encryption: &[&str]) {
     for mechanism in ["AUTH=PLAIN", "AUTH=LOGIN"] {
         assert_success(&send(PASSWORD, &["--login-options", mechanism]));
     }
-    // The initial response in the line of the command.
+    // The initial response on the command line.
     assert_success(&send(PASSWORD, &["--sasl-ir"]));
     for delivered in lab.wait_for(3) {
         assert!(delivered.as_sent() == content, "{}", delivered.text());

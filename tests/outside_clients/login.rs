@@ -12,15 +12,15 @@ use crate::{
 pub(crate) const USER: &str = "scanner";
 pub(crate) const PASSWORD: &str = "S3cret~of a scanner";
 
-/// With one listener, whose `tls` is this. Its certificate is signed by [`authority`] and is for the address
-/// and the name of the loopback.
+/// With one listener, whose `tls` is this value. Its certificate is signed by [`authority`] and is for the
+/// address and the name of the loopback.
 pub(crate) fn lab_with_tls(tls: &str, change: impl FnOnce(&mut Setup)) -> Lab {
     let mut lab = Lab::without_relay(|setup| {
         setup.listener = format!("tls = '{tls}'\ncertificate = 'cert.pem'\nkey = 'key.pem'");
         change(setup);
     });
     let mut parameters = CertificateParams::default();
-    // Another name than the certificate's, which would be taken for its own issuer.
+    // A name other than the certificate's, which would be taken for its own issuer.
     parameters.distinguished_name.push(DnType::CommonName, "Authority of the tests");
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -35,12 +35,12 @@ pub(crate) fn lab_with_tls(tls: &str, change: impl FnOnce(&mut Setup)) -> Lab {
     lab
 }
 
-/// The file that clients are to trust.
+/// The certificate file that clients should trust.
 pub(crate) fn authority(lab: &Lab) -> PathBuf {
     lab.folder().join("authority.pem")
 }
 
-/// Nobody sends for contoso by address; [`USER`] does by [`PASSWORD`].
+/// Nobody may send for contoso by address; [`USER`] may, with [`PASSWORD`].
 pub(crate) fn with_user(setup: &mut Setup) {
     // A hash is expensive: one serves all tests.
     static HASH: OnceLock<String> = OnceLock::new();
@@ -55,7 +55,7 @@ pub(crate) fn with_user(setup: &mut Setup) {
     tenant.more = format!("users = {{ {USER} = '{hash}' }}");
 }
 
-/// A user, and a listener on which passwords may be sent in clear.
+/// A user, and a listener on which passwords may be sent unencrypted.
 pub(crate) fn lab_with_login_in_clear() -> Lab {
     Lab::with(|setup| {
         with_user(setup);

@@ -1,5 +1,5 @@
-//! Mail clients and checkers that others wrote, with the real binary, and a library for logins with the
-//! simulated service: one file a program.
+//! Mail clients and checkers by others, with the real binary, and a library for logins with the simulated
+//! service: one file per program.
 //!
 //! Behind the feature `outside-clients`, so that plain `cargo test` needs nothing but Rust. With it, a
 //! program that is not installed fails its tests; `scripts/test` installs them all.
@@ -40,16 +40,16 @@ use harness::message;
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
 
-/// A program, which comes with a Debian package.
+/// A program, which a Debian package provides.
 fn installed(program: &str, package: &str) -> Command {
-    // Postfix' programs are where only root's shell finds them.
+    // Postfix's programs are where only root's shell finds them.
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
     let found = folders.find(|folder| folder.join(program).is_file());
     let folder =
         found.unwrap_or_else(|| panic!("{program} is not installed: it is in Debian's package {package}"));
     let mut command = Command::new(folder.join(program));
-    // Nothing of whoever runs the tests: no .msmtprc, .swaksrc, .curlrc or .netrc.
+    // No settings of the user who runs the tests: no .msmtprc, .swaksrc, .curlrc or .netrc.
     command.env("HOME", "/nonexistent").env("LC_ALL", "C.UTF-8");
     command
 }
@@ -63,7 +63,7 @@ fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}: {}", output.status, shown(output));
 }
 
-/// With lines that begin with dots, and with UTF-8 in its body.
+/// A message with lines that begin with dots, and with UTF-8 in its body.
 fn eight_bit_message() -> Vec<u8> {
     let mut content = message(FROM, TO, "eight bits");
     let body = content.len() - "\r\nHello.\r\n".len();

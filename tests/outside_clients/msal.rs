@@ -1,5 +1,5 @@
-//! MSAL for Python, Microsoft's own library for logins, against the simulated login service: what it sends
-//! has to be taken as it is, or the service is stricter than the real one.
+//! MSAL for Python, Microsoft's own library for logins, against the simulated login service: it must accept
+//! what MSAL sends as it is, or the service is stricter than the real one.
 //!
 //! The relay has no part in this.
 
@@ -37,7 +37,7 @@ const SUBJECT: &str = "system:serviceaccount:mail:relay";
 const MAIL_SEND: &str = "https://graph.microsoft.com/Mail.Send";
 const SMTP_SEND: &str = "https://outlook.office.com/SMTP.Send";
 
-/// The simulated service, behind TLS with the name of the real one.
+/// The simulated service, behind TLS with the real service's name.
 struct Login {
     service: Service,
     front: TlsFront,
@@ -80,7 +80,8 @@ impl Login {
         options["front"] = self.front.address.port().into();
         options["ca"] = self.folder.path().join("ca.pem").to_str().unwrap().into();
         let mut command = Command::new(python());
-        // Nothing of whoever runs the tests: neither proxies nor the identities of a machine in the cloud.
+        // No settings of the user who runs the tests: neither proxies nor the identities of a machine in the
+        // cloud.
         command.env_clear().args(["-I", SCRIPT, &options.to_string()]);
         command
     }
@@ -95,7 +96,7 @@ impl Login {
         lines(command).remove(0)
     }
 
-    /// The paths that were asked for, and how often each.
+    /// The requested paths, and how often each was requested.
     fn asked(&self) -> HashMap<String, usize> {
         let mut asked = HashMap::new();
         for call in self.service.calls() {
@@ -131,7 +132,7 @@ fn public_key(pem: &str) -> Vec<u8> {
     X509Certificate::from_der(&der(pem)).unwrap().1.public_key().raw.to_vec()
 }
 
-/// What the access token in an answer says of itself.
+/// The claims of the access token in an answer.
 #[track_caller]
 fn claims(answer: &Value) -> Value {
     let token = answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}"));
@@ -167,7 +168,7 @@ fn msal_logs_in_with_a_certificate() {
     let answers = login.msal("application", json!({ "client_id": "app-1", "credential": certificate }));
     assert_application_tokens(&login, &answers);
 
-    // One assertion for both tokens: that is why a used one is taken again.
+    // One assertion for both tokens: that is why a used one is accepted again.
     let assertions = login.service.assertions();
     assert_eq!(assertions.iter().map(|one| one.reused).collect::<Vec<_>>(), [false, true]);
     assert_eq!((assertions[0].alg.as_str(), assertions[0].lifetime_seconds), ("PS256", 600));
@@ -228,7 +229,7 @@ fn msal_logs_a_user_in_and_keeps_the_login() {
     }
     let counts = login.service.counts().tokens_by_grant;
     assert_eq!((counts.password, counts.refresh_token), (2, 4));
-    // It does ask first whether the password goes elsewhere.
+    // It does ask first whether the password is sent elsewhere.
     assert!(login.asked().contains_key(&format!("/common/userrealm/{USER}")), "{:?}", login.asked());
 }
 
@@ -327,7 +328,7 @@ fn msal_asks_an_arc_agent() {
     let mut assigned = graph;
     assigned["assigned"] = json!({ "client_id": "assigned" });
     assert_eq!(claims(&login.msal_with(assigned, &environment))["appid"], "assigned");
-    // Each answered challenge takes its file away.
+    // Each answered challenge removes its file.
     let left = std::fs::read_dir(folder).unwrap().filter(|entry| {
         entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "key")
     });

@@ -10,7 +10,7 @@ use crate::{
     shown,
 };
 
-/// With no settings but these. `--host` keeps it from reading a file.
+/// Runs with only these settings. `--host` keeps it from reading a file.
 fn msmtp(lab: &Lab, arguments: &[&str], content: &[u8]) -> Output {
     let port = format!("--port={}", lab.smtp_address().port());
     let mut msmtp = installed("msmtp", "msmtp");
@@ -41,7 +41,7 @@ fn msmtp_reads_recipients_from_the_header() {
     let content = format!(
         "From: {FROM}\nTo: {TO}\nCc: c@example.net\nBcc: hidden@example.net\nSubject: three\n\nHello.\n"
     );
-    // Once as it is by default, and once with the Bcc field left for the relay to take out.
+    // Once by default, and once with the Bcc field left for the relay to take out.
     for (n, bcc) in ["--remove-bcc-headers=on", "--remove-bcc-headers=off"].into_iter().enumerate() {
         msmtp_sends(&lab, &[&format!("--from={FROM}"), bcc, "-t"], content.as_bytes());
         let delivered = lab.wait_for(n + 1).remove(n);
@@ -61,7 +61,7 @@ fn msmtp_learns_that_its_mail_was_handed_over() {
         assert!(report.text().contains(part), "{}", report.text());
     }
 
-    // And never of anything.
+    // And never about anything.
     msmtp_sends(&lab, &["--dsn-notify=never", &from, "--", TO], &message(FROM, TO, "no wishes"));
     lab.wait_until_empty();
     assert_eq!(lab.wait_for(3)[2].subject, "no wishes");
@@ -86,7 +86,7 @@ fn msmtp_encrypts_and_logs_in() {
         let lab = lab_with_tls(tls, with_user);
         let trust = format!("--tls-trust-file={}", authority(&lab).display());
         logs_in(&lab, &["--tls=on", starttls, &trust]);
-        // Whoever does not know the authority does not send.
+        // A client that does not know the authority does not send.
         let from = format!("--from={FROM}");
         let stranger = msmtp(&lab, &["--tls=on", starttls, &from, "--", TO], &message(FROM, TO, "stranger"));
         assert!(

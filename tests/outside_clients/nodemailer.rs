@@ -1,4 +1,4 @@
-//! nodemailer, by way of a script for Node.js.
+//! nodemailer, through a script for Node.js.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/outside_clients/nodemailer/send.cjs");
 
-/// What became of each message.
+/// The result for each message.
 fn nodemailer(lab: &Lab, mut transport: Value, messages: &[Value]) -> Vec<Value> {
     // Where scripts/test puts it: beside the folder that cargo gives to tests.
     let modules = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("nodemailer/node_modules");

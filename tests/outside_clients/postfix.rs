@@ -1,7 +1,7 @@
 //! Postfix as a client: the relay is its relayhost.
 //!
-//! Each test has a Postfix of its own, which knows nothing of the machine's: a folder, no port, one process
-//! of each kind that matters. Its daemons change users, so it needs root.
+//! Each test has a Postfix of its own, which knows nothing about the machine's: a folder, no port, one
+//! process of each kind that matters. Its daemons change users, so it needs root.
 
 use std::{
     fs::{self, Permissions},
@@ -25,7 +25,7 @@ impl Postfix {
     /// Hands its mail to the relay. `more` are lines of main.cf.
     fn start(lab: &Lab, more: &str) -> Self {
         let postfix = Self { folder: tempfile::tempdir().unwrap() };
-        // Its daemons are no longer root.
+        // Its daemons are not root any more.
         fs::set_permissions(postfix.path(""), Permissions::from_mode(0o755)).unwrap();
         for folder in ["config", "queue", "data"] {
             fs::create_dir(postfix.path(folder)).unwrap();
@@ -55,7 +55,7 @@ impl Postfix {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Hands in a message, with lines ending in LF, as programs on the same machine do.
+    /// Submits a message with lines ending in LF, as programs on the same machine do.
     fn sendmail(&self, arguments: &[&str], content: &[u8]) {
         let mut sendmail = installed("sendmail", "postfix");
         let output =
@@ -98,7 +98,7 @@ fn is_empty(folder: &Path) -> bool {
         .all(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_empty(&entry.path()))
 }
 
-/// An address without a search for MX.
+/// The relay's address, without a search for MX.
 fn relayhost(lab: &Lab) -> String {
     format!("[127.0.0.1]:{}", lab.smtp_address().port())
 }
@@ -150,7 +150,7 @@ tlsmgr  unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 ";
 
-/// The null sender, with which Postfix sends its reports, is nobody's where there are two tenants.
+/// The null sender, with which Postfix sends its reports, belongs to nobody if there are two tenants.
 fn with_one_tenant(setup: &mut Setup) {
     setup.tenants.retain(|tenant| tenant.name == "contoso");
 }
@@ -168,7 +168,7 @@ fn postfix_hands_over_what_it_was_given() {
 
     let delivered = lab.wait_for(1).remove(0);
     assert_eq!(delivered.recipients, [TO, "c@example.net"]);
-    // Below Postfix' own trace.
+    // Below Postfix's own trace.
     let text = delivered.text();
     let sent =
         String::from_utf8(content).unwrap().replacen("\r\n\r\n", "\r\nBcc: <c@example.net>\r\n\r\n", 1);
@@ -212,7 +212,7 @@ fn postfix_reads_the_limit_of_a_message_off_the_greeting() {
     content.extend(b"Another line of text that says nothing.\n".repeat(5000));
     postfix.sendmail(&["-f", FROM, TO], &content);
 
-    // The bounce is Postfix', and is the first that the relay hears of the message.
+    // The bounce comes from Postfix, and is the first that the relay hears of the message.
     let bounce = lab.wait_for(1).remove(0);
     assert_eq!(bounce.recipients, [FROM]);
     assert!(bounce.text().contains("exceeds size limit 100000 of server"), "{}", bounce.text());

@@ -1,4 +1,4 @@
-//! promtool, which knows what Prometheus makes of a page of metrics.
+//! promtool, which checks what Prometheus will read in a page of metrics.
 
 use crate::{
     FROM, TO,
@@ -14,6 +14,6 @@ fn promtool_accepts_the_metrics() {
     lab.wait_until_empty();
     let mut promtool = installed("promtool", "prometheus");
     let output = run_with_input(promtool.args(["check", "metrics"]), lab.page("/metrics").1.as_bytes());
-    // It also complains about style: no word of that either.
+    // It also complains about style: there must be no complaint of that kind either.
     assert!(output.status.success() && shown(&output).is_empty(), "{}", shown(&output));
 }

@@ -1,4 +1,4 @@
-//! smtp-source, Postfix' load generator.
+//! smtp-source, Postfix's load generator.
 
 use crate::{
     FROM, TO, assert_success,

@@ -1,4 +1,4 @@
-//! Python's smtplib, by way of a script.
+//! Python's smtplib, through a script.
 
 use serde_json::{Value, json};
 
@@ -11,12 +11,12 @@ use crate::{
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/outside_clients/smtplib/send.py");
 
-/// What the script says at its end.
+/// The result that the script prints.
 fn smtplib(lab: &Lab, mut options: Value, content: &[u8]) -> Value {
     options["port"] = lab.smtp_address().port().into();
     options["authority"] = authority(lab).to_str().unwrap().into();
     let mut python = installed("python3", "python3");
-    // Isolated: whatever the environment of whoever runs the tests says.
+    // Isolated from the environment of the user who runs the tests.
     let output = run_with_input(python.args(["-I", SCRIPT, &options.to_string()]), content);
     assert_success(&output);
     serde_json::from_slice(&output.stdout).unwrap()

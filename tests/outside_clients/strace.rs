@@ -8,8 +8,8 @@ use crate::{
     installed,
 };
 
-/// What the promise of the 250 rests on, seen from outside: body synced, its directory synced, index written,
-/// index synced, and only then the reply.
+/// The basis of the 250's promise, seen from outside: body synced, its directory synced, index written, index
+/// synced, and only then the reply.
 #[test]
 fn a_message_is_on_the_disk_before_its_250() {
     for (body, content) in

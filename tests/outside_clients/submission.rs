@@ -17,7 +17,7 @@ fn lab() -> Lab {
     Lab::without_relay(|setup| setup.tenant("contoso").roles.push("SMTP.SendAsApp".into()))
 }
 
-/// The file that clients are to trust.
+/// The certificate file that clients should trust.
 fn authority(lab: &Lab) -> PathBuf {
     let file = lab.folder().join("submission.pem");
     fs::write(&file, lab.service.ca_pem()).unwrap();
@@ -28,7 +28,7 @@ fn port(lab: &Lab) -> u16 {
     lab.service.smtp_address().unwrap().port()
 }
 
-/// For Exchange Online, of contoso's application.
+/// A token for Exchange Online, from contoso's application.
 fn token(lab: &Lab) -> String {
     let secret = format!("client_secret={}", TenantSetup::secret("contoso"));
     let mut curl = installed("curl", "curl");
@@ -49,7 +49,7 @@ fn token(lab: &Lab) -> String {
     answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
-/// That what was sent came octet for octet, by SMTP.
+/// Asserts that the sent content arrived octet for octet, by SMTP.
 fn assert_submitted(lab: &Lab, count: usize, content: &[u8]) {
     let delivered = lab.wait_for(count).remove(count - 1);
     assert_eq!((delivered.via, &*delivered.mailbox), (Via::Smtp, FROM));

@@ -88,7 +88,7 @@ fn swaks_sends_eight_bits_as_they_are() {
     let lab = Lab::start();
     let content = eight_bit_message();
     let file = lab.folder().join("message.eml");
-    // swaks ends the last line.
+    // swaks adds the end of the last line.
     fs::write(&file, content.strip_suffix(b"\r\n").unwrap()).unwrap();
     swaks_sends(&lab, &["--from", FROM, "--to", TO, "--data", &format!("@{}", file.display())]);
 

@@ -1,7 +1,7 @@
 //! systemd-analyze and strace: whether the unit in `packaging/` allows every system call that the relay
 //! makes.
 //!
-//! A call that it denies fails with EPERM, and what the call was for is missing from then on: nothing ends.
+//! A denied call fails with EPERM, and what it was for is missing from then on: nothing ends.
 
 use std::{collections::BTreeSet, fs};
 
@@ -16,11 +16,11 @@ fn the_unit_allows_every_system_call() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("denied");
     let allowed = allowed_by_the_unit();
-    // Whoever runs the tests may be of low priority already; then the relay does not call it.
+    // The user who runs the tests may already have low priority; then the relay does not make the call.
     assert!(allowed.contains("setpriority"), "{allowed:?}");
     let allowed: Vec<_> = allowed.into_iter().map(|call| format!("?{call}")).collect();
     let mut lab = Lab::with(|setup| {
-        // With -D, the relay is the child of this process, and gets its signals.
+        // With -D, the relay is this process's child, and receives its signals.
         let options = ["-D", "-f", "-qq", "-e", "signal=none", "-e"].map(String::from);
         let strace = installed("strace", "strace").get_program().to_str().unwrap().to_owned();
         setup.wrapper = vec![strace];
@@ -41,8 +41,8 @@ fn the_unit_allows_every_system_call() {
     assert!(denied.is_empty(), "the unit denies what the relay calls:\n{denied}");
 }
 
-/// What `SystemCallFilter=` makes of its lines (systemd.exec(5)): the first says whether calls are allowed or
-/// denied, each further one adds to that or takes away.
+/// Applies `SystemCallFilter=` (systemd.exec(5)): the first line says whether calls are allowed or denied,
+/// each further one adds to that or takes away.
 fn allowed_by_the_unit() -> BTreeSet<String> {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/m365-relay.service");
     let unit = fs::read_to_string(unit).unwrap();
@@ -62,7 +62,7 @@ fn allowed_by_the_unit() -> BTreeSet<String> {
     allowed
 }
 
-/// The call, or those of the group.
+/// The call, or the calls of a group.
 fn calls_of(name: &str) -> BTreeSet<String> {
     if !name.starts_with('@') {
         return BTreeSet::from([name.to_owned()]);

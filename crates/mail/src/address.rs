@@ -16,10 +16,10 @@ const MAX_DOMAIN: usize = 255;
 
 /// `local@domain`, well-formed, as it was written.
 ///
-/// Two addresses are equal when they are written differently and mean the same: in another case (Exchange
-/// ignores the case of local parts too, and every mailbox that this relay sends from is in Exchange), with
-/// quotes that the local part does not need, with an international domain in its ASCII form or its own
-/// letters (RFC 5890).
+/// Two addresses that are written differently are equal if they mean the same. They may differ in case
+/// (Exchange ignores the case of local parts too, and every mailbox that this relay sends from is in
+/// Exchange), in quotes that the local part does not need, and in whether an international domain has its
+/// ASCII form or its own letters (RFC 5890).
 ///
 /// ```
 /// use relay_mail::{InvalidAddress, MailboxAddress};
@@ -53,17 +53,17 @@ impl MailboxAddress {
         &self.text
     }
 
-    /// Left of the @, quotes included if it was written with quotes.
+    /// The part left of the @, including its quotes if it was written with them.
     pub fn local(&self) -> &str {
         &self.text[..self.at]
     }
 
-    /// Right of the @.
+    /// The part right of the @.
     pub fn domain(&self) -> &str {
         &self.text[self.at + 1..]
     }
 
-    /// Whether the address needs SMTPUTF8 (RFC 6531) to be written in an envelope.
+    /// Whether the address can be written in an envelope without SMTPUTF8 (RFC 6531).
     pub fn is_ascii(&self) -> bool {
         self.text.is_ascii()
     }
@@ -112,7 +112,7 @@ fn valid_domain(domain: &str) -> bool {
             None => literal.parse::<std::net::Ipv4Addr>().is_ok(),
         };
     }
-    // Underscores are not host names, but devices and internal domains have them.
+    // Host names have no underscores, but devices and internal domains do.
     domain.split('.').all(|label| {
         !label.is_empty()
             && label.len() <= 63
@@ -137,15 +137,15 @@ impl FromStr for MailboxAddress {
     }
 }
 
-/// What no address needs, and what makes one look like another, or commands a terminal. The two joiners are
-/// part of how some scripts are written.
+/// Whether no address needs the character, and it makes one address look like another or commands a terminal.
+/// The two joiners are allowed: some scripts are written with them.
 fn is_refused(c: char) -> bool {
     is_hidden(c) && !matches!(c, '\u{200c}' | '\u{200d}')
 }
 
 impl MailboxAddress {
     fn well_formed(text: &str) -> Result<Self, InvalidAddress> {
-        // The last @ divides: a quoted local part may hold another.
+        // The last @ divides: a quoted local part may contain another.
         let at = text.rfind('@').ok_or(InvalidAddress::NoAt)?;
         if !valid_local(&text[..at]) {
             return Err(InvalidAddress::LocalPart);
@@ -156,19 +156,19 @@ impl MailboxAddress {
         Ok(Self { text: text.into(), at })
     }
 
-    /// Whether there is no other way to write it but in another case, as for nearly all.
+    /// Whether the address can be written differently only in case, as is true of nearly all.
     fn is_plain(&self) -> bool {
         let has_xn = |text: &[u8]| text.windows(4).any(|four| four.eq_ignore_ascii_case(b"xn--"));
         self.text.is_ascii() && !self.text.starts_with('"') && !has_xn(self.domain().as_bytes())
     }
 
-    /// One form for all that are equal.
+    /// The one form that all equal addresses share.
     fn canonical(&self) -> String {
         let mut text = unquoted(self.local());
         text.push('@');
         match idna::domain_to_ascii(self.domain()) {
             Ok(ascii) => text.push_str(&ascii),
-            // Underscores and address literals are no domain names of the DNS.
+            // Address literals, and names with underscores, are not domain names of the DNS.
             Err(_) => text.push_str(self.domain()),
         }
         text.chars().flat_map(char::to_lowercase).collect()
@@ -188,7 +188,7 @@ fn unquoted(local: &str) -> String {
     if valid_local(&plain) && !plain.starts_with('"') {
         return plain;
     }
-    // It needs its quotes: with as few backslashes as can be.
+    // It needs its quotes, with as few backslashes as possible.
     format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
@@ -234,7 +234,7 @@ impl Serialize for MailboxAddress {
 
 impl<'de> Deserialize<'de> for MailboxAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // What is in the spool was accepted, by a version that let more pass.
+        // What is in the spool has been accepted, perhaps by a version that allowed more.
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         Self::well_formed(&text).map_err(serde::de::Error::custom)
     }

@@ -2,33 +2,34 @@
 //!
 //! # Contract
 //!
-//! Whoever is shown as the author has been checked against the tenant's `senders`. The relay, Exchange and
-//! the receiver's program each read the fields with a parser of their own, and what one of them makes of a
-//! twisted field is not what another does. So a field is believed only if **every mature parser reads the
-//! mailboxes that this one reads**; else the message is refused, and the error says why. Tests have
-//! mail-parser and Python's two parsers judge each field that is let pass.
+//! Every mailbox that is shown as the author has been checked against the tenant's `senders`. The relay,
+//! Exchange and the receiver's program each read the fields with their own parser, and they read a twisted
+//! field in different ways. So a field is believed only if **every mature parser reads the mailboxes that
+//! this one reads**; else the message is refused, and the error says why. In the tests, mail-parser and
+//! Python's two parsers judge each field that is accepted.
 //!
-//! What one reading needs, beyond RFC 5322:
+//! Beyond what RFC 5322 forbids, these are refused, so that a field has one reading:
 //!
-//! | refused | since |
-//! |---|---|
-//! | more than one From, or one Sender | each program picks another |
-//! | text behind the angle brackets, two pairs of them, a backslash or a bracket out of place | it is read as another mailbox |
-//! | controls | a field, or a text, ends there for some |
-//! | groups | some read the name as the mailbox, some know no groups |
-//! | an address in quotes in which a line ends | for some the quotes end with the line |
-//! | a comment, or an encoded word, with an address other than the author's in it | some decode, or strip, before they parse |
-//! | a local part in quotes that hold `<`, `>`, `,`, `@` and the like, or without angle brackets | lenient readers know no quotes there |
+//! - more than one From, or one Sender: each program picks a different one;
+//! - text after the angle brackets, two pairs of them, a backslash or a bracket out of place: it is read as
+//!   another mailbox;
+//! - controls: for some, a field or a text ends there;
+//! - groups: some read the name as the mailbox, some do not know groups;
+//! - an address in quotes in which a line ends: for some, the quotes end with the line;
+//! - a comment, or an encoded word, with an address other than the author's in it: some decode, or strip,
+//!   before they parse;
+//! - a local part in quotes that hold `<`, `>`, `,`, `@` and the like, or without angle brackets: lenient
+//!   readers do not know quotes there.
 //!
-//! What is not RFC 5322 and stays welcome, since it is common and has one reading: `[` and `]` in a display
-//! name, the same address as display name (`a@x.se <a@x.se>`), a comma or semicolon at the end, raw 8-bit
-//! text and dots in names. A name in quotes may hold anything. To widen this is a matter of [`believed`]
-//! alone.
+//! These are not RFC 5322, but are accepted, since they are common and have one reading: `[` and `]` in a
+//! display name, the same address as display name (`a@x.se <a@x.se>`), a comma or semicolon at the end, raw
+//! 8-bit text and dots in names. A name in quotes may contain anything. To accept more, only [`believed`]
+//! must be changed.
 
 use super::{AddressList, BrokenAddress, Field, HeaderBlock, MailboxAddress};
 use crate::outside::is_hidden;
 
-/// Who wrote the message: RFC 5322 section 3.6.2. A tenant must be allowed every mailbox of it.
+/// Who wrote the message: RFC 5322 section 3.6.2. The tenant must be allowed every mailbox in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Author {
     /// One mailbox in From. It is the one that sends, whatever Sender says.
@@ -110,7 +111,7 @@ impl Author {
 /// The author: From, and Sender.
 pub fn author(header: &HeaderBlock) -> Result<Author, InvalidAuthor> {
     let field = only(header, "From")?.ok_or(InvalidAuthor::Missing)?;
-    // Devices write this where nobody has told them their address.
+    // Devices write this if nobody has given them an address.
     if field.value().as_ref() == b"<>" {
         return Err(InvalidAuthor::Empty);
     }
@@ -125,11 +126,11 @@ pub fn author(header: &HeaderBlock) -> Result<Author, InvalidAuthor> {
 }
 
 /// The one mailbox of the Sender field, which receivers may be shown too ("on behalf of"). `None`: there is
-/// no such field, or it names nobody by an address, as `Sender: root` does.
+/// no such field, or it has no address, as in `Sender: root`.
 pub fn sender(header: &HeaderBlock) -> Result<Option<MailboxAddress>, InvalidAuthor> {
     let Some(field) = only(header, "Sender")? else { return Ok(None) };
     let value = field.raw_value();
-    // Without these nothing in it can be read, or decoded, as an address with a domain.
+    // Without either of these, nothing in it can be read, or decoded, as an address with a domain.
     if !value.contains(&b'@') && memchr::memmem::find(value, b"=?").is_none() {
         return Ok(None);
     }
@@ -177,8 +178,8 @@ fn believed(field: &Field<'_>, name: &'static str) -> Result<Vec<MailboxAddress>
     Ok(addresses)
 }
 
-/// Folding and tabs do not count. C1 and the line ends of Unicode count only where the text is UTF-8: in other
-/// character sets these octets are letters.
+/// Folding and tabs do not count. C1 and the line ends of Unicode count only where the text is UTF-8: in
+/// other character sets these octets are letters.
 fn has_control(value: &[u8]) -> bool {
     if value.iter().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r' | b'\n')) {
         return true;
@@ -192,7 +193,7 @@ fn without_last_separators(value: &[u8]) -> &[u8] {
     let trimmed = value.trim_ascii_end();
     let end = trimmed.iter().rposition(|byte| !matches!(byte, b',' | b';' | b' ' | b'\t' | b'\r' | b'\n'));
     let kept = end.map_or(0, |end| end + 1);
-    // An empty group without its end is not one.
+    // Without its semicolon, an empty group is not a group.
     if trimmed[..kept].ends_with(b":") { trimmed } else { &trimmed[..kept] }
 }
 
@@ -208,12 +209,12 @@ fn strange_address(value: &[u8]) -> Option<Twist> {
     let mut depth = 0_usize;
     let mut quoted = false;
     let mut escaped = false;
-    // Of the quotes that are open.
+    // In the open quotes: a fold, and something like an address.
     let mut folded = false;
     let mut address = false;
     for &byte in value {
         if std::mem::take(&mut escaped) {
-            // In a comment an escaped bracket is one for whoever knows no escapes.
+            // In a comment, a program that does not know escapes takes an escaped bracket for a real one.
             if depth > 0 && matches!(byte, b'(' | b')') {
                 return Some(Twist::Comment);
             }
@@ -239,7 +240,7 @@ fn strange_address(value: &[u8]) -> Option<Twist> {
     None
 }
 
-/// Whoever decodes before taking the field apart finds what is in the words.
+/// A program that decodes before it parses the field finds what is in the words.
 fn has_other_address_in_encoded_word(field: &Field<'_>, addresses: &[MailboxAddress]) -> bool {
     if memchr::memmem::find(field.raw_value(), b"=?").is_none() {
         return false;

@@ -1,14 +1,14 @@
 //! Times, by two clocks.
 //!
 //! * The *steady* clock ([`Timestamp::of`]) is the system's time at the first use, plus what the monotonic
-//!   clock has advanced since. No step of the system clock moves it. What waits and what expires goes by it,
-//!   or a step of a day would expire a day's mail.
-//! * The *wall* clock ([`Timestamp::wall_of`]) follows the system clock at once. What others read goes by it:
-//!   `Received`, `Date`, the ids of messages. [`Timestamp::steady`] says where on the steady clock such a
-//!   time was.
+//!   clock has advanced since. No step of the system clock moves it. Waiting and expiry go by it, or a step
+//!   of a day would expire a day's mail.
+//! * The *wall* clock ([`Timestamp::wall_of`]) follows the system clock at once. Times that others read go by
+//!   it: `Received`, `Date`, the ids of messages. [`Timestamp::steady`] finds such a time on the steady
+//!   clock.
 //!
-//! Whoever asks passes an instant of the monotonic clock, from a clock that tests can pause. A restart begins
-//! both clocks anew.
+//! The caller passes an instant of the monotonic clock, from a clock that tests can pause. A restart starts
+//! both clocks again.
 
 #![allow(
     clippy::disallowed_types,
@@ -33,7 +33,7 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// What lies before the epoch is the epoch.
+    /// A time before the epoch becomes the epoch.
     pub fn from_unix_seconds(seconds: i64) -> Self {
         Self(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
     }
@@ -47,16 +47,16 @@ impl Timestamp {
         }
     }
 
-    /// The wall time of `instant`, which is about now: with all steps that the system clock has made until
-    /// now.
+    /// The wall time of `instant`, which is about now. It includes all steps that the system clock has made
+    /// until now.
     pub fn wall_of(instant: Instant) -> Self {
         Self::of(instant).moved(offset_now())
     }
 
-    /// The steady time at which the wall clock said this. One that it said twice, since it was set back in
-    /// between, is taken for the later one: nothing becomes older by that than it is.
+    /// The steady time at which the wall clock showed this. If it showed it twice, since it was set back in
+    /// between, this is the later time: nothing then becomes older than it is.
     pub fn steady(self) -> Self {
-        // Asked for each message: where no step was made, for nothing.
+        // Called for each message, so it costs nothing where the clock has made no step.
         if !HAS_STEPPED.load(Ordering::Acquire) {
             return self;
         }
@@ -130,14 +130,15 @@ fn epochs() -> MutexGuard<'static, Epochs> {
     EPOCHS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// By how many milliseconds the wall clock is ahead of the steady one, as it was seen last.
+/// Milliseconds by which the wall clock was ahead of the steady one when last seen.
 static OFFSET: AtomicI64 = AtomicI64::new(0);
-/// Whether it has ever been another.
+/// Whether that has ever changed.
 static HAS_STEPPED: AtomicBool = AtomicBool::new(false);
 
 /// Looks at the system clock. Takes a lock only if it has made a step.
 fn offset_now() -> i64 {
-    /// Between the two looks. If this thread was stopped there, they do not belong together.
+    /// The longest time between the two readings. If this thread was stopped there, they do not belong
+    /// together.
     const TOGETHER: Duration = Duration::from_millis(1);
     let before = Instant::now();
     let wall = Timestamp::wall();
@@ -148,22 +149,22 @@ fn offset_now() -> i64 {
     let Some(offset) = Epochs::step(known, Timestamp::of(before), wall) else { return known };
     let mut epochs = epochs();
     epochs.see(Timestamp::of(before), wall);
-    // In this order: whoever sees a time by the new offset finds the step.
+    // In this order: a thread that sees a time by the new offset finds the step.
     HAS_STEPPED.store(true, Ordering::Release);
     OFFSET.store(offset, Ordering::Release);
     offset
 }
 
-/// The steps that the system clock has made: since when, on the steady clock, it is off by how many
-/// milliseconds. Oldest first; before the first, it is not off.
+/// The steps that the system clock has made. Each has its time on the steady clock, and how many milliseconds
+/// the system clock is off from then on. Oldest first; before the first, it is not off.
 #[derive(Debug)]
 struct Epochs(Vec<(Timestamp, i64)>);
 
 impl Epochs {
-    /// The system's own corrections (adjtime(3)) move both clocks. What is left below this is the coarseness
-    /// of the looks.
+    /// The system's own corrections (adjtime(3)) move both clocks. A difference below this comes from
+    /// imprecise readings.
     const STEP_MILLIS: u64 = 50;
-    /// Of a clock that steps all the time, the oldest are forgotten.
+    /// If a clock steps all the time, the oldest steps are forgotten.
     const MOST: usize = 1000;
 
     fn offset(&self) -> i64 {
@@ -206,12 +207,12 @@ mod tests {
         epochs.see(at(100), at(100) + Duration::from_millis(20));
         assert_eq!((epochs.offset(), epochs.steady(at(99))), (0, at(99)));
 
-        // Forth by ten hours.
+        // Forward by ten hours.
         epochs.see(at(101), at(111));
         assert_eq!(epochs.offset(), 10 * HOUR as i64);
         assert_eq!([at(100), at(101), at(112)].map(|wall| epochs.steady(wall)), [at(100), at(101), at(102)]);
 
-        // Back by twenty: what it said before and says again counts as said later.
+        // Back by twenty: a time that it showed before and shows again counts as the later one.
         epochs.see(at(103), at(93));
         assert_eq!(epochs.offset(), -10 * HOUR as i64);
         assert_eq!([at(92), at(93), at(94)].map(|wall| epochs.steady(wall)), [at(92), at(103), at(104)]);

@@ -27,7 +27,7 @@ pub struct Envelope {
     utf8: bool,
     ret: Option<Return>,
     envid: Option<EnvelopeId>,
-    /// One for each recipient, or none at all where nobody wished for anything, as is most common.
+    /// One for each recipient, or none at all if no wish was made, as is most common.
     wishes: Vec<RecipientWish>,
 }
 
@@ -39,7 +39,7 @@ pub enum BodyKind {
     EightBitMime,
 }
 
-/// What `MAIL` says beside the sender.
+/// What `MAIL` gives besides the sender.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailParameters {
     pub body: BodyKind,
@@ -53,8 +53,8 @@ pub struct MailParameters {
 pub struct EmptyEnvelope;
 
 impl Envelope {
-    /// `sender` is `None` for the null sender `<>` of bounces. A recipient given twice is kept once, where it
-    /// came first.
+    /// `sender` is `None` for the null sender `<>` of bounces. A recipient given twice is kept once, at its
+    /// first place.
     pub fn new(
         sender: Option<MailboxAddress>,
         recipients: impl IntoIterator<Item = MailboxAddress>,
@@ -95,7 +95,7 @@ impl Envelope {
         &self.recipients
     }
 
-    /// The recipients with what is to be told of each.
+    /// The recipients, each with what the sender wants to be told of it.
     pub fn wishes(&self) -> impl Iterator<Item = (&MailboxAddress, RecipientWish)> {
         let wish = |n: usize| self.wishes.get(n).cloned().unwrap_or_default();
         self.recipients.iter().enumerate().map(move |(n, address)| (address, wish(n)))

@@ -16,7 +16,7 @@ pub fn addresses(octets: &[u8]) {
         }
     }
     let Ok(SplitMessage { header, .. }) = HeaderScanner::split_message(octets) else { return };
-    // An envelope of strangers, one of all that can be made out of the header, and one of every other.
+    // Three envelopes: strangers, everybody who can be read from the header, and every other one of these.
     let strangers = ["a@x.se", "\"c c\"@x.se"].map(|text| text.parse().ok()).into_iter().flatten();
     let named: Vec<_> = header
         .fields()
@@ -50,7 +50,7 @@ fn check_address(address: &MailboxAddress) {
     assert!(list.entries[0].address.as_ref() == Some(address) || text.contains("=?"), "{text:?}");
 }
 
-/// Whatever stands in the header: mail-parser finds the envelope's recipients in the result, and nobody else.
+/// Whatever the header contains, mail-parser finds the envelope's recipients in the result, and nobody else.
 pub fn check_address_to(header: &HeaderBlock, envelope: &Envelope) {
     let addressed = address_to(header, envelope);
     let text = String::from_utf8_lossy(addressed.header.as_bytes()).into_owned();
@@ -63,13 +63,13 @@ pub fn check_address_to(header: &HeaderBlock, envelope: &Envelope) {
     check_block(&addressed.header);
 }
 
-/// mail-parser takes what stands between quotes in angle brackets for what it would be outside of them.
+/// Inside angle brackets, mail-parser reads quoted text as if it had no quotes.
 fn mail_parser_knows(address: &MailboxAddress) -> bool {
     !address.local().trim_matches('"').contains(['"', '\\', '<', '>', '(', ')', ',', ';', ':', '@', '[', ']'])
 }
 
-/// Addresses in To, Cc and Bcc as mail-parser reads them, in lower case. A nameless entry is shown as what it
-/// is.
+/// Addresses in To, Cc and Bcc as mail-parser reads them, in lower case. An entry without an address is shown
+/// as it is.
 fn delivered_to(header: &HeaderBlock) -> BTreeSet<String> {
     let bytes = [header.as_bytes(), b"\r\n"].concat();
     let parsed = MessageParser::new().parse_headers(&bytes).unwrap_or_default();
@@ -105,7 +105,8 @@ fn others(header: &HeaderBlock) -> Vec<&[u8]> {
         .collect()
 }
 
-/// A well-formed block: the scanner reads it to the end and finds it as it is, and its fields are all of it.
+/// Checks that a block is well-formed: the scanner reads it to the end and finds it unchanged, and it
+/// consists of its fields alone.
 fn check_block(header: &HeaderBlock) {
     let mut scanner = HeaderScanner::with_limit(usize::MAX / 2);
     let again = match scanner.push(header.as_bytes()).expect("a header block") {
@@ -127,7 +128,7 @@ pub fn pickup(octets: &[u8]) {
     }
     let Ok(SplitMessage { header, body }) = whole else { return };
     check_block(&header);
-    // Nothing is lost between header and body but a folded line of white space, or the empty line.
+    // Nothing is lost between header and body except a folded line of white space, or the empty line.
     let visible = |octets: &[u8]| octets.iter().filter(|octet| !octet.is_ascii_whitespace()).count();
     assert_eq!(visible(header.as_bytes()) + visible(&body), visible(octets));
 
@@ -159,7 +160,7 @@ fn split_in(octets: &[u8], size: usize) -> Result<SplitMessage, InvalidHeader> {
     scanner.finish()
 }
 
-/// What goes on of a header: some of its fields, and nobody who was hidden.
+/// Checks the part of a header that is passed on: some of its fields, and no hidden recipient.
 fn check_rest(header: &HeaderBlock, rest: &HeaderBlock) {
     check_block(rest);
     assert!(rest.named("Bcc").next().is_none() && rest.named("Resent-Bcc").next().is_none());
@@ -167,7 +168,7 @@ fn check_rest(header: &HeaderBlock, rest: &HeaderBlock) {
     assert!(rest.fields().all(|field| all.any(|other| other.raw() == field.raw())));
 }
 
-/// The header as it is stored, below a Received field with this header for the name of a client.
+/// Checks the header as it is stored, below a Received field in which the client's name is this very header.
 fn mended(header: &HeaderBlock) {
     let at = Timestamp::from_millis(1_784_793_901_000);
     let id = MessageId::first_at(at);

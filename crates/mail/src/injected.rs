@@ -1,12 +1,12 @@
 //! The envelope of a picked-up file.
 //!
-//! Two forms: lines that stand before the header (Exchange Replay, the SMTP service of IIS, .NET's
+//! Two forms: lines before the header (Exchange Replay, the SMTP service of IIS, .NET's
 //! `SpecifiedPickupDirectory`), or none, when the header itself says who sends and who receives (Exchange
-//! Pickup). Errors say what to mend in the file.
+//! Pickup). Errors say what to correct in the file.
 //!
-//! In both, Bcc is taken out of what goes on, as Exchange does. Exchange's Pickup takes out Received and
-//! Resent fields, too; they stay here: Received shows loops, and the Resent fields are for people to read
-//! (RFC 5322 section 3.6.6). Resent-Bcc goes as Bcc does.
+//! In both, Bcc is removed before the message is sent, as Exchange does. Exchange's Pickup removes Received
+//! and Resent fields too. Here they stay: Received shows loops, and the Resent fields are for people to read
+//! (RFC 5322 section 3.6.6). Resent-Bcc is removed like Bcc.
 
 use super::{
     AddressList, BodyKind, BrokenAddress, Envelope, Field, HeaderBlock, InvalidAuthor, InvalidNotification,
@@ -14,7 +14,7 @@ use super::{
     sender as sender_of, without_bcc,
 };
 
-/// Lines that Exchange Replay knows beside X-Sender and X-Receiver. Nothing here needs them.
+/// Lines that Exchange Replay knows besides X-Sender and X-Receiver. Nothing here needs them.
 const REPLAY_LINES: [&str; 6] =
     ["X-CreatedBy", END_OF_LINES, "X-ExtendedMessageProps", "X-HeloDomain", "X-Source", "X-SourceIPAddress"];
 const END_OF_LINES: &str = "X-EndOfInjectedXHeaders";
@@ -57,10 +57,10 @@ pub enum InvalidParameter {
 /// Bcc.
 ///
 /// `None` if the header does not begin with such lines. The sender may be `<>`. `BODY`, `RET`, `ENVID`,
-/// `NOTIFY` and `ORCPT` are heeded as those of SMTP are; other parameters, such as `auth`, are let pass.
+/// `NOTIFY` and `ORCPT` are heeded as in SMTP; other parameters, such as `auth`, are accepted and ignored.
 ///
-/// An X-Receiver line further down is an error: whoever wrote it means a recipient, who would not get the
-/// mail. Behind X-EndOfInjectedXHeaders it is a field of the message.
+/// An X-Receiver line further down is an error: it is meant for a recipient, who would not get the mail.
+/// After X-EndOfInjectedXHeaders it is a field of the message.
 pub fn injected_envelope(header: &HeaderBlock) -> Result<Option<(Envelope, HeaderBlock)>, InvalidPickup> {
     let lines = injected_lines(header);
     let is_ended = lines.last().is_some_and(|line| line.is(END_OF_LINES));
@@ -139,15 +139,15 @@ fn injected_lines(header: &HeaderBlock) -> Vec<Field<'_>> {
     lines
 }
 
-/// The lines that say nothing about the envelope.
+/// Checks the lines that say nothing about the envelope.
 fn check_others(lines: &[Field<'_>]) -> Result<(), InvalidPickup> {
     for line in lines {
         let value = line.value();
         if line.is("X-CreatedBy") && value.is_empty() {
             return Err(InvalidPickup::CreatedBy);
         }
-        // The size itself is not compared: Replay files are made to be edited, and who adds a recipient does
-        // not count octets.
+        // The size itself is not compared: Replay files are made to be edited, and nobody who adds a
+        // recipient counts octets.
         let is_size = |text: &str| text.parse().is_ok_and(|size: usize| size <= MAX_HEADER);
         if line.is(END_OF_LINES) && !std::str::from_utf8(&value).is_ok_and(is_size) {
             return Err(InvalidPickup::Size(excerpt(&value)));
@@ -156,7 +156,7 @@ fn check_others(lines: &[Field<'_>]) -> Result<(), InvalidPickup> {
     Ok(())
 }
 
-/// The address, `None` for `<>`. `take` gets each parameter, its name in upper case.
+/// Returns the address, `None` for `<>`. `take` gets each parameter, its name in upper case.
 fn read_line(
     line: &Field<'_>,
     name: &'static str,
@@ -182,7 +182,7 @@ fn read_line(
     }
 }
 
-/// Behind the closing angle bracket; without brackets, before the first white space.
+/// The place after the closing angle bracket; without brackets, the place before the first white space.
 fn end_of_path(value: &[u8]) -> usize {
     let mut quoted = false;
     let mut escaped = false;
@@ -259,7 +259,7 @@ mod tests {
             let text = format!("{lines}{end}From: o@x.se\n{later}Bcc: hidden@y.se\nTo: t@y.se\n\nbody");
             let rest = "From: o@x.se\r\nX-Receiver: no@y.se\r\nTo: t@y.se\r\n";
             let found = injected(&text);
-            // Behind the end marker, or behind another field, the lines mean nothing.
+            // After the end marker, or after another field, the lines mean nothing.
             assert_eq!(found, Ok(Some((envelope.to_owned(), rest.to_owned()))), "{lines}");
         }
     }

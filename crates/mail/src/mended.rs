@@ -1,11 +1,11 @@
-//! What a submission server mends in a header, and nothing else: RFC 6409 section 8.
+//! What a submission server corrects in a header, and nothing else: RFC 6409 section 8.
 
 use mail_builder::headers::{Header, address::Address};
 
 use super::{Field, HeaderBlock, MailboxAddress, MessageId, date};
 use crate::Timestamp;
 
-/// Hops before a message is taken for one that goes in circles (RFC 5321 section 6.3).
+/// Hops before a message is taken to be in a loop (RFC 5321 section 6.3).
 pub const MAX_HOPS: usize = 50;
 
 /// What is written into a header that lacks it.
@@ -18,16 +18,16 @@ pub struct Mending<'a> {
     pub from: Option<&'a MailboxAddress>,
 }
 
-/// The header with Message-ID and Date, and with From where it is given, and without:
+/// Writes the header with Message-ID and Date, and with From if it is given, and without:
 ///
-/// - Bcc and Resent-Bcc: who receives is in the envelope, and those in Bcc were not to be seen;
+/// - Bcc and Resent-Bcc: the recipients are in the envelope, and those in Bcc must not be seen;
 /// - Return-Path, which only the last server writes (RFC 5321 section 4.4);
-/// - a Message-ID, Date or From without a value, which another takes the place of.
+/// - a Message-ID, Date or From without a value, which is replaced.
 ///
 /// All other fields stay as they are, byte for byte and in their order.
 ///
-/// Settled at acceptance and stored with the message, so that every attempt sends the same Message-ID: it is
-/// what an unknown outcome is looked up by.
+/// This is done at acceptance, and the result is stored with the message. So every attempt sends the same
+/// Message-ID, by which an unknown outcome is looked up.
 pub fn mend(header: &HeaderBlock, mending: &Mending<'_>, out: &mut Vec<u8>) {
     let Mending { id, hostname, at, from } = *mending;
     let mut has_id = false;
@@ -63,12 +63,12 @@ fn has_value(field: &Field<'_>, found: &mut bool) -> bool {
     has
 }
 
-/// A From field, for a message that has none. The name may hold anything: what would break the field becomes
-/// a blank.
+/// A From field, for a message that has none. The name may contain anything: what would break the field
+/// becomes a blank.
 pub fn from_field(name: Option<&str>, address: &MailboxAddress) -> Vec<u8> {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let name = name.map(|name| name.chars().map(clean).collect::<String>());
-    // It is written as encoded words, in which nobody believes an address.
+    // It is written as encoded words, and an address in those is not believed.
     let name = name.map(|name| if name.is_ascii() { name } else { name.replace('@', " at ") });
     let name = name.as_deref().map(str::trim).filter(|name| !name.is_empty());
     let mut field = b"From: ".to_vec();

@@ -1,7 +1,7 @@
 //! What a client wants to be told of its message: NOTIFY, ORCPT, RET and ENVID of RFC 3461.
 //!
 //! The parameters are kept as they were written, in xtext, so that they can be handed on;
-//! [`decoded`](EnvelopeId::decoded) is what stands in a report.
+//! [`decoded`](EnvelopeId::decoded) gives the form for a report.
 
 use std::{fmt, str::FromStr};
 
@@ -50,10 +50,10 @@ pub struct Recipient {
     pub wish: RecipientWish,
 }
 
-/// What is to be told of one recipient.
+/// What the sender wants to be told of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RecipientWish {
-    /// `None`: as is usual, which is on failure.
+    /// `None`: the default, which is on failure.
     pub notify: Option<Notify>,
     pub original: Option<OriginalRecipient>,
 }
@@ -74,7 +74,7 @@ impl RecipientWish {
 }
 
 impl Recipient {
-    /// Octets of memory that it takes up in a list, about.
+    /// About how many octets of memory it takes up in a list.
     pub fn held(&self) -> usize {
         let original = self.wish.original.as_ref().map_or(0, OriginalRecipient::held);
         // A list that grows has room for as many again.
@@ -138,7 +138,7 @@ impl fmt::Display for Return {
 }
 
 impl EnvelopeId {
-    /// What it stands for.
+    /// The text that it stands for.
     pub fn decoded(&self) -> String {
         decode(&self.0).unwrap_or_default()
     }
@@ -167,8 +167,8 @@ impl OriginalRecipient {
         self.0.split(';').next().unwrap_or_default()
     }
 
-    /// The address, decoded. One of type `utf-8` stays in the encoding of its own (RFC 6533 section 3), as
-    /// reports have it.
+    /// The address, decoded. One of type `utf-8` keeps its own encoding (RFC 6533 section 3), which reports
+    /// use too.
     pub fn address(&self) -> String {
         let (kind, address) = self.0.split_once(';').unwrap_or_default();
         if is_utf8_kind(kind) { address.to_owned() } else { decode(address).unwrap_or_default() }
@@ -185,7 +185,7 @@ impl FromStr for OriginalRecipient {
         };
         let valid = |(kind, address): (&str, &str)| {
             let has_address = if is_utf8_kind(kind) {
-                // RFC 6533 section 3: with SMTPUTF8 it may be the address itself, without it is `\x{…}` in
+                // RFC 6533 section 3: with SMTPUTF8 it may be the address itself; without, it is `\x{…}` in
                 // ASCII.
                 !address.is_empty() && !address.chars().any(|c| is_hidden(c) || c.is_whitespace())
             } else {
@@ -217,8 +217,8 @@ macro_rules! as_written {
 
 as_written! { EnvelopeId OriginalRecipient }
 
-/// RFC 3461 section 4: `+` and two upper-case hexadecimal digits for what is not to stand as it is. `None`:
-/// not xtext, or not printable ASCII once it is decoded, which section 4.2 and 4.4 ask for.
+/// RFC 3461 section 4: `+` and two upper-case hexadecimal digits for what must not appear as it is. `None`:
+/// not xtext, or not printable ASCII once it is decoded, as sections 4.2 and 4.4 require.
 fn decode(xtext: &str) -> Option<String> {
     let mut decoded = String::with_capacity(xtext.len());
     let mut rest = xtext;
@@ -227,7 +227,7 @@ fn decode(xtext: &str) -> Option<String> {
         match c {
             '+' => {
                 let digits = rest.get(..2)?;
-                // Lower case is no xtext, but has one reading only.
+                // Lower case is not xtext, but has one reading only.
                 if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
                     return None;
                 }

@@ -3,21 +3,21 @@
 //! A terminal obeys control characters, a log is read line by line, and characters that cannot be seen make
 //! one text look like another. So nothing from outside is printed as it is:
 //!
-//! * [`Outside`] shows such characters as `\u{1b}`, and not more than its bound. For log fields, errors and
-//!   the output of commands.
-//! * [`one_line`] puts a blank in their place. For words of a service that people are to read, and that are
-//!   stored or quoted.
-//! * [`visible`] and [`json_visible`] are the net behind them: they clean a whole text, or a whole line of
-//!   JSON, that is ready to be written, whoever put it together.
+//! * [`Outside`] shows such characters as `\u{1b}`, and no more text than its bound. For log fields, errors
+//!   and the output of commands.
+//! * [`one_line`] puts a blank in their place. For a service's words that people read, and that are stored or
+//!   quoted.
+//! * [`visible`] and [`json_visible`] are the safety net behind them: they clean a whole text, or a whole
+//!   line of JSON, that is ready to be written, whatever its source.
 //!
-//! The characters are those that [`is_hidden`] names. Knows nobody.
+//! The characters are those that [`is_hidden`] names. This module depends on no other.
 
 use std::{
     borrow::Cow,
     fmt::{self, Write},
 };
 
-/// Characters that are shown of a text unless somebody asks for another bound.
+/// Characters that are shown of a text unless the caller asks for another bound.
 const LONGEST: usize = 512;
 
 /// Something from outside that can be printed: shown without characters that give orders or hide, up to a
@@ -94,8 +94,8 @@ pub const fn is_hidden(c: char) -> bool {
         | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// On one line, without what [`is_hidden`], each of these and each run of white space as one blank; `longest`
-/// characters at most.
+/// The text on one line. Each run of white space and of characters that [`is_hidden`] names becomes one
+/// blank; `longest` characters at most.
 pub fn one_line(text: &str, longest: usize) -> String {
     let mut line = String::with_capacity(text.len().min(longest));
     let mut room = longest;
@@ -114,7 +114,7 @@ pub fn one_line(text: &str, longest: usize) -> String {
     line
 }
 
-/// The text with what is hidden in it shown as `\u{…}`, but for the characters that `allowed` lets pass.
+/// The text with its hidden characters shown as `\u{…}`, except those that `allowed` accepts.
 pub fn visible(text: &str, allowed: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(|c| is_hidden(c) && !allowed(c)) {
         return Cow::Borrowed(text);
@@ -127,8 +127,8 @@ pub fn visible(text: &str, allowed: impl Fn(char) -> bool) -> Cow<'_, str> {
 
 /// The same for JSON, which stays JSON and means the same: `\u202e`. The line's end stays.
 ///
-/// RFC 8259 section 7: inside of a string any character may be written so, and outside of strings there is
-/// none of them.
+/// RFC 8259 section 7: inside a string any character may be written like this, and outside strings there are
+/// no such characters.
 pub fn json_visible(json: &str) -> Cow<'_, str> {
     let kept = |c: char| c == '\n' || !is_hidden(c);
     if json.chars().all(kept) {

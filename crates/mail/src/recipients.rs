@@ -1,9 +1,9 @@
 //! Making the header say what the envelope says.
 //!
-//! Microsoft Graph takes no envelope: it delivers to whoever stands in To, Cc and Bcc of the top header.
+//! Microsoft Graph takes no envelope: it delivers to everybody in To, Cc and Bcc of the top header.
 //! [`address_to`] makes these three name exactly the envelope's recipients. How sure this is rests on one
-//! rule: a To or Cc field stays as it is only if RFC 5322 leaves one reading of it (see [`super::addresses`])
-//! and that reading names nobody outside the envelope. Any other field is written anew from addresses that
+//! rule: a To or Cc field stays as it is only if RFC 5322 allows one reading of it (see [`super::addresses`])
+//! and that reading names nobody outside the envelope. Any other field is written again, from addresses that
 //! are in the envelope.
 
 use std::collections::HashSet;
@@ -12,40 +12,40 @@ use mail_builder::headers::{Header, address::Address};
 
 use super::{AddressList, BrokenAddress, Entry, Envelope, Field, HeaderBlock, MailboxAddress, addresses};
 
-/// A header whose To, Cc and Bcc name the envelope's recipients, and what it took.
+/// A header whose To, Cc and Bcc name the envelope's recipients, and what was changed for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addressed {
     pub header: HeaderBlock,
-    /// Recipients that only the envelope knew: they stand in a new Bcc field.
+    /// Recipients that only the envelope named: they are in a new Bcc field.
     pub bcc: usize,
     pub visible: Visible,
 }
 
-/// What became of the To and Cc fields.
+/// What was done to the To and Cc fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Visible {
     /// They are as they came.
     Kept,
-    /// A list with another possible reading, or a repeated field, was written anew. It named nobody outside
+    /// A list with another possible reading, or a repeated field, was written again. It named nobody outside
     /// the envelope.
     Mended,
-    /// Somebody outside the envelope, or something that is no address, was taken out.
+    /// Somebody outside the envelope, or something that is not an address, was removed.
     Reduced,
 }
 
 /// Makes To, Cc and Bcc together name exactly the envelope's recipients.
 ///
-/// - Every Bcc field goes. Envelope recipients who are found nowhere make a new one, at the end of the
-///   header.
+/// - Every Bcc field is removed. Envelope recipients that no field names are put into a new one, at the end
+///   of the header.
 /// - A To or Cc field whose mailboxes are all in the envelope stays byte for byte. Otherwise it is reduced to
-///   those that are, and the original value is kept in `X-Original-To` or `X-Original-Cc`. A field left with
-///   nobody goes.
+///   those that are, and the original value is kept in `X-Original-To` or `X-Original-Cc`. A field that is
+///   left with nobody is removed.
 /// - Several To fields, or several Cc fields, become one: RFC 5322 section 3.6 allows one, and which of them
 ///   the service reads is not documented.
-/// - Resent-Bcc goes, so that it is not shown to anybody. Resent-To and Resent-Cc stay: the documents of
-///   Graph name To, Cc and Bcc as what it delivers to, and say nothing about the Resent fields.
+/// - Resent-Bcc is removed, so that it is not shown to anybody. Resent-To and Resent-Cc stay: Graph's
+///   documentation names To, Cc and Bcc as what it delivers to, and says nothing about the Resent fields.
 ///
-/// An address that stands in the header twice is left so: it gets the mail once.
+/// An address that is in the header twice is left there twice: it gets the mail once.
 pub fn address_to(header: &HeaderBlock, envelope: &Envelope) -> Addressed {
     let wanted: HashSet<&MailboxAddress> = envelope.recipients().iter().collect();
     let mut to = Group::read(header, "To", &wanted);
@@ -71,7 +71,7 @@ pub fn address_to(header: &HeaderBlock, envelope: &Envelope) -> Addressed {
     Addressed { header: HeaderBlock::from_lines(bytes), bcc, visible: to.fate.max(cc.fate) }
 }
 
-/// The header without Bcc and Resent-Bcc, for mail whose recipients stood in it.
+/// The header without Bcc and Resent-Bcc, for mail whose recipients were in it.
 pub fn without_bcc(header: &HeaderBlock) -> HeaderBlock {
     HeaderBlock::from_fields(header.fields().filter(|field| !is_bcc(field)))
 }
@@ -126,7 +126,7 @@ impl<'a> Group<'a> {
         group
     }
 
-    /// Writes what takes the place of `field`, which is one of the group.
+    /// Writes the replacement of `field`, which is one of the group.
     fn write(&mut self, field: &Field<'_>, bytes: &mut Vec<u8>) {
         if self.fate == Visible::Kept {
             bytes.extend_from_slice(field.raw());
@@ -137,8 +137,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The entry as it was written, if that has one reading; else the address with the display name that can be
-/// made out.
+/// The entry as it was written, if that has one reading; else the address, with the display name if one can
+/// be read.
 fn member(entry: &Entry<'_>, address: &MailboxAddress) -> Vec<u8> {
     let fits = entry.raw.split(|&byte| byte == b'\n').all(|line| line.len() < MAX_LINE - 10);
     if entry.regular && fits {
@@ -153,7 +153,7 @@ fn member(entry: &Entry<'_>, address: &MailboxAddress) -> Vec<u8> {
 /// RFC 5322 section 2.1.1, without CRLF.
 const MAX_LINE: usize = 998;
 
-/// A field with one entry a line. Writes nothing if there are none. Returns how many.
+/// Writes a field with one entry a line, or nothing if there are no entries. Returns how many there are.
 fn write_list(name: &str, entries: impl Iterator<Item = Vec<u8>>, bytes: &mut Vec<u8>) -> usize {
     let mut count = 0;
     for entry in entries {

@@ -19,20 +19,20 @@ pub struct Received<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Origin<'a> {
     Smtp {
-        /// What the client called itself. Anything may stand here.
+        /// What the client called itself. It may be anything.
         helo: &'a str,
         address: IpAddr,
-        /// It said EHLO.
+        /// The client said EHLO.
         extended: bool,
-        /// `None`: in clear.
+        /// `None`: unencrypted.
         encryption: Option<Encryption>,
-        /// It had logged in.
+        /// The client had logged in.
         authenticated: bool,
     },
     Pickup,
 }
 
-/// TLS as it was agreed on. Shown as `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384`.
+/// TLS as negotiated. Shown as `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encryption {
     version: &'static str,
@@ -40,7 +40,7 @@ pub struct Encryption {
 }
 
 impl Encryption {
-    /// With the names that rustls has, such as `TLSv1_3` and `TLS13_AES_256_GCM_SHA384`.
+    /// From the names that rustls uses, such as `TLSv1_3` and `TLS13_AES_256_GCM_SHA384`.
     pub fn new(version: &'static str, suite: &'static str) -> Self {
         Self { version, suite }
     }
@@ -97,8 +97,8 @@ pub fn date(at: Timestamp) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Host names and address literals pass. All else could close the comment, fold the line or begin another
-/// field.
+/// Host names and address literals are kept. Anything else could close the comment, fold the line or begin
+/// another field.
 fn harmless(helo: &str) -> String {
     const LONGEST: usize = 255;
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-._:[]".contains(c) { c } else { '?' };

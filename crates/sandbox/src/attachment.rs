@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::{delivered::DeliveredAttachment, errors::GraphError};
 
-/// From this size on an attachment goes by upload session, below it by one POST. Microsoft says 3 MB and does
-/// not say which; 3 MiB is what fits a 4 MiB request as base64.
+/// From this size on an attachment is sent by upload session, below it by one POST. Microsoft gives 3 MB and
+/// does not say which; 3 MiB is what fits a 4 MiB request as base64.
 pub(super) const UPLOAD_FROM: usize = 3 << 20;
 
 #[derive(Debug, Clone)]

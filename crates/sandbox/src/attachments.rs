@@ -1,4 +1,4 @@
-//! Calls on the attachments of a message: one posted whole, and a list of them.
+//! Calls on the attachments of a message: posting one whole, and listing them.
 
 use axum::response::Response;
 use http::StatusCode;
@@ -25,7 +25,7 @@ pub(super) fn attach(caller: &Caller<'_>, id: &str, body: &[u8]) -> Result<Respo
     Ok(json_response(StatusCode::CREATED, &shown(&about, id)))
 }
 
-/// What is attached to a draft or a sent copy, without the contents. Understands `$select`.
+/// Lists the attachments of a draft or a sent copy, without the contents. Understands `$select`.
 pub(super) fn list(caller: &Caller<'_>, exchange: &Exchange, id: &str) -> Result<Response, GraphError> {
     let items = lock(&caller.mailbox.items);
     let item = items.find(id, &caller.mailbox.address)?;
@@ -40,7 +40,7 @@ pub(super) fn list(caller: &Caller<'_>, exchange: &Exchange, id: &str) -> Result
     Ok(json_response(StatusCode::OK, &json!({ "@odata.context": context, "value": value })))
 }
 
-/// As Graph shows it.
+/// The attachment as Graph shows it.
 fn shown(about: &DeliveredAttachment, id: String) -> Value {
     json!({
         "@odata.type": "#microsoft.graph.fileAttachment",

@@ -1,4 +1,4 @@
-//! Who calls Graph, once that is allowed.
+//! The caller of Graph, once the call is allowed.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{
     world::World,
 };
 
-/// A caller that may do what it asks, while it does it.
+/// A caller that may do what it asks, for as long as the call lasts.
 pub(super) struct Caller<'a> {
     pub(super) world: &'a World,
     pub(super) tenant: Arc<Tenant>,

@@ -1,9 +1,9 @@
-//! `/_sandbox/…`: what the service holds and what it should do wrong, over HTTP, for people and for tests
-//! outside.
+//! `/_sandbox/…`: what the service holds and what it should do wrong, over HTTP, for people and for outside
+//! tests.
 //!
 //! | call | what |
 //! |---|---|
-//! | `GET /_sandbox/messages[?count=N&timeout=10s]` | delivered messages; with `count`, once there are so many or time is up |
+//! | `GET /_sandbox/messages[?count=N&timeout=10s]` | delivered messages; with `count`, waits for that many |
 //! | `GET /_sandbox/messages/{n}` | one, with its source as `raw` in base64 |
 //! | `GET /_sandbox/messages/{n}/source` | its source, as plain text |
 //! | `GET /_sandbox/calls` | the log of calls |
@@ -75,7 +75,7 @@ pub(super) async fn source(State(world): State<Arc<World>>, Path(number): Path<u
     let Some(message) = world.store.message(number) else { return not_kept() };
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-        // It is mail: whatever it says it is, it must not run.
+        // It is mail: whatever its type claims, it must not run.
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"),
     ];
@@ -116,12 +116,12 @@ pub(super) async fn inject(State(world): State<Arc<World>>, body: Bytes) -> Resp
     }
 }
 
-/// What a user says in the device code flow.
+/// The user's answer in the device code flow.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Answer {
     user_code: String,
-    /// Who; nobody needs to be known for a no.
+    /// The user's name; not needed for a no.
     #[serde(default)]
     user: String,
     approve: bool,

@@ -1,4 +1,4 @@
-//! What is known of a message that was delivered.
+//! What is known about a delivered message.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -10,21 +10,21 @@ use super::smtp::envelope::SmtpEnvelope;
 pub struct Delivered {
     /// 1, 2, 3 … in the order of acceptance, over all organisations.
     pub number: u64,
-    /// The organisation, by the first of its names.
+    /// The organisation, by its first name.
     pub directory: String,
-    /// Whose mailbox sent it, as in the URL; in SMTP, whose login.
+    /// The mailbox that sent it, as in the URL; in SMTP, the one that logged in.
     pub mailbox: String,
     /// The author, from the header From.
     pub from: String,
-    /// Whom Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in that order. In
-    /// SMTP: the envelope's recipients that were accepted, as they were given.
+    /// The recipients that Exchange would send it to: To, Cc and Bcc, each address once (case ignored), in
+    /// that order. In SMTP: the envelope's recipients that were accepted, as they were given.
     pub recipients: Vec<String>,
-    /// The message as submitted, octet for octet; of a JSON message, what was built from it. Attachments over
-    /// 8 MiB are left out of that: a line with size and SHA-256 stands in their place, and
-    /// [`attachments`](Self::attachments) tells the truth.
+    /// The message as submitted, octet for octet; for a JSON message, what was built from it. Attachments
+    /// over 8 MiB are left out of that: a line with size and SHA-256 is in their place, and
+    /// [`attachments`](Self::attachments) lists the real ones.
     #[serde(skip)]
     pub raw: Bytes,
-    /// Of a message that was built from JSON, in the order of attaching. Empty for MIME.
+    /// The attachments of a message that was built from JSON, in the order of attaching. Empty for MIME.
     pub attachments: Vec<DeliveredAttachment>,
     pub subject: String,
     /// With angle brackets; empty if the message has none.
@@ -32,10 +32,10 @@ pub struct Delivered {
     pub via: Via,
     /// Milliseconds since the Unix epoch.
     pub accepted_at_ms: u64,
-    /// Whether a line of it ended in LF without CR: the real service then spoils quoted-printable text, and
-    /// some receivers bounce it (550 5.6.11).
+    /// Whether one of its lines ended in LF without CR: the real service then spoils quoted-printable text,
+    /// and some receivers bounce it (550 5.6.11).
     pub bare_lf: bool,
-    /// Of a message that came by SMTP.
+    /// The envelope of a message that came by SMTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envelope: Option<SmtpEnvelope>,
 }
@@ -62,7 +62,7 @@ pub struct DeliveredAttachment {
 }
 
 impl DeliveredAttachment {
-    /// Of a content that is still to come: its hash is empty.
+    /// For content that is still to come: its hash is empty.
     pub(super) fn announced(
         name: String,
         content_type: Option<String>,

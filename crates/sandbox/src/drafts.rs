@@ -1,4 +1,4 @@
-//! Calls on messages: drafts are created, read, changed and sent; what was sent can be found again.
+//! Calls on messages: drafts are created, read, changed and sent; sent messages can be found again.
 //!
 //! `Prefer: IdType="ImmutableId"` decides which kind of id an answer gives.
 
@@ -104,7 +104,7 @@ pub(super) fn send(caller: &Caller<'_>, exchange: &Exchange, id: &str) -> Result
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-/// The properties that `$select` leaves.
+/// Keeps the properties that `$select` names.
 fn render(caller: &Caller<'_>, exchange: &Exchange, item: Item<'_>) -> Value {
     let mut message = serde_json::to_value(item.message()).unwrap_or_default();
     message["isDraft"] = matches!(item, Item::Draft(..)).into();
@@ -128,7 +128,7 @@ fn render(caller: &Caller<'_>, exchange: &Exchange, item: Item<'_>) -> Value {
     select(exchange, message)
 }
 
-/// Drops what `$select` does not name. The id and what OData itself adds always stay.
+/// Drops the properties that `$select` does not name. The id and what OData itself adds always stay.
 pub(super) fn select(exchange: &Exchange, mut message: Value) -> Value {
     if let (Some(names), Some(fields)) = (query(exchange, "$select"), message.as_object_mut()) {
         let names: Vec<&str> = names.split(',').map(str::trim).collect();

@@ -1,4 +1,4 @@
-//! A request over HTTP while it is worked on: its headers, its body, and its line in the log of calls.
+//! A request over HTTP while it is being handled: its headers, its body, and its line in the log of calls.
 
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
@@ -10,11 +10,11 @@ use super::{ids::random_uuid, store::Call};
 use crate::clock;
 use relay_mail::Timestamp;
 
-/// What is read of a body that is too large before it is refused, so that a client that sends all before it
-/// listens gets its 413 and not a broken connection.
+/// How much is read of a body that is too large before it is refused, so that a client that sends everything
+/// before it listens gets its 413 and not a broken connection.
 const DRAIN: usize = 256 << 20;
 
-/// A request while it is worked on, and what its line in the log will say.
+/// A request while it is being handled, and what its line in the log will say.
 pub(super) struct Exchange {
     pub(super) method: Method,
     pub(super) uri: Uri,
@@ -30,7 +30,7 @@ pub(super) struct Exchange {
 
 pub(super) enum Outcome {
     Answer(Response),
-    /// Close the connection, say nothing.
+    /// Close the connection without a word.
     Cut,
 }
 
@@ -61,12 +61,12 @@ impl Exchange {
         text_header(&self.headers, name)
     }
 
-    /// The client's own, or ours where it gave none.
+    /// The client's own id, or ours if it gave none.
     pub(super) fn client_request_id(&self) -> String {
         self.client_request_id.clone().unwrap_or_else(|| self.request_id.to_string())
     }
 
-    /// The whole body, if it is no longer than `most`.
+    /// Reads the whole body, if it is no longer than `most`.
     pub(super) async fn read(&mut self, body: Body, most: usize) -> Result<Bytes, BodyError> {
         let mut chunks = body.into_data_stream();
         let mut whole = Bytes::new();
@@ -96,7 +96,7 @@ impl Exchange {
         if more.is_empty() { Ok(whole) } else { Ok(more.freeze()) }
     }
 
-    /// The headers that Microsoft puts on each answer. `Date` comes from the HTTP engine.
+    /// Adds the headers that Microsoft puts on each answer. `Date` comes from the HTTP engine.
     pub(super) fn sign(&self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.request_id.to_string()) {
@@ -109,7 +109,7 @@ impl Exchange {
     }
 
     pub(super) fn into_call(self, outcome: &Outcome) -> Call {
-        // The query of an upload URL is what gives access to it.
+        // The query of an upload URL is the secret that gives access to it.
         let secret_query = self.uri.path().starts_with("/api/");
         let path = match self.uri.path_and_query() {
             Some(all) if !secret_query => all.as_str(),

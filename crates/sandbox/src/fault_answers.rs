@@ -1,4 +1,4 @@
-//! A call over HTTP as faults leave it: done or not, with the answer that was asked for, or with none.
+//! A call over HTTP as faults leave it: done or not, with the requested answer, or with none.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{
     world::World,
 };
 
-/// Lets the faults have their say, and does `act` unless they say no. `directory` is the caller's, as far as
+/// Applies the faults first, and does `act` unless they forbid it. `directory` is the caller's, as far as
 /// known.
 pub(super) async fn with_faults(
     world: &World,
@@ -30,11 +30,11 @@ pub(super) async fn with_faults(
     };
     let wait = struck.delay + latency;
     if !wait.is_zero() {
-        // What `act` holds, such as a place among the concurrent calls, it holds meanwhile.
+        // What `act` holds, such as a place among the concurrent calls, it also holds during this wait.
         tokio::time::sleep(wait).await;
     }
     match struck.then {
-        // The last two are for SMTP, and are not let in for a call.
+        // The last two are for SMTP, and are not accepted for a call.
         None | Some(Action::Delay(_) | Action::Reply(_) | Action::ReplyAfter(_)) => {
             Outcome::Answer(act(exchange))
         }

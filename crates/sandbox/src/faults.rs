@@ -1,7 +1,7 @@
 //! Faults on demand: refusals, delays and cut connections that a test or a person asks for.
 //!
-//! A fault is looked at after the request has arrived whole and before anything in it is checked, so it
-//! stands for a gateway in front of the service. `struck` says which of several strikes.
+//! A fault is applied after the request has arrived whole and before anything in it is checked, so it
+//! represents a gateway in front of the service. `struck` decides which of several strikes.
 
 use std::time::Duration;
 
@@ -15,37 +15,37 @@ use super::options::Directory;
 pub struct Fault {
     pub on: On,
     pub action: Action,
-    /// Only for this mailbox, if given. Case does not matter. In SMTP it is the one that logs in or has
+    /// Only for this mailbox, if given. Case does not matter. In SMTP it is the mailbox that logs in or has
     /// logged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mailbox: Option<String>,
     /// Only for this organisation, by any of its names, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
-    /// So many matching calls pass before it strikes. It counts down.
+    /// This many matching calls pass before it strikes. It counts down.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: u32,
     /// How often it strikes. `None`: until cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// 0 to 1: the part of the matching calls that it strikes.
+    /// 0 to 1: the fraction of the matching calls that it strikes.
     #[serde(default = "always")]
     pub probability: f64,
 }
 
-/// Which calls.
+/// The calls that a fault is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum On {
-    /// The token endpoint, and that for device codes.
+    /// The token endpoint, and the one for device codes.
     Token,
-    /// The endpoints for identities of the machine. Whose it is shows too late for `directory`.
+    /// The endpoints for identities of the machine. Their organisation is known too late for `directory`.
     ManagedIdentity,
     /// `sendMail`.
     SendMail,
     /// `/send` of a draft.
     SendDraft,
-    /// Messages and attachments: all that the next six name.
+    /// Messages and attachments: everything that the next six name.
     Messages,
     /// A new draft.
     CreateDraft,
@@ -57,7 +57,7 @@ pub enum On {
     BeginUpload,
     /// A message, a list of messages, a list of attachments.
     Read,
-    /// Deleted for good or to the bin: `DELETE` and `permanentDelete`.
+    /// Deleting for good or to the bin: `DELETE` and `permanentDelete`.
     DeleteDraft,
     /// Everything under `/v1.0`.
     AnyGraph,
@@ -69,7 +69,7 @@ pub enum On {
     SmtpEhlo,
     /// After [`Action::CutAfter`] the client has its 220, and is cut off in the handshake.
     SmtpStartTls,
-    /// AUTH, once all that the client has to say has been said.
+    /// AUTH, once the client has sent all its parts.
     SmtpAuth,
     /// MAIL.
     SmtpMail,
@@ -95,12 +95,12 @@ pub enum Action {
     CutBefore,
     /// Do what was asked, then close the connection without an answer.
     CutAfter,
-    /// In SMTP: answer with this, and do nothing. One line or several, as they are to be sent, such as
-    /// `432 4.3.2 Concurrent connections limit exceeded`. After 421 the connection is closed. 334 in answer
-    /// to AUTH is what the client answers once more before it gets its 535.
+    /// In SMTP: answer with this, and do nothing. One line or several, exactly as sent, such as `432 4.3.2
+    /// Concurrent connections limit exceeded`. After 421 the connection is closed. If the answer to AUTH is
+    /// 334, the client answers once more before it gets its 535.
     Reply(String),
-    /// In SMTP: do what was asked, then answer with this. STARTTLS and DATA are only done if this says that
-    /// they are.
+    /// In SMTP: do what was asked, then answer with this. STARTTLS and DATA are only done if this reply says
+    /// that they are.
     ReplyAfter(String),
 }
 
@@ -132,10 +132,10 @@ pub struct StatusFault {
     /// For the token endpoint, `AADSTSnnn: text` also fills `error_codes`.
     #[serde(default)]
     pub message: String,
-    /// The `Retry-After` header, as it is to be sent.
+    /// The `Retry-After` header, exactly as sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<String>,
-    /// The `x-ms-throttle-scope` header, as it is to be sent.
+    /// The `x-ms-throttle-scope` header, exactly as sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle_scope: Option<String>,
     #[serde(default)]
@@ -149,7 +149,7 @@ pub enum FaultBody {
     #[default]
     Service,
     Empty,
-    /// What a gateway says.
+    /// The page that a gateway sends.
     Html,
 }
 
@@ -176,7 +176,7 @@ impl On {
         )
     }
 
-    /// Whether a fault on this is about a call of kind `call`.
+    /// Whether a fault on this covers a call of kind `call`.
     fn covers(self, call: Self) -> bool {
         let on_messages = matches!(
             call,
@@ -199,7 +199,7 @@ impl On {
 }
 
 impl Fault {
-    /// Strikes every such call until cleared.
+    /// A fault that strikes every such call until cleared.
     pub fn new(on: On, action: Action) -> Self {
         Self { on, action, mailbox: None, directory: None, skip: 0, times: None, probability: 1.0 }
     }
@@ -209,7 +209,7 @@ impl Fault {
         Self::new(on, Action::Status(StatusFault::new(code, error)))
     }
 
-    /// Says `reply` at that step of SMTP, without doing it.
+    /// Sends `reply` at that step of SMTP, without doing the step.
     pub fn reply(on: On, reply: &str) -> Self {
         Self::new(on, Action::Reply(reply.to_owned()))
     }
@@ -261,7 +261,7 @@ impl Fault {
             })
     }
 
-    /// Throws the dice.
+    /// Rolls the dice.
     pub(super) fn happens(&self) -> bool {
         self.probability >= 1.0 || rand::random::<f64>() < self.probability
     }

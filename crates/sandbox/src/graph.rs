@@ -27,7 +27,7 @@ use super::{
 };
 
 const READ: &[&str] = &["Mail.ReadWrite", "Mail.Read", "Mail.ReadBasic", "Mail.ReadBasic.All"];
-/// Basic is without bodies, attachments and extended properties.
+/// Mail.ReadBasic is not among them: it excludes bodies, attachments and extended properties.
 const READ_ALL: &[&str] = &["Mail.ReadWrite", "Mail.Read"];
 const WRITE: &[&str] = &["Mail.ReadWrite"];
 const SEND: &[&str] = &["Mail.Send"];
@@ -137,7 +137,7 @@ impl Operation {
     }
 }
 
-/// The mailbox and what is asked of it. Names in the path are told apart without case, as Graph does.
+/// The mailbox and the operation requested on it. Names in the path are compared without case, as Graph does.
 fn parse(method: &Method, path: &str) -> (Option<String>, Result<Operation, GraphError>) {
     let segments: Vec<String> = path.split('/').skip(2).map(|part| decode_percent(part, false)).collect();
     let lower: Vec<String> = segments.iter().map(|part| part.to_ascii_lowercase()).collect();

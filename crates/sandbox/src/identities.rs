@@ -1,5 +1,5 @@
 //! Who may log in to an organisation, besides an application with its secret: certificates, outside issuers,
-//! users and managed identities. All of it is made up by whoever starts the service.
+//! users and managed identities. All of them are made up by the code that starts the service.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -10,12 +10,12 @@ use super::ids::uuid_of;
 /// A certificate that was uploaded to the app registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredCertificate {
-    /// The X.509 certificate in DER, with an RSA key of 2048 to 8192 bits. Nothing that it cannot read is
-    /// accepted.
+    /// The X.509 certificate in DER, with an RSA key of 2048 to 8192 bits. If it cannot be read,
+    /// no assertion is accepted by it.
     pub der: Vec<u8>,
 }
 
-/// A federated identity credential: whose tokens stand for the application.
+/// A federated identity credential: the issuer and subject whose tokens stand for the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FederatedIdentity {
     /// The claim `iss`, letter for letter.
@@ -37,32 +37,34 @@ pub struct User {
     pub state: UserState,
 }
 
-/// What stands between a user and a token.
+/// What prevents a user from getting a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserState {
     #[default]
     Fine,
-    /// A password alone does not do: 50076. In the device code flow the user is at a browser, so that works.
+    /// A password alone is not enough: 50076. In the device code flow the user is at a browser, so that
+    /// works.
     MfaRequired,
-    /// Conditional Access says no: 53003.
+    /// Conditional Access refuses: 53003.
     Blocked,
     /// 50057.
     Disabled,
-    /// 50055; a refresh token answers 50173.
+    /// 50055; a refresh token gets 50173.
     PasswordExpired,
     /// 50053.
     Locked,
 }
 
-/// An identity of the machine that this service stands beside.
+/// An identity of the machine that this service runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManagedIdentity {
     pub client_id: String,
     pub object_id: String,
     /// `/subscriptions/…/userAssignedIdentities/NAME`. Empty for a system-assigned one.
     pub resource_id: String,
-    /// Given where the request names none. Without such a one, the only user-assigned identity is.
+    /// Returned if the request names none. Without a system-assigned identity, the only user-assigned one is
+    /// returned.
     pub system_assigned: bool,
 }
 
@@ -70,15 +72,15 @@ pub struct ManagedIdentity {
 #[derive(Clone)]
 pub struct LoginRules {
     /// From issue to expiry of a certificate's assertion. Microsoft recommends 5 to 10 minutes "at most", and
-    /// says that nothing is enforced; here 10 minutes are. `None`: no limit.
+    /// says that nothing is enforced; here 10 minutes are enforced. `None`: no limit.
     pub assertion_lifetime: Option<Duration>,
-    /// Refuses an assertion that has been used. The real service takes it again: MSAL for Python sends one
+    /// Refuses an assertion that has been used. The real service accepts it again: MSAL for Python sends one
     /// assertion for nine minutes. A second assertion under a used `jti` is refused in any case.
     pub assertions_once: bool,
     /// How long a refresh token works unused. Microsoft: 90 days.
     pub refresh_lifetime: Duration,
     /// How long a refresh token still works after it has been used. The real service keeps it much longer; a
-    /// client that counts on that loses its login when somebody revokes.
+    /// client that counts on that loses its login when somebody revokes it.
     pub refresh_grace: Duration,
     /// How long a device code can be used. Microsoft: 15 minutes.
     pub device_code_lifetime: Duration,
@@ -86,14 +88,15 @@ pub struct LoginRules {
     pub device_interval: u32,
     /// Wrong passwords in a row that lock a user out, for a minute. Microsoft: 10.
     pub lockout_threshold: u32,
-    /// What `X-IDENTITY-HEADER` must say at the App Service's endpoint.
+    /// What `X-IDENTITY-HEADER` must contain at the App Service's endpoint.
     pub identity_header: String,
-    /// The folder that an Azure Arc agent would write its secrets to. `None`: this is no Arc machine.
+    /// The folder that an Azure Arc agent would write its secrets to. `None`: the machine is not an Arc
+    /// machine.
     pub arc_secrets: Option<PathBuf>,
 }
 
 impl FederatedIdentity {
-    /// With the audience that Microsoft recommends.
+    /// Makes one with the audience that Microsoft recommends.
     pub fn new(issuer: impl Into<String>, subject: impl Into<String>, public_key: Vec<u8>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -121,14 +124,14 @@ impl fmt::Debug for User {
 }
 
 impl ManagedIdentity {
-    /// That of the machine itself.
+    /// The system-assigned identity of the machine.
     pub fn system(client_id: impl Into<String>) -> Self {
         let client_id = client_id.into();
         let object_id = uuid_of(&client_id).to_string();
         Self { client_id, object_id, resource_id: String::new(), system_assigned: true }
     }
 
-    /// One that was assigned to the machine, and goes by any of its three ids.
+    /// An identity that was assigned to the machine, and is known by any of its three ids.
     pub fn user_assigned(client_id: impl Into<String>) -> Self {
         let client_id = client_id.into();
         let object_id = uuid_of(&client_id).to_string();

@@ -1,4 +1,4 @@
-//! What is in a mailbox: drafts, copies in Sent Items, and the ids they go by.
+//! What is in a mailbox: drafts, copies in Sent Items, and their ids.
 //!
 //! A message has two ids. The regular one changes when the message moves from Drafts to Sent Items; the
 //! immutable one stays. Either kind is understood in a URL. An id of another mailbox names nothing.
@@ -24,17 +24,17 @@ use super::{
 use crate::clock;
 use relay_mail::Timestamp;
 
-/// Copies in Sent Items that are remembered, the last ones of each mailbox.
+/// Copies in Sent Items that are remembered: the last ones of each mailbox.
 const KEEP_SENT: usize = 200;
 
-/// The messages of one mailbox, by number; a number is never used twice, and a draft keeps it when it is
-/// sent.
+/// The messages of one mailbox, by number. A number is never used twice, and a draft keeps its number when it
+/// is sent.
 #[derive(Default)]
 pub(super) struct Items {
     last: u64,
     drafts: BTreeMap<u64, Draft>,
     sent: BTreeMap<u64, Sent>,
-    /// Numbers of what was sent, oldest first. A draft may be older than its sending.
+    /// Numbers of sent messages, oldest first. A draft may be older than its sending.
     order: VecDeque<u64>,
 }
 
@@ -54,14 +54,14 @@ pub(super) struct Draft {
     pub(super) created: Timestamp,
 }
 
-/// A copy in Sent Items: what it says of itself, without its body.
+/// A copy in Sent Items: its properties, without its body.
 pub(super) struct Sent {
     pub(super) message: MessageResource,
-    /// Of a message made from JSON; of MIME they are not remembered.
+    /// The attachments of a message made from JSON; those of MIME are not remembered.
     pub(super) attachments: Vec<DeliveredAttachment>,
     pub(super) created: Timestamp,
     pub(super) at: Timestamp,
-    /// It cannot be found before.
+    /// It cannot be found before this time.
     visible: Instant,
 }
 
@@ -79,7 +79,7 @@ enum IdKind {
 }
 
 impl Items {
-    /// A new draft, with a Message-ID if it has none.
+    /// Inserts a new draft, with a Message-ID if it has none.
     pub(super) fn insert(&mut self, mut draft: Draft) -> Item<'_> {
         draft.message.internet_message_id.get_or_insert_with(new_message_id);
         self.last += 1;
@@ -101,7 +101,7 @@ impl Items {
         self.drafts.len()
     }
 
-    /// What can be found now; drafts first, each kind newest first.
+    /// The messages that can be found now; drafts first, each kind newest first.
     pub(super) fn all(&self) -> impl Iterator<Item = Item<'_>> {
         let drafts = self.drafts.iter().rev().map(|(number, draft)| Item::Draft(*number, draft));
         let sent = self.sent.iter().rev().filter(|(_, sent)| sent.is_visible());
@@ -119,7 +119,7 @@ impl Items {
         Ok((number, draft.ok_or_else(GraphError::no_such_item)?))
     }
 
-    /// Its number is the answer.
+    /// Removes the draft and returns its number.
     pub(super) fn remove(&mut self, id: &str, mailbox: &str) -> Result<u64, GraphError> {
         let number = self.find(id, mailbox)?.number();
         self.drafts.remove(&number);
@@ -127,19 +127,19 @@ impl Items {
         Ok(number)
     }
 
-    /// An upload that is complete. The id of the attachment, or `None` if the draft is gone.
+    /// Attaches a complete upload. Returns the id of the attachment, or `None` if the draft is gone.
     pub(super) fn attach_upload(&mut self, number: u64, attachment: Attachment) -> Option<String> {
         Some(self.drafts.get_mut(&number)?.add(number, attachment))
     }
 
-    /// Moves the draft `number` to Sent Items. The copy can be found `after` a while.
+    /// Moves the draft `number` to Sent Items. The copy can be found after the time `after`.
     pub(super) fn move_to_sent(&mut self, number: u64, after: Duration) {
         let Some(draft) = self.drafts.remove(&number) else { return };
         let attachments = draft.attachments.into_iter().map(|attachment| attachment.about).collect();
         self.put_into_sent(number, draft.message, attachments, draft.created, after);
     }
 
-    /// Keeps a message in Sent Items that never was a draft a client could see.
+    /// Keeps a message in Sent Items that was never a draft visible to a client.
     pub(super) fn keep_sent(
         &mut self,
         message: MessageResource,
@@ -216,8 +216,9 @@ impl Draft {
         Ok(Self { message, mime: Some(read.raw), attachments: Vec::new(), created: clock::now() })
     }
 
-    /// Takes the MIME apart into properties, because it no longer says what is to be sent. Whether the real
-    /// service keeps the MIME of a draft that gets attachments is not documented; this is the harsher answer.
+    /// Takes the MIME apart into properties, because it no longer describes what will be sent. Whether the
+    /// real service keeps the MIME of a draft that gets attachments is not documented; this is the harsher
+    /// answer.
     pub(super) fn open(&mut self) {
         let Some(raw) = self.mime.take() else { return };
         let Some(parsed) = MessageParser::default().parse(&*raw) else { return };
@@ -231,7 +232,7 @@ impl Draft {
         self.attachments.extend(attachment::in_mime(&raw));
     }
 
-    /// What it has attached, the parts of its MIME included.
+    /// Descriptions of its attachments, the parts of its MIME included.
     fn described(&self) -> Vec<DeliveredAttachment> {
         match &self.mime {
             Some(raw) => attachment::in_mime(raw).into_iter().map(|attachment| attachment.about).collect(),
@@ -239,7 +240,7 @@ impl Draft {
         }
     }
 
-    /// Of MIME by its first header line on it, as its parts are not worth a look at every call.
+    /// For MIME, by its first header line about it, because its parts are not worth parsing at every call.
     pub(super) fn has_attachments(&self) -> bool {
         let Some(raw) = &self.mime else { return !self.attachments.is_empty() };
         let headers = MessageParser::default().parse_headers(&**raw);

@@ -1,37 +1,37 @@
 //! A simulated Microsoft 365: the login service, Graph's mail calls and upload sessions on one loopback port,
 //! SMTP submission on another.
 //!
-//! For trying the relay out and for tests; both run this same code. It checks what it is sent as strictly as
-//! the real service is documented to, because a simulator that forgives proves nothing: token audience and
+//! For trying the relay out and for tests; both run this same code. It checks requests as strictly as the
+//! real service is documented to, because a simulator that forgives proves nothing: token audience and
 //! expiry, permissions, base64, sizes, recipients, send-as, calls at a time, messages a minute. Where
-//! Microsoft documents nothing, the code says so and takes the answer that is harder on the client. Faults
-//! can be asked for ([`Fault`]), and everything that happened can be read back, in the process ([`Service`])
+//! Microsoft documents nothing, the code says so and chooses the answer that is harder on the client. Faults
+//! can be requested ([`Fault`]), and everything that happened can be read back, in the process ([`Service`])
 //! or over HTTP (`/_sandbox/…`, and a page for people at `/`).
 //!
 //! It promises: a message is in [`Service::messages`] before its 202 or 250 is sent; a refused call delivers
-//! nothing; a call goes on when its client gives up, as at the real back end. It keeps the last messages and
-//! calls in memory, never on disk. Access tokens are signed with a key that nobody else knows; it holds no
-//! secret but the made-up ones it was started with.
+//! nothing; a call continues when its client gives up, as at the real back end. It keeps the last messages
+//! and calls in memory, never on disk. Access tokens are signed with a key that nobody else knows; the
+//! service holds no secrets but the made-up ones it was started with.
 //!
-//! Files depend on one another one way: `server` on the handlers, handlers on `world`, `world` on the state
-//! that it holds, such as `tenant`, `store` and `login::logins`. State knows no handler.
+//! Files depend on one another in one direction: `server` on the handlers, handlers on `world`, `world` on
+//! the state that it holds, such as `tenant`, `store` and `login::logins`. State depends on no handler.
 //!
 //! | file | what |
 //! |---|---|
 //! | `options`, `identities`, `ids` | what exists, who may log in, and the limits; GUIDs |
-//! | `server`, `exchange`, `wire` | routes; a call with its body and request id; connections that can be cut |
+//! | `server`, `exchange`, `wire` | routes; a call with its body and id; connections that can be cut |
 //! | `login`, `token` | every way to log in; its own table is there |
 //! | `graph`, `caller` | permissions and routing of Graph calls; who calls, once that is allowed |
 //! | `send`, `mime` | `sendMail` |
 //! | `drafts`, `items` | calls on messages, what is in a mailbox |
-//! | `resource`, `properties`, `rendering` | JSON messages, their MAPI properties, and the MIME made of them |
+//! | `resource`, `properties`, `rendering` | JSON messages, their MAPI properties, their MIME |
 //! | `attachments`, `uploads` | calls on attachments, small and large |
 //! | `attachment`, `upload_sessions` | one attachment; those that are still coming |
 //! | `smtp` | SMTP submission, with TLS and XOAUTH2; its own table is there |
 //! | `limits`, `errors` | throttling, Microsoft's error shapes |
 //! | `faults`, `struck`, `fault_answers` | faults on demand, which of them strikes, what a call meets |
 //! | `world`, `tenant` | what it all acts on; an organisation and its mailboxes |
-//! | `store`, `delivered` | what is remembered, and of a message |
+//! | `store`, `delivered` | what is remembered, also of each message |
 //! | `control`, `page` | `/_sandbox/…` and `/` |
 
 #![forbid(unsafe_code)]
@@ -144,13 +144,13 @@ impl Service {
         self.0.world.url.clone()
     }
 
-    /// Where SMTP submission is taken. `None`: [`Options::smtp`] says nowhere.
+    /// The address that accepts SMTP submission. `None` if [`Options::smtp`] gives none.
     pub fn smtp_address(&self) -> Option<SocketAddr> {
         self.0.smtp_address
     }
 
-    /// The certificate to trust for SMTP, in PEM. It signs one for 127.0.0.1, ::1 and localhost; both are
-    /// made when they are first needed, anew in each service.
+    /// The certificate to trust for SMTP, in PEM. It signs one for 127.0.0.1, ::1 and localhost. Both are
+    /// made when they are first needed, and are new in each service.
     pub fn ca_pem(&self) -> String {
         self.0.world.smtp.identity().ca_pem.clone()
     }
@@ -160,13 +160,14 @@ impl Service {
         self.0.world.smtp_sessions()
     }
 
-    /// What was said in SMTP, without passwords, tokens and content; the last [`Options::keep_calls`] lines.
-    /// A reply is in it before it is sent.
+    /// The SMTP dialogues, without passwords, tokens and content; the last [`Options::keep_calls`] lines. A
+    /// reply is in the log before it is sent.
     pub fn smtp_log(&self) -> Vec<SmtpLine> {
         self.0.world.smtp.record.lines()
     }
 
-    /// What would have been delivered, in the order of acceptance; the last [`Options::keep_messages`].
+    /// The messages that would have been delivered, in the order of acceptance; the last
+    /// [`Options::keep_messages`].
     pub fn messages(&self) -> Vec<Arc<Delivered>> {
         self.0.world.store.messages()
     }
@@ -177,12 +178,12 @@ impl Service {
         self.messages()
     }
 
-    /// Totals since the start. Costs nothing, whatever their size.
+    /// Totals since the start. Cheap, whatever their size.
     pub fn counts(&self) -> Counts {
         self.0.world.store.counts()
     }
 
-    /// Drafts that are left, in all mailboxes: neither sent nor deleted.
+    /// Drafts in all mailboxes that were neither sent nor deleted.
     pub fn drafts(&self) -> usize {
         self.0.world.drafts()
     }
@@ -193,32 +194,32 @@ impl Service {
         self.0.world.store.calls()
     }
 
-    /// The most calls that one mailbox has had in progress at a time, refused ones left out.
+    /// The highest number of calls in progress at one mailbox at a time, without refused ones.
     pub fn peak_concurrency(&self, mailbox: &str) -> u32 {
         self.0.world.peak(mailbox)
     }
 
-    /// The most token requests that have been in progress at a time.
+    /// The highest number of token requests in progress at a time.
     pub fn peak_logins(&self) -> u32 {
         self.0.world.logins.load.peak()
     }
 
-    /// Client assertions that were accepted, the last thousand, oldest first.
+    /// Client assertions that were accepted: the last thousand, oldest first.
     pub fn assertions(&self) -> Vec<Assertion> {
         self.0.world.logins.assertions.accepted()
     }
 
-    /// Logs the user in who typed in `user_code`. False: no such code is waiting, or that user cannot log in.
+    /// Logs in the user who typed in `user_code`. False: no such code is waiting, or that user cannot log in.
     pub fn approve_device(&self, user_code: &str, user: &str) -> bool {
         self.0.world.logins.devices.approve(&self.0.world.tenants, user_code, user)
     }
 
-    /// Says no to whoever waits with `user_code`. False: nobody does.
+    /// Refuses the client that waits with `user_code`. False: no client does.
     pub fn decline_device(&self, user_code: &str) -> bool {
         self.0.world.logins.devices.decline(user_code)
     }
 
-    /// From now on. False: no organisation has such a user.
+    /// Takes effect from now on. False: no organisation has such a user.
     pub fn set_user_state(&self, user: &str, state: UserState) -> bool {
         self.0.world.tenants.iter().any(|tenant| tenant.accounts.set_state(user, state))
     }
@@ -229,7 +230,7 @@ impl Service {
         self.0.world.tenants.iter().any(|tenant| tenant.accounts.revoke(user))
     }
 
-    /// Whether Exchange takes this access token for submitting mail as `mailbox`, now.
+    /// Whether Exchange now accepts this access token for submitting mail as `mailbox`.
     pub fn opens_smtp(&self, token: &str, mailbox: &str) -> bool {
         self.0.world.tokens.check_exchange(token).is_ok_and(|grant| grant.may_submit_as(mailbox))
     }

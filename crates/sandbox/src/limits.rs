@@ -1,9 +1,9 @@
 //! Throttling of one application at one mailbox.
 //!
 //! Calls at a time, calls in ten minutes, octets in five minutes, messages in a minute: each has its own
-//! count, and a mailbox over a limit says nothing about any other mailbox. A place among the concurrent calls
-//! is taken when the headers have arrived and given back before the answer is written, so a client that keeps
-//! to the limit by its own count never sees it.
+//! count, and a mailbox over a limit does not affect any other mailbox. A place among the concurrent calls is
+//! taken when the headers have arrived and given back before the answer is written, so a client that keeps to
+//! the limit by its own count never meets it.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,7 @@ struct State {
     recipients: Rolling<86_400>,
 }
 
-/// Which limit, and how long until it is worth asking again.
+/// Which limit, and the time until it is worth asking again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Throttled {
     pub(super) limit: Limit,
@@ -49,7 +49,7 @@ pub(super) enum Limit {
 pub(super) struct Permit(Arc<Gate>);
 
 impl Permit {
-    /// Counts a call, and lets it in if the limits allow. A refused call counts as a request too ("requests
+    /// Counts a call, and admits it if the limits allow. A refused call counts as a request too ("requests
     /// made while throttled still accrue usage", Graph throttling guidance).
     pub(super) fn take(gate: &Arc<Gate>, limits: &Limits, now: Instant) -> Result<Self, Throttled> {
         gate.enter(limits, now)?;
@@ -73,7 +73,7 @@ impl Gate {
             }
         }
         if limits.concurrency.is_some_and(|limit| state.in_flight >= limit) {
-            // Nobody can tell when a call ends; a second is what a back-off would begin with.
+            // The end of a call cannot be predicted; a second is what a back-off would begin with.
             return Err(Throttled { limit: Limit::Concurrency, wait: Duration::from_secs(1) });
         }
         state.in_flight += 1;
@@ -92,7 +92,7 @@ impl Gate {
         }
     }
 
-    /// Counts one message, unless the last minute is full of them.
+    /// Counts one message, unless the last minute is already full.
     pub(super) fn message(&self, limits: &Limits, now: Instant) -> Result<(), Throttled> {
         let Some(limit) = limits.messages_per_minute else { return Ok(()) };
         let mut state = lock(&self.0);
@@ -119,13 +119,13 @@ impl Gate {
         fits
     }
 
-    /// The most calls that were let in at one time.
+    /// The highest number of calls that were admitted at one time.
     pub(super) fn peak(&self) -> u32 {
         lock(&self.0).peak
     }
 }
 
-/// A sum over the last `SECONDS`, in ten steps.
+/// A sum over the last `SECONDS` seconds, in ten steps.
 struct Rolling<const SECONDS: u64> {
     epoch: Option<Instant>,
     /// The step that `slots[step % SLOTS]` is for; the nine before it are in the other slots.
@@ -149,7 +149,7 @@ impl<const SECONDS: u64> Rolling<SECONDS> {
         self.slots[Self::slot(self.step)] += amount;
     }
 
-    /// `None` while the sum is within `limit`, else the time until its oldest part is forgotten.
+    /// `None` while the sum is within `limit`, otherwise the time until its oldest part is forgotten.
     fn excess(&mut self, now: Instant, limit: u64) -> Option<Duration> {
         self.advance(now);
         if self.slots.iter().sum::<u64>() <= limit {

@@ -1,5 +1,4 @@
-//! Reading a submitted MIME message the way Exchange does: who it is from and who gets it, from its headers
-//! alone.
+//! Reads a submitted MIME message the way Exchange does: author and recipients, from its headers alone.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use relay_mail::MailboxAddress;
 /// A message that is ready to be judged and delivered.
 pub(super) struct Submission {
     pub(super) from: MailboxAddress,
-    /// As given in JSON. In MIME, Graph sets it by itself.
+    /// As given in JSON. For MIME, Graph sets it by itself.
     pub(super) sender: Option<MailboxAddress>,
     pub(super) to: Vec<MailboxAddress>,
     pub(super) cc: Vec<MailboxAddress>,
@@ -20,14 +19,14 @@ pub(super) struct Submission {
     /// With angle brackets; empty if there is none.
     pub(super) message_id: String,
     pub(super) raw: Bytes,
-    /// Octets of the message with all that was left out of `raw`.
+    /// Octets of the message, including everything that was left out of `raw`.
     pub(super) size: usize,
-    /// Of a message made from JSON.
+    /// The attachments of a message made from JSON.
     pub(super) attachments: Vec<DeliveredAttachment>,
 }
 
-/// Takes base64 off a `text/plain` request body. Line breaks are allowed, as in Microsoft's sample; anything
-/// else outside the alphabet, and wrong padding, is not.
+/// Decodes the base64 of a `text/plain` request body. Line breaks are allowed, as in Microsoft's sample;
+/// anything else outside the alphabet, and wrong padding, is not.
 pub(super) fn decode(body: &Bytes) -> Result<Bytes, GraphError> {
     let decoded = if memchr::memchr2(b'\r', b'\n', body).is_none() {
         BASE64_STANDARD.decode(body)
@@ -44,7 +43,7 @@ pub(super) fn decode(body: &Bytes) -> Result<Bytes, GraphError> {
     }
 }
 
-/// What SMTP looks at in the header of a message.
+/// What SMTP checks in the header of a message.
 pub(super) struct Head {
     pub(super) from: MailboxAddress,
     pub(super) subject: String,
@@ -99,7 +98,7 @@ pub(super) fn has_bare_lf(raw: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', raw).any(|at| at == 0 || raw[at - 1] != b'\r')
 }
 
-/// An address as a recipient or author; `ErrorInvalidRecipients` if it is none.
+/// An address as a recipient or author; `ErrorInvalidRecipients` if it is not an address.
 pub(super) fn parse_address(text: &str) -> Result<MailboxAddress, GraphError> {
     text.parse().map_err(|_| unresolved(text))
 }
@@ -126,8 +125,8 @@ fn address(addr: &Addr<'_>) -> Result<MailboxAddress, GraphError> {
 
 fn recipients(headers: &[Header<'_>], name: HeaderName<'_>) -> Result<Vec<MailboxAddress>, GraphError> {
     for value in address_headers(headers, &name) {
-        // RFC 5322 has the semicolon at the end of a group only; with it between addresses, Exchange resolves
-        // neither.
+        // RFC 5322 allows the semicolon only at the end of a group; with it between addresses, Exchange
+        // resolves neither.
         if let Address::Group(groups) = value {
             let unnamed = |group: &Group<'_>| group.name.is_none();
             if groups.iter().all(unnamed) || groups.windows(2).any(|pair| pair.iter().all(unnamed)) {
@@ -140,7 +139,7 @@ fn recipients(headers: &[Header<'_>], name: HeaderName<'_>) -> Result<Vec<Mailbo
     addresses(headers, &name).map(address).collect()
 }
 
-/// Every address of every header of that name, groups opened.
+/// Every address in every header of that name, with groups expanded.
 fn addresses<'a>(headers: &'a [Header<'a>], name: &'a HeaderName<'a>) -> impl Iterator<Item = &'a Addr<'a>> {
     address_headers(headers, name).flat_map(|value| -> Box<dyn Iterator<Item = &'a Addr<'a>>> {
         match value {

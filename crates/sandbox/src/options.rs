@@ -1,4 +1,4 @@
-//! What the simulated service consists of: organisations, their mailboxes, and the limits it keeps.
+//! What the simulated service consists of: organisations, their mailboxes, and the limits it enforces.
 
 use std::{
     fmt,
@@ -15,19 +15,19 @@ use super::{
 };
 
 /// How to start a [`Service`](super::Service). The default has no organisations, listens on a free loopback
-/// port and keeps Microsoft's published limits.
+/// port and enforces Microsoft's published limits.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Port 0: any free port, see [`Service::address`](super::Service::address).
     pub address: SocketAddr,
-    /// Where SMTP submission is taken; port 0: any free port, see
-    /// [`Service::smtp_address`](super::Service::smtp_address). `None`: nowhere.
+    /// The address that accepts SMTP submission; port 0: any free port, see
+    /// [`Service::smtp_address`](super::Service::smtp_address). `None`: no SMTP.
     pub smtp: Option<SocketAddr>,
-    /// How SMTP submission does what Microsoft leaves open.
+    /// How SMTP submission behaves where Microsoft leaves it open.
     pub submission: SubmissionRules,
     pub directories: Vec<Directory>,
     pub limits: Limits,
-    /// How 429 answers name the time to wait.
+    /// How 429 answers state the time to wait.
     pub retry_after: RetryAfter,
     /// `expires_in` of tokens. Zero: every token is expired when it arrives. Microsoft: 60 to 90 minutes.
     pub token_lifetime: Duration,
@@ -40,8 +40,8 @@ pub struct Options {
     /// How long a sent message takes to appear in Sent Items. Microsoft publishes no figure; minutes happen.
     pub sent_items_after: Duration,
     /// How long every Graph and upload call takes before it is answered. It keeps its place among the
-    /// mailbox's concurrent calls meanwhile. In SMTP: before replies are sent, once for all that answer one
-    /// pipelined batch.
+    /// mailbox's concurrent calls meanwhile. In SMTP: the wait before replies are sent, once for all replies
+    /// to one pipelined batch.
     pub latency: Duration,
     /// Delivered messages to keep, the last ones; all are counted.
     pub keep_messages: usize,
@@ -51,37 +51,37 @@ pub struct Options {
     pub keep_calls: usize,
 }
 
-/// One organisation, with the one application that may log in to it, and all that can log in besides.
+/// One organisation, with the one application that may log in to it, and everything else that can log in.
 #[derive(Clone)]
 pub struct Directory {
-    /// The names it goes by in login URLs: its domains, its GUID. The first is its name here. A GUID is made
-    /// up if there is none, and is a name too.
+    /// The names it has in login URLs: its domains, its GUID. The first is its name here. If there is no
+    /// GUID, one is made up, and is a name too.
     pub names: Vec<String>,
     pub client_id: String,
     pub client_secret: String,
-    /// Secrets that work as well, as while one is replaced.
+    /// Secrets that also work, as while one is being replaced.
     pub more_secrets: Vec<String>,
-    /// Secrets that have worked: 7000222 instead of 7000215.
+    /// Secrets that used to work: 7000222 instead of 7000215.
     pub expired_secrets: Vec<String>,
     pub certificates: Vec<RegisteredCertificate>,
     pub federated: Vec<FederatedIdentity>,
     /// The application as a public client, for logins of users without a secret. It may be `client_id`
     /// itself.
     pub public_client_id: Option<String>,
-    /// Where a browser may be sent. Empty: to any `https` URL, and to this machine.
+    /// URLs that a browser may be sent to. Empty: any `https` URL, and this machine.
     pub redirect_uris: Vec<String>,
-    /// Whether an administrator has agreed to the application. Else it is unknown (700016) or may not do
+    /// Whether an administrator has agreed to the application. If not, it is unknown (700016) or may not do
     /// anything for users (65001), until somebody opens `/{directory}/v2.0/adminconsent`.
     pub consented: bool,
     pub managed_identities: Vec<ManagedIdentity>,
     pub users: Vec<User>,
     /// Application permissions, such as `Mail.Send` and `Mail.ReadWrite`. A token has those of its audience:
-    /// `SMTP.SendAsApp` is Exchange's, and is in tokens for Exchange only.
+    /// `SMTP.SendAsApp` belongs to Exchange, and is in tokens for Exchange only.
     pub roles: Vec<String>,
     /// Delegated permissions: what the application may do for a user who is logged in.
     pub scopes: Vec<String>,
     pub mailboxes: MailboxPolicy,
-    /// Pairs (mailbox, From address) that may be sent although they differ.
+    /// Pairs (mailbox, From address) that may be used for sending although they differ.
     pub send_as: Vec<(String, String)>,
     /// `SmtpClientAuthenticationDisabled` of the organisation: nobody may log in to SMTP, token or not. On in
     /// organisations made since 2020; off here.
@@ -101,7 +101,7 @@ pub enum MailboxPolicy {
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Messages in a rolling minute. Exchange Online: 30. The real service may slow surplus mail down instead
-    /// of refusing it; refusing is what a client has to be ready for.
+    /// of refusing it; a client must be ready for refusals.
     pub messages_per_minute: Option<u32>,
     /// Calls at a time. Outlook service limit: 4.
     pub concurrency: Option<u32>,
@@ -109,10 +109,10 @@ pub struct Limits {
     pub requests_per_10_minutes: Option<u64>,
     /// Octets of POST, PATCH and PUT bodies. Outlook service limit: 150 MB.
     pub upload_per_5_minutes: Option<u64>,
-    /// Octets of a request's body, 413 above. Graph: 4 MiB.
+    /// Octets of a request's body; a larger one gets 413. Graph: 4 MiB.
     pub request_bytes: usize,
-    /// Octets of a MIME message after base64 is taken off. Above it the service has been seen to answer 200
-    /// and to send nothing (microsoft-graph-docs#13979): 2240 KiB.
+    /// Octets of a MIME message after base64 is decoded. Above 2240 KiB, the service has been seen to answer
+    /// 200 and to send nothing (microsoft-graph-docs#13979).
     pub mime_bytes: Option<usize>,
     /// Octets of a message as MIME, its attachments in base64 included. Exchange Online's default: 35 MB.
     pub message_bytes: Option<usize>,
@@ -120,18 +120,18 @@ pub struct Limits {
     pub recipients: Option<usize>,
     /// Recipients in a rolling day, in SMTP only. Exchange Online: 10,000.
     pub recipients_per_day: Option<u32>,
-    /// SMTP connections of one mailbox that are logged in at a time. Exchange Online: 3.
+    /// SMTP connections of one mailbox that are logged in at the same time. Exchange Online: 3.
     pub smtp_connections: Option<u32>,
 }
 
 /// The form of the `Retry-After` header on 429.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// `2.128`, as in Microsoft's own example, though RFC 9110 section 10.2.3 has whole seconds only.
+    /// `2.128`, as in Microsoft's own example, though RFC 9110 section 10.2.3 allows whole seconds only.
     Fractional,
     /// Rounded up.
     Whole,
-    /// This text, whatever the wait is.
+    /// This text, whatever the wait.
     Fixed(String),
     /// No header.
     Absent,
@@ -189,12 +189,12 @@ impl Directory {
         }
     }
 
-    /// The first of its names.
+    /// Its first name.
     pub fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }
 
-    /// The GUID among its names, or one made of the first.
+    /// The GUID among its names, or one derived from the first.
     pub fn id(&self) -> Uuid {
         self.names.iter().find_map(|name| Uuid::try_parse(name).ok()).unwrap_or_else(|| uuid_of(self.name()))
     }
@@ -251,7 +251,7 @@ impl MailboxPolicy {
 }
 
 impl Limits {
-    /// No throttling, for benchmarks. Sizes stay limited.
+    /// No throttling, for benchmarks. Sizes remain limited.
     pub fn unthrottled() -> Self {
         Self {
             messages_per_minute: None,

@@ -1,5 +1,5 @@
-//! `/`: one page that shows the delivered mail, the counts and the active faults. Renews itself, loads
-//! nothing.
+//! `/`: one page that shows the delivered mail, the counts and the active faults. It refreshes itself, and
+//! loads nothing else.
 
 use std::{
     fmt::{self, Write},
@@ -15,7 +15,7 @@ use http::header;
 use super::{delivered::Delivered, world::World};
 use relay_mail::{Timestamp, outside::visible};
 
-/// Rows on the page; the newest.
+/// Rows on the page: the newest.
 const ROWS: usize = 200;
 
 const HEAD: &str = r#"<!doctype html>
@@ -116,7 +116,7 @@ fn write_faults(page: &mut String, world: &World) -> fmt::Result {
     write!(page, "<pre>{}</pre></body></html>", Escaped(&example))
 }
 
-/// Text inside HTML, or inside a quoted attribute. What cannot be seen is shown.
+/// Text inside HTML, or inside a quoted attribute. Invisible characters are shown.
 pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::errors::GraphError;
 
-/// Properties with an id that is no known header are kept and do nothing.
+/// A MAPI property. One whose id is not a known header is kept and does nothing.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct ExtendedProperty {
     id: String,
@@ -83,7 +83,7 @@ pub(super) fn header(properties: &[ExtendedProperty], header: Header) -> Option<
         .filter(|value| !value.is_empty())
 }
 
-/// Takes over what is new and replaces what has the same id, whatever the spelling.
+/// Adds new properties and replaces those with the same id, whatever the spelling.
 pub(super) fn merge(properties: &mut Vec<ExtendedProperty>, change: Vec<ExtendedProperty>) {
     for new in change {
         properties.retain(|old| PropertyId::parse(&old.id) != PropertyId::parse(&new.id));
@@ -120,7 +120,7 @@ impl<'a> PropertyId<'a> {
 
 fn hexadecimal(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
-    // from_str_radix alone would take a sign.
+    // from_str_radix alone would accept a sign.
     digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 

@@ -1,4 +1,4 @@
-//! A JSON message as MIME, the way it would leave.
+//! A JSON message as MIME, as it would be sent.
 
 use bytes::Bytes;
 use mail_builder::{
@@ -16,11 +16,11 @@ use super::{
     resource::{MessageResource, Recipient},
 };
 
-/// Larger attachments are left out of the MIME, with a line in their place: 140 MB as base64 help nobody who
-/// has their hash, and take long to write.
+/// Larger attachments are left out of the MIME, with a line in their place: a test that has their hash does
+/// not need 140 MB of base64, which take long to write.
 pub(super) const LEFT_OUT_ABOVE: usize = 8 << 20;
 
-/// Who a message is from and to, by its properties. The author is the mailbox where none is given.
+/// Author and recipients of a message, by its properties. The author is the mailbox if none is given.
 pub(super) fn address(
     message: &MessageResource,
     mailbox: &str,

@@ -10,7 +10,7 @@ use super::{
 };
 use relay_mail::MailboxAddress;
 
-/// The properties that this service knows; others are taken and forgotten. `None`: not given.
+/// The properties that this service knows; others are accepted and ignored. `None`: not given.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct MessageResource {
@@ -26,10 +26,10 @@ pub(super) struct MessageResource {
     pub(super) is_read_receipt_requested: Option<bool>,
     pub(super) is_delivery_receipt_requested: Option<bool>,
     pub(super) internet_message_id: Option<String>,
-    /// Given back by the real service only where `$expand` asks for it; here never.
+    /// The real service returns them only if `$expand` asks for them; this one never does.
     #[serde(skip_serializing)]
     pub(super) single_value_extended_properties: Option<Vec<ExtendedProperty>>,
-    /// Not given back by the service.
+    /// Not returned by the service.
     #[serde(skip_serializing)]
     pub(super) internet_message_headers: Option<Vec<HeaderField>>,
     #[serde(skip_serializing)]
@@ -106,7 +106,7 @@ impl Importance {
 }
 
 impl MessageResource {
-    /// What the headers of a MIME message say.
+    /// The properties that the headers of a MIME message give.
     pub(super) fn of(submission: &Submission) -> Self {
         let list = |list: &[_]| Some(list.iter().map(Recipient::new).collect());
         Self {
@@ -120,7 +120,7 @@ impl MessageResource {
         }
     }
 
-    /// Refuses headers and properties that the service would refuse, and settles on one Message-ID.
+    /// Refuses headers and properties that the service would refuse, and decides on one Message-ID.
     pub(super) fn checked(mut self) -> Result<Self, GraphError> {
         self.check_headers()?;
         self.single_value_extended_properties.iter().flatten().try_for_each(ExtendedProperty::check)?;
@@ -167,7 +167,7 @@ impl MessageResource {
         }
     }
 
-    /// Takes over what `change` gives.
+    /// Takes over the properties that `change` gives.
     pub(super) fn merge(&mut self, change: Self) {
         fn set<T>(old: &mut Option<T>, new: Option<T>) {
             if new.is_some() {
@@ -193,7 +193,7 @@ impl MessageResource {
         self.settle();
     }
 
-    /// Whether it changes nothing but who gets the message and which receipts. Thunderbird sends MIME drafts
+    /// Whether it changes only the recipients and which receipts are requested. Thunderbird sends MIME drafts
     /// with both changed, so they must leave the MIME alone.
     pub(super) fn only_recipients(&self) -> bool {
         self.subject.is_none()
@@ -207,7 +207,7 @@ impl MessageResource {
             && self.internet_message_headers.is_none()
     }
 
-    /// The attachments that came inside the message, out of it.
+    /// Takes out the attachments that came inside the message.
     pub(super) fn take_attachments(&mut self) -> Result<Vec<Attachment>, GraphError> {
         self.attachments.take().iter().flatten().map(FileAttachment::decode).collect()
     }

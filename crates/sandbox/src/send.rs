@@ -41,7 +41,7 @@ pub(super) fn send_mail(
     let (submission, message, save) = if is_media_type(exchange, "text/plain") {
         let raw = mime::decode(&body)?;
         if caller.world.options.limits.mime_bytes.is_some_and(|most| raw.len() > most) {
-            // Neither an error nor 202: seen, and never explained (microsoft-graph-docs#13979).
+            // Neither an error nor 202: observed, and never explained (microsoft-graph-docs#13979).
             return Ok(empty(StatusCode::OK));
         }
         let submission = mime::read(raw)?;
@@ -79,7 +79,7 @@ pub(super) fn submit(caller: &Caller<'_>, message: Submission, via: Via) -> Resu
     let limits = &options.limits;
     may_send_as(caller, &message.from)?;
     if let Some(sender) = &message.sender {
-        // What the real service does with a sender that is not the mailbox is not documented.
+        // It is not documented what the real service does with a sender that is not the mailbox.
         may_send_as(caller, sender)?;
     }
     let recipients = recipients(&message)?;

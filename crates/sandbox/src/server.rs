@@ -91,7 +91,7 @@ async fn upload(State(world): State<Arc<World>>, ConnectInfo(cut): Connection, r
     run(world, cut, request, Endpoint::Upload).await
 }
 
-/// Runs the endpoint on a task of its own: like the real back end, it goes on when the client has given up,
+/// Runs the endpoint on a task of its own: like the real back end, it continues when the client has given up,
 /// keeps its place among the mailbox's concurrent calls, and delivers.
 async fn run(world: Arc<World>, cut: Cut, request: Request, endpoint: Endpoint) -> Response {
     let (parts, body) = request.into_parts();
@@ -115,7 +115,7 @@ async fn run(world: Arc<World>, cut: Cut, request: Request, endpoint: Endpoint) 
             Outcome::Answer(response) => Outcome::Answer(exchange.sign(response)),
             Outcome::Cut => Outcome::Cut,
         };
-        // Before the answer leaves: who has the answer finds the call in the log.
+        // Before the answer is sent: a client that has the answer finds the call in the log.
         world.store.log(exchange.into_call(&outcome));
         outcome
     });

@@ -21,7 +21,7 @@ pub struct Call {
     /// The number of its TCP connection: 1, 2, 3 … in the order of acceptance.
     pub connection: u64,
     pub method: String,
-    /// With the query, except that of an upload URL, which is a secret.
+    /// With the query, except for an upload URL, whose query is a secret.
     pub path: String,
     pub directory: Option<String>,
     pub mailbox: Option<String>,
@@ -49,7 +49,7 @@ pub struct Counts {
     pub tokens_by_grant: TokensByGrant,
 }
 
-/// Tokens by what they were given for.
+/// Tokens by the grant that they were issued for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TokensByGrant {
     pub client_secret: u64,
@@ -210,7 +210,7 @@ impl Store {
     }
 }
 
-/// Nothing here is left half-changed by a panic, so a poisoned lock is as good as any.
+/// A panic leaves nothing here half-changed, so a poisoned lock is as good as any.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

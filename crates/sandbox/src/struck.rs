@@ -1,4 +1,4 @@
-//! The faults that wait, and what a call meets of them.
+//! The faults that wait, and which of them a call meets.
 //!
 //! Faults are tried in the order of injection: delays add up, and the first fault of another kind decides. A
 //! fault behind it does not see that call, and does not count it as passed.

@@ -14,7 +14,7 @@ use super::{
 pub(super) struct Tenant {
     pub(super) directory: Directory,
     pub(super) accounts: Accounts,
-    /// By address in lower case; those that have been used.
+    /// By address in lower case; only the mailboxes that have been used.
     mailboxes: RwLock<HashMap<String, Arc<Mailbox>>>,
 }
 

@@ -1,7 +1,7 @@
-//! Access tokens: JSON Web Tokens that clients may look into, and that this service remembers the meaning of.
+//! Access tokens: JSON Web Tokens that clients may read, and whose meaning this service remembers.
 //!
-//! What is in them is for people and for diagnostics; what counts is what is remembered, so a changed one is
-//! a forged one.
+//! The contents are for people and for diagnostics; only what is remembered counts, so a changed token is a
+//! forged token.
 
 use std::{
     collections::HashMap,
@@ -21,33 +21,33 @@ use super::{
 };
 use crate::clock;
 
-/// An expired token is remembered this long, so that it is told from a forged one.
+/// An expired token is remembered this long, so that it can be distinguished from a forged one.
 const REMEMBER_EXPIRED: Duration = Duration::from_secs(3600);
 
 #[derive(Clone)]
 pub(super) struct Grant {
     pub(super) tenant: Arc<Tenant>,
     audience: Audience,
-    /// Roles of an application, scopes of a user; those of the audience.
+    /// Roles of an application, scopes of a user: those of the audience.
     permissions: Arc<[String]>,
     /// The user principal name, in lower case. `None`: the application itself.
     user: Option<String>,
     expires: Instant,
 }
 
-/// What a token is to open, and for whom.
+/// What a requested token should open, and for whom.
 pub(super) struct Wish<'a> {
     pub(super) tenant: &'a Arc<Tenant>,
     pub(super) client_id: &'a str,
     pub(super) audience: Audience,
-    /// The audience as it was asked for.
+    /// The audience as it was requested.
     pub(super) resource: &'a str,
     pub(super) bearer: Bearer<'a>,
     pub(super) lifetime: Duration,
 }
 
 pub(super) enum Bearer<'a> {
-    /// With all roles of the directory that are the audience's.
+    /// With all roles of the directory that belong to the audience.
     Application,
     User {
         name: &'a str,
@@ -91,7 +91,7 @@ impl Audience {
         }
     }
 
-    /// Whether that permission is one of this service's.
+    /// Whether that permission belongs to this service.
     pub(super) fn has(self, permission: &str) -> bool {
         let of_exchange = ["SMTP.", "IMAP.", "POP.", "EWS.", "Exchange.", "full_access_as_app"]
             .iter()
@@ -145,8 +145,8 @@ impl Tokens {
             Bearer::Application => {
                 let roles: Vec<String> =
                     directory.roles.iter().filter(|role| audience.has(role)).cloned().collect();
-                // An application without roles gets a token without the claim, and is refused where it shows
-                // it.
+                // An application without roles gets a token without the claim, and is refused where it
+                // presents it.
                 if !roles.is_empty() {
                     claims["roles"] = roles.clone().into();
                 }
@@ -178,7 +178,7 @@ impl Tokens {
         token
     }
 
-    /// As a JSON Web Token, with a key that dies with the service.
+    /// Signs the claims as a JSON Web Token, with a key that dies with the service.
     pub(super) fn sign(&self, claims: &Value) -> String {
         let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(&json!({ "typ": "JWT", "alg": "HS256" })), part(claims));

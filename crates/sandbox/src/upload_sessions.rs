@@ -1,4 +1,4 @@
-//! The upload sessions that are open, and what has come of each attachment.
+//! The upload sessions that are open, and what has arrived of each attachment.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use super::{
 };
 use relay_mail::Timestamp;
 
-/// By the token in the URL. One that is over, in any way, is not there.
+/// By the token in the URL. A session that has ended, in any way, is not in it.
 #[derive(Default)]
 pub(super) struct Uploads(Mutex<HashMap<String, Arc<Session>>>);
 
@@ -28,7 +28,7 @@ pub(super) struct Session {
     pub(super) expires: Instant,
     pub(super) expires_at: Timestamp,
     pub(super) about: DeliveredAttachment,
-    /// `None` once it is complete: a call that had found the session before comes too late.
+    /// `None` once it is complete: a call that had found the session earlier is too late.
     pub(super) received: Mutex<Option<Received>>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Received {
 }
 
 impl Uploads {
-    /// Takes in a new session. Its token is the answer.
+    /// Adds a new session and returns its token.
     pub(super) fn begin(&self, session: Session) -> String {
         let token = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let mut sessions = lock(&self.0);
@@ -56,7 +56,7 @@ impl Uploads {
         lock(&self.0).remove(token);
     }
 
-    /// The sessions of a draft that is sent or deleted.
+    /// Ends the sessions of a draft that is sent or deleted.
     pub(super) fn end_all(&self, mailbox: &Arc<Mailbox>, draft: u64) {
         lock(&self.0).retain(|_, session| session.draft != draft || !Arc::ptr_eq(&session.mailbox, mailbox));
     }

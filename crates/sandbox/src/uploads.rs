@@ -213,7 +213,8 @@ fn put(
     Ok(response)
 }
 
-/// The spelling differs from `createUploadSession`'s, and the range has no dash: so does the real one.
+/// The spelling differs from `createUploadSession`'s, and the range has no dash: the real service does the
+/// same.
 fn progress(session: &Session, received: usize) -> Response {
     let answer = json!({
         "ExpirationDateTime": iso(session.expires_at),

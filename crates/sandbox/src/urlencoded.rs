@@ -1,7 +1,7 @@
 //! `application/x-www-form-urlencoded` and percent-encoding, read leniently.
 
-/// Undoes percent-encoding. `plus` says whether `+` is a space, as in forms and in Microsoft's query strings.
-/// Bad escapes stay as they are.
+/// Decodes percent-encoding. `plus` says whether `+` is a space, as in forms and in Microsoft's query
+/// strings. Bad escapes stay as they are.
 pub(super) fn decode_percent(text: &str, plus: bool) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -1,8 +1,8 @@
 //! Connections that can be cut: the client sees the end of the connection and no answer.
 //!
 //! axum has no way to drop a connection from within a handler. Here each connection carries a [`Cut`]; once
-//! it is set, every write fails, so the HTTP engine gives the connection up before an octet of the answer
-//! leaves.
+//! it is set, every write fails, so the HTTP engine gives the connection up before an octet of the answer is
+//! sent.
 
 use std::{
     io,
@@ -35,8 +35,8 @@ pub(super) struct Wire {
     cut: Cut,
 }
 
-/// A connection's knife, with the number of the connection. A handler that has used it answers with anything:
-/// nothing of it is sent.
+/// Cuts a connection; it also has the connection's number. A handler that has used it may return anything:
+/// none of it is sent.
 #[derive(Clone)]
 pub(super) struct Cut(Arc<Connection>);
 

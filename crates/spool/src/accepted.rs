@@ -1,8 +1,8 @@
-//! Messages that are durable and that the scheduler has not been told of.
+//! Messages that are durable, but that the scheduler has not been told of.
 //!
-//! Whoever hands a message in may have something to do between "it is durable" and "it is on its way": remove
-//! the file that it was, or find out that its client has given up. Until then the message is held back.
-//! Nobody else can claim it, so it can still be unwound.
+//! The caller that submits a message may have something to do between "it is durable" and "it is on its way":
+//! remove the file that it was, or find out that the client has given up. Until then the message is held
+//! back. Nobody else can claim it, so it can still be unwound.
 
 use std::{
     collections::HashSet,
@@ -16,8 +16,8 @@ use relay_mail::MessageId;
 
 /// A message that is on stable storage, and that is not delivered yet.
 ///
-/// Dropped, it is announced to the scheduler: a caller that is cancelled loses nothing. After a crash it is
-/// announced by the next start.
+/// When it is dropped, it is announced to the scheduler, so a caller that is cancelled loses nothing. After a
+/// crash it is announced by the next start.
 #[derive(Debug)]
 #[must_use = "dropping it announces the message: say so with `announce`"]
 pub struct Accepted {
@@ -47,10 +47,10 @@ impl Accepted {
         answered.await.map_err(|_| SpoolError::Closed)?
     }
 
-    /// There is nothing to announce any more. Answers whether nobody had heard of it.
+    /// Drops this without an announcement. Returns whether the message had not been announced.
     pub(super) fn forget(self) -> bool {
         self.announcer.take_over(self.waiting.id)
-        // What is dropped now is not held back, so it announces nothing.
+        // The message is no longer held back, so dropping this announces nothing.
     }
 }
 
@@ -62,7 +62,7 @@ impl Drop for Accepted {
     }
 }
 
-/// Tells the scheduler, and knows which messages it is not to be told of.
+/// Tells the scheduler, and knows which messages to keep from it.
 #[derive(Debug)]
 pub(super) struct Announcer {
     events: mpsc::UnboundedSender<Event>,
@@ -79,7 +79,7 @@ impl Announcer {
         let _ = self.events.send(event);
     }
 
-    /// Announces what the store has, but for messages that are held back.
+    /// Announces what the store has, except for messages that are held back.
     pub(super) fn announce_found(&self, id: MessageId, event: Event) {
         let held_back = self.held_back();
         if !held_back.contains(&id) {
@@ -87,12 +87,12 @@ impl Announcer {
         }
     }
 
-    /// From now on the message is not announced but by whoever takes it over.
+    /// From now on, only the caller that takes the message over announces it.
     pub(super) fn hold_back(&self, id: MessageId) {
         self.held_back().insert(id);
     }
 
-    /// Whether the message was held back. If so, it is the caller's to announce.
+    /// Whether the message was held back. If so, the caller must announce it.
     pub(super) fn take_over(&self, id: MessageId) -> bool {
         self.held_back().remove(&id)
     }

@@ -1,9 +1,9 @@
 //! Bodies on their way in.
 //!
-//! A [`BodyWriter`] keeps a body in memory as long as there is room for it: up to [`SMALL_BODY`] always, up
-//! to [`SEGMENT_BODY`] while there is memory for that, of which each tenant has its share. Such a body is
-//! appended to a segment, together with others'. A larger one goes to a file of its own as it comes, so that
-//! it never sits whole in memory. Both are the same record on disk (see [`RecordHeader`]).
+//! A [`BodyWriter`] keeps a body in memory as long as there is room for it: always up to [`SMALL_BODY`], and
+//! up to [`SEGMENT_BODY`] while there is memory for that. Each tenant has its share of that memory. Such a
+//! body is appended to a segment, together with others'. A larger one goes to a file of its own as it comes,
+//! so that it is never in memory as a whole. Both are the same record on disk (see [`RecordHeader`]).
 //!
 //! A writer or a body that is dropped before the spool accepted it takes its file along.
 
@@ -26,14 +26,14 @@ use relay_mail::{
 
 /// Octets written to a file at a time.
 const CHUNK: usize = 256 * 1024;
-/// Bodies over [`SMALL_BODY`] that may be in memory at once; for further ones there are files.
+/// Bodies over [`SMALL_BODY`] that may be in memory at once; further ones go to files.
 const IN_MEMORY: u64 = 128;
 
 /// Where bodies too large for memory go.
 #[derive(Debug, Clone)]
 pub enum Spill {
     Folder(Arc<Path>),
-    /// They stay in memory: for tests.
+    /// Nowhere: they stay in memory. For tests.
     Never,
 }
 
@@ -72,7 +72,7 @@ pub struct LargeBody {
     crc: u32,
 }
 
-/// A file that goes away unless it is [kept](Unlink::keep).
+/// A file that is removed unless it is [kept](Unlink::keep).
 #[derive(Debug)]
 struct Unlink(Option<PathBuf>);
 
@@ -97,7 +97,7 @@ pub struct BodyWriter {
     id: MessageId,
     room: Room,
     in_memory: Option<Place<Option<TenantName>>>,
-    /// Who shares in the memory; `None`: the relay itself.
+    /// The tenant whose share of the memory is used; `None`: that of the relay itself.
     tenant: Option<TenantName>,
     buffer: Vec<u8>,
     large: Option<LargeBody>,
@@ -131,7 +131,7 @@ impl BodyWriter {
         }
     }
 
-    /// Whether what is in the buffer may stay there.
+    /// Whether the contents of the buffer may stay there.
     fn fits_in_memory(&mut self) -> bool {
         match self.buffer.len() {
             len if self.large.is_some() => len <= CHUNK,
@@ -201,8 +201,8 @@ impl LargeBody {
     }
 }
 
-/// Completes a record with what it belongs to, and syncs the file. Its directory is synced with others' by
-/// the thread that stores bodies.
+/// Completes a record with the message that it belongs to, and syncs the file. The thread that stores bodies
+/// syncs its directory together with others.
 fn seal_record(file: &File, id: MessageId, len: u64, crc: u32, meta: &[u8]) -> io::Result<()> {
     file.write_all_at(meta, RecordHeader::LEN as u64 + len)?;
     let header = RecordHeader::new(id, len, crc, meta);
@@ -252,7 +252,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 mod tests {
     use super::*;
 
-    /// As many bodies as the memory is for, of 100,000 octets; how many of them went to a file.
+    /// Writes `count` bodies of 100,000 octets. Returns them, and how many of them went to a file.
     async fn come(room: &Room, tenant: &str, count: u64) -> (Vec<BodyWriter>, usize) {
         let mut writers = Vec::new();
         for n in 0..count {

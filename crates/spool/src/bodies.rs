@@ -1,9 +1,9 @@
 //! The thread that takes bodies in.
 //!
-//! It takes whatever bodies wait, makes them durable together, and hands their messages to the committer,
-//! which is at work on the group before: so a disk that syncs bodies and a processor that works on the index
-//! need not wait for each other. Between groups it copies what is left in sparse segments, a little at a
-//! time.
+//! It takes whatever bodies wait, makes them durable together, and passes their messages to the committer.
+//! The committer meanwhile works on the previous group, so a disk that syncs bodies and a processor that
+//! works on the index need not wait for each other. Between groups, this thread copies what is left in sparse
+//! segments, a little at a time.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::threads;
 
-/// Bodies stored together at most, and their octets.
+/// The most bodies stored together, and the most octets.
 const GROUP: usize = 512;
 const GROUP_OCTETS: u64 = 8 * 1024 * 1024;
 
@@ -61,7 +61,7 @@ pub(super) struct BodyThread {
     sparse: Option<u32>,
 }
 
-/// What the thread is to people.
+/// The thread's name for people.
 const PART: &str = "the spool's thread for bodies";
 const THREAD: &str = "spool-bodies";
 
@@ -85,7 +85,8 @@ impl BodyThread {
         let mut group = Vec::with_capacity(GROUP);
         let mut then = Vec::with_capacity(GROUP);
         loop {
-            // With a segment to compact it does not sleep, but it does not keep arriving mail waiting either.
+            // With a segment to compact, the thread does not sleep, but does not keep arriving mail waiting
+            // either.
             let first = match self.sparse {
                 None => self.errands.blocking_recv(),
                 Some(_) => self.errands.try_recv().ok(),
@@ -152,8 +153,8 @@ impl BodyThread {
                 Operation::Settle { lease, end, answer, is_again: false }
             }
         };
-        // It fails when the committer has ended: the answer goes with the operation, and the caller learns it
-        // so.
+        // This fails when the committer has ended. The answer is then dropped with the operation, which tells
+        // the caller.
         let _ = self.operations.blocking_send(operation);
     }
 
@@ -187,7 +188,7 @@ impl BodyThread {
             }
             error => {
                 let refused = self.health.latch(&error.to_string());
-                // It fails when the committer has ended, and then nothing heals.
+                // This fails when the committer has ended, and then nothing heals.
                 let _ = self.operations.blocking_send(Operation::Mend);
                 refused
             }

@@ -5,8 +5,8 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 use super::Message;
 use relay_mail::MessageId;
 
-/// Before each body on disk, and enough to rebuild the index from: whose it is, how long, and checksums of
-/// all parts.
+/// The header before each body on disk. With the meta after the body it is enough to rebuild the index: whose
+/// the body is, how long it is, and checksums of all parts.
 ///
 /// ```text
 /// magic "m3r1" | body crc32 | id u64 | body length u64 | meta length u32 | meta crc32 | header crc32 | 0 u32
@@ -75,14 +75,14 @@ impl RecordHeader {
         Ok(Self::decode(&header))
     }
 
-    /// Reads the message that the record at `offset` belongs to; `None` if it is not there as it was stored.
+    /// Reads the message that the record at `offset` belongs to; `None` if it is not as it was stored.
     pub(super) fn read_message(&self, file: &File, offset: u64) -> io::Result<Option<Message>> {
         let mut meta = vec![0; self.meta_len as usize];
         file.read_exact_at(&mut meta, offset + Self::LEN as u64 + self.body_len)?;
         Ok(self.message(&meta))
     }
 
-    /// The message, if `meta` is as it was stored.
+    /// The message, if `meta` is unchanged since it was stored.
     pub(super) fn message(&self, meta: &[u8]) -> Option<Message> {
         if crc32fast::hash(meta) == self.meta_crc { Message::decode(meta) } else { None }
     }

@@ -1,7 +1,7 @@
 //! The one thread that changes the index.
 //!
 //! It takes whatever operations wait, at most [`GROUP`] of them, works out the changes, makes them durable
-//! together, and only then answers. A lone operation is committed at once: nothing waits for company. Bodies
+//! together, and only then answers. A single operation is committed at once: nothing waits for others. Bodies
 //! are durable before their messages come here.
 //!
 //! An error from the store latches [`Health`]. What happens then is in [`mending`](super::mending).
@@ -33,9 +33,9 @@ use super::{
 use crate::{clock, threads};
 use relay_mail::{MessageId, Timestamp};
 
-/// Operations committed together at most.
+/// The most operations committed together.
 pub(super) const GROUP: usize = 512;
-/// When a damaged message that could not be put aside is tried again, or one whose bounce could not be
+/// When a damaged message that could not be quarantined is tried again, or one whose bounce could not be
 /// stored.
 const LATER: Duration = Duration::from_secs(60);
 
@@ -48,22 +48,22 @@ pub(super) struct Context {
     pub(super) tally: Arc<Tally>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) stall: Arc<Stall>,
-    /// No message is told to wait longer.
+    /// The longest that a message is told to wait.
     pub(super) longest_wait: Duration,
 }
 
 impl Context {
-    /// When a message is due that was stored as due at `stored`. Beyond the longest wait, that was stored by
+    /// When a message is due that was stored as due at `stored`. A time beyond the longest wait was stored by
     /// a clock that was ahead, or when waits could be longer.
     ///
-    /// What was never tried waits for nothing: its time is that of its acceptance.
+    /// A message that was never tried waits for nothing: it is due from its acceptance.
     pub(super) fn credible_due(&self, stored: Timestamp, state: &State, now: Timestamp) -> Timestamp {
         let is_untried = state.attempts == 0 && state.doubt.is_none();
         stored.min(if is_untried { now } else { now + self.longest_wait })
     }
 }
 
-/// What the thread is to people.
+/// The thread's name for people.
 const PART: &str = "the spool's committer";
 const THREAD: &str = "spool-commit";
 
@@ -71,26 +71,26 @@ pub(super) struct Committer {
     pub(super) store: Box<dyn Store>,
     pub(super) context: Context,
     pub(super) lanes: Lanes,
-    /// What is remembered of messages.
+    /// The notes on messages.
     pub(super) notes: HashMap<MessageId, Note>,
     /// Leases that workers of this process have.
     pub(super) leases: HashMap<MessageId, u32>,
     /// Settlements and unwindings that wait for the disk to work again.
     pub(super) unsettled: Vec<Operation>,
-    /// The index was made anew from the bodies while some were on their way here: it may have their messages
+    /// The index was rebuilt from the bodies while some were on their way here, so it may have their messages
     /// already.
     pub(super) is_rescued: bool,
     /// Stored bodies of messages that were refused although the index may have them. They are held back.
     pub(super) refused: Vec<(MessageId, BodyPlace)>,
-    /// Bodies that a group which failed has let go or taken over, if it is durable all the same; and whether
-    /// the message has ended then.
+    /// Bodies that a failed group has released or taken over, if it is durable all the same; and whether the
+    /// message has then ended.
     pub(super) in_question: BTreeMap<(MessageId, BodyPlace), bool>,
 }
 
 /// What to tell once a group is durable.
 enum Effect {
     Accepted(Waiting, u64),
-    /// It was made anew from its body, and announced then.
+    /// It was rebuilt from its body, and announced then.
     Known(Waiting),
     Unwound(Arc<Lane>, u64),
     Found(HashMap<MessageId, StoredRecord>),
@@ -101,7 +101,7 @@ enum Effect {
         left: Option<u64>,
         waiting: Option<Waiting>,
         entering: Vec<(Waiting, u64)>,
-        /// The settlement is another than was asked for, because of this.
+        /// Why the settlement is not the one that was asked for.
         because: Option<SpoolError>,
     },
     Altered {
@@ -112,7 +112,7 @@ enum Effect {
     Nothing,
 }
 
-/// The changes of one group as they are worked out.
+/// The changes of one group, as they are worked out.
 #[derive(Default)]
 struct Group {
     changes: Vec<Change>,
@@ -125,7 +125,7 @@ struct Group {
 }
 
 impl Committer {
-    /// Loads the store, releases the leases of a dead process, and starts the thread. Answers the last id in
+    /// Loads the store, releases the leases of a dead process, and starts the thread. Returns the last id in
     /// use.
     pub(super) fn start(
         store: Box<dyn Store>,
@@ -156,7 +156,7 @@ impl Committer {
     }
 
     fn run(mut self, mut operations: mpsc::Receiver<Operation>, tell: TellOnPanic) {
-        // A local goes before the arguments, and with them the store.
+        // A local is dropped before the arguments, and so before the store.
         let _tell = tell;
         let mut group = Vec::with_capacity(GROUP);
         while let Some(first) = operations.blocking_recv() {
@@ -219,7 +219,7 @@ impl Committer {
         self.context.health.latch(&error.to_string())
     }
 
-    /// Gives a segment that has become sparse to the other thread, unless that is busy with mail.
+    /// Gives a sparse segment to the other thread, unless that thread is busy with mail.
     fn compact(&mut self) {
         if let Some(errands) = self.context.errands.upgrade()
             && let Ok(place) = errands.try_reserve()
@@ -279,13 +279,13 @@ impl Committer {
         }
     }
 
-    /// Answers nothing if the index has the message already.
+    /// Returns `None` if the index has the message already.
     fn insert(&mut self, new: &StoredMessage, group: &mut Group) -> Option<(Waiting, u64)> {
         if self.is_rescued && self.state(new.id, group).is_ok() {
             return None;
         }
         let (lane_id, lane) = self.lanes.enter_new(&new.lane, &mut group.changes);
-        // Ids never go back, the clock may: a message is due when it comes.
+        // Ids never go back, but the clock may. A message is due when it arrives.
         let due = new.id.accepted().steady().min(clock::now());
         let state = State {
             lane: lane_id,
@@ -411,7 +411,7 @@ impl Committer {
         Ok(Effect::Unwound(lane, was.body.len))
     }
 
-    /// The message's body is where its copy is, unless it has ended or moved meanwhile.
+    /// Lets the message refer to the copy of its body, unless it has ended or moved meanwhile.
     fn follow(&mut self, moved: &Moved, group: &mut Group) -> Result<(), SpoolError> {
         match self.state(moved.id, group) {
             Ok((was, _)) if was.body == moved.from => {
@@ -449,7 +449,7 @@ impl Committer {
 }
 
 impl Group {
-    /// What would have entered, had the rest of it been stored.
+    /// Discards what would have entered, had the rest of it been stored.
     fn leave_out(&mut self, end: &End) {
         if let End::Later { stored, .. } = end {
             self.useless.extend(stored.iter().map(|new| (new.id, new.place)));

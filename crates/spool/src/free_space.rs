@@ -1,8 +1,8 @@
 //! How much the disk under the spool has left.
 //!
-//! Measured once a second by whoever runs [`FreeSpace::measure`]; everybody else reads the last figure, less
-//! what has been [taken](FreeSpace::take) since, so that asking costs nothing and a fast second does not fill
-//! the disk. A floor is kept free, because a full disk would fail the index in the middle of its work.
+//! One caller runs [`FreeSpace::measure`] once a second. All others read the last figure, less what has been
+//! [taken](FreeSpace::take) since. So asking costs nothing, and a busy second does not fill the disk. A floor
+//! is kept free, because a full disk would fail the index in the middle of its work.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ struct Figures {
 }
 
 impl FreeSpace {
-    /// Of the disk under the spool at `path`. Measures for the first time.
+    /// The free space of the disk under the spool at `path`. Takes the first measurement.
     pub fn of(path: &Path, floor: Floor) -> io::Result<Self> {
         let figures = Figures {
             path: path.into(),
@@ -49,17 +49,17 @@ impl FreeSpace {
 
     /// Asks the file system.
     pub fn measure(&self) -> io::Result<()> {
-        // Whatever is taken from here on is not in what the file system says.
+        // The file system's figure does not include what is taken from here on.
         self.0.taken.store(0, Ordering::Relaxed);
         let stat = rustix::fs::statvfs(&*self.0.path)?;
         self.0.free.store(stat.f_bavail.saturating_mul(stat.f_frsize), Ordering::Relaxed);
-        // File systems that make inodes as they go say 0 of 0.
+        // File systems that make inodes as needed report 0 of 0.
         let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
         self.0.inodes.store(inodes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// So many octets are about to be written.
+    /// Notes that this many octets are about to be written.
     pub fn take(&self, octets: u64) {
         self.0.taken.fetch_add(octets, Ordering::Relaxed);
     }
@@ -74,7 +74,7 @@ impl FreeSpace {
         self.bytes().saturating_sub(self.0.floor.octets)
     }
 
-    /// Whether `size` more octets would go below the floor, or another file.
+    /// Whether `size` more octets, or one more file, would go below the floor.
     pub fn is_short_of(&self, size: u64) -> bool {
         self.bytes() < self.0.floor.octets.saturating_add(size)
             || self.0.inodes.load(Ordering::Relaxed) < self.0.floor.inodes
@@ -104,7 +104,7 @@ mod tests {
     fn inodes_have_a_floor_of_their_own() {
         assert!(!space(0, 1).is_short_of(0));
         let no_disk_has_so_many = space(0, u64::MAX);
-        // But those that make inodes as they go.
+        // Except file systems that make inodes as needed.
         let makes_them = no_disk_has_so_many.0.inodes.load(Ordering::Relaxed) == u64::MAX;
         assert_eq!(no_disk_has_so_many.is_short_of(0), !makes_them);
     }

@@ -12,7 +12,7 @@ pub(super) struct Health(RwLock<Option<Arc<str>>>);
 
 impl Health {
     pub(super) fn reason(&self) -> Option<Arc<str>> {
-        // One assignment is all that happens under this lock.
+        // All that happens under this lock is one assignment.
         self.0.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 

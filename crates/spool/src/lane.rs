@@ -1,8 +1,8 @@
 //! Lanes: the pairs of tenant and author that messages belong to.
 //!
-//! A waiting message costs a small fixed record; whose it is would be the largest part of it. So each pair is
-//! stored once and messages refer to it by number. The scheduler makes its queues from lanes: the tenant and
-//! the mailbox that the tenant's configuration gives for the author.
+//! A waiting message costs a small fixed record, of which its tenant and author would be the largest part. So
+//! each pair is stored once, and messages refer to it by number. The scheduler makes its queues from lanes:
+//! the tenant and the mailbox that the tenant's configuration gives for the author.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,8 +25,8 @@ pub struct Lane {
 pub struct LaneId(pub u32);
 
 /// Lanes that no message has are kept up to this number: programs that send one message at a time would
-/// otherwise store and drop their lane with each. Beyond it they go, so that one From a message does not
-/// gather lanes for ever.
+/// otherwise store and drop their lane with each. Beyond it they are removed, so that mail with a new From in
+/// each message does not gather lanes for ever.
 const IDLE: usize = 4096;
 
 /// The lanes, both ways round, and how many messages each has.
@@ -50,21 +50,22 @@ impl Lanes {
         self.by_id.get(&id).map(|used| used.lane.clone())
     }
 
-    /// At the start: a lane from the store.
+    /// Adds a lane from the store, at the start.
     pub(super) fn add(&mut self, id: LaneId, lane: Arc<Lane>) {
         self.last = self.last.max(id.0);
         self.by_lane.insert(lane.clone(), id);
         self.by_id.insert(id, Use { lane, messages: 0, is_in_idle: false });
     }
 
-    /// One more message of a lane that there is.
+    /// Counts one more message of a lane that exists.
     pub(super) fn enter(&mut self, id: LaneId) {
         if let Some(used) = self.by_id.get_mut(&id) {
             used.messages += 1;
         }
     }
 
-    /// One more message of `lane`: its number, and the change that stores it if it is new.
+    /// Counts one more message of `lane`. Returns the lane's number, and adds the change that stores the lane
+    /// if it is new.
     pub(super) fn enter_new(&mut self, lane: &Lane, changes: &mut Vec<Change>) -> (LaneId, Arc<Lane>) {
         let known = self.by_lane.get_key_value(lane).map(|(lane, id)| (*id, lane.clone()));
         let (id, lane) = known.unwrap_or_else(|| {
@@ -78,7 +79,7 @@ impl Lanes {
         (id, lane)
     }
 
-    /// One message less.
+    /// Counts one message less.
     pub(super) fn leave(&mut self, id: LaneId, changes: &mut Vec<Change>) {
         let Some(used) = self.by_id.get_mut(&id) else { return };
         used.messages -= 1;
@@ -94,7 +95,7 @@ impl Lanes {
         }
     }
 
-    /// At the start, when all messages have entered: forgets lanes that none has.
+    /// Forgets lanes that no message has: at the start, when all messages have entered.
     pub(super) fn drop_unused(&mut self, changes: &mut Vec<Change>) {
         for id in self.by_id.keys().copied().collect::<Vec<_>>() {
             self.drop_if_idle(id, changes);

@@ -6,21 +6,22 @@
 //!   index record synced. Until it returns, the message does not exist; after it has returned, no crash loses
 //!   it.
 //! * What it returns is [`Accepted`]: the scheduler hears of the message when that is announced or dropped.
-//!   Before, it can be [unwound](Accepted::unwind): it is removed again, durably, and nobody else has had it.
+//!   Before, it can be [unwound](Accepted::unwind): it is then removed again, durably, and nobody else has
+//!   had it.
 //! * A message is delivered under a [`Lease`]: [`Spool::claim`] stores "attempt N began" with a raised epoch
 //!   before it returns, and [`Spool::settle`] with an older epoch is refused. So two workers never both
 //!   settle one message.
 //! * A settlement that ends a message and the bounce that follows from it are one transaction.
 //! * Bodies go through one thread and every change of the index through another, the committer. Each makes
-//!   whatever is waiting durable together (group commit), one group after the other is at work.
+//!   whatever is waiting durable together (group commit). One group is in progress at a time.
 //! * An I/O error latches the spool unhealthy: changes are refused, and callers stop accepting and
-//!   delivering. It heals by itself when the disk works again. A settlement is not refused but waits for
-//!   that: how a delivery went is known once, and must not be forgotten.
+//!   delivering. It heals by itself when the disk works again. A settlement is not refused, but waits for
+//!   that: the outcome of a delivery is known once, and must not be forgotten.
 //! * After a crash, [`Spool::start`] releases the leases of the dead process. An attempt had begun under each
-//!   of them, so its outcome is unknown: the message is [in doubt](Claim::doubt) from then on. Bodies without
-//!   an index record were never acknowledged, and are swept.
-//! * Damage stays alone: damaged message quarantined, with a reason; a damaged index is made anew from the
-//!   bodies.
+//!   of them, and its outcome is unknown: the message is [in doubt](Claim::doubt) from then on. Bodies
+//!   without an index record were never acknowledged, and are swept.
+//! * Damage does not spread: a damaged message is quarantined, with a reason; a damaged index is rebuilt from
+//!   the bodies.
 //!
 //! Both threads work on a [`Store`]: [`DiskStore`] (sled as the index, bodies in segments and files beside
 //! it) or [`MemoryStore`], for tests. The spool knows no network and no tenant's configuration.
@@ -96,14 +97,14 @@ use stored::StoredRecord;
 
 /// Bodies up to this size are held in memory on their way in and out.
 pub const SMALL_BODY: usize = 64 * 1024;
-/// Bodies up to this size share segments; larger ones have a file of their own, and so have those over
-/// [`SMALL_BODY`] when many come in at once.
+/// Bodies up to this size share segments. Larger ones have a file of their own, and so do those over
+/// [`SMALL_BODY`] when many arrive at once.
 pub const SEGMENT_BODY: usize = 512 * 1024;
 
-/// What [`Spool::start`] takes for the longest that a message waits.
+/// The longest that a message waits, as [`Spool::start`] assumes.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Operations that wait for a thread before callers have to wait to hand theirs over.
+/// Operations that may wait for a thread before callers have to wait to submit theirs.
 const WAITING_OPERATIONS: usize = 1024;
 
 /// The spool. Cheap to clone; its threads end when the last clone is gone.
@@ -154,16 +155,16 @@ struct Shared {
     pace: pace::Pace,
 }
 
-/// What the scheduler has to know. A message may be told of again; the last word counts.
+/// What the scheduler must know. It may be told of a message again; the last event counts.
 #[derive(Debug, Clone)]
 pub enum Event {
     Waiting(Waiting),
-    /// By an operator.
+    /// An operator holds it.
     Held {
         id: MessageId,
         lane: Arc<Lane>,
     },
-    /// It has left without ever having been claimed for that.
+    /// It has left without having been claimed.
     Left {
         id: MessageId,
         lane: Arc<Lane>,
@@ -203,13 +204,13 @@ pub struct Claim {
     pub body: BodyReader,
     /// Attempts that counted before this one.
     pub attempts: u16,
-    /// An earlier attempt may have been sent, nobody knows: since when that is so.
+    /// Since when it is unknown whether an earlier attempt was sent.
     pub doubt: Option<Timestamp>,
-    /// What was [remembered](Spool::remember) of it last.
+    /// The note that was [remembered](Spool::remember) last.
     pub note: Option<Note>,
 }
 
-/// What becomes of a message under lease.
+/// What happens to a message under lease.
 #[derive(Debug)]
 pub enum Settlement {
     /// It leaves the spool, and `bounce` enters it, both or neither.
@@ -221,11 +222,11 @@ pub enum Settlement {
         due: Timestamp,
         /// Whether the attempt counts: waiting for a limit or for a credential does not.
         counted: bool,
-        /// This or an earlier attempt may have been sent: since when that is so.
+        /// Since when it is unknown whether this or an earlier attempt was sent.
         doubt: Option<Timestamp>,
     },
-    /// It is damaged: its record and what is left of its body are put aside, with the reason. If that cannot
-    /// be done now, it waits a minute.
+    /// It is damaged: its record and what is left of its body are quarantined, with the reason. If that
+    /// cannot be done now, it waits a minute.
     Quarantine { reason: String },
 }
 
@@ -251,7 +252,7 @@ pub enum SpoolError {
     InDelivery(MessageId),
     #[error("message {id} is damaged: {reason}")]
     Damaged { id: MessageId, reason: String },
-    /// It is leased all the same: the caller decides what becomes of it.
+    /// It is leased all the same: the caller decides what happens to it.
     #[error("message {} cannot be read at present: {reason}", lease.id)]
     Unreadable { lease: Lease, doubt: Option<Timestamp>, reason: String },
     #[error("cannot write the body: {0}")]
@@ -261,7 +262,7 @@ pub enum SpoolError {
 }
 
 impl Spool {
-    /// Takes over `store` and returns the spool with the stream of what the scheduler has to know: first the
+    /// Takes over `store` and returns the spool with the stream of what the scheduler must know: first the
     /// messages found in the store, oldest first, then each change.
     pub fn start(
         store: impl Store,
@@ -270,8 +271,8 @@ impl Spool {
         Self::start_with_waits(store, observer, LONGEST_WAIT)
     }
 
-    /// The same where a [`Settlement::Wait`] may last for `longest_wait`. What is found to be due later than
-    /// that from now was stored by a clock that was ahead: it is due when that time is over.
+    /// The same, where a [`Settlement::Wait`] may last for `longest_wait`. A message that is due later than
+    /// that from now was stored by a clock that was ahead: it is due after `longest_wait`.
     pub fn start_with_waits(
         store: impl Store,
         observer: impl Observer,
@@ -307,28 +308,27 @@ impl Spool {
         Ok((Self { errands, operations, shared }, heard))
     }
 
-    /// Begins a message of the tenant's: gives it its id, which `Received` needs, and a place to write its
-    /// body to.
+    /// Begins a message of the tenant's. Returns its id, which `Received` needs, and a writer for its body.
     pub fn begin_for(&self, tenant: &TenantName) -> (MessageId, BodyWriter) {
         let id = self.next_id();
         (id, BodyWriter::new(id, Some(tenant.clone()), self.shared.room.clone()))
     }
 
-    /// The same for a message that is nobody's yet, or the relay's own.
+    /// The same for a message that has no tenant yet, or is the relay's own.
     pub fn begin(&self) -> (MessageId, BodyWriter) {
         let id = self.next_id();
         (id, BodyWriter::new(id, None, self.shared.room.clone()))
     }
 
-    /// Makes a message durable. When this returns `Ok`, it may be acknowledged. It is delivered once what is
-    /// returned is announced or dropped. If this is cancelled, the message is announced as soon as it is
-    /// durable.
+    /// Makes a message durable. When this returns `Ok`, it may be acknowledged. The message is delivered once
+    /// the returned [`Accepted`] is announced or dropped. If this is cancelled, the message is announced as
+    /// soon as it is durable.
     pub async fn accept(&self, message: NewMessage) -> Result<Accepted, SpoolError> {
         self.shared.pace.arrival();
         self.store(message, |answer| Then::Accept { answer }).await
     }
 
-    /// Which of these messages the spool has, whatever their state. `None`: it is there, and cannot be read.
+    /// Which of these messages the spool has, whatever their state. `None`: it is there, but cannot be read.
     pub async fn find(
         &self,
         ids: Vec<MessageId>,
@@ -336,13 +336,13 @@ impl Spool {
         let records = self.ask(|answer| Operation::Find { ids, answer }).await?;
         let read =
             |(id, record): (MessageId, StoredRecord)| (id, record.read().ok().map(|(message, _)| message));
-        // Blocking work breaks off only when the runtime ends.
+        // Blocking work is interrupted only when the runtime ends.
         let found = spawn_blocking(move || records.into_iter().map(read).collect()).await;
         found.map_err(|_| SpoolError::Closed)
     }
 
-    /// Tells the scheduler of all messages of these tenants once more, but of those that are leased. Takes a
-    /// look at every message that there is; others are committed in between.
+    /// Tells the scheduler again of all messages of these tenants, except those that are leased. Looks at
+    /// every message in the spool; other operations are committed in between.
     pub async fn tell_again(&self, tenants: HashSet<TenantName>) -> Result<(), SpoolError> {
         let tenants = Arc::new(tenants);
         let mut after = None;
@@ -355,8 +355,8 @@ impl Spool {
         }
     }
 
-    /// Leases a message that waits, stores that an attempt begins, and reads whose it is. One that is damaged
-    /// is put aside. Waits for its turn while many messages come in.
+    /// Leases a message that waits, stores that an attempt begins, and reads whose it is. A damaged one is
+    /// quarantined. Waits for its turn while many messages come in.
     pub async fn claim(&self, id: MessageId) -> Result<Claim, SpoolError> {
         self.shared.pace.delivery().await;
         let granted = self.ask(|answer| Operation::Claim { id, answer }).await?;
@@ -381,7 +381,7 @@ impl Spool {
         }
     }
 
-    /// Stores what became of a message under `lease`. While the spool is unhealthy, this waits.
+    /// Stores the outcome of a message under `lease`. While the spool is unhealthy, this waits.
     pub async fn settle(&self, lease: Lease, settlement: Settlement) -> Result<(), SpoolError> {
         match settlement {
             Settlement::End { bounce: Some(bounce) } => self.settle_with(lease, vec![*bounce]).await,
@@ -413,8 +413,8 @@ impl Spool {
         self.store(last, |answer| Then::Settle { lease, others, answer }).await
     }
 
-    /// Stores what is to be remembered of a message under `lease`, until it leaves or is told otherwise: a
-    /// claim gives it back. On stable storage when this returns.
+    /// Stores a note on a message under `lease`, until the message leaves or another note is stored. A claim
+    /// returns the note. It is on stable storage when this returns.
     pub async fn remember(&self, lease: Lease, note: Option<Note>) -> Result<(), SpoolError> {
         self.ask(|answer| Operation::Remember { lease, note, answer }).await
     }
@@ -424,7 +424,7 @@ impl Spool {
         self.alter(id, Alteration::Hold).await
     }
 
-    /// Makes a message due now, whether it was held or waited for its time.
+    /// Makes a message due now, whether it was held or was waiting for its time.
     pub async fn release(&self, id: MessageId) -> Result<(), SpoolError> {
         self.alter(id, Alteration::Release).await
     }
@@ -443,10 +443,10 @@ impl Spool {
         self.shared.health.reason()
     }
 
-    /// Returns when an operation on the store has not come back for so long, and says on what: nothing but a
-    /// new process helps then.
+    /// Returns when an operation on the store has not come back for `limit`, and gives the part of the store.
+    /// Only a new process helps then.
     pub async fn stalled(&self, limit: Duration) -> &'static str {
-        // Not by a clone: the threads end when the last one is gone.
+        // Not through a clone: the threads end when the last one is gone.
         self.shared.stall.long_enough(limit).await
     }
 
@@ -458,7 +458,7 @@ impl Spool {
     fn next_id(&self) -> MessageId {
         let floor = u64::from_be_bytes(MessageId::first_at(clock::wall()).to_bytes());
         let next = |last: u64| Some(floor.max(last + 1));
-        // The closure never answers None, so the update cannot fail.
+        // The closure never returns None, so the update cannot fail.
         let last = self
             .shared
             .last_id
@@ -467,7 +467,7 @@ impl Spool {
         MessageId::from_bytes(floor.max(last + 1).to_be_bytes())
     }
 
-    /// Stores the body, and then does what its message is for.
+    /// Stores the body, and then does what `then` asks.
     async fn store<T>(
         &self,
         mut new: NewMessage,

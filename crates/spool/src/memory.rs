@@ -1,4 +1,4 @@
-//! A store in memory: for tests, and as the smallest example of what a store has to do.
+//! A store in memory: for tests, and as the smallest example of what a store must do.
 //!
 //! Clones share their content, so that a test can drop a spool and start another on what it left: a crash.
 
@@ -38,12 +38,12 @@ struct MemoryContents {
     is_stalled: bool,
 }
 
-/// What becomes of the commits of a broken store.
+/// What happens to the commits of a broken store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing is stored.
     Lost,
-    /// It is stored, and an error answered all the same.
+    /// It is stored, but an error is returned all the same.
     Stored,
 }
 
@@ -63,19 +63,19 @@ impl MemoryStore {
         self.content().is_stalled = true;
     }
 
-    /// The disk does not hang any more.
+    /// The disk no longer hangs.
     pub fn go_on(&self) {
         self.content().is_stalled = false;
         self.0.goes_on.notify_all();
     }
 
-    /// Messages and bodies that it has.
+    /// The numbers of messages and of bodies in the store.
     pub fn count(&self) -> (usize, usize) {
         let content = self.content();
         (content.states.len(), content.bodies.len())
     }
 
-    /// Messages put aside, with the reasons.
+    /// Quarantined messages, with the reasons.
     pub fn quarantined(&self) -> Vec<(MessageId, String)> {
         self.content().quarantine.iter().map(|(id, reason)| (*id, reason.clone())).collect()
     }

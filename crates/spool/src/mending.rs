@@ -1,11 +1,10 @@
 //! What the committer does while the disk does not work.
 //!
-//! The callers of the group that failed and everybody after them are told that the spool is unhealthy, but
-//! for those who say how a delivery went, and those who unwind a message: they wait. The committer then tries
-//! again and again whether the disk works. When it does, it opens the index anew, finds out what became of
-//! the group (each change is in it or not, as after a crash), removes messages that were refused and are
-//! there all the same, releases the bodies of those that have ended all the same, stores what had to wait,
-//! and goes on.
+//! The callers of the group that failed, and all callers after them, are told that the spool is unhealthy.
+//! Only those that settle or unwind a message wait. The committer then tries again and again whether the disk
+//! works. When it does, the committer opens the index again and finds out what happened to the group (each
+//! change is in it or not, as after a crash). It removes messages that were refused but are there all the
+//! same, releases the bodies of those that have ended all the same, stores what had to wait, and goes on.
 
 use std::{thread, time::Duration};
 
@@ -20,14 +19,15 @@ use super::{
 };
 use relay_mail::MessageId;
 
-/// When an unhealthy spool tries whether the disk works again: soon, then less and less often.
+/// How often an unhealthy spool tries whether the disk works again: soon, then less and less often.
 const MEND_FIRST: Duration = Duration::from_millis(20);
 const MEND_EVERY: Duration = Duration::from_secs(1);
-/// How often it says that it does not.
+/// How often it logs that the disk does not work.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 impl Committer {
-    /// Tells a caller that nothing was done, or lets it wait: how a delivery went must not be forgotten.
+    /// Tells a caller that nothing was done, or lets it wait: the outcome of a delivery must not be
+    /// forgotten.
     pub(super) fn refuse(&mut self, operation: Operation, error: &SpoolError) {
         match operation {
             Operation::Accept { new, answer } => {
@@ -55,8 +55,8 @@ impl Committer {
         }
     }
 
-    /// Waits until the disk works again, and goes on where the work broke off. Whether anybody still wants
-    /// that.
+    /// Waits until the disk works again, and goes on where the work was interrupted. Returns whether any
+    /// caller still wants that.
     pub(super) fn mend(&mut self, operations: &mut mpsc::Receiver<Operation>) -> bool {
         let mut next_try = Instant::now();
         let mut next_word = Instant::now();
@@ -88,8 +88,8 @@ impl Committer {
         true
     }
 
-    /// Whoever was refused will come again, or has told its client to: a message that was stored all the same
-    /// would be there twice.
+    /// Removes messages that were refused but stored all the same. The caller will try again, or has told its
+    /// client to, and the message would be there twice.
     fn remove_refused(&mut self) -> Result<(), StoreError> {
         let mut changes = Vec::new();
         let mut left = Vec::new();
@@ -122,7 +122,8 @@ impl Committer {
     }
 
     /// Finds out what there is after the fault, and removes what nobody waits for. All of it is watched: it
-    /// may hang at any step, as what failed did, and takes long only while it goes from message to message.
+    /// may hang at any step, as the failed operation may have, and takes long only while it goes from message
+    /// to message.
     fn take_stock(&mut self) -> Result<(), StoreError> {
         guarded(|| self.store.reopen())?;
         self.context.stall.index.goes_on();
@@ -131,8 +132,9 @@ impl Committer {
         self.release_unneeded()
     }
 
-    /// Of the bodies in question. Those that have been looked at are forgotten, so that none is released
-    /// twice: when a look fails, the next try goes on where this one has ended.
+    /// Releases those of the bodies in question that are not needed. Those that have been looked at are
+    /// forgotten, so that none is released twice: when a look fails, the next try goes on where this one
+    /// ended.
     fn release_unneeded(&mut self) -> Result<(), StoreError> {
         while let Some((&(id, place), &ended)) = self.in_question.first_key_value() {
             self.context.stall.index.goes_on();
@@ -144,7 +146,7 @@ impl Committer {
         Ok(())
     }
 
-    /// A group with these changes may be durable, or not.
+    /// Notes that a group with these changes may or may not be durable.
     pub(super) fn question(&mut self, changes: &[Change]) {
         for change in changes {
             match change {

@@ -15,7 +15,7 @@ use relay_mail::{MessageId, TenantName, Timestamp};
 
 pub(super) type Responder<T> = oneshot::Sender<Result<T, SpoolError>>;
 
-/// Tells whoever asked. One who no longer waits for it is not told; what was done stays done.
+/// Answers the caller. If it no longer waits, it is not told; what was done stays done.
 pub(super) fn respond<T>(responder: Responder<T>, result: Result<T, SpoolError>) {
     let _ = responder.send(result);
 }
@@ -25,7 +25,7 @@ pub(super) enum Operation {
         new: StoredMessage,
         answer: Responder<Accepted>,
     },
-    /// Removes a message that nobody has heard of.
+    /// Removes a message that has not been announced.
     Unwind {
         accepted: Accepted,
         answer: Responder<()>,
@@ -37,8 +37,7 @@ pub(super) enum Operation {
         ids: Vec<MessageId>,
         answer: Responder<HashMap<MessageId, StoredRecord>>,
     },
-    /// Tells the scheduler of these tenants' messages once more, of those behind `after`. Answers where to go
-    /// on.
+    /// Tells the scheduler again of these tenants' messages, of those after `after`. Answers where to go on.
     TellAgain {
         tenants: Arc<HashSet<TenantName>>,
         after: Option<MessageId>,
@@ -55,7 +54,7 @@ pub(super) enum Operation {
         /// It has been tried before, and nobody knows whether it was stored.
         is_again: bool,
     },
-    /// Stores what is to be remembered of a message under lease.
+    /// Stores a note on a message under lease.
     Remember {
         lease: Lease,
         note: Option<Note>,
@@ -66,7 +65,7 @@ pub(super) enum Operation {
         alteration: Alteration,
         answer: Responder<()>,
     },
-    /// The other thread cannot write: it is for the committer to see when that works again.
+    /// The other thread cannot write: the committer must find out when that works again.
     Mend,
     /// Copies of bodies by compaction. Nobody waits for an answer.
     Moved(Vec<Moved>),
@@ -82,7 +81,7 @@ pub(super) struct StoredMessage {
     pub(super) since: Instant,
 }
 
-/// A settlement; the bodies of what enters with it are stored.
+/// A settlement. The bodies of the messages that enter with it are stored.
 #[derive(Debug, Clone)]
 pub(super) enum End {
     /// Others take its place, or none.
@@ -97,10 +96,10 @@ pub(super) enum End {
     Quarantine {
         reason: String,
     },
-    /// Not all that is to enter could be stored: it is looked at again after a while.
+    /// Not all messages that should enter could be stored: the message is tried again after a while.
     Later {
         error: SpoolError,
-        /// What could be. It does not enter.
+        /// Those that could be stored. They do not enter.
         stored: Vec<StoredMessage>,
     },
 }
@@ -114,7 +113,7 @@ pub(super) enum Alteration {
     Remove,
 }
 
-/// A lease, and where to read what it is for.
+/// A lease, and where to read its message.
 pub(super) struct Granted {
     pub(super) lease: Lease,
     pub(super) state: State,
@@ -124,7 +123,7 @@ pub(super) struct Granted {
 }
 
 impl End {
-    /// Of a settlement that no message enters with.
+    /// For a settlement that no message enters with.
     pub(super) fn with_nothing_new(settlement: Settlement) -> Self {
         match settlement {
             Settlement::End { .. } | Settlement::Split { .. } => Self::Leave { entering: Vec::new() },

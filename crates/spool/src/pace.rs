@@ -1,10 +1,10 @@
-//! Accepting goes before delivering.
+//! Accepting comes before delivering.
 //!
-//! Whoever hands in mail waits for a 250 and gives up after a while; a message that waits for its delivery
-//! does neither. Both want the same processors and the same disk. So in a burst of mail deliveries begin one
-//! after the other, with a pause of some milliseconds between them. When the burst is over, or has lasted for
-//! [`LONGEST`], they begin at once: what lasts longer is no burst but the load, and mail must leave as fast
-//! as it comes.
+//! A client that submits mail waits for a 250 and gives up after a while; a message that waits for its
+//! delivery does neither. Both want the same processors and the same disk. So in a burst of mail, deliveries
+//! begin one after the other, with a pause of some milliseconds between them. When the burst is over, or has
+//! lasted for [`LONGEST`], they begin at once: what lasts longer is not a burst but the normal load, and mail
+//! must leave as fast as it comes.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// So many messages within two windows are a burst: some 500 a second.
+/// This many messages within two windows are a burst: some 500 a second.
 const BURST: u32 = 50;
 const WINDOW: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(4);
@@ -31,10 +31,10 @@ pub(super) struct Pace {
 
 #[derive(Debug)]
 struct Arrivals {
-    /// When the window began that is now.
+    /// When the current window began.
     since: Instant,
     now: u32,
-    /// In the window before that.
+    /// Arrivals in the window before that.
     before: u32,
     /// When the burst began, if there is one.
     burst: Option<Instant>,
@@ -53,7 +53,7 @@ impl Pace {
         self.arrivals(|arrivals| arrivals.now = arrivals.now.saturating_add(1));
     }
 
-    /// Returns when a delivery may begin. Fair: those that wait go on in the order in which they came.
+    /// Returns when a delivery may begin. Fair: those that wait go on in the order in which they arrived.
     pub(super) async fn delivery(&self) {
         if !self.is_burst() {
             return;
@@ -111,10 +111,10 @@ mod tests {
         assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
         pace.arrival();
         assert_eq!(time_of(10, &pace).await, PAUSE * 10);
-        // The burst has ended: whoever still waits goes on.
+        // The burst has ended: deliveries that still wait go on.
         assert!(time_of(1000, &pace).await <= WINDOW * 2);
         assert_eq!(time_of(1000, &pace).await, Duration::ZERO);
-        // What does not end does not count.
+        // A burst that does not end does not count.
         let began = Instant::now();
         while began.elapsed() < LONGEST + WINDOW * 4 {
             for _ in 0..BURST {

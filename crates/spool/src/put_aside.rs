@@ -1,8 +1,8 @@
-//! How much of the quarantine is whose.
+//! How much of the quarantine belongs to each tenant.
 //!
-//! What was put aside as damaged stays on the disk until a person has looked at it. It counts against the
-//! share of its tenant, so that the damage of one is never the full disk of another. The folder is looked at
-//! now and then and in the background; what was looked at once is not read again.
+//! What was quarantined stays on the disk until a person has looked at it. It counts against the share of its
+//! tenant, so that damage to one tenant's mail never fills another's disk. The folder is looked at now and
+//! then, in the background; what was looked at once is not read again.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ pub struct PutAside(Arc<Folder>);
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
-    /// By name of what says whose it is; `None`: nobody knows.
+    /// The tenant by the name of the file that states it; `None`: unknown.
     known: Mutex<HashMap<OsString, Option<TenantName>>>,
 }
 
-/// What is needed of `ID.json`.
+/// The part of `ID.json` that is needed here.
 #[derive(serde::Deserialize)]
 struct About {
     message: Option<Whose>,
@@ -38,7 +38,7 @@ struct Whose {
 }
 
 impl PutAside {
-    /// Of the spool in `root`. Nothing is measured yet.
+    /// For the spool in `root`. Nothing is measured yet.
     pub fn of(root: &Path) -> Self {
         Self(Arc::new(Folder { path: root.join("quarantine"), known: Mutex::default() }))
     }
@@ -73,13 +73,13 @@ impl PutAside {
     }
 }
 
-/// A file that cannot be read is nobody's.
+/// The tenant that the file names. A file that cannot be read belongs to nobody.
 fn whose(about: &Path) -> Option<TenantName> {
     let about: About = serde_json::from_slice(&fs::read(about).ok()?).ok()?;
     about.message.map(|message| message.tenant)
 }
 
-/// It may have been removed a moment ago.
+/// Zero if it cannot be read: it may have been removed a moment ago.
 fn size(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |file| file.len())
 }

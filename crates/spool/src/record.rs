@@ -28,7 +28,7 @@ pub struct State {
     pub epoch: u32,
     /// Attempts that counted.
     pub attempts: u16,
-    /// An earlier attempt may have been sent: since when that is open.
+    /// Since when it is unknown whether an earlier attempt was sent.
     pub doubt: Option<Timestamp>,
     pub body: BodyPlace,
 }
@@ -40,11 +40,11 @@ pub enum Phase {
     },
     /// A worker has it; an attempt has begun.
     Leased,
-    /// By an operator, until an operator releases it.
+    /// Held by an operator, until an operator releases it.
     Held,
 }
 
-/// What a route remembers of a message between its attempts: small, and nothing to the spool.
+/// What a route remembers of a message between its attempts. It is small, and means nothing to the spool.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Note(Arc<[u8]>);
 
@@ -76,17 +76,18 @@ impl std::fmt::Debug for Note {
 pub struct BodyPlace {
     /// The segment that holds it, or `None` if it has a file of its own.
     pub segment: Option<u32>,
-    /// Of the record that holds it, in its file.
+    /// Offset of the record that holds it, in its file.
     pub offset: u64,
     /// Octets of body.
     pub len: u64,
 }
 
-/// Of an encoded state. The later one says since when a message is in doubt; the other knows only that it is,
-/// and what it knows is written so still: a record that is read and stored again stays octet for octet.
+/// Versions of an encoded state. The later one gives the time since when a message is in doubt. The other
+/// gives only that it is in doubt, and is still written if no more is known: a record that is read and stored
+/// again stays the same, octet for octet.
 const VERSION: u8 = 2;
 const VERSION_WITH_DOUBT: u8 = 3;
-/// Of an encoded message. Version 2 had no wishes in its envelope, and is still read.
+/// Version of an encoded message. Version 2 had no wishes in its envelope, and is still read.
 const MESSAGE_VERSION: u8 = 3;
 /// Octets of an encoded state.
 const STATE_LEN: usize = 44;
@@ -107,7 +108,7 @@ impl std::ops::Deref for EncodedState {
     }
 }
 
-/// Divides what is stored into a state and what stands behind it.
+/// Divides a stored value into a state and what follows it.
 pub(super) fn split_state(value: &[u8]) -> Option<(&[u8], &[u8])> {
     match *value.first()? {
         VERSION => value.split_at_checked(STATE_LEN),
@@ -150,7 +151,7 @@ impl State {
         let fixed = bytes.len() - 4;
         let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        // The index has checksums of its own; this one is against a record that is another's or half written.
+        // The index has its own checksums. This one detects a record that is another's or half written.
         if !rest.is_empty() || bytes[1] > 15 || u32_at(fixed)? != crc32fast::hash(&bytes[..fixed]) {
             return None;
         }

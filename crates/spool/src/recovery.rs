@@ -14,12 +14,12 @@ use super::{
 use crate::clock;
 use relay_mail::{MessageId, Timestamp};
 
-/// What a lease means that the index has.
+/// What a lease in the index means.
 #[derive(Clone, Copy)]
 enum Leases<'a> {
-    /// The process that had it is dead. An attempt had begun: it counts, and its outcome is unknown.
+    /// The process that held it is dead. An attempt had begun: it counts, and its outcome is unknown.
     OfTheDead,
-    /// Workers have these. Any other was never given to one: its claim failed.
+    /// Workers hold these. Any other lease was never given to a worker: its claim failed.
     Given(&'a HashMap<MessageId, u32>),
 }
 
@@ -33,7 +33,7 @@ struct Recovery<'a> {
     last: MessageId,
     messages: u64,
     in_doubt: u64,
-    /// Messages that are due earlier than was stored.
+    /// Messages that are due earlier than their stored time.
     brought_forward: u64,
     /// A message that has no lane.
     lost: Option<MessageId>,
@@ -42,7 +42,7 @@ struct Recovery<'a> {
 }
 
 impl Committer {
-    /// Releases the leases of a dead process, and sweeps. Answers the last id in use.
+    /// Releases the leases of a dead process, and sweeps. Returns the last id in use.
     pub(super) fn recover_at_start(&mut self) -> Result<MessageId, StoreError> {
         let started = Instant::now();
         let recovered = match self.recover(true) {
@@ -59,7 +59,7 @@ impl Committer {
         Ok(last)
     }
 
-    /// Workers keep their leases.
+    /// Finds out what there is after the disk has failed. Workers keep their leases.
     pub(super) fn recover_after_fault(&mut self) -> Result<(), StoreError> {
         match self.recover(false) {
             Err(error) if is_damage(&error) => {
@@ -127,7 +127,7 @@ impl Committer {
         for _ in 0..damaged {
             self.context.observer.quarantined();
         }
-        // Of messages that were put aside.
+        // Notes on messages that were quarantined.
         for id in noted {
             let was = self.notes.remove(&id);
             changes.push(Change::Note { id, was, note: None });
@@ -186,7 +186,7 @@ impl Recovery<'_> {
                 }
                 Leases::OfTheDead => {
                     self.in_doubt += 1;
-                    // It waits for nothing: its route finds out what became of the attempt.
+                    // It waits for nothing: its route finds out what happened to the attempt.
                     let due = self.now;
                     let attempts = was.attempts.saturating_add(1);
                     let doubt = Some(self.now);

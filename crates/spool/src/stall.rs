@@ -1,9 +1,9 @@
 //! Operations on the store that never come back.
 //!
-//! A disk that hangs is one kind. Another is sled: its flush waits for a write by a thread of sled's own, for
-//! ever if the news that it failed is lost. Nothing in the process would end that, every message would wait
-//! behind it, and nobody would be told. So each thread of the spool has a [`Pulse`], and somebody
-//! [looks](Stall::long_enough) at both.
+//! A disk that hangs is one kind. Another is sled: its flush waits for a write by one of sled's own threads,
+//! and waits for ever if the news that the write failed is lost. Nothing in the process would end that, every
+//! message would wait behind it, and nobody would be told. So each thread of the spool has a [`Pulse`], and a
+//! caller [watches](Stall::long_enough) both.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -12,18 +12,19 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Odd while an operation is under way, and another number for each, and for each step of a long one.
+/// Odd while an operation is in progress. The number is different for each operation, and for each step of a
+/// long one.
 #[derive(Debug, Default)]
 pub(super) struct Pulse(AtomicU64);
 
 impl Pulse {
-    /// Does what may not come back.
+    /// Runs an operation that may never come back.
     pub(super) fn during<T>(&self, operation: impl FnOnce() -> T) -> T {
         let _beat = Beat::begin(self);
         operation()
     }
 
-    /// A step of a long operation is done. Outside of any, it says nothing.
+    /// Notes that a step of a long operation is done. Outside an operation, this means nothing.
     pub(super) fn goes_on(&self) {
         self.0.fetch_add(2, Ordering::Relaxed);
     }
@@ -56,10 +57,10 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    /// Returns when one operation has been under way for so long: on what.
+    /// Returns when one operation has been in progress for `limit`, and gives the part of the store.
     ///
-    /// Looks are counted, and no times compared: a machine that was asleep, or a clock that jumps, is no disk
-    /// that hangs.
+    /// This counts looks and compares no times: a machine that was asleep, or a clock that jumps, is not a
+    /// disk that hangs.
     pub(super) async fn long_enough(&self, limit: Duration) -> &'static str {
         const LOOKS: u32 = 20;
         let mut look = interval((limit / LOOKS).max(Duration::from_millis(1)));

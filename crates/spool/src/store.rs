@@ -1,7 +1,7 @@
-//! What a store has to do: the seam behind which the spool's engine can be another.
+//! What a store must do: the interface behind which the spool's engine can be replaced.
 //!
 //! It has two halves, each driven by one thread: [`Bodies`] takes bodies in, [`Store`] keeps the index of
-//! what there is. A body is stored first and is nobody's until the index has a message for it.
+//! what there is. A body is stored first, and belongs to nobody until the index has a message for it.
 
 use std::{io, sync::Arc};
 
@@ -11,7 +11,7 @@ use relay_mail::MessageId;
 
 /// The index: small records. Driven by the committer's thread.
 pub trait Store: Send + 'static {
-    /// Where bodies too large for memory go while they come in.
+    /// Where bodies too large for memory go as they come in.
     fn spill(&self) -> Spill;
 
     /// The other half. Called once.
@@ -23,21 +23,21 @@ pub trait Store: Send + 'static {
     /// Every note. Called after [`lanes`](Store::lanes) and before [`load`](Store::load).
     fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError>;
 
-    /// Every message's state, oldest first, after damaged entries were put aside. Answers how many were.
-    /// [`StoreError::Damaged`]: the index is not what it was; [`rescue`](Store::rescue) helps.
+    /// Finds every message's state, oldest first, after damaged entries were quarantined. Returns how many
+    /// were. [`StoreError::Damaged`]: the index is not what it was; [`rescue`](Store::rescue) helps.
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError>;
 
-    /// Makes the index anew from what is left of it and from the bodies. A message of which delivery outcome
-    /// unknown gets the state that `found` makes for its body. Answers how many entries were put aside.
+    /// Rebuilds the index from what is left of it and from the bodies. A message whose delivery outcome is
+    /// unknown gets the state that `found` makes for its body. Returns how many entries were quarantined.
     fn rescue(&mut self, found: &dyn Fn(LaneId, BodyPlace) -> State) -> Result<usize, StoreError>;
 
-    /// Removes bodies that no message has, which only a start may: none is on its way in.
+    /// Removes bodies that no message has. Only a start may do this, since no body is on its way in then.
     fn sweep(&mut self) -> Result<(), StoreError>;
 
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError>;
 
-    /// The states of the next messages behind `after`, oldest first, `most` at most. Answers the last one, if
-    /// there may be more.
+    /// Finds the states of the next messages after `after`, oldest first, `most` at most. Returns the last
+    /// one, if there may be more.
     fn walk(
         &self,
         after: Option<MessageId>,
@@ -45,40 +45,41 @@ pub trait Store: Send + 'static {
         found: &mut dyn FnMut(MessageId, State),
     ) -> Result<Option<MessageId>, StoreError>;
 
-    /// For another thread to read.
+    /// The stored record, for another thread to read.
     fn record(&self, id: MessageId, place: BodyPlace) -> StoredRecord;
 
-    /// Puts a copy of what there is of a damaged message where a person can look at it. An error changes
-    /// nothing, and the message must stay: its octets are nowhere else.
+    /// Quarantines a copy of what there is of a damaged message, where a person can look at it. An error
+    /// changes nothing, and the message must stay: its octets are nowhere else.
     fn put_aside(&mut self, id: MessageId, place: BodyPlace, reason: &str) -> io::Result<()>;
 
-    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage; after an error nobody
-    /// knows before the store has been [reopened](Store::reopen) and loaded.
+    /// Makes all of `changes` durable, or none. On `Ok` they are on stable storage; after an error, that is
+    /// unknown until the store has been [reopened](Store::reopen) and loaded.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// A body that was stored, and that no message has or will have. `ended`: its message has left, too.
+    /// Discards a body that was stored, and that no message has or will have. `ended`: its message has left,
+    /// too.
     fn discard(&mut self, id: MessageId, place: BodyPlace, ended: bool);
 
-    /// A segment that has become so sparse that its messages had better move, if there is one. It is answered
-    /// once, and again some time after its compaction has failed.
+    /// A segment that is so sparse that its messages should move, if there is one. It is returned once, and
+    /// again some time after its compaction has failed.
     fn sparse_segment(&mut self) -> Option<u32>;
 
-    /// After an error: sees whether the disk works again, and if so, opens the index anew.
+    /// After an error: checks whether the disk works again, and if so, opens the index again.
     fn reopen(&mut self) -> Result<(), StoreError>;
 }
 
 /// Takes bodies in. Driven by a thread of its own.
 pub trait Bodies: Send + 'static {
-    /// Makes the bodies of a group durable and says of each where it is; all or none.
+    /// Makes the bodies of a group durable and sets the place of each; all or none.
     /// [`StoreError::Unwritten`]: it may work the next time, and the disk is not at fault.
     fn store(&mut self, group: &mut [Arriving]) -> Result<(), StoreError>;
 
     /// Copies a few more live records of a sparse segment to where bodies are stored now, durably.
-    /// [`StoreError::Unwritten`]: it is put off, and nobody's mail is concerned.
+    /// [`StoreError::Unwritten`]: it is put off, and no mail is affected.
     fn compact(&mut self, segment: u32) -> Result<Compacted, StoreError>;
 }
 
-/// A body that is to be stored.
+/// A body to store.
 #[derive(Debug)]
 pub struct Arriving {
     pub id: MessageId,
@@ -88,7 +89,7 @@ pub struct Arriving {
     pub place: BodyPlace,
 }
 
-/// A body that has been copied; the message may have ended meanwhile.
+/// A body that has been copied. Its message may have ended meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
     pub id: MessageId,

@@ -11,8 +11,8 @@ use relay_mail::MessageId;
 
 /// Octets read at a time.
 const CHUNK: usize = 256 * 1024;
-/// Most records are followed by fewer octets about their message than this, so that one read gets all of a
-/// small one.
+/// Most records are followed by fewer octets about their message than this, so one read gets all of a small
+/// one.
 const USUAL_META: usize = 512;
 
 /// A file that bodies are in. While this is held, it stays where it is.
@@ -20,14 +20,14 @@ pub trait RecordFile: std::fmt::Debug + Send + Sync {
     fn open(&self) -> io::Result<File>;
 }
 
-/// A stored record, as its place says: not read yet.
+/// A stored record, known by its place and not read yet.
 #[derive(Debug, Clone)]
 pub enum StoredRecord {
     Memory { id: MessageId, place: BodyPlace, content: Option<(Arc<Message>, Bytes)> },
     File { id: MessageId, place: BodyPlace, file: Arc<dyn RecordFile> },
 }
 
-/// The body of a message under lease: can be read as often as there are attempts.
+/// The body of a message under lease: it can be read once for each attempt.
 #[derive(Debug, Clone)]
 pub struct BodyReader {
     id: MessageId,
@@ -37,7 +37,7 @@ pub struct BodyReader {
 
 #[derive(Debug, Clone)]
 enum Source {
-    /// In memory, and what its checksum should be.
+    /// In memory, with the checksum that it should have.
     Whole(Bytes, u32),
     File {
         file: Arc<dyn RecordFile>,
@@ -151,7 +151,7 @@ impl BodyReader {
         DamagedBody::Io(self.id, error)
     }
 
-    /// Opens the body and checks it against its checksum: what comes out afterwards is what was stored.
+    /// Opens the body and checks it against its checksum: what is read afterwards is what was stored.
     pub async fn open(&self) -> Result<OpenBody, DamagedBody> {
         match &self.source {
             Source::Whole(bytes, crc) => {
@@ -191,7 +191,7 @@ fn open_parts(
     Ok(OpenBody::Parts { file: Arc::new(file), at: start, end: start + len })
 }
 
-/// Of `len` octets from `start`, in bounded memory.
+/// The checksum of `len` octets from `start`, computed in bounded memory.
 pub(super) fn checksum(file: &File, start: u64, len: u64) -> io::Result<u32> {
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; CHUNK.min(len as usize)];
@@ -215,7 +215,7 @@ impl OpenBody {
         }
     }
 
-    /// Another reader of `len` octets of what is left here, after `skip` of them. `None`: there are not so
+    /// Another reader, for `len` of the octets left here, after `skip` of them. `None`: there are not that
     /// many.
     pub fn part(&self, skip: u64, len: u64) -> Option<Self> {
         if skip.checked_add(len)? > self.remaining() {

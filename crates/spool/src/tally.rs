@@ -25,7 +25,7 @@ pub struct TenantTally {
     put_aside: AtomicU64,
 }
 
-/// Octets of a message that is on its way in. They count until this is dropped, however that comes about.
+/// Octets of a message that is on its way in. They count until this is dropped, for whatever reason.
 #[derive(Debug)]
 pub struct ArrivingBytes {
     tally: Arc<TenantTally>,
@@ -43,7 +43,7 @@ impl Tally {
         tenants.entry(name.clone()).or_default().clone()
     }
 
-    /// Counts what is stored from zero.
+    /// Starts to count what is stored from zero again.
     pub(super) fn clear(&self) {
         for (_, tenant) in self.tenants() {
             for counter in [&tenant.messages, &tenant.leased, &tenant.bytes] {
@@ -75,8 +75,8 @@ impl TenantTally {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Octets that the tenant takes up on the disk, or is about to: of stored bodies, of messages on their
-    /// way in, and of what was put aside as damaged.
+    /// Octets that the tenant takes up on the disk, or is about to: stored bodies, messages on their way in,
+    /// and what is quarantined.
     pub fn occupied(&self) -> u64 {
         let parts = [&self.bytes, &self.arriving, &self.put_aside].map(|part| part.load(Ordering::Relaxed));
         parts.into_iter().fold(0, u64::saturating_add)
@@ -153,7 +153,7 @@ mod tests {
         other.add(5);
         other.add(5);
         assert_eq!((tenant.occupied(), one.others(), other.bytes()), (120, 110, 10));
-        // The index is read anew while messages come in.
+        // The index is read again while messages come in.
         tally.clear();
         assert_eq!((tenant.bytes(), tenant.occupied()), (0, 20));
         drop((one, other));

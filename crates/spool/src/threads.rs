@@ -1,4 +1,4 @@
-//! Threads whose end is told: the spool's own, and those of whoever runs the spool.
+//! Threads whose end is reported: the spool's own, and those of the program that runs the spool.
 
 use std::{
     any::Any,
@@ -20,7 +20,7 @@ pub fn watched(
     thread::Builder::new().name(name.into()).spawn(run).map(drop)
 }
 
-/// What a panic says, as far as it says something.
+/// The message of a panic, if it has one.
 pub fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")

@@ -1,7 +1,7 @@
 //! How much of the disk the spool takes, by part.
 //!
-//! Measured by walking its folders, which takes longer the more large bodies there are: so now and then and
-//! in the background, not when somebody asks.
+//! This is measured by walking its folders, which takes longer the more large bodies there are. So it is done
+//! now and then, in the background, and not when somebody asks.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-/// The folders of a spool, by the name that the metric has for them.
+/// The folders of a spool, by their names in the metric.
 const PARTS: [&str; 3] = ["index", "body", "quarantine"];
 
 #[derive(Debug, Clone)]

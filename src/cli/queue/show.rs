@@ -1,4 +1,4 @@
-//! `m365-relay queue show ID`: where a message stands, what it waits for, and until when.
+//! `m365-relay queue show ID`: where a message is, what it waits for, and until when.
 
 use std::process::ExitCode;
 

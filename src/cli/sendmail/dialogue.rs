@@ -1,8 +1,8 @@
-//! `-bs`: SMTP on standard input and output, for programs that have no other way to hand in mail.
+//! `-bs`: SMTP on standard input and output, for programs that have no other way to submit mail.
 //!
-//! Commands and content are read by the server's own parsers, so a command that is invalid there is invalid here, and
-//! nothing but CR LF `.` CR LF ends a message. The client is the user that runs this; so there is no login,
-//! no TLS and no timeout.
+//! Commands and content are read by the server's own parsers, so a command that is invalid there is invalid
+//! here, and nothing but CR LF `.` CR LF ends a message. The client is the user that runs this, so there is
+//! no login, no TLS and no timeout.
 
 use std::io::{self, Read, Write};
 
@@ -79,7 +79,7 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
                     break;
                 }
                 Ok(Command::Data) => self.data()?,
-                // Not offered. Its chunk comes all the same, and is no commands.
+                // Not offered. Its chunk comes all the same, and contains no commands.
                 Ok(Command::Bdat { octets, .. }) => {
                     self.wire.skip = octets;
                     Reply::new(502, "5.5.1", "Command not implemented")
@@ -153,8 +153,8 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
         Reply::new(250, "2.1.0", "Sender ok")
     }
 
-    /// From DATA to the reply that says what became of the message. It is read to its end in any case: a
-    /// reply before that would let the rest of it pass for commands.
+    /// From DATA to the reply that gives the outcome. The message is read to its end in any case: a reply
+    /// before that would let the rest of it pass for commands.
     fn data(&mut self) -> io::Result<Reply> {
         let Some(begun) = self.transaction.take_if(|begun| !begun.recipients.is_empty()) else {
             return Ok(Reply::new(503, "5.5.1", "MAIL and RCPT first"));
@@ -215,19 +215,19 @@ fn refusal(failure: &Failure) -> Reply {
     Reply::new(code, enhanced, failure.text.clone())
 }
 
-/// Lines and content in, replies out. Replies gather until a read has to wait.
+/// Lines and content in, replies out. Replies gather until a read must wait.
 struct Wire<R, W> {
     input: R,
     output: W,
     buffer: Vec<u8>,
     unsent: Vec<u8>,
-    /// Octets still to be thrown away.
+    /// Octets still to be discarded.
     skip: u64,
 }
 
 impl<R: Read, W: Write> Wire<R, W> {
-    /// The next line; inside, `None` for one that is too long. `None`: the client has hung up, with nothing
-    /// left to say.
+    /// The next line; the inner `None` stands for a line that is too long. `None`: the client has hung up,
+    /// with nothing left to say.
     fn command(&mut self) -> io::Result<Option<Option<Vec<u8>>>> {
         let mut scanned = 0;
         let mut too_long = false;

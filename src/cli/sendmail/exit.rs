@@ -7,7 +7,7 @@ use std::process::ExitCode;
 #[error("{text}")]
 pub(super) struct Failure {
     pub(super) exit: Exit,
-    /// Says what to mend.
+    /// Says what to fix.
     pub(super) text: String,
 }
 

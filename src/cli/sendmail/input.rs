@@ -1,5 +1,5 @@
-//! Standard input as the octets of one message: without the line that some mail boxes put on top, and up to
-//! the dot that may end it.
+//! Standard input as the octets of one message: without the line that some mailbox files put on top, and up
+//! to the dot that may end it.
 //!
 //! A line `From …` at the very top is not a field but the separator of a mailbox file; programs that resend
 //! mail from one leave it there. Without `-i`, a line that holds a single dot ends the message and is not
@@ -44,8 +44,8 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// Puts the next part into `out`, which is emptied first. `false`: there is no more. What comes may be
-    /// empty before that.
+    /// Puts the next part into `out`, which is emptied first. `false`: there is no more. A part before that
+    /// may be empty.
     pub(super) fn next(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         out.clear();
         if self.place == Position::Ended {
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Gives so many octets at a time.
+    /// Gives this many octets at a time.
     struct Slowly<'a>(&'a [u8], usize);
 
     impl Read for Slowly<'_> {

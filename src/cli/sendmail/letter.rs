@@ -11,24 +11,24 @@ use relay_mail::{
     injected_envelope,
 };
 
-/// Who is to be the envelope sender.
+/// The envelope sender to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// Nobody said, or a name without a domain was said, as by cron's `-f root`: the author.
+    /// Nobody was named, or only a name without a domain, as by cron's `-f root`: the author.
     Author,
     /// `<>`
     Null,
     Address(MailboxAddress),
 }
 
-/// What is known about a message before its header is.
+/// What is known about a message before its header is known.
 #[derive(Debug, Clone)]
 pub(super) struct Wishes {
     pub(super) sender: Sender,
     pub(super) recipients: Vec<MailboxAddress>,
-    /// Those in the header get it, too.
+    /// Recipients in the header get it, too.
     pub(super) from_header: bool,
-    /// For a From field that has to be made.
+    /// For a From field that must be made.
     pub(super) full_name: Option<String>,
     /// Who writes, where nothing else says so.
     pub(super) default_author: Option<MailboxAddress>,
@@ -110,7 +110,7 @@ impl Wishes {
             .map_err(|_| Exit::Usage.because("No recipient addresses found"))
     }
 
-    /// The header, with a From field of ours where it has none, or one without any address that has a domain.
+    /// The header, with our own From field if it has none, or none that contains an address with a domain.
     fn with_author(&self, header: &HeaderBlock) -> Result<HeaderBlock, Failure> {
         let is_local =
             || header.named("From").count() == 1 && header.named("From").all(|field| !has_at(&field));
@@ -138,8 +138,8 @@ impl Wishes {
         Ok(whole.header)
     }
 
-    /// In the dialect of Exchange Replay, with the parameters of RFC 3461. The line at the end keeps fields
-    /// of the message that look like these from being read as these.
+    /// In the dialect of Exchange Replay, with the parameters of RFC 3461. The line at the end prevents
+    /// fields of the message that look like these from being read as these.
     fn lines(&self, envelope: &Envelope) -> String {
         let mut lines = format!("X-Sender: <{}>", envelope.sender().map_or("", MailboxAddress::as_str));
         let body = self.body.map(|body| match body {
@@ -160,7 +160,7 @@ impl Wishes {
     }
 }
 
-/// Whether pickup will read this envelope out of it.
+/// Whether pickup will read this envelope from it.
 fn check(top: &[u8], envelope: &Envelope) -> Result<(), Failure> {
     let split = HeaderScanner::split_message(top)
         .map_err(|error| Exit::Data.because(format!("with the envelope, {error}")))?;
@@ -176,7 +176,7 @@ fn has_at(field: &Field<'_>) -> bool {
     field.value().contains(&b'@')
 }
 
-/// To, Cc and Bcc; of a message that was resent, those that it was resent to (RFC 5322 section 3.6.6).
+/// To, Cc and Bcc; for a message that was resent, those that it was resent to (RFC 5322 section 3.6.6).
 fn recipients_of(header: &HeaderBlock) -> Result<Vec<MailboxAddress>, Failure> {
     const RESENT: [&str; 3] = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
     let is_one = |field: &Field<'_>, names: [&str; 3]| names.into_iter().any(|name| field.is(name));

@@ -1,28 +1,28 @@
-//! `m365-relay sendmail`: what programs call that hand in mail by `/usr/sbin/sendmail`.
+//! `m365-relay sendmail`: what programs call to submit mail by `/usr/sbin/sendmail`.
 //!
 //! # Contract
 //!
 //! * Exit code 0 means that the message is on stable storage in the tenant's pickup folder. It does not
-//!   matter whether the relay runs. Any other code, by `<sysexits.h>`, means that nothing was left that is
-//!   picked up; 75 means "try again". (One exception says so: a folder that cannot be synced after its file
-//!   has got its name.)
+//!   matter whether the relay runs. Any other code, by `<sysexits.h>`, means that nothing was left that will
+//!   be picked up; 75 means "try again". (One exception says so: a folder that cannot be synced after its
+//!   file has got its name.)
 //! * Killed at any moment, it leaves no message or a whole one, and at most a hidden file that a later run
 //!   removes.
-//! * Whatever the relay would refuse is refused here already, as far as the configuration can be read: a
+//! * Whatever the relay would refuse is already refused here, as far as the configuration can be read: a
 //!   sender who may not send for the tenant, a message that is too large, an address without a domain, a lone
 //!   CR. No secret is opened.
-//! * A message is not held in memory, its header is.
+//! * Only the header of a message is held in memory.
 //! * `-bs` holds the same for each message before its 250.
 //!
 //! ```text
 //! options, site (configuration, environment)
 //!    │
 //! input (standard input) ─┐
-//!                         ├─> posting ─> letter (header -> sender, recipients, tenant) ─> outgoing (the file)
+//!                         ├─> posting ─> letter (header -> sender, recipients, tenant) ─> outgoing (file)
 //! dialogue (-bs) ─────────┘
 //! ```
 //!
-//! It is this command by its name, too: through a link named `sendmail`, `mailq` or `newaliases`.
+//! The program is this command by its name, too: through a link named `sendmail`, `mailq` or `newaliases`.
 
 mod dialogue;
 mod exit;
@@ -92,7 +92,7 @@ pub(super) fn by_command_line(mut words: impl Iterator<Item = OsString>) -> Opti
     }
 }
 
-/// As clap read it.
+/// Runs the command as clap read it.
 pub(super) fn run(args: Args) -> ExitCode {
     sendmail(args.arguments.into_iter(), None)
 }

@@ -1,16 +1,16 @@
 //! The command line of sendmail, as programs have written it for forty years. Pure.
 //!
 //! By the rules of POSIX `getopt`: single letters, several after one dash, a value attached or in the next
-//! argument; the first argument that is no option, or `--`, ends them. GNU's habit of looking for options
+//! argument; the first argument that is not an option, or `--`, ends them. GNU's habit of looking for options
 //! behind the recipients is not followed: a recipient that begins with a dash must stay a recipient.
 //!
-//! What has no meaning here and does not change what becomes of the message is taken and ignored, since
-//! hardly any program can be told to leave it out. Anything else is an error that names it.
+//! An option that has no meaning here and does not change what happens to the message is accepted and
+//! ignored, since hardly any program can be told to leave it out. Anything else is an error that names it.
 
 use super::exit::{Exit, Failure};
 use relay_mail::BodyKind;
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Mode {
     /// `-bm`: one message from standard input.
@@ -137,7 +137,7 @@ impl Options {
                 options.recipients.extend(arguments.by_ref());
             }
         }
-        // With somebody to send to, a message is meant: `sendmail -q …` is in old scripts.
+        // If there are recipients, a message is meant: `sendmail -q …` is in old scripts.
         if options.mode == Mode::RunQueue && (options.from_header || !options.recipients.is_empty()) {
             options.mode = Mode::Message;
         }

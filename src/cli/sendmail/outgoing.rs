@@ -1,10 +1,10 @@
 //! A message becomes a file in a pickup folder, whole or not at all.
 //!
 //! It is written as `.sendmail-ID.tmp`, which pickup leaves alone, synced, renamed to `sendmail-ID.eml`, and
-//! the folder is synced. The folder is one that nobody but root and the relay can put another in the place of
-//! (`ingress::pickup::way`), and all goes by its descriptor. Whoever is killed on the way leaves the hidden
-//! file behind; the writer holds a lock on it (`flock`) until just before the renaming, so a later run can
-//! tell that nobody is at work on it, and removes it after an hour.
+//! the folder is synced. The folder is one that nobody but root and the relay can replace
+//! (`ingress::pickup::way`), and everything is done by its descriptor. A process that is killed on the way
+//! leaves the hidden file behind. The writer holds a lock on that file (`flock`) until just before the
+//! renaming, so a later run can tell that nobody is working on it, and removes it after an hour.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -29,10 +29,10 @@ use crate::{
 
 const PREFIX: &str = ".sendmail-";
 const SUFFIX: &str = ".tmp";
-/// The relay reads it as a member of the folder's group. What it moves and removes, it does by the folder's
-/// permissions.
+/// The relay reads it as a member of the folder's group. What the relay moves and removes, it does by the
+/// folder's permissions.
 const MODE: u32 = 0o640;
-/// A file without a lock may be between its unlocking and its renaming; not for so long.
+/// A file without a lock may be between its unlocking and its renaming, but not for this long.
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// Names looked at for abandoned files, so that a long queue does not slow down each message.
 const MAX_SWEPT: usize = 1000;
@@ -52,7 +52,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn create(folder: PathBuf) -> Result<Self, Failure> {
-        // Syncing needs it open, so that whoever may not read the folder learns it before there is a file.
+        // Syncing needs it open, so a user who may not read the folder learns that before there is a file.
         let directory = File::from(way::open(&folder, Walker::Sender).map_err(|why| barred(&folder, &why))?);
         let owner = directory.metadata().map_err(|error| failure(&folder, "cannot be examined", &error))?;
         sweep(&directory);
@@ -95,7 +95,7 @@ impl Outgoing {
         })
     }
 
-    /// Lets the relay read the file, which runs as the folder's owner or in its group.
+    /// Lets the relay, which runs as the folder's owner or in its group, read the file.
     fn hand_over(&self, owner: u32, group: u32) -> Result<(), Failure> {
         let failed = |error| self.failure("cannot be written to", &error);
         let metadata = self.file.metadata().map_err(failed)?;
@@ -140,7 +140,7 @@ fn barred(folder: &Path, why: &Barrier) -> Failure {
     }
 }
 
-/// What the caller is told. What may pass, it should try again.
+/// What the caller is told. After an error that may pass, the caller should try again.
 fn failure(folder: &Path, what: &str, error: &io::Error) -> Failure {
     let shown = folder.display();
     match error.kind() {
@@ -172,7 +172,7 @@ fn sweep(directory: &File) {
         let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
         let is_ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
         if is_ours {
-            // Another run may be at it, too; or the file belongs to somebody whose files are out of reach.
+            // Another run may be doing it, too; or the file belongs to a user whose files are out of reach.
             let _ = remove_abandoned(directory, &name);
         }
     }

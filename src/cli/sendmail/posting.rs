@@ -9,8 +9,8 @@ use super::{
 use crate::ingress::newlines::{BareNewline, Lenience, Newlines};
 use relay_mail::{HeaderScanner, InvalidHeader, SplitMessage};
 
-/// Holds the header until it is whole, then nothing but a chunk. Dropped before [`Posting::finish`], it
-/// leaves nothing.
+/// Holds the header until it is complete, then nothing but a chunk. If it is dropped before
+/// [`Posting::finish`], it leaves nothing.
 pub(super) struct Posting<'a> {
     site: &'a Site,
     wishes: Wishes,

@@ -17,14 +17,14 @@ use crate::{
 };
 use relay_mail::{ByteSize, MailboxAddress, TenantName};
 
-/// What the environment says. An option says it louder.
+/// What the environment says. An option overrides it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Environment {
     /// `M365_RELAY_TENANT`
     pub(super) tenant: Option<String>,
     /// `M365_RELAY_PICKUP`
     pub(super) pickup: Option<PathBuf>,
-    /// `M365_RELAY_FROM`: who sends where neither `-f` nor the header has an address with a domain.
+    /// `M365_RELAY_FROM`: who sends if neither `-f` nor the header has an address with a domain.
     pub(super) from: Option<String>,
 }
 
@@ -91,7 +91,7 @@ impl Site {
         self.pickup.join(Path::new(tenant.as_str()))
     }
 
-    /// The tenant of mail in which these addresses are sender and authors. A tenant that was not named has to
+    /// The tenant of mail in which these addresses are sender and authors. A tenant that was not named must
     /// be the only one that may send as all of them.
     pub(super) fn tenant_for(&self, addresses: &[&MailboxAddress]) -> Result<TenantName, Failure> {
         let Some(Known { senders, unread, .. }) = &self.known else {
@@ -113,7 +113,7 @@ impl Site {
                 ))),
             };
         }
-        // Another tenant that may send so can be in a file that is out of reach here.
+        // Another tenant that may send as these can be in a file that is out of reach here.
         if let Some(problem) = unread.first() {
             return Err(
                 Exit::Config.because(format!("{problem}: the tenant cannot be determined, so name it {HOW}"))

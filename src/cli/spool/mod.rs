@@ -40,7 +40,7 @@ enum Command {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // What is moved aside or swept while a spool is opened.
+    // For what is moved aside or swept while a spool is opened.
     let log = LogConfig { format: LogFormat::Text, filter: "m365_relay=warn".into() };
     let _logs = telemetry::start_logs(&log, &Metrics::new(), &Vital::unwatched())
         .context("cannot start the log's thread")?;
@@ -64,7 +64,7 @@ struct Common {
     json: bool,
 }
 
-/// Without a configuration that says more. Enough for the index not to see a full disk.
+/// If no configuration says more. Enough for the index not to see a full disk.
 const MIN_FREE: ByteSize = ByteSize::mb(100);
 
 impl Common {
@@ -81,7 +81,7 @@ impl Common {
         }
     }
 
-    /// Shows how a command went, and answers its exit code.
+    /// Shows how a command went, and returns its exit code.
     fn answer<T: Serialize>(
         &self,
         outcome: anyhow::Result<T>,
@@ -114,7 +114,7 @@ impl Common {
     }
 }
 
-/// Says what to do where the library can only say what is.
+/// Says what to do where the library can only say what is wrong.
 fn advise(error: ArchiveError) -> anyhow::Error {
     match error {
         ArchiveError::Open(locked @ OpenError::Locked { .. }) => {

@@ -1,4 +1,4 @@
-//! How far a long work has come, on standard error. A short one says nothing.
+//! How far a long job has come, on standard error. A short one says nothing.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! `m365-relay tenant consent-url T`: the address at which an administrator of the tenant consents to the
 //! app.
 //!
-//! Microsoft, "Admin consent on the Microsoft identity platform". One address a resource: a consent with
+//! Microsoft, "Admin consent on the Microsoft identity platform". One address per resource: a consent with
 //! `/.default` is for one.
 
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
-//! `m365-relay tenant login T`: somebody signs in for a tenant, and the relay keeps what that gives it.
+//! `m365-relay tenant login T`: somebody signs in for a tenant, and the relay keeps the result.
 //!
-//! Microsoft, "Microsoft identity platform and the OAuth 2.0 device authorization grant flow". What is kept
-//! is a refresh token, in the spool's folder; a relay that runs finds it there within seconds.
+//! Microsoft, "Microsoft identity platform and the OAuth 2.0 device authorization grant flow". The result is
+//! a refresh token, in the spool's folder; a running relay finds it there within seconds.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `m365-relay tenant …`: whether a tenant is set up so that its mail can go, and what gets it so.
+//! `m365-relay tenant …`: whether a tenant is set up so that its mail can be sent, and help to set it up.
 
 mod check;
 mod consent_url;

@@ -30,7 +30,7 @@ fn pfx(octets: &[u8], password: Option<&str>) -> ClientCertificate {
     ClientCertificate { password: password.map(text), ..pem(&BASE64_STANDARD.encode(octets), None) }
 }
 
-/// For the same key, with the time until its end.
+/// A certificate for the same key, with this time until its end.
 fn ending_in(left: Duration) -> String {
     let key = rcgen::KeyPair::from_pem_and_sign_algo(KEY, &rcgen::PKCS_RSA_SHA256).unwrap();
     let mut params = rcgen::CertificateParams::default();

@@ -14,7 +14,7 @@ use relay_mail::TenantName;
 #[derive(Default)]
 pub(super) struct UserIndex {
     tenants: BTreeMap<TenantName, BTreeMap<UserName, User>>,
-    /// Where a name without its tenant leads to: nowhere, if two tenants have it.
+    /// Where a name without its tenant leads: nowhere, if two tenants have it.
     alone: HashMap<UserName, Option<TenantName>>,
     /// One for each cost that a hash of a user has.
     decoys: Arc<[PasswordHash]>,
@@ -53,7 +53,7 @@ impl Roster {
         !self.users.tenants.is_empty()
     }
 
-    /// `NAME@TENANT`, or `NAME` alone where one tenant has it; case does not count.
+    /// `NAME@TENANT`, or `NAME` alone if only one tenant has it; case does not count.
     pub fn user(&self, login: &str) -> Option<&User> {
         let UserIndex { tenants, alone, .. } = &self.users;
         let login = login.to_lowercase();
@@ -63,13 +63,13 @@ impl Roster {
         }
     }
 
-    /// What a password is compared with that is not right, so that it takes as long for a user as for nobody.
+    /// Hashes to compare a wrong password with, so that it takes as long for a user as for nobody.
     pub fn decoys(&self) -> Arc<[PasswordHash]> {
         self.users.decoys.clone()
     }
 
-    /// Whether a client at `address` is in a network of the tenant that `login` names, or, where it names
-    /// none, of any: of the names of nobody this says as much as of those of users.
+    /// Whether a client at `address` is in a network of the tenant that `login` names or, if it names none,
+    /// of any tenant: this says as much about the names of nobody as about those of users.
     pub fn is_at_home(&self, login: &str, address: IpAddr) -> bool {
         match login.to_lowercase().split_once('@') {
             Some((_, tenant)) => self.tenants.get(tenant).is_some_and(|tenant| tenant.trusts(address)),

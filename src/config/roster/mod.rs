@@ -1,7 +1,7 @@
-//! All tenants of one configuration, found by what mail says of itself.
+//! All tenants of one configuration, found by what mail says about itself.
 //!
 //! A [`Roster`] never changes. A reload makes a new one and puts it in the place of the old, at once for all
-//! who hold a [`LiveRoster`]; what has begun with the old one keeps it until it ends.
+//! holders of a [`LiveRoster`]; work that began with the old one keeps it until that work ends.
 
 mod logins;
 #[cfg(test)]
@@ -77,14 +77,14 @@ impl Roster {
         self.tenants.get(name)
     }
 
-    /// Those whose `senders` allow `address`, each once.
+    /// Tenants whose `senders` allow `address`, each once.
     pub fn senders_of(&self, address: &MailboxAddress) -> impl Iterator<Item = &Arc<Tenant>> {
         let SenderIndex { domains, addresses, any } = &self.senders;
         let by_domain = domains.get(&address.domain().to_ascii_lowercase()).into_iter().flatten();
         by_domain.chain(addresses.get(address).into_iter().flatten()).chain(any)
     }
 
-    /// Those whose `networks` have a client at `address`, each at least once.
+    /// Tenants whose `networks` contain a client at `address`, each at least once.
     pub fn neighbours_of(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Tenant>> {
         // A dual-stack listener sees IPv4 clients as ::ffff:a.b.c.d.
         let address = address.to_canonical();
@@ -107,7 +107,7 @@ impl NetworkIndex {
 }
 
 impl SenderIndex {
-    /// Under each of its rules that no other of them covers.
+    /// Adds the tenant under each of its rules that no other of them covers.
     fn add(&mut self, tenant: &Arc<Tenant>) {
         if tenant.senders.contains(&SenderRule::Any) {
             return self.any.push(tenant.clone());
@@ -152,8 +152,8 @@ impl LiveRoster {
         self.0.borrow().clone()
     }
 
-    /// The next one, once there is one that this handle has not shown by this yet. Never, when its keeper has
-    /// gone.
+    /// The next roster, once there is one that this handle has not returned yet. Never returns once the
+    /// keeper is gone.
     pub async fn next(&mut self) -> Arc<Roster> {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -63,7 +63,7 @@ fn proxies_of_a_listener() {
     assert_error(load("proxies = [\"0.0.0.0/0\"]"), at, "everybody could claim");
     assert_error(load("proxies = [\"::/0\"]"), at, "everybody could claim");
     assert_error(load("proxies = [\"lb.example\"]"), at, "is not an IP network");
-    // What a proxy on this machine hands on comes from anywhere.
+    // What a proxy on this machine passes on comes from anywhere.
     let open = TENANT.replace("@contoso.com", "*").replace("127.0.0.1", "0.0.0.0/0");
     let proxied = with_listener("proxies = [\"127.0.0.1\"]");
     assert_error(parse(&format!("{proxied}{open}")), "tenants.contoso.networks[0]", "open relay");

@@ -1,4 +1,4 @@
-//! An answer of Graph, and what it means for the message.
+//! An answer from Graph, and what it means for the message.
 
 use std::{io, time::Duration};
 
@@ -20,11 +20,11 @@ const LARGEST_ANSWER: usize = 8 << 20;
 /// An error answer has some 500 octets.
 const LARGEST_ERROR: usize = 64 * 1024;
 
-/// How long to wait when the service throttles and does not say.
+/// How long to wait when the service throttles and names no time.
 const THROTTLED: Duration = Duration::from_secs(30);
-/// How often to look whether a mailbox was mended.
+/// How often to check whether a mailbox has been fixed.
 const MAILBOX_PROBE: Duration = Duration::from_secs(300);
-/// A recipient limit counts over a day: some hours make room again.
+/// A recipient limit covers a day: after some hours there is room again.
 const QUOTA_PROBE: Duration = Duration::from_secs(3600);
 const TENANT_PROBE: Duration = Duration::from_secs(300);
 
@@ -35,16 +35,16 @@ pub(super) struct GraphResponse {
     pub(super) retry_after: Option<Duration>,
     pub(super) request_id: String,
     pub(super) client_request_id: String,
-    /// Not this mailbox is throttled but the app in this tenant.
+    /// The app in this tenant is throttled, not this mailbox.
     is_of_app: bool,
     pub(super) body: Vec<u8>,
 }
 
-/// Whether a call sends the message: only then does a broken one leave open whether it was sent.
+/// Whether a call sends the message: only then does an interrupted one leave open whether it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     Sends,
-    /// It reads, or makes what nobody gets.
+    /// It only reads, or makes something that nobody receives.
     Harmless,
 }
 
@@ -70,7 +70,7 @@ impl GraphResponse {
         let most = if status < 300 { LARGEST_ANSWER } else { LARGEST_ERROR };
         let mut body = Vec::new();
         if status != 202 {
-            // An answer that breaks off is judged by its status.
+            // An answer that is interrupted is judged by its status.
             while let Ok(Some(chunk)) = answer.chunk().await
                 && body.len() < most
             {
@@ -103,7 +103,7 @@ impl GraphResponse {
 }
 
 impl CallError {
-    /// It was not made, and may be later.
+    /// The call was not made, and may be made later.
     pub(super) fn stopped(why: impl Into<String>) -> Self {
         Self::Stopped(Disposition::Retry { after: None, why: why.into() })
     }
@@ -129,12 +129,12 @@ impl CallError {
         matches!(self, Self::Refused(_, answer) if answer.status == wanted)
     }
 
-    /// Whether the app may not do this.
+    /// Whether the app is not allowed to do this.
     pub(super) fn is_denied(&self) -> bool {
         matches!(self, Self::Refused(error, answer) if answer.status == 403 && error.code == "ErrorAccessDenied")
     }
 
-    /// Whether nothing can be asked of this mailbox until somebody mends something.
+    /// Whether nothing can be asked of this mailbox until somebody fixes something.
     pub(super) fn is_closed(&self) -> bool {
         match self {
             Self::Refused(error, _) => matches!(error.class, Class::Mailbox | Class::Tenant | Class::Token),
@@ -148,8 +148,8 @@ impl CallError {
         matches!(self, Self::Refused(error, _) if error.class == Class::Message(Fault::TooLarge))
     }
 
-    /// What it means for the message. `look_after`: when the service can be asked what became of a call that
-    /// broke off.
+    /// What it means for the message. `look_after`: when the service can be asked about the outcome of an
+    /// interrupted call.
     pub(super) fn dispose(
         self,
         effect: Effect,

@@ -1,13 +1,14 @@
-//! Finding out what became of an attempt whose outcome is unknown, and by which means a tenant can be asked.
+//! Finding out the outcome of an attempt in doubt, and by which means a tenant can be asked.
 //!
-//! | means       | permission          | how                                                                            |
-//! |-------------|---------------------|--------------------------------------------------------------------------------|
-//! | draft       | `Mail.ReadWrite`    | by the immutable id of the draft, which a sent message keeps                     |
-//! | sent items  | `Mail.ReadBasic.All`| by `internetMessageId`; the copy may take minutes to appear                      |
-//! | none        |                     | nobody can be asked: the message is sent again after `settle_after`              |
+//! | means      | permission           | how                                                          |
+//! |------------|----------------------|--------------------------------------------------------------|
+//! | draft      | `Mail.ReadWrite`     | by the immutable id of the draft, which a sent message keeps |
+//! | sent items | `Mail.ReadBasic.All` | by `internetMessageId`; the copy may take minutes to appear  |
+//! | none       |                      | not at all: the message is sent again after `settle_after`   |
 //!
-//! With `confirm = "auto"` the best is tried and what the service refuses is not tried again for an hour: a
-//! permission may be granted meanwhile. That something is not found proves nothing before `settle_after`.
+//! With `confirm = "auto"` the best means is tried. What the service refuses is tried again only after an
+//! hour, as a permission may be granted meanwhile. Before `settle_after`, not finding something proves
+//! nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,14 +28,14 @@ use super::{
 use crate::config::{Confirm, Tenant};
 use relay_mail::{Envelope, MailboxAddress, TenantName};
 
-/// How long a refused permission is taken as missing.
+/// How long a refused permission is assumed to be missing.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// The first look after a call that broke off: the service may be at it still.
+/// The first look after an interrupted call: the service may still be working on it.
 pub(super) const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// Pauses between looks grow with the age of the doubt, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What was refused to the app, by tenant.
+/// What the service refused to the app, by tenant.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<HashMap<TenantName, Refused>>);
 
@@ -44,7 +45,7 @@ struct Refused {
     reading: Option<Instant>,
 }
 
-/// What can be said of an earlier attempt.
+/// What is known of an earlier attempt.
 #[derive(Debug)]
 pub(super) enum Finding {
     Sent(Box<GraphResponse>),
@@ -90,7 +91,7 @@ struct EmailAddress {
 }
 
 impl Refusals {
-    /// Whether messages of this tenant are to go as drafts.
+    /// Whether messages of this tenant are sent as drafts.
     pub(super) fn drafts(&self, tenant: &Tenant) -> bool {
         match tenant.confirm {
             Confirm::Draft => true,
@@ -122,13 +123,13 @@ impl Refusals {
     }
 
     fn note(&self, tenant: &Tenant, change: impl FnOnce(&mut Refused)) {
-        // A panic elsewhere leaves whole values here.
+        // A panic elsewhere leaves the values here complete.
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(refused.entry(tenant.name.clone()).or_default());
     }
 
-    /// Asks what became of an attempt. An error is one of the asking. `to_nobody_else`: a copy that names
-    /// more people than the envelope is another message's.
+    /// Asks for the outcome of an attempt. An error means that asking failed. `to_nobody_else`: a copy that
+    /// names more people than the envelope belongs to another message.
     pub(super) async fn look(
         &self,
         conversation: &mut Conversation<'_>,
@@ -146,8 +147,8 @@ impl Refusals {
                     Some(_) => return Ok(Finding::Sent(Box::new(answer))),
                     None => return Ok(Finding::Nothing),
                 },
-                // It may be on its way to Sent Items, or have been moved by a rule: its Message-ID finds it
-                // in any folder.
+                // It may be on its way to Sent Items, or a rule may have moved it: its Message-ID finds it in
+                // any folder.
                 Err(error) if error.is_status(404) => {}
                 Err(error) => return Err(error),
             }
@@ -172,8 +173,9 @@ pub(super) fn next_look(age: Duration, settle_after: Duration) -> Duration {
     age.clamp(FIRST_LOOK, LONGEST_PAUSE).min(rest.max(Duration::from_millis(100)))
 }
 
-/// A program may send one Message-ID to different people in several messages, and a message that is split
-/// does: a copy proves that this message was sent only if it went to everybody in its envelope.
+/// A program may use one Message-ID for several messages to different people, and the parts of a split
+/// message share one. So a copy proves that this message was sent only if it was sent to everybody in its
+/// envelope.
 fn judge(
     answer: GraphResponse,
     mailbox: &MailboxAddress,

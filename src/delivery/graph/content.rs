@@ -1,6 +1,6 @@
 //! The body of a `sendMail` request: the message in base64, without line breaks.
 //!
-//! Encoded as it is read, so that a large message is in memory only a part at a time.
+//! Encoded as it is read, so that only a piece of a large message is in memory at a time.
 
 use std::{collections::VecDeque, io};
 
@@ -14,11 +14,11 @@ pub(super) fn encoded_len(len: u64) -> u64 {
     len.div_ceil(3) * 4
 }
 
-/// A message made of parts, given out in base64.
+/// A message made of parts, returned in base64.
 pub(super) struct Content {
     parts: VecDeque<Bytes>,
     rest: OpenBody,
-    /// Octets of the last part that did not make a group of three.
+    /// Octets of the last part that did not fill a group of three.
     carry: Vec<u8>,
     ended: bool,
 }

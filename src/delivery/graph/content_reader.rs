@@ -15,7 +15,7 @@ pub(super) struct ContentReader {
 }
 
 impl ContentReader {
-    /// Of octets that are in memory, and the rest of the body behind them, both still encoded.
+    /// Reads octets that are in memory, then the rest of the body behind them, both still encoded.
     pub(super) fn new(begun: VecDeque<Bytes>, rest: Option<OpenBody>, encoding: TransferEncoding) -> Self {
         Self { begun, rest, decoder: Decoder::new(encoding), ended: false }
     }

@@ -1,8 +1,8 @@
 //! Calls on behalf of one message: the URL, the token, the limits, the time.
 //!
-//! A call is made once, but for a token that is refused, which is renewed once: such a call was not executed.
-//! Before each call the mailbox's [`Allowance`] is asked. Each carries a `client-request-id` of its own,
-//! which the answer's `request-id` is logged with.
+//! A call is made once. Only if its token is refused is it made again, once, with a new token: the refused
+//! call was not executed. Before each call the mailbox's [`Allowance`] is asked. Each call carries a
+//! `client-request-id` of its own, which is logged with the answer's `request-id`.
 
 use std::{io, sync::Arc};
 
@@ -34,11 +34,11 @@ use relay_spool::SMALL_BODY;
 #[derive(Debug, Clone)]
 pub(super) struct Request<'a> {
     pub(super) method: Method,
-    /// Behind `/v1.0/users/{mailbox}/`, not escaped.
+    /// What follows `/v1.0/users/{mailbox}/`, not escaped.
     pub(super) path: Vec<&'a str>,
     /// Escaped.
     pub(super) query: Option<String>,
-    /// Instead of both: what Graph has named.
+    /// Instead of both: a URL that Graph has named.
     page: Option<Url>,
     pub(super) body: Body,
 }
@@ -77,10 +77,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Whose answers name the call that they are to.
+/// Whether an answer must name the call that it belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Echo {
-    /// Graph says the `client-request-id` again.
+    /// Graph repeats the `client-request-id`.
     Own,
     Any,
 }
@@ -93,12 +93,12 @@ pub struct GraphContext {
     pub allowances: Allowances,
 }
 
-/// With the service, for one mailbox.
+/// A conversation with the service, for one mailbox.
 pub(super) struct Conversation<'a> {
     means: &'a GraphContext,
     pub(super) allowance: Arc<Allowance>,
     has_called: bool,
-    /// A call timed out: the service may be at work on it still.
+    /// A call timed out: the service may still be working on it.
     pub(super) timed_out: bool,
     pub(super) tenant: &'a Arc<Tenant>,
     pub(super) mailbox: &'a MailboxAddress,
@@ -113,7 +113,7 @@ impl<'a> Conversation<'a> {
         Self { means, allowance, has_called, timed_out, tenant, mailbox, token: None }
     }
 
-    /// Makes the call. `Ok` is a 2xx, which may be another than was hoped for.
+    /// Makes the call. `Ok` is a 2xx, which may be another than expected.
     pub(super) async fn call(&mut self, request: Request<'_>) -> Result<GraphResponse, CallError> {
         let refused = match self.call_once(&request).await?.check() {
             Err(CallError::Refused(error, answer)) if error.class == Class::Token => (error, answer),
@@ -137,8 +137,8 @@ impl<'a> Conversation<'a> {
             .request(request.method.clone(), url)
             .header(AUTHORIZATION, token.bearer())
             .header("client-request-id", &client_request_id)
-            // Ids that stay when a draft becomes a sent message (Microsoft, "Obtain immutable identifiers for
-            // Outlook resources").
+            // Ids that do not change when a draft becomes a sent message (Microsoft, "Obtain immutable
+            // identifiers for Outlook resources").
             .header("Prefer", "IdType=\"ImmutableId\"")
             .timeout(network::time_limit(&self.means.network, len));
         let call = match &request.body {
@@ -150,9 +150,9 @@ impl<'a> Conversation<'a> {
         self.send(call, &client_request_id, Echo::Own).await
     }
 
-    /// Puts a piece of an attachment to an upload URL, which is its own permission: no token goes there, and
-    /// to a host that is not configured it goes by a client that connects to public addresses only. `None`:
-    /// asks how far it has come.
+    /// Puts a piece of an attachment to an upload URL. The URL is its own permission: no token is sent there.
+    /// To a host that is not configured, the call is made by a client that connects to public addresses only.
+    /// `None`: asks how far the upload has come.
     pub(super) async fn upload(
         &mut self,
         to: &UploadUrl,
@@ -176,8 +176,8 @@ impl<'a> Conversation<'a> {
         self.send(call, &client_request_id, Echo::Any).await?.check()
     }
 
-    /// What the mailbox may not do now it may do later: the first call of a message is put off with the
-    /// message, any other waits.
+    /// What the mailbox may not do now it may do later. The first call of a message is put off with the
+    /// message; any other call waits.
     async fn admit(&mut self, octets: u64) -> Result<(), CallError> {
         if self.has_called {
             self.allowance.take_call_when_allowed(octets).await;
@@ -198,7 +198,7 @@ impl<'a> Conversation<'a> {
     ) -> Result<GraphResponse, CallError> {
         match call.send().await {
             Ok(answer) if echo == Echo::Own && is_of_another(answer.headers(), client_request_id) => {
-                // What it says is of no use here, and what comes behind it on this connection neither.
+                // Neither this answer nor anything behind it on this connection is of use.
                 self.allowance.avoid_connection();
                 let why =
                     format!("the answer belongs to another call (client-request-id {client_request_id})");
@@ -207,7 +207,7 @@ impl<'a> Conversation<'a> {
             Ok(answer) => {
                 let answer = GraphResponse::read(answer, client_request_id).await;
                 if answer.status == 503 {
-                    // The server behind this connection may be the trouble.
+                    // The server behind this connection may be the cause.
                     self.allowance.avoid_connection();
                 }
                 let status = answer.status;
@@ -278,15 +278,15 @@ async fn with_mime(call: reqwest::RequestBuilder, mime: Mime) -> Result<reqwest:
     Ok(call.header(CONTENT_LENGTH, content::encoded_len(len)).body(reqwest::Body::wrap_stream(pieces)))
 }
 
-/// Whether an answer says that it is to another call: mixed up by a proxy, or by the service itself. One that
-/// has got no id, for a proxy took it away, has the service's own.
+/// Whether an answer names another call: a proxy, or the service itself, has mixed them up. If a proxy
+/// removed the id of the call, the answer names the service's own.
 fn is_of_another(headers: &http::HeaderMap, client_request_id: &str) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let said = text("client-request-id");
     said.is_some_and(|said| !said.eq_ignore_ascii_case(client_request_id) && text("request-id") != Some(said))
 }
 
-/// No answer came. Without a connection nothing was sent; afterwards nobody knows.
+/// No answer came. Without a connection nothing was sent; with one, nobody knows.
 fn broken_off(error: reqwest::Error, client_request_id: &str) -> CallError {
     let is_unsent = error.is_connect() || error.is_builder();
     let why = format!("{} (client-request-id {client_request_id})", network::describe(error));

@@ -1,8 +1,8 @@
 //! A message sent as a draft: made first, its immutable id stored, then sent.
 //!
-//! The id is on stable storage before `/send` is called. So whatever breaks off afterwards, the service can
-//! be asked by that id whether the message was sent, and a draft that was not sent can be sent again without
-//! ever being sent twice. A draft that is of no more use is deleted.
+//! The id is on stable storage before `/send` is called. So whatever fails afterwards, the service can be
+//! asked by that id whether the message was sent, and a draft that was not sent can be sent again without
+//! ever being sent twice. A draft that is no longer needed is deleted.
 
 use bytes::Bytes;
 use http::Method;
@@ -19,7 +19,7 @@ use relay_spool::{Lease, Note, Spool};
 /// What is remembered of a draft.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Draft {
-    /// An id names nothing in another mailbox.
+    /// An id is valid in its own mailbox only.
     pub(super) mailbox: MailboxAddress,
     pub(super) id: String,
 }
@@ -27,7 +27,7 @@ pub(super) struct Draft {
 /// How a call with `/send` may go wrong.
 #[derive(Debug)]
 pub(super) enum NotSent {
-    /// The draft is gone: another has to be made.
+    /// The draft is gone: another must be made.
     Gone,
     Call(CallError),
 }
@@ -36,7 +36,7 @@ pub(super) enum NotSent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Added {
     Once,
-    /// A call for it broke off, and may yet add it once more.
+    /// A call for it was interrupted, and may yet add it once more.
     PerhapsTwice,
 }
 
@@ -46,7 +46,7 @@ struct Created {
 }
 
 impl Draft {
-    /// `None`: nothing is remembered, or nothing of this mailbox.
+    /// `None`: nothing is remembered, or nothing for this mailbox.
     pub(super) fn read(note: Option<&Note>, mailbox: &MailboxAddress) -> Option<Self> {
         let draft: Self = postcard::from_bytes(note?.as_bytes()).ok()?;
         (draft.mailbox == *mailbox).then_some(draft)
@@ -62,8 +62,8 @@ impl Draft {
         Some(Self { mailbox: mailbox.clone(), id })
     }
 
-    /// Makes a draft of `body` and stores its id. `Ok(None)`: the service did not make it, and said no error,
-    /// as it has been seen to do with messages above its size limit.
+    /// Makes a draft of `body` and stores its id. `Ok(None)`: the service did not make it and reported no
+    /// error, as it has been seen to do with messages above its size limit.
     pub(super) async fn make(
         conversation: &mut Conversation<'_>,
         body: Body,
@@ -77,7 +77,7 @@ impl Draft {
             None => Err("the id of the draft is too long".to_owned()),
         };
         if let Err(why) = stored {
-            // It must not be sent while nobody would know of it.
+            // A draft must not be sent if nobody would know of it.
             draft.delete(conversation).await;
             return Err(CallError::stopped(why));
         }
@@ -93,9 +93,9 @@ impl Draft {
         }
     }
 
-    /// Tries to. What stays is a draft in a mailbox that nobody gets.
+    /// Tries to delete it. If that fails, a draft that nobody receives stays in the mailbox.
     pub(super) async fn delete(&self, conversation: &mut Conversation<'_>) {
-        // A deleted item would lie in Deleted Items with all that it holds.
+        // A deleted item would be kept in Deleted Items with all its content.
         let thorough = Request::new(Method::POST, &["messages", &self.id, "permanentDelete"], Body::Empty);
         let deleted = match conversation.call(thorough).await {
             // Not every cloud has it.
@@ -114,9 +114,9 @@ impl Draft {
     }
 }
 
-/// For a message in JSON.
+/// The body of a call with a message in JSON.
 pub(super) fn json_body(message: &impl Serialize) -> Body {
-    // These are structs of text, which always can be written as JSON.
+    // These are structs of text, which can always be written as JSON.
     Body::Json(Bytes::from(serde_json::to_vec(message).unwrap_or_default()))
 }
 

@@ -12,17 +12,17 @@ use relay_mail::outside::one_line;
 /// What an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Come again.
+    /// Try again.
     Transient,
-    /// Too much: come again when the service says, and not before.
+    /// Too much: try again when the service says, and not before.
     Throttled,
     /// This message will never be taken.
     Message(Fault),
-    /// The mailbox can send nothing until something is mended there.
+    /// The mailbox can send nothing until something is fixed there.
     Mailbox,
     /// It can send nothing for some hours.
     MailboxQuota,
-    /// The tenant can send nothing until an administrator mends something.
+    /// The tenant can send nothing until an administrator fixes something.
     Tenant,
     /// The token is not accepted.
     Token,
@@ -64,8 +64,8 @@ const TABLE: [(&str, Class); 62] = {
         ("ErrorVirusDetected", Message(Virus)),
         ("malwareDetected", Message(Virus)),
         ("ErrorSendAsDenied", Message(SendAs)),
-        // A missing permission shows as this for the whole app, and for one mailbox if the app is limited to
-        // some. Only the mailbox is certain; other mailboxes find out for themselves.
+        // A missing permission gives this code for the whole app, or for one mailbox if the app is limited to
+        // some. Only this mailbox is certain; other mailboxes find out for themselves.
         ("ErrorAccessDenied", Mailbox),
         ("Authorization_RequestDenied", Tenant),
         ("insufficient_claims", Tenant),
@@ -105,7 +105,7 @@ const TABLE: [(&str, Class); 62] = {
         ("ErrorADOperation", Transient),
         ("ErrorInsufficientResources", Transient),
         ("ErrorNoRespondingCASInDestinationSite", Transient),
-        // The body had gone out when these came: they do not prove that nothing was sent.
+        // The body had been sent when these came: they do not prove that nothing was sent.
         ("ErrorInternalServerTransientError", Unknown),
         ("serviceNotAvailable", Unknown),
         ("ErrorInternalServerError", Unknown),
@@ -127,10 +127,11 @@ pub(super) struct GraphError {
 }
 
 impl GraphError {
-    /// Reads the answer to a call whose body had gone out. The body may be empty or HTML: a gateway's.
+    /// Reads the answer to a call whose body had been sent. The answer's body may be empty, or a gateway's
+    /// HTML.
     ///
-    /// `retry_after`: whether the service said when to come again, by which a 503 of a throttle differs from
-    /// one of a broken back end.
+    /// `retry_after`: whether the service said when to try again. That tells a 503 of a throttle from one of
+    /// a broken back end.
     pub(super) fn read(status: u16, body: &[u8], retry_after: bool) -> Self {
         let error =
             serde_json::from_slice::<ErrorResponse>(body).map(|answer| answer.error).unwrap_or_default();
@@ -163,22 +164,21 @@ fn status_says_more(class: Class, status: u16) -> bool {
     match (class, status) {
         // Always the size.
         (_, 413) => true,
-        // Always a throttle, and the body of one may say anything; only that of a quota says how long it
-        // lasts.
+        // Always a throttle, whatever its body says; only the body of a quota error says how long it lasts.
         (_, 429) => class != Class::MailboxQuota,
         // The call was not executed (Microsoft, "Best practices for working with Microsoft Graph": back off
         // and call again).
         (Class::Unknown | Class::Transient, 503) => true,
-        // Nor was it after any other 4xx but "Request Timeout": nothing is unknown then, whatever the code
-        // says.
+        // Nor was it executed after any other 4xx except "Request Timeout": nothing is unknown then, whatever
+        // the code says.
         (Class::Unknown, 400..500) => status != 408,
-        // The token or the permission has to be mended first.
+        // The token or the permission must be fixed first.
         (Class::Transient, 401 | 403) => true,
         _ => false,
     }
 }
 
-/// `has_code`: the answer has an error code, so it comes from Graph and not from a gateway before it.
+/// `has_code`: the answer has an error code, so it comes from Graph and not from a gateway in front of it.
 fn class_of_status(status: u16, retry_after: bool, has_code: bool) -> Class {
     match status {
         401 => Class::Token,
@@ -192,7 +192,7 @@ fn class_of_status(status: u16, retry_after: bool, has_code: bool) -> Class {
         503 => Class::Transient,
         507 => Class::Mailbox,
         400..500 if has_code => Class::Message(Fault::Content),
-        // A gateway's word on the message is not the last one.
+        // What a gateway says about the message is not final.
         400..500 => Class::Transient,
         // A gateway gave up waiting, or something broke behind it: mail was delivered after such answers.
         500..600 => Class::Unknown,

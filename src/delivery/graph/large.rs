@@ -1,13 +1,13 @@
 //! Mail above the MIME limit: a draft in JSON, its attachments one after the other, then `/send`.
 //!
-//! The message is read from disk as it goes, twice: once to see what it consists of, once for its content. Of
-//! an attachment there is a piece of some 4 MB in memory at a time, and of such messages [`AT_ONCE`] are on
-//! their way at a time.
+//! The message is read from disk as it is sent, twice: once to see what it consists of, once for its content.
+//! Of an attachment, one piece of some 4 MB is in memory at a time, and at most [`AT_ONCE`] such messages are
+//! in flight at a time.
 //!
-//! Attachments are added in order, and the draft says how many it has. So an attempt that broke off is taken
-//! up again where it stopped, by the draft that was remembered; one that fails for good deletes it. A call
-//! that broke off may do its work later than anybody looks, after a crash of the relay too. So a draft with
-//! which that happened is counted once more before it is sent, and made anew if it has more than it should.
+//! Attachments are added in order, and the draft says how many it has. So an interrupted attempt is resumed
+//! where it stopped, by the draft that was remembered; one that fails for good deletes the draft. An
+//! interrupted call may do its work later than anybody looks, even after a crash of the relay. So a draft to
+//! which that happened is counted once more before it is sent, and made again if it has more than it should.
 
 use std::{collections::VecDeque, io, ops::Range};
 
@@ -31,12 +31,12 @@ use relay_mail::{
     decode_text, outline,
 };
 
-/// Large messages on their way at a time, one a mailbox: each takes some 12 MB of memory.
+/// Large messages in flight at a time, one per mailbox: each takes some 12 MB of memory.
 pub(super) const AT_ONCE: usize = 32;
-/// From here on an attachment goes by upload session, below it by one POST (Microsoft, "Attach large files to
-/// Outlook messages": 3 MB).
+/// From this size on, an attachment is sent by upload session, below it by one POST (Microsoft, "Attach large
+/// files to Outlook messages": 3 MB).
 const UPLOAD_FROM: u64 = 3_000_000;
-/// An attachment whose POST broke off is looked for, and posted again so often.
+/// An attachment whose POST was interrupted is looked for, and posted again this often.
 const TRIES: u32 = 4;
 /// Pages of a list of attachments: a message has some hundreds of them at most.
 const MOST_PAGES: usize = 100;
@@ -45,7 +45,7 @@ impl Passage<'_> {
     pub(super) async fn send_large(&mut self) -> Disposition {
         let allowance = self.talk.allowance.clone();
         let _turn = allowance.large_turn().await;
-        // It is never closed.
+        // The semaphore is never closed.
         let _place = self.graph.large.acquire().await;
         let (properties, outline) = match self.take_apart().await {
             Ok(apart) => apart,
@@ -82,7 +82,7 @@ impl Passage<'_> {
         }
     }
 
-    /// Adds the attachments that the draft has not got. `false`: it has others besides.
+    /// Adds the attachments that the draft does not have yet. `false`: it has others besides.
     async fn fill(
         &mut self,
         draft: &Draft,
@@ -98,7 +98,7 @@ impl Passage<'_> {
         Ok(!is_in_doubt || self.attached(draft).await? == outline.attachments.len())
     }
 
-    /// What the message consists of. `Err`: Graph cannot carry it so.
+    /// What the message consists of. `Err`: Graph cannot carry it this way.
     async fn take_apart(&mut self) -> Result<(Properties, Outline), Disposition> {
         let mut is_unsuited = false;
         let apart = self.look_through(&mut is_unsuited).await;
@@ -165,7 +165,7 @@ impl Passage<'_> {
                 after: None,
                 why: "Graph made no draft and reported no error".into(),
             }),
-            // Held back, it would stop the mailbox's small mail, too.
+            // Holding it back would stop the mailbox's small mail, too.
             Err(error) if error.is_denied() => {
                 self.is_unsuited = true;
                 let why = format!(
@@ -210,7 +210,7 @@ impl Passage<'_> {
     ) -> Result<Added, CallError> {
         if attachment.decoded_len >= UPLOAD_FROM {
             match upload::upload(self, draft, attachment, before).await {
-                // Where the limit lies is not documented to the octet.
+                // The limit is not documented to the octet.
                 Err(CallError::Refused(error, _))
                     if error.code == "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize" => {}
                 uploaded => return uploaded,
@@ -239,7 +239,7 @@ impl Passage<'_> {
             let Some(pause) = error.worth_waiting(tries).filter(|_| tries < TRIES) else { return Err(error) };
             tries += 1;
             tokio::time::sleep(pause).await;
-            // A call that broke off may have done its work.
+            // A call that was interrupted may have done its work.
             if self.attached(draft).await? > before {
                 return Ok(Added::PerhapsTwice);
             }
@@ -254,7 +254,7 @@ impl Passage<'_> {
         Ok(ItemBody { content_type: if body.is_html { "html" } else { "text" }, content })
     }
 
-    /// A draft that will be of use is kept: its id is remembered.
+    /// A draft that can still be used is kept: its id is remembered.
     async fn give_up_draft(&mut self, draft: Draft, disposition: Disposition) -> Disposition {
         if matches!(disposition, Disposition::Failed(_)) {
             draft.delete(&mut self.talk).await;

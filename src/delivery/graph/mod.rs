@@ -1,15 +1,15 @@
-//! The Graph route: what becomes of one message, by which calls.
+//! The Graph route: what happens to one message, and by which calls.
 //!
 //! Graph has no envelope, so the header is made to name exactly the envelope's recipients first. Then:
 //!
 //! 1. A message in doubt, by whatever route, is looked for; if it was sent, that is all. It is sent again
 //!    only when `settle_after` has passed.
-//! 2. One with more recipients than a message may have is split.
-//! 3. Up to `graph.max_mime` it goes as MIME, octet for octet: as a draft that is then sent where outcomes
-//!    are [confirmed](confirm) so, else by `sendMail`.
-//! 4. What is larger is taken apart and built again as a draft with [attachments](large).
+//! 2. A message with more recipients than it may have is split.
+//! 3. Up to `graph.max_mime` it is sent as MIME, octet for octet: as a draft that is then sent if outcomes
+//!    are [confirmed](confirm) that way, else by `sendMail`.
+//! 4. A larger message is taken apart and built again as a draft with [attachments](large).
 //!
-//! What an answer means is decided in [`answer`] and [`errors`], and never by what a message of it says.
+//! What an answer means is decided in [`answer`] and [`errors`], and never by the text of its message.
 //!
 //! On a crash: what was remembered of a draft is in the spool, and the message is in doubt.
 
@@ -62,7 +62,7 @@ pub struct Graph {
     large: Semaphore,
 }
 
-/// How an attempt goes on.
+/// How an attempt continues.
 enum Course {
     End(Disposition),
     /// The message is too large for this way, whatever its size is said to be.
@@ -83,15 +83,15 @@ pub(super) struct Passage<'a> {
     is_unsuited: bool,
 }
 
-/// What a copy of a message in Sent Items says.
+/// What a copy of a message in Sent Items proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Evidence {
-    /// Its header names all to whom it went.
+    /// Its header names everybody whom it was sent to.
     Copy,
-    /// The same, by Graph; by SMTP another message may have left one that names more, whoever it went to. It
-    /// is this one's if it names nobody else.
+    /// The same, by Graph. By SMTP another message may have left a copy that names more people, whoever
+    /// received it. A copy is this message's if it names nobody else.
     OwnCopy,
-    /// It may have gone to others than its header names, so that copies of two messages look the same.
+    /// It may have been sent to others than its header names, so that copies of two messages look the same.
     None,
 }
 
@@ -121,20 +121,20 @@ impl Graph {
         Passage { graph: self, claim, letter, talk, draft, mime: letter.addressed(), is_unsuited: false }
     }
 
-    /// The message is given up: tries to delete the draft that was kept for its next attempt. One that may
-    /// have been sent stays, as its id is that of the sent message, too.
+    /// The message is given up: tries to delete the draft that was kept for its next attempt. A draft that
+    /// may have been sent stays, as the sent message has the same id.
     pub async fn discard(&self, tenant: &Arc<Tenant>, mailbox: &MailboxAddress, claim: &Claim) {
         if let (Some(draft), None) = (Draft::read(claim.note.as_ref(), mailbox), claim.doubt) {
             draft.delete(&mut Conversation::new(&self.means, tenant, mailbox)).await;
         }
     }
 
-    /// What is larger cannot go as MIME.
+    /// A larger message cannot be sent as MIME.
     pub(super) fn max_mime(&self) -> ByteSize {
         self.config.max_mime
     }
 
-    /// When the service can be asked what became of an attempt of this tenant that broke off.
+    /// When the service can be asked about the outcome of an interrupted attempt of this tenant.
     pub(super) fn look_after(&self, tenant: &Tenant) -> Option<Duration> {
         self.refusals.can_ask(tenant).then_some(FIRST_LOOK)
     }
@@ -152,22 +152,22 @@ impl Passage<'_> {
         self.attempted(disposition, None)
     }
 
-    /// `doubt`: what is open of earlier attempts.
+    /// `doubt`: since when the outcome of earlier attempts has been open.
     pub(super) fn attempted(&self, disposition: Disposition, doubt: Option<Timestamp>) -> Attempted {
         let Self { talk: Conversation { timed_out, .. }, is_unsuited, .. } = *self;
         Attempted { disposition, doubt, timed_out, is_unsuited }
     }
 
-    /// Deletes the draft that an earlier attempt has left, and forgets it: the message goes another way.
+    /// Deletes the draft that an earlier attempt left, and forgets it: the message takes another way.
     pub(super) async fn forget_draft(&mut self) -> Result<(), Disposition> {
         let Some(draft) = self.draft.take() else { return Ok(()) };
         draft.delete(&mut self.talk).await;
-        // Remembered still, it would be what a later doubt is settled by.
+        // If it stayed remembered, a later doubt would be settled by it.
         let forgotten = self.graph.spool.remember(self.claim.lease, None).await;
         forgotten.map_err(|error| Disposition::Retry { after: None, why: error.to_string() })
     }
 
-    /// Sends it if the day has recipients left. Those of a message that was not sent are given back.
+    /// Sends it if the day has recipients left. The recipients of a message that was not sent are given back.
     async fn send_within_the_day(&mut self) -> Disposition {
         let count = self.claim.message.envelope.recipients().len();
         let taken = match self.talk.allowance.take_recipients(u32::try_from(count).unwrap_or(u32::MAX)) {
@@ -181,7 +181,7 @@ impl Passage<'_> {
         disposition
     }
 
-    /// `Ok`: no earlier attempt of this message was sent, by whatever route, as far as anybody can know.
+    /// `Ok`: no earlier attempt of this message was sent, by any route, as far as anybody can know.
     pub(super) async fn settle_doubt(&mut self, route: Route, evidence: Evidence) -> Result<(), Disposition> {
         let Some(since) = self.claim.doubt else { return Ok(()) };
         let tenant = self.talk.tenant;
@@ -234,7 +234,7 @@ impl Passage<'_> {
         let message_id = self.letter.message_id().filter(|_| evidence != Evidence::None);
         let to_nobody_else = evidence == Evidence::OwnCopy;
         match self.graph.refusals.look(&mut self.talk, draft, message_id, envelope, to_nobody_else).await {
-            // Mail that goes by SMTP does not wait for what only Graph wants mended.
+            // Mail that is sent by SMTP does not wait for a fix that only Graph needs.
             Err(error) if route == Route::Smtp && error.is_closed() => Ok(Finding::CannotAsk),
             looked => looked,
         }
@@ -252,7 +252,7 @@ impl Passage<'_> {
         if matches!(course, Course::Denied(_)) && self.talk.tenant.confirm != Confirm::Draft {
             course = self.send_mail().await;
             if matches!(course, Course::End(Disposition::Delivered(_))) {
-                // It is drafts that the app may not make, and not the whole mailbox that is closed to it.
+                // The app may not make drafts; the mailbox as a whole is not closed to it.
                 self.graph.refusals.drafts_refused(self.talk.tenant);
                 let tenant = &self.talk.tenant.name;
                 info!(%tenant, "drafts not permitted for the app; outcomes are confirmed another way");
@@ -274,8 +274,8 @@ impl Passage<'_> {
         let request = Request::new(Method::POST, &["sendMail"], Body::Mime(self.mime.clone()));
         match self.talk.call(request).await {
             Ok(answer) if answer.status == 202 => Course::End(Disposition::Delivered(answer.receipt(false))),
-            // Seen for messages above the size limit, which were not sent. Any other 2xx is as far from
-            // documented.
+            // Seen for messages above the size limit, which were not sent. Any other 2xx is just as
+            // undocumented.
             Ok(_) => Course::TooLarge,
             Err(error) if error.is_too_large() => Course::TooLarge,
             Err(error) => Course::End(self.failed(error, Effect::Sends)),
@@ -283,7 +283,7 @@ impl Passage<'_> {
     }
 
     async fn send_as_draft(&mut self) -> Course {
-        // A draft that has gone is made again, once.
+        // A draft that is gone is made again, once.
         for _ in 0..2 {
             let draft = match self.draft.take() {
                 Some(draft) => draft,
@@ -310,7 +310,7 @@ impl Passage<'_> {
         }
     }
 
-    /// `None`: it is gone.
+    /// `None`: the draft is gone.
     async fn send_draft(&mut self, draft: &Draft) -> Option<Disposition> {
         match draft.send(&mut self.talk).await {
             Ok(answer) => Some(Disposition::Delivered(answer.receipt(false))),
@@ -330,8 +330,8 @@ impl Passage<'_> {
     }
 }
 
-/// The service cannot be asked now. What stops the mailbox or the tenant is said, if their mail goes by
-/// Graph; else the message is looked for later.
+/// The service cannot be asked now. If the mail is sent by Graph, the disposition says what stops the mailbox
+/// or the tenant; else the message is looked for later.
 fn still_open(error: CallError, mailbox: &MailboxAddress, next_look: Duration, route: Route) -> Disposition {
     let later = |after: Duration, why| Disposition::Unsettled { look_after: next_look.max(after), why };
     match (error.dispose(Effect::Harmless, mailbox, None), route) {

@@ -1,7 +1,7 @@
-//! Addresses that the service names: they are looked at before anything goes there.
+//! Addresses that the service names: they are checked before anything is sent there.
 //!
-//! The service, or whoever answers in its place, must not be able to have mail put elsewhere, nor a token
-//! sent, nor machines of the relay's own network called. Redirects are not followed at all (see
+//! The service, or anybody who answers in its place, must not be able to divert mail or a token, nor to have
+//! machines of the relay's own network called. Redirects are not followed at all (see
 //! [`network`](crate::network)).
 
 use std::fmt;
@@ -10,15 +10,15 @@ use reqwest::Url;
 
 use crate::config::{Cloud, is_this_machine};
 
-/// Where the pieces of an attachment go. A secret: it is its own permission.
+/// Where the pieces of an attachment are sent. A secret: it is its own permission.
 pub(super) struct UploadUrl {
     url: Url,
-    /// It is Graph itself, or in a laboratory this machine: the configuration names it, and its addresses are
-    /// what they are.
+    /// It is Graph itself or, in a laboratory, this machine: the configuration names it, and its addresses
+    /// are accepted as they are.
     pub(super) is_configured: bool,
 }
 
-/// The next page of a list, which the token goes to.
+/// The next page of a list, to which the token is sent.
 pub(super) struct PageUrl(Url);
 
 /// Shows a host and nothing else of an address.
@@ -66,7 +66,7 @@ impl UploadUrl {
 }
 
 impl PageUrl {
-    /// Of Graph itself, and of what is asked for mailboxes.
+    /// An address of Graph itself, below its `/v1.0/`.
     pub(super) fn parse(text: &str, cloud: &Cloud) -> Result<Self, Foreign> {
         let url = Url::parse(text).map_err(|_| Foreign::Page("no address".into()))?;
         let has_user = !url.username().is_empty() || url.password().is_some();
@@ -85,12 +85,12 @@ impl PageUrl {
     }
 }
 
-/// Scheme, host and port are the same. Those of the configuration are https, but for a laboratory.
+/// Scheme, host and port are the same. Those of the configuration are https, except in a laboratory.
 fn is_of(url: &Url, configured: &str) -> bool {
     Url::parse(configured).is_ok_and(|configured| configured.origin() == url.origin())
 }
 
-/// A cloud that is on this machine without TLS may have its uploads at another port of it.
+/// A cloud that is on this machine without TLS may take its uploads at another port of this machine.
 fn is_in_laboratory(url: &Url, cloud: &Cloud) -> bool {
     cloud.graph.starts_with("http:")
         && url.scheme() == "http"

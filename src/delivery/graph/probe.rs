@@ -40,8 +40,8 @@ pub async fn probe(means: &GraphContext, tenant: &Arc<Tenant>, mailbox: &Mailbox
     Probed { sends, drafts, reads }
 }
 
-/// Asks for a message to nobody to be sent. Whoever may send is told that it has no recipients; whoever may
-/// not is told that.
+/// Asks for a message to nobody to be sent. An app that may send is told that there are no recipients; one
+/// that may not send is told so.
 async fn sends(talk: &mut Conversation<'_>) -> Tried {
     let header = format!("From: <{}>\r\nSubject: m365-relay tenant check\r\n\r\n", talk.mailbox);
     let mime = Mime { header: header.into(), begun: Bytes::new(), rest: OpenBody::Whole(Bytes::new()) };

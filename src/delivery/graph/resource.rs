@@ -112,7 +112,7 @@ pub(super) struct UploadSession {
     pub(super) upload_url: String,
 }
 
-/// The answer to a piece, which spells its names otherwise than that to `createUploadSession`.
+/// The answer to a piece. It spells its names differently from the answer to `createUploadSession`.
 #[derive(Debug, Deserialize)]
 pub(super) struct UploadProgress {
     #[serde(alias = "nextExpectedRanges", alias = "NextExpectedRanges", default)]
@@ -122,7 +122,7 @@ pub(super) struct UploadProgress {
 #[derive(Debug, Deserialize)]
 pub(super) struct Listed {
     pub(super) value: Vec<serde::de::IgnoredAny>,
-    /// Where the list goes on.
+    /// Where the list continues.
     #[serde(rename = "@odata.nextLink")]
     pub(super) next: Option<String>,
 }

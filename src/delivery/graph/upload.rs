@@ -1,7 +1,8 @@
 //! An attachment by upload session: pieces below 4 MB, strictly one after the other.
 //!
-//! After a piece that broke off, the service is asked how far it has come, and the upload goes on from there.
-//! A session that has expired or gone is begun anew, unless the attachment turns out to be there.
+//! After an interrupted piece, the service is asked how far the upload has come, and the upload continues
+//! from there. A session that has expired or is gone is begun again, unless the attachment turns out to be
+//! there.
 
 use bytes::Bytes;
 use http::Method;
@@ -27,7 +28,7 @@ const TRIES: u32 = 6;
 
 enum Uploaded {
     Whole,
-    /// The session is no more.
+    /// The session is gone.
     SessionGone,
 }
 
@@ -134,7 +135,7 @@ async fn put(
             Err(error) if error.is_status(404) => return Ok(Uploaded::SessionGone),
             Err(error) => error,
         };
-        // The service has part of it already, or another part than it waits for.
+        // The service has part of it already, or waits for another part.
         let is_range = error.is_status(416);
         let pause = if is_range { Some(std::time::Duration::ZERO) } else { error.worth_waiting(tries) };
         let Some(pause) = pause.filter(|_| tries < TRIES) else { return Err(error) };

@@ -1,6 +1,6 @@
 //! One connection to the service: greeting, TLS, login, and then commands and replies.
 //!
-//! Nothing that is secret, and no mail, is sent before TLS stands and the certificate was checked.
+//! No secret and no mail is sent before TLS is established and the certificate is checked.
 
 use std::{io, time::Duration};
 
@@ -34,7 +34,8 @@ pub(super) struct Connection {
     _open: Open,
 }
 
-/// What a connection leads to: after another start of the tenant's configuration an old one is of no use.
+/// Where a connection leads. Once the tenant's configuration has changed that, an old connection is of no
+/// use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
     cloud: CloudName,
@@ -47,11 +48,11 @@ pub(super) struct Destination {
 pub(super) struct Talk {
     stream: Duplex,
     input: BytesMut,
-    /// For one reply, and for one write.
+    /// The time for one reply, and for one write.
     patience: Duration,
 }
 
-/// Counts while it lives.
+/// Counts a connection while it lives.
 pub(super) struct Open(IntGauge);
 
 /// Why there is no connection.
@@ -113,7 +114,7 @@ impl Connection {
             return Err(NotOpen::Refused(greeting));
         }
         if !talk.hello(hostname).await?.start_tls {
-            // Never a token in clear, whoever stands between here and there.
+            // A token is never sent unencrypted, whoever is between here and there.
             return Err(Broken::because(format!("{address} offers no STARTTLS")).into());
         }
         let answer = talk.command("STARTTLS").await?;
@@ -121,7 +122,7 @@ impl Connection {
             return Err(NotOpen::Refused(answer));
         }
         if !talk.input.is_empty() {
-            // Said in clear, it would be taken for something that was said under TLS.
+            // Sent unencrypted, it would be taken for something that was sent under TLS.
             return Err(Broken::because(format!("{address} sent more than its answer to STARTTLS")).into());
         }
         let stream = dialer.encrypt(talk.stream, address, cloud).await?;
@@ -137,8 +138,8 @@ impl Connection {
         Ok(Self { talk, extensions, token: token.clone(), place: place.clone(), _open: open })
     }
 
-    /// Whether it can be used again for `place`: it leads there, its token is good, and the server has said
-    /// nothing and not closed it.
+    /// Whether it can be used again for `place`: it leads there, its token is valid, and the server has
+    /// neither said anything nor closed it.
     pub(super) fn is_fit(&mut self, place: &Destination) -> bool {
         self.place == *place && self.token.expires() > Instant::now() && self.talk.is_quiet()
     }
@@ -147,10 +148,10 @@ impl Connection {
         self.token.expose() == token.expose()
     }
 
-    /// RFC 5321 section 4.1.1.10. Nobody waits for long.
+    /// RFC 5321 section 4.1.1.10. Does not wait for long.
     pub(super) async fn quit(mut self, patience: Duration) {
         self.talk.patience = patience;
-        // It is closed in any case.
+        // The connection is closed in any case.
         let _ = self.talk.command("QUIT").await;
     }
 }
@@ -185,15 +186,15 @@ impl Talk {
         self.reply().await
     }
 
-    /// Says something that is to be answered. What lies there before is no answer to it: that of another, or
-    /// of a server that answers what it was not asked, would be believed. A connection with such octets is of
-    /// no more use.
+    /// Sends something that expects a reply. Octets that were received before are no reply to it. They
+    /// would be taken for one, though they belong to another command or come from a server that answers what
+    /// it was not asked. A connection with such octets is of no more use.
     pub(super) async fn ask(&mut self, octets: &[u8]) -> Result<(), Broken> {
         self.expect_quiet()?;
         self.write(octets).await
     }
 
-    /// Nothing was received that nothing was asked for.
+    /// Checks that nothing was received without being asked for.
     pub(super) fn expect_quiet(&mut self) -> Result<(), Broken> {
         if self.is_quiet() {
             return Ok(());
@@ -205,7 +206,7 @@ impl Talk {
         }))
     }
 
-    /// The reply that lies there already, if it is whole.
+    /// The reply that has been received already, if it is complete.
     pub(super) fn heard(&self) -> Option<Reply> {
         Reply::parse(&self.input).ok().flatten().map(|(reply, _)| reply)
     }
@@ -240,7 +241,7 @@ impl Talk {
         read.map_err(|e| Broken::new("no reply", &e))
     }
 
-    /// Cancelled, it loses nothing.
+    /// If cancelled, it loses nothing.
     async fn read_reply(&mut self) -> io::Result<(Reply, Bytes)> {
         loop {
             if let Some((reply, len)) =
@@ -254,13 +255,13 @@ impl Talk {
         }
     }
 
-    /// A refusal that the server has sent before it stopped listening.
+    /// A refusal that the server sent before it stopped listening.
     pub(super) async fn last_words(&mut self) -> Option<Reply> {
         const PATIENCE: Duration = Duration::from_secs(1);
         self.reply_within(PATIENCE).await.ok().filter(Reply::is_refusal)
     }
 
-    /// Whether nothing was received that is not read yet, not even the end.
+    /// Whether nothing unread was received, not even the end of the stream.
     fn is_quiet(&mut self) -> bool {
         self.input.is_empty() && self.stream.read_buf(&mut self.input).now_or_never().is_none()
     }

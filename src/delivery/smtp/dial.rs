@@ -1,8 +1,7 @@
-//! Ways to the service: TCP, straight or by the proxy, and TLS.
+//! Ways to the service: TCP, directly or through the proxy, and TLS.
 //!
 //! Certificates are checked as for HTTPS: against those of the system and the cloud's `ca_file`. The host
-//! that the configuration names must be in the certificate; with a proxy it is the proxy that looks the host
-//! up.
+//! that the configuration names must be in the certificate. With a proxy, the proxy looks the host up.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -65,7 +64,7 @@ impl Dialer {
         self.clients.tls(cloud).ok_or_else(|| io::Error::other("the cloud has no certificates"))
     }
 
-    /// A connection to the service in clear.
+    /// Makes an unencrypted connection to the service.
     pub(super) async fn connect(&self, address: &SmtpAddress, cloud: &CloudName) -> Result<Duplex, Broken> {
         let deadline = Instant::now() + self.connect_timeout;
         let Some(proxy) = &self.proxy else {
@@ -87,7 +86,7 @@ impl Dialer {
         within(deadline, proxy.tunnel(stream, address)).await.map_err(named)
     }
 
-    /// TLS on a connection, after STARTTLS.
+    /// Starts TLS on a connection, after STARTTLS.
     pub(super) async fn encrypt(
         &self,
         stream: Duplex,
@@ -127,7 +126,7 @@ impl ByProxy {
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
         let mut answer = Vec::new();
-        // Octet by octet: what comes behind the answer is the service's.
+        // Octet by octet: what follows the answer belongs to the service.
         while !answer.ends_with(b"\r\n\r\n") {
             if answer.len() >= LONGEST_ANSWER {
                 return Err(io::Error::other("its answer does not end"));
@@ -151,8 +150,8 @@ async fn tcp(address: &SmtpAddress, deadline: Instant) -> io::Result<TcpStream> 
     Ok(stream)
 }
 
-/// One after the other. None takes the time of those behind it: where IPv6 leads nowhere, its addresses come
-/// first all the same.
+/// Tries one after the other. None uses up the time of those behind it: even where IPv6 leads nowhere, its
+/// addresses come first.
 async fn first_of(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
     let mut failed = io::Error::other("the host has no address");
     for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
@@ -194,7 +193,7 @@ mod tests {
         let addresses = [full, other.local_addr().unwrap()];
         let deadline = Instant::now() + Duration::from_secs(6);
         let stream = first_of(&addresses, deadline).await.unwrap();
-        // The connection is there in time, and not by the last look at it when its time is up.
+        // The connection is made in time, and not only found by the last look when the time is up.
         assert!(Instant::now() < deadline);
         assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
         let error = first_of(&[full], soon()).await.unwrap_err();

@@ -2,17 +2,18 @@
 //!
 //! # Contract
 //!
-//! * The envelope is the message's own, and the header goes as it came.
-//! * No token and no mail goes over a connection without TLS, or to a server whose certificate is not good.
-//! * A message has one transaction an attempt. The content is sent only if all its recipients were taken; if
-//!   they do not fare alike, the message is [divided](Disposition::Divided) first, and nothing was sent.
-//! * What a reply means is decided in [`reply`]. A connection that breaks before the end of the content was
-//!   given away has sent nothing; afterwards the outcome is unknown.
-//! * A login that is refused is tried once more with a new token. If that is refused, too, it is the mailbox
-//!   that is closed to the app: the same token works for others.
-//! * With `route = "auto"` nothing that is wrong with SMTP stops a mailbox or a tenant, whose other mail goes
-//!   by Graph: the message waits and is tried again.
-//! * Of the mailbox's allowance the day's recipients are charged. Calls and their octets are limits of Graph.
+//! * The envelope is the message's own, and the header is sent as it came.
+//! * No token and no mail is sent over a connection without TLS, or to a server without a valid certificate.
+//! * An attempt is one transaction. The content is sent only if all recipients were taken; if the server
+//!   treats them differently, the message is [divided](Disposition::Divided) first, and nothing was sent.
+//! * What a reply means is decided in [`reply`]. If a connection breaks before the end of the content was
+//!   written, nothing was sent; afterwards the outcome is unknown.
+//! * A login that is refused is tried once more with a new token. If that is refused, too, the mailbox is
+//!   closed to the app: the same token works for others.
+//! * With `route = "auto"` no problem with SMTP stops a mailbox or a tenant, whose other mail is sent by
+//!   Graph: the message waits and is tried again.
+//! * Only the day's recipients are charged to the mailbox's allowance. Calls and their octets are limits of
+//!   Graph.
 //!
 //! On a crash: nothing is remembered here. The message is in doubt, and [`route`](super::route) has it looked
 //! for.
@@ -55,9 +56,9 @@ use relay_spool::Claim;
 use reply::{Class, Reply, Step};
 use transaction::{Ended, Stage, TransactionOutcome};
 
-/// How often to look whether a mailbox was mended.
+/// How often to check whether a mailbox has been fixed.
 const MAILBOX_PROBE: Duration = Duration::from_secs(300);
-/// A recipient limit counts over a day: some hours make room again.
+/// A recipient limit covers a day: after some hours there is room again.
 const QUOTA_PROBE: Duration = Duration::from_secs(3600);
 const TENANT_PROBE: Duration = Duration::from_secs(300);
 
@@ -69,7 +70,7 @@ pub struct SmtpContext {
     pub allowances: Allowances,
     /// This relay's name, for EHLO.
     pub hostname: String,
-    /// Recipients of one message.
+    /// The most recipients of one message.
     pub max_recipients: u32,
     pub metrics: Metrics,
 }
@@ -107,7 +108,7 @@ struct Passage<'a> {
     tenant: &'a Arc<Tenant>,
     mailbox: &'a MailboxAddress,
     claim: &'a Claim,
-    /// When the service can be asked what became of an attempt that broke off.
+    /// When the service can be asked about the outcome of an interrupted attempt.
     look_after: Option<Duration>,
     timed_out: bool,
 }
@@ -140,7 +141,7 @@ impl Smtp {
 }
 
 impl Passage<'_> {
-    /// Sends it if the day has recipients left. Those of a message that was not sent are given back.
+    /// Sends it if the day has recipients left. The recipients of a message that was not sent are given back.
     async fn send_within_the_day(&mut self, mime: Mime) -> Disposition {
         let allowance = self.smtp.means.allowances.of(self.tenant, self.mailbox);
         let count = self.claim.message.envelope.recipients().len();
@@ -201,13 +202,13 @@ impl Passage<'_> {
         let SmtpContext { identity, network, hostname, metrics, .. } = &self.smtp.means;
         let tenant = self.tenant;
         let mailbox = self.mailbox;
-        // A login, and what was said to it.
+        // A refused login, and the reply to it.
         let mut refused: Option<(AccessToken, Reply)> = None;
         loop {
             let token = identity.token(tenant, Audience::Exchange).await;
             let token = token.map_err(|error| self.softened(Disposition::no_token(error)))?;
             if let Some((_, reply)) = refused.as_ref().filter(|(same, _)| same.expose() == token.expose()) {
-                // There was a new one a moment ago.
+                // The token was renewed a moment ago.
                 return Err(self.refused(Step::Auth, reply, berth));
             }
             let open = Open::new(metrics.submission_connections());
@@ -221,7 +222,8 @@ impl Passage<'_> {
             );
             match opened.await {
                 Ok(connection) => {
-                    // So it was the token. If not, others are logged in with it and may stay so.
+                    // So the token was at fault. If not, other connections are logged in with it and may stay
+                    // so.
                     if let Some((refused, _)) = &refused {
                         self.smtp.pool.forget(&tenant.name, refused);
                     }
@@ -324,7 +326,7 @@ impl Passage<'_> {
         self.softened(disposition)
     }
 
-    /// Where other mail of the mailbox goes by Graph, only this message waits.
+    /// If other mail of the mailbox is sent by Graph, only this message waits.
     fn softened(&self, disposition: Disposition) -> Disposition {
         if self.tenant.route != RouteRule::Auto {
             return disposition;
@@ -346,7 +348,7 @@ fn again(why: String) -> Disposition {
     Disposition::Retry { after: None, why }
 }
 
-/// Exchange says the same to a login whatever is missing.
+/// Exchange gives the same reply to a login whatever is missing.
 fn advice_on_login(mailbox: &MailboxAddress, reply: &Reply) -> String {
     format!(
         "the app may not use SMTP for mailbox {mailbox}, even with a new token: {reply}; the app needs \

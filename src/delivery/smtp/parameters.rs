@@ -3,11 +3,13 @@
 //! | parameter              | when                                                                          |
 //! |------------------------|-------------------------------------------------------------------------------|
 //! | `SIZE`                 | always                                                                        |
-//! | `BODY=8BITMIME`        | an octet of the message has its eighth bit                                     |
-//! | `SMTPUTF8`             | an address or the header is not ASCII: Exchange's front end has refused it, though it offers it; then the header goes without |
-//! | `RET`, `ENVID`, `NOTIFY`, `ORCPT` | as the client gave them                                             |
+//! | `BODY=8BITMIME`        | an octet of the message has its eighth bit                                    |
+//! | `SMTPUTF8`             | an address or the header is not ASCII                                         |
+//! | `RET`, `ENVID`, `NOTIFY`, `ORCPT` | as the client gave them                                            |
 //!
-//! A domain that is not ASCII goes in its ASCII form (RFC 5891), so that it alone needs no SMTPUTF8.
+//! Exchange's front end has refused SMTPUTF8, though it offers it; then the header is sent without it.
+//!
+//! A domain that is not ASCII is sent in its ASCII form (RFC 5891), so that it alone needs no SMTPUTF8.
 
 use std::{borrow::Cow, fmt::Write, io};
 
@@ -18,7 +20,7 @@ use crate::{
 };
 use relay_mail::{Envelope, MailboxAddress, RecipientWish};
 
-/// What of a message decides about parameters.
+/// What decides about the parameters of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Needs {
     size: u64,
@@ -33,14 +35,14 @@ pub(super) struct Lines {
     pub(super) mail: String,
     /// In the order of the envelope.
     pub(super) rcpt: Vec<String>,
-    /// SMTPUTF8 is said for the header only, which goes without as well.
+    /// SMTPUTF8 is needed for the header only, which can be sent without it as well.
     pub(super) could_spare_utf8: bool,
-    /// The server will tell of success where that is wished for.
+    /// The server will tell the sender of success if the sender wants that.
     pub(super) reports_success: bool,
 }
 
 impl Needs {
-    /// Reads the message, up to the first octet that settles it.
+    /// Reads the message, up to the first octet that decides.
     pub(super) async fn of(mime: &Mime) -> io::Result<Self> {
         let Mime { header, begun, rest } = mime;
         let utf8_header = !header.is_ascii() && std::str::from_utf8(header).is_ok();
@@ -52,7 +54,7 @@ impl Needs {
         Ok(Self { size: mime.len(), eight_bit, utf8_header })
     }
 
-    /// The header goes as if it were not in UTF-8.
+    /// The header is sent as if it were not in UTF-8.
     pub(super) fn without_utf8(self) -> Self {
         Self { utf8_header: false, ..self }
     }
@@ -66,8 +68,8 @@ impl Lines {
         needs: Needs,
         offered: &Extensions,
     ) -> Result<Self, Reason> {
-        // A submission server lets a mailbox send as itself. `<>` belongs to nobody, and Exchange answers
-        // SendAsDenied to what does not belong to the mailbox; NOTIFY=NEVER takes care that no report on a
+        // A submission server lets a mailbox send as itself. `<>` belongs to nobody, and Exchange replies
+        // SendAsDenied to what does not belong to the mailbox; NOTIFY=NEVER ensures that no report on a
         // report comes back.
         let sender = path(envelope.sender().unwrap_or(mailbox));
         let recipients: Vec<_> = envelope.recipients().iter().map(path).collect();
@@ -139,8 +141,8 @@ fn rcpt_line(
         None if envelope.sender().is_none() => push(&mut line, "NOTIFY", "NEVER"),
         None => {}
     }
-    // One that is not ASCII needs SMTPUTF8 (RFC 6533 section 3). Without that, it would give no more than the
-    // address does.
+    // An original recipient that is not ASCII needs SMTPUTF8 (RFC 6533 section 3). Without that, it would
+    // give no more than the address does.
     let original = wish.original.map(|original| original.to_string());
     if let Some(text) = original.filter(|text| utf8 || text.is_ascii()) {
         push(&mut line, "ORCPT", text);
@@ -158,7 +160,7 @@ fn reason(subject: u16, detail: u16, diagnostic: &str) -> Reason {
     Reason { status, diagnostic: diagnostic.to_owned() }
 }
 
-/// The address as it stands in an envelope.
+/// The address as it is written in an envelope.
 fn path(address: &MailboxAddress) -> Cow<'_, str> {
     if !address.domain().is_ascii()
         && let Ok(domain) = idna::domain_to_ascii(address.domain())
@@ -217,7 +219,7 @@ mod tests {
         let header = Needs { utf8_header: true, ..eight_bit };
         let said = lines(Some("a@x.se"), &["b@x.se"], header, &ALL).unwrap();
         assert_eq!(said.mail, "MAIL FROM:<a@x.se> SIZE=100 BODY=8BITMIME SMTPUTF8");
-        // A header can do without: that is how such mail goes everywhere.
+        // A header can do without: such mail is sent that way everywhere.
         let no_utf8 = Extensions { utf8: false, ..ALL };
         assert!(!lines(Some("a@x.se"), &["b@x.se"], header, &no_utf8).unwrap().mail.contains("SMTPUTF8"));
         let said = lines(Some("a@x.se"), &["b@bücher.example"], NOTHING, &ALL).unwrap();

@@ -1,9 +1,9 @@
 //! Connections that are kept: for each mailbox of each tenant, those that are logged in as it.
 //!
-//! * At most [`MOST`] a mailbox, in use and idle together (Microsoft, "Exchange Online limits": SMTP AUTH
+//! * At most [`MOST`] per mailbox, in use and idle together (Microsoft, "Exchange Online limits": SMTP AUTH
 //!   connections).
 //! * The one that was used last is used next, so that those which are not needed grow old.
-//! * One that was idle for [`IDLE`] is closed, before the service does.
+//! * A connection that was idle for [`IDLE`] is closed, before the service closes it.
 
 use std::{
     collections::HashMap,
@@ -29,10 +29,10 @@ const IDLE: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const QUIT: Duration = Duration::from_secs(5);
 
-/// The first pause of a mailbox that has too much under way; it doubles.
+/// The first pause of a mailbox that has too much in flight; it doubles.
 const PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
-/// How long it is remembered that it had.
+/// How long it is remembered that the mailbox had too much in flight.
 const BUSY: Duration = Duration::from_secs(1800);
 
 type Key = (TenantName, MailboxAddress);
@@ -58,7 +58,7 @@ struct Slot {
 struct State {
     /// The last one is the youngest.
     idle: Vec<(Connection, Instant)>,
-    /// How often in a row the mailbox had too much under way, and when it was last.
+    /// How often in a row the mailbox had too much in flight, and when it last had.
     busy: Option<(u32, Instant)>,
 }
 
@@ -78,7 +78,7 @@ impl Pool {
         Berth { slot, shared: Arc::downgrade(&self.0), _permit: permit }
     }
 
-    /// The token was refused: what is logged in with it is of no more use.
+    /// The token was refused: connections that are logged in with it are of no more use.
     pub(super) fn forget(&self, tenant: &TenantName, token: &AccessToken) {
         for (_, slot) in self.0.slots().iter().filter(|((name, _), _)| name == tenant) {
             slot.state().idle.retain(|(connection, _)| !connection.has_token(token));
@@ -87,7 +87,7 @@ impl Pool {
 }
 
 impl Berth {
-    /// The youngest of those that are fit. What is not is closed.
+    /// Takes the youngest connection that is fit. Those that are not are closed.
     pub(super) fn take(&self, place: &Destination) -> Option<Connection> {
         let mut state = self.slot.state();
         while let Some((mut connection, since)) = state.idle.pop() {
@@ -98,12 +98,12 @@ impl Berth {
         None
     }
 
-    /// One that was kept turned out to be closed, and so are others.
+    /// A connection that was kept turned out to be closed, and so are others.
     pub(super) fn clear(&self) {
         self.slot.state().idle.clear();
     }
 
-    /// Keeps the connection for whoever comes next.
+    /// Keeps the connection for the next message.
     pub(super) fn keep(self, connection: Connection) {
         self.slot.state().idle.push((connection, Instant::now()));
         if let Some(shared) = self.shared.upgrade()
@@ -113,7 +113,7 @@ impl Berth {
         }
     }
 
-    /// The mailbox has too much under way: for how long it is to be left alone.
+    /// The mailbox has too much in flight. Returns how long it must be left alone.
     pub(super) fn busy(&self) -> Duration {
         let mut state = self.slot.state();
         let before = state.busy.filter(|(_, at)| at.elapsed() < BUSY).map_or(0, |(times, _)| times);
@@ -134,7 +134,7 @@ impl Default for Slot {
 
 impl Slot {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing is half done while it is locked.
+        // Nothing is left half done while it is locked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,7 +160,7 @@ impl Shared {
     }
 }
 
-/// Closes what is idle for too long. Ends when there is nothing left to watch.
+/// Closes connections that have been idle for too long. Ends when there is nothing left to watch.
 async fn sweep(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
@@ -168,7 +168,7 @@ async fn sweep(shared: Weak<Shared>) {
         let mut slots = shared.slots();
         for slot in slots.values() {
             while let Some((connection, permit)) = slot.expired() {
-                // A mailbox that is forgotten meanwhile would be allowed as many again.
+                // A mailbox that is forgotten meanwhile would be allowed as many connections again.
                 let slot = slot.clone();
                 tokio::spawn(async move {
                     connection.quit(QUIT).await;
@@ -176,7 +176,7 @@ async fn sweep(shared: Weak<Shared>) {
                 });
             }
         }
-        // Nobody can get at one while all are locked.
+        // Nobody can reach a slot while all are locked.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_forgotten());
         if slots.is_empty() {
             shared.is_swept.store(false, Ordering::Release);

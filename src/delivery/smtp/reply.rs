@@ -1,17 +1,17 @@
 //! Replies of the service: how they are read, and what they mean for the message.
 //!
-//! The code and the enhanced status decide; Exchange has some refusals that differ in their text only
-//! (Microsoft, "Fix issues with printers, scanners, and LOB applications that send email using Microsoft
-//! 365"), and there a word of it does.
+//! The code and the enhanced status decide. Some of Exchange's refusals differ in their text only (Microsoft,
+//! "Fix issues with printers, scanners, and LOB applications that send email using Microsoft 365"); there, a
+//! word of the text decides.
 
 use smtp_proto::EhloResponse;
 
 use crate::bounce::EnhancedStatus;
 use relay_mail::outside::one_line;
 
-/// The most octets that one reply may have.
+/// The most octets of one reply.
 const LONGEST: usize = 64 * 1024;
-/// Characters of text that are kept of a reply.
+/// Characters of a reply's text that are kept.
 const KEPT: usize = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub(super) struct Reply {
 #[error("the server sent something other than an SMTP reply")]
 pub(super) struct Malformed;
 
-/// What was said before the reply came.
+/// What was sent before the reply came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Greeting, EHLO, STARTTLS: nothing about the message is said yet.
+    /// Greeting, EHLO, STARTTLS: nothing about the message has been sent yet.
     Hello,
     Auth,
     Mail,
@@ -38,20 +38,20 @@ pub(super) enum Step {
     Content,
 }
 
-/// What a reply that refuses is about.
+/// What a refusal is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Come again.
+    /// Try again.
     Again,
-    /// The mailbox has as many connections or messages under way as it may.
+    /// The mailbox has as many connections or messages in flight as it may.
     Busy,
     /// The login is refused.
     Login,
     /// SMTP submission is closed to all mailboxes of the tenant.
     Tenant,
-    /// The mailbox can send nothing until something is mended there.
+    /// The mailbox can send nothing until something is fixed there.
     Mailbox,
-    /// It has sent its recipients of the day.
+    /// It has used up its recipients of the day.
     Quota,
     /// It may not send as this sender.
     SendAs,
@@ -60,7 +60,7 @@ pub(super) enum Class {
 }
 
 impl Reply {
-    /// The first reply in `octets`, and how many of them it has. `None`: it is not whole yet.
+    /// The first reply in `octets`, and how many of them it takes. `None`: it is not complete yet.
     pub(super) fn parse(octets: &[u8]) -> Result<Option<(Self, usize)>, Malformed> {
         let mut at = 0;
         let mut reply = None::<Self>;
@@ -126,7 +126,7 @@ impl Reply {
         self.text.to_ascii_lowercase().contains(words)
     }
 
-    /// What it means, of a reply that [refuses](Self::is_refusal).
+    /// What a reply that [refuses](Self::is_refusal) means.
     pub(super) fn class(&self, step: Step) -> Class {
         let is_busy = self.says("thread limit") || self.says("concurrent connections");
         match (self.code, step) {
@@ -150,7 +150,7 @@ impl Reply {
             _ if self.is(1, 8..=8) || self.is(7, 501..=503) || self.is(7, 511..=511) => Class::Mailbox,
             // The tenant has exceeded a threshold; its address; a domain that is not registered.
             _ if self.is(7, 705..=705) || self.is(7, 708..=708) || self.is(7, 750..=750) => Class::Tenant,
-            // Of a recipient it is that one's mailbox which is full.
+            // In reply to a recipient, it is that recipient's mailbox which is full.
             (_, Step::Mail | Step::Content) if self.is(2, 2..=2) || self.says("quotaexceeded") => {
                 Class::Mailbox
             }
@@ -158,7 +158,7 @@ impl Reply {
         }
     }
 
-    /// For the report of a refusal for good.
+    /// The status for the report of a permanent refusal.
     pub(super) fn report_status(&self) -> EnhancedStatus {
         let usual =
             |subject, detail| EnhancedStatus::new(5, subject, detail).unwrap_or(EnhancedStatus::UNDEFINED);
@@ -182,7 +182,7 @@ impl std::fmt::Display for Reply {
     }
 }
 
-/// What the server offers, of what this client can use.
+/// What the server offers, as far as this client can use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Extensions {
     pub(super) start_tls: bool,
@@ -193,12 +193,12 @@ pub(super) struct Extensions {
     pub(super) utf8: bool,
     pub(super) dsn: bool,
     pub(super) size: bool,
-    /// The largest message; 0: not said.
+    /// The largest message; 0: not stated.
     pub(super) max_size: u64,
 }
 
 impl Extensions {
-    /// Of the whole answer to EHLO.
+    /// Reads the whole reply to EHLO.
     pub(super) fn parse(octets: &[u8]) -> Result<Self, Malformed> {
         let said = EhloResponse::<String>::parse(&mut octets.iter()).map_err(|_| Malformed)?;
         let has = |extension| said.has_capability(extension);

@@ -1,12 +1,12 @@
 //! One message on a connection: MAIL, RCPT, content.
 //!
-//! The content is sent only if every recipient was taken. So nothing is sent of a message whose recipients do
-//! not fare alike, and what becomes of each can be stored before anything is.
+//! The content is sent only if every recipient was taken. So nothing of a message is sent if its recipients
+//! are treated differently, and the outcome of each can be stored before anything is sent.
 //!
-//! With CHUNKING it goes as it is in chunks (RFC 3030), else behind DATA with its dots doubled (RFC 5321
-//! section 4.5.2); from the spool a part at a time. A connection that breaks before the last octet of it was
-//! given away has sent nothing: neither a chunk without LAST nor content without its final dot is a message.
-//! From then on nobody knows, until the reply comes.
+//! With CHUNKING the content is sent as it is in chunks (RFC 3030), else after DATA with its dots doubled
+//! (RFC 5321 section 4.5.2). It is read from the spool a piece at a time. A connection that breaks before the
+//! last octet was written has sent nothing: neither a chunk without LAST nor content without its final dot is
+//! a message. From then on nobody knows, until the reply comes.
 
 use std::time::Duration;
 
@@ -22,42 +22,42 @@ use super::{
 use crate::{config::NetworkConfig, delivery::letter::Mime, network};
 use relay_spool::OpenBody;
 
-/// RCPT commands that wait for their replies at a time: replies have to fit into what lies between, as
-/// neither side may wait for the other to read.
+/// RCPT commands that wait for their replies at a time. The replies must fit into the buffers between the two
+/// sides, as neither may wait for the other to read.
 const WINDOW: usize = 100;
-/// Chunks that wait for theirs.
+/// Chunks that wait for their replies.
 const CHUNKS: usize = 4;
-/// Below this a message goes in one write, which fits into one record of TLS.
+/// Below this a message is sent in one write, which fits into one record of TLS.
 const ONE_WRITE: u64 = 15 * 1024;
-/// For the reply to the end of the content (RFC 5321 section 4.5.3.2.6).
+/// The time for the reply to the end of the content (RFC 5321 section 4.5.3.2.6).
 const END: Duration = Duration::from_secs(600);
 
 /// How a transaction ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) outcome: TransactionOutcome,
-    /// The connection is good for another one.
+    /// The connection can be used for another one.
     pub(super) is_reusable: bool,
 }
 
 #[derive(Debug)]
 pub(super) enum TransactionOutcome {
     Taken(Reply),
-    /// The whole message was refused, in answer to that.
+    /// The whole message was refused, in reply to that step.
     Refused(Step, Reply),
     /// Not all recipients were taken: the replies, in the order of the envelope. Nothing was sent.
     Recipients(Vec<Reply>),
     Broken(Broken, Stage),
 }
 
-/// How far it had come when the connection broke.
+/// How far the transaction had come when the connection broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// No reply had come on it for this message.
+    /// No reply for this message had come on it.
     First,
     /// The message was not complete.
     Before,
-    /// It may be that it was.
+    /// It may have been complete.
     After,
 }
 
@@ -66,7 +66,7 @@ impl Ended {
         Self { outcome: TransactionOutcome::Broken(broken, stage), is_reusable: false }
     }
 
-    /// Whether a connection that has been kept for a while turned out to be none: closed, or its login
+    /// Whether a connection that was kept for a while turned out to be useless: closed, or its login
     /// forgotten.
     pub(super) fn is_stale(&self) -> bool {
         match &self.outcome {
@@ -76,7 +76,7 @@ impl Ended {
         }
     }
 
-    /// Whether the server may not know what was said with MAIL (RFC 5321 section 4.1.1.11).
+    /// Whether the server may not know a parameter of MAIL (RFC 5321 section 4.1.1.11).
     pub(super) fn is_parameter_unknown(&self) -> bool {
         matches!(&self.outcome, TransactionOutcome::Refused(Step::Mail, reply) if matches!(reply.code, 501 | 502 | 504 | 555))
     }
@@ -117,7 +117,7 @@ pub(super) async fn run(
             Ended { outcome: TransactionOutcome::Taken(reply), is_reusable: true }
         }
         Ok(reply) if reply.is_refusal() => {
-            // With all of the content said, or none of it, both sides are at the beginning again.
+            // With all of the content sent, or none of it, both sides are at the beginning again.
             let is_reusable = !reply.is_closing() && reset(talk).await;
             Ended { outcome: TransactionOutcome::Refused(Step::Content, reply), is_reusable }
         }
@@ -136,10 +136,10 @@ async fn reset(talk: &mut Talk) -> bool {
     talk.command("RSET").await.is_ok_and(|reply| reply.is_good())
 }
 
-/// Something concerns the whole message.
+/// The outcome of something that concerns the whole message.
 struct NotBegun {
     outcome: TransactionOutcome,
-    /// Every command has had its reply, and the server listens: the next reply is one to the next command.
+    /// Every command has had its reply, and the server listens: the next reply belongs to the next command.
     is_in_step: bool,
 }
 
@@ -191,8 +191,8 @@ fn concerns_all(step: Step, reply: &Reply) -> bool {
     reply.is_refusal() && (reply.is_closing() || !is_of_one)
 }
 
-/// Takes the replies to what was said already. Whatever they are they change nothing; but left to come, they
-/// would be taken for those to the commands of the next message.
+/// Reads the replies to what was sent already. Whatever they are, they change nothing; but if they were left
+/// unread, they would be taken for the replies to the commands of the next message.
 async fn skip(talk: &mut Talk, replies: usize) -> bool {
     for _ in 0..replies {
         if !talk.reply().await.is_ok_and(|reply| !reply.is_closing()) {
@@ -216,12 +216,12 @@ enum NotSent {
 struct Transfer<'a> {
     talk: &'a mut Talk,
     deadline: Instant,
-    /// For the last reply.
+    /// The time for the last reply.
     end: Duration,
 }
 
 impl Transfer<'_> {
-    /// `Ok`: the reply to DATA, if it refuses, or to the content.
+    /// `Ok`: the reply to DATA if it refuses, else the reply to the content.
     async fn data(&mut self, mime: Mime) -> Result<Reply, NotSent> {
         let answer =
             self.talk.command("DATA").await.map_err(|broken| NotSent::Broken(broken, Stage::Before))?;
@@ -255,7 +255,7 @@ impl Transfer<'_> {
         self.finish(&held).await
     }
 
-    /// `Ok`: the reply to the last chunk, or to the first that refuses when no more were on their way.
+    /// `Ok`: the reply to the last chunk, or the first refusal when no more chunks were in flight.
     async fn chunks(&mut self, mime: Mime, most: usize) -> Result<Reply, NotSent> {
         let Mime { header, begun, mut rest } = mime;
         let mut pieces = vec![header, begun];
@@ -263,7 +263,7 @@ impl Transfer<'_> {
         loop {
             let len: usize = pieces.iter().map(Bytes::len).sum();
             if rest.remaining() == 0 {
-                // What comes before the last one is settled before it.
+                // The replies to earlier chunks must come before the last chunk is sent.
                 while waiting > 0 {
                     self.taken().await?;
                     waiting -= 1;
@@ -299,7 +299,7 @@ impl Transfer<'_> {
         self.write(&held).await?;
         let mut pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).peekable();
         while let Some(mut piece) = pieces.next() {
-            // The last octet goes alone: until it does, the chunk is not complete.
+            // The last octet is sent alone: until then, the chunk is not complete.
             let last = pieces.peek().is_none().then(|| piece.split_off(piece.len() - 1));
             self.write(&piece).await?;
             if let Some(last) = last {
@@ -321,8 +321,9 @@ impl Transfer<'_> {
         }
     }
 
-    /// All that was asked is answered. A refusal that has come early counts; anything else is an answer to
-    /// nothing, which must not be taken for that to what comes next, the end of the content above all.
+    /// Everything that was asked has been answered. A refusal that came early counts. Anything else is a
+    /// reply to nothing, and must not be taken for the reply to what comes next, above all to the end of the
+    /// content.
     fn expect_quiet(&mut self) -> Result<(), NotSent> {
         self.talk.expect_quiet().map_err(|broken| match self.talk.heard() {
             Some(reply) if reply.is_refusal() => NotSent::Refused(reply),

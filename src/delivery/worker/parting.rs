@@ -1,4 +1,4 @@
-//! Messages that leave for several others to enter.
+//! Messages that leave so that several others can enter.
 
 use tracing::{error, info, warn};
 
@@ -33,7 +33,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Those who failed are told of at once, and the others no longer wait for each other.
+    /// The failed recipients are reported at once, and the others no longer wait for each other.
     pub(super) async fn divide(self, division: Division) -> Verdict {
         let Division { taken, later, failed } = division;
         if taken.is_empty() && later.is_empty() {

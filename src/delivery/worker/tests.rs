@@ -107,7 +107,7 @@ impl Bench {
         id
     }
 
-    /// Has the message carried; answers the verdict, and after how long it is due again.
+    /// Has the message carried; returns the verdict, and after how long it is due again.
     async fn carry(&mut self, id: MessageId, early: &Early) -> (Verdict, Duration) {
         let mailbox: MailboxAddress = "a@contoso.example".parse().unwrap();
         let tenant = self.tenant.clone();
@@ -189,7 +189,7 @@ async fn a_body_that_cannot_be_read_now_waits_and_costs_no_attempt() {
 async fn a_bounce_that_cannot_be_written_leaves_its_message_waiting() {
     let mut bench = Bench::new().await;
     bench.answers(StatusFault::new(400, "ErrorInvalidRecipients"));
-    // A bounce of so many recipients is too large to be held in memory.
+    // A bounce for this many recipients is too large to be held in memory.
     let id = bench.accept(9000, 0).await;
     std::fs::remove_dir_all(bench.dir.path().join("spool/body/large")).unwrap();
     let (verdict, wait) = bench.carry(id, &Early::unheard()).await;

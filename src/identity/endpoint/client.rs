@@ -18,11 +18,11 @@ use crate::network;
 
 /// For the whole request. Entra ID answers within a second or two.
 pub(in crate::identity) const TIMEOUT: Duration = Duration::from_secs(30);
-/// In bytes. A token response has some 2 KB.
+/// In octets. A token response has some 2 KB.
 pub(super) const LARGEST_RESPONSE: usize = 256 * 1024;
 
-/// For one request. Keeps what `oauth2` does not pass on: the status and the headers, or why there is no
-/// response.
+/// A client for one request. Keeps what `oauth2` does not pass on: the status and the headers, or why there
+/// is no response.
 pub(super) struct Client<'a> {
     http: &'a reqwest::Client,
     /// What an error calls it.
@@ -118,7 +118,7 @@ impl<'c> AsyncHttpClient<'c> for Client<'_> {
     }
 }
 
-/// `oauth2` accepts no success but 200, and no Content-Type but JSON's. Here every 2xx is a success and the
+/// `oauth2` accepts only 200 as success, and only JSON's Content-Type. Here every 2xx is a success and the
 /// body alone decides, so 200 stands for all of them and the headers are left out.
 fn into_http(mut response: Response) -> (Head, HttpResponse) {
     let mut http = HttpResponse::new(std::mem::take(&mut *response.body));

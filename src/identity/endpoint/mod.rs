@@ -3,7 +3,7 @@
 //! # Contract
 //!
 //! * The crate `oauth2` writes the requests and reads the responses. They travel over the cloud's HTTP client
-//!   ([`client`]), so its proxy and certificates, the time limit and the bound on a response apply.
+//!   ([`client`]), so the client's proxy and certificates, the time limit and the bound on a response apply.
 //! * A response becomes a token, or a [`TokenError`] that says what to do and when to ask again
 //!   ([`response`]).
 //! * No error text of `oauth2` is shown: it may quote the response, and so a token.
@@ -42,7 +42,7 @@ use crate::config::{Secret, Tenant};
 pub(super) use client::{TIMEOUT, send};
 pub(super) use response::{Granted, Response};
 
-/// Of RFC 7523. A certificate and another provider's token prove the application in the same way.
+/// From RFC 7523. A certificate and another provider's token prove the application in the same way.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The tenant's login service as one application uses it.
@@ -67,20 +67,20 @@ type Application = oauth2::Client<
     EndpointSet,
 >;
 
-/// What somebody is to type in, and what the relay asks with meanwhile.
+/// What the user must type in, and what the relay asks with meanwhile.
 pub(super) type DeviceAuthorization = DeviceAuthorizationResponse<EntraMessage>;
 
 /// What Entra ID adds to it.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct EntraMessage {
-    /// For whoever signs in, with the code and the address.
+    /// For the user who signs in, with the code and the address.
     #[serde(default)]
     pub(super) message: String,
 }
 
 impl ExtraDeviceAuthorizationFields for EntraMessage {}
 
-/// Whether somebody has signed in.
+/// Whether the user has signed in.
 pub(super) enum Poll {
     Granted(Granted),
     Pending,
@@ -105,7 +105,7 @@ macro_rules! with_assertion {
 }
 
 impl<'a> Endpoint<'a> {
-    /// `proof` is `None` for an application that anybody can be.
+    /// `proof` is `None` for an application that anybody can claim to be.
     pub(super) fn of(
         means: &LoginContext,
         tenant: &'a Tenant,
@@ -168,8 +168,8 @@ impl<'a> Endpoint<'a> {
         client.granted(result)
     }
 
-    /// A code for somebody to sign in with (RFC 8628 section 3.1). Entra ID needs no proof of the application
-    /// for it.
+    /// Asks for a code for a user to sign in with (RFC 8628 section 3.1). Entra ID needs no proof of the
+    /// application for it.
     pub(super) async fn device_code(&self, scope: String) -> Result<DeviceAuthorization, TokenError> {
         let request = self.application.exchange_device_code().add_scope(Scope::new(scope));
         let client = self.client();
@@ -177,13 +177,13 @@ impl<'a> Endpoint<'a> {
         result.map_err(|error| client.failure(error, "code"))
     }
 
-    /// Asks once whether somebody has signed in with the code.
+    /// Asks once whether the user has signed in with the code.
     pub(super) async fn poll(&self, code: &DeviceAuthorization) -> Result<Poll, TokenError> {
         let request = self.application.exchange_device_access_token(code);
         let request = with_assertion!(request, self.assertion);
         let client = self.client();
-        // `oauth2` would poll in a loop of its own. That loop sends the same assertion again, ignores
-        // Retry-After and swallows network errors, so it is abandoned where it would wait for the next round.
+        // `oauth2` would poll in its own loop. That loop sends the same assertion again, ignores Retry-After
+        // and swallows network errors, so it is abandoned when it would wait for the next round.
         let (wants, mut wanted) = mpsc::channel::<Duration>(1);
         let wait = |interval| {
             // There is room for the one value that is read.

@@ -19,13 +19,13 @@ use super::super::{AccessToken, TokenError, TokenErrorKind, aadsts};
 use crate::{clock, config::Secret, network};
 use relay_mail::{Timestamp, outside::Outside};
 
-/// The wait after a 429 or 5xx that names none, as in Microsoft's own client library.
+/// The wait after a 429 or 5xx that gives none, as in Microsoft's own client library.
 const BUSY: Duration = Duration::from_secs(5);
-/// What Entra ID's tokens live at least if the response does not say.
+/// The shortest life of Entra ID's tokens, for a response that does not state one.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 /// A token that ends sooner is refused: it would be asked for again and again, without a pause.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
-/// Clocks that differ by more are worth a word.
+/// Clocks that differ by more than this are worth mentioning.
 const SKEW: Duration = Duration::from_secs(120);
 
 /// Its body is wiped when it is dropped.
@@ -46,7 +46,7 @@ pub(super) struct EntraError {
     error: String,
     error_description: String,
     error_codes: Vec<u32>,
-    /// By these two Microsoft's support finds the request.
+    /// Microsoft's support finds the request by these two.
     trace_id: Option<String>,
     correlation_id: Option<String>,
 }
@@ -65,7 +65,7 @@ pub(super) struct EntraTokens {
     token_type: Bearer,
 }
 
-/// Entra ID gives out no others, whatever it calls them.
+/// The only kind of token that Entra ID gives out, whatever it calls it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Bearer;
 
@@ -84,7 +84,8 @@ pub(in crate::identity) struct Granted {
 }
 
 impl Response {
-    /// The tokens in it; `service` is what an error calls it. For what does not come by `oauth2`.
+    /// The tokens in it; `service` is what an error calls it. For responses that do not come through
+    /// `oauth2`.
     pub(in crate::identity) fn tokens(&self, service: &str) -> Result<Granted, TokenError> {
         match self.json() {
             Some(tokens) => self.head.granted(tokens, service),
@@ -92,7 +93,7 @@ impl Response {
         }
     }
 
-    /// What a response that is no success means.
+    /// What a response that is not a success means.
     pub(in crate::identity) fn refused(&self, service: &str) -> TokenError {
         match self.json() {
             Some(error) => self.head.refused(error, service),
@@ -106,10 +107,10 @@ impl Response {
 }
 
 impl Head {
-    /// What these tokens are good for.
+    /// What these tokens grant.
     pub(super) fn granted(&self, tokens: EntraTokens, service: &str) -> Result<Granted, TokenError> {
         let lifetime = tokens.lifetime();
-        // Into memory that is wiped, whatever becomes of them.
+        // Into memory that is wiped, whatever happens to the tokens.
         let access_token = Zeroizing::new(tokens.access_token.into_secret());
         let refresh_token = tokens.refresh_token.map(|token| Secret::new(token.into_secret()));
         let Some(lifetime) = lifetime else { return Err(self.nonsense(service, "token")) };
@@ -150,7 +151,7 @@ impl Head {
         self.with_retry_after(explained)
     }
 
-    /// The body may hold a token that was cut short: it is not quoted.
+    /// The body may hold a truncated token: it is not quoted.
     pub(super) fn nonsense(&self, service: &str, wanted: &str) -> TokenError {
         self.with_retry_after(TokenError::transient(format!(
             "the login service {service} answered {} with something that is no {wanted}",
@@ -168,7 +169,7 @@ impl Head {
         TokenError { retry_after, ..error }
     }
 
-    /// In words, if this machine's clock and the service's differ by much.
+    /// A remark in words, if this machine's clock and the service's differ by much.
     fn skew(&self) -> Option<String> {
         let date = httpdate::parse_http_date(self.headers.get(DATE)?.to_str().ok()?).ok()?;
         let here = Timestamp::wall().as_system_time();
@@ -181,7 +182,7 @@ impl Head {
             .then(|| format!("; it is {} {word} the login service's", humantime::format_duration(seconds)))
     }
 
-    /// Where the request is to be repeated.
+    /// Where the request must be repeated.
     pub(super) fn redirect(&self, from: &Url) -> Option<Url> {
         if !matches!(self.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
             return None;
@@ -231,14 +232,14 @@ impl TokenResponse for EntraTokens {
         self.refresh_token.as_ref()
     }
 
-    /// Which permissions a token has is up to who takes it.
+    /// Which permissions a token has is up to the service that takes it.
     fn scopes(&self) -> Option<&Vec<oauth2::Scope>> {
         None
     }
 }
 
 impl EntraTokens {
-    /// `None`: it is no number.
+    /// `None`: it is not a number.
     fn lifetime(&self) -> Option<Duration> {
         match (&self.expires_in, &self.expires_on) {
             (Some(seconds), _) => seconds.number().map(Duration::from_secs),

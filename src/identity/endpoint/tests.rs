@@ -91,7 +91,7 @@ fn the_codes_of_an_error_count_before_its_words() {
     assert!(why(codes).ends_with("(AADSTS7000222)"), "{}", why(codes));
     let words = r#"{"error":"invalid_client","error_description":"AADSTS7000222: x"}"#;
     assert!(why(words).ends_with("(AADSTS7000222)"), "{}", why(words));
-    // Some that stand before Entra ID answer with less.
+    // Some servers in front of Entra ID answer with less.
     assert!(why("{}").starts_with("the login service refuses"), "{}", why("{}"));
 }
 
@@ -106,7 +106,7 @@ fn tokens_are_in_memory_that_is_wiped_and_nothing_shows_them() {
     let granted = response(200, &[], body).tokens("login").unwrap();
     let wiped: &Zeroizing<String> = &granted.token.secret;
     assert_eq!(wiped.as_str(), "t0ken");
-    // Another such type, see there.
+    // Another type that is wiped: see its definition.
     let refresh_token: Secret = granted.refresh_token.unwrap();
     assert_eq!(refresh_token.expose(), "r0ken");
 }

@@ -5,10 +5,10 @@ use std::{mem, ops::Deref};
 use oauth2::{RefreshToken, ResourceOwnerPassword};
 use zeroize::Zeroizing;
 
-/// Wiped when it is dropped, also when the request with it breaks off.
+/// Wiped when it is dropped, even when the request with it is interrupted.
 pub(super) struct Wiped<T: SecretType>(T);
 
-/// A type of `oauth2` that hands back the text that it was made of.
+/// A type of `oauth2` that gives back the text that it was made from.
 pub(super) trait SecretType {
     fn of(text: String) -> Self;
     fn into_text(self) -> String;

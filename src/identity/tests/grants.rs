@@ -1,4 +1,4 @@
-//! Each way of proving who asks, against a service that is strict about it.
+//! Each way of proving an application's identity, against a service that is strict about it.
 
 use std::fs;
 

@@ -12,7 +12,7 @@ async fn bench(identities: Vec<ManagedIdentity>, logins: LoginRules, lines: &str
 
 const VM: &str = "managed_identity = { kind = 'vm', endpoint = 'URL' }";
 
-/// Whose token it is.
+/// The application that the token belongs to.
 async fn app(bench: &Bench) -> Result<Option<String>, TokenError> {
     let token = bench.token("contoso").await?;
     let left = token.ends - Instant::now();
@@ -88,7 +88,7 @@ async fn azure_arc_is_shown_that_its_files_can_be_read() {
     assert_eq!(wrong.service.counts().tokens, 0);
 }
 
-/// What App Service wants stands in the environment, which a test of this process cannot change: the binary's
+/// What App Service wants is in the environment, which a test in this process cannot change: the binary's
 /// tests do.
 #[tokio::test]
 async fn a_host_that_is_not_there_is_an_outage() {

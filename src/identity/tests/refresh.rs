@@ -19,7 +19,7 @@ pub(super) fn options() -> Options {
     Options { directories: NAMES.map(directory).into(), ..Options::default() }
 }
 
-/// A refresh token as another program would have got it.
+/// A refresh token, obtained as another program would.
 async fn first_token(service: &Service) -> String {
     let form = "grant_type=password&client_id=public&username=relay@contoso.example&password=pass%20word\
                 &scope=https://graph.microsoft.com/.default%20offline_access";
@@ -58,7 +58,7 @@ async fn a_token_that_was_used_up_is_replaced_for_good() {
     let mut bench = bench().await;
     let first = fs::read_to_string(bench.folder.path().join("first")).unwrap();
     let mut seen = vec![first];
-    // The service takes none of them twice.
+    // The service takes no refresh token twice.
     for _ in 0..3 {
         bench.token("contoso").await.unwrap();
         let token = stored(&bench)["refresh_token"].as_str().unwrap().to_owned();
@@ -82,7 +82,7 @@ async fn both_services_live_on_one_refresh_token() {
         bench.identity.token(tenant, Audience::Graph),
         bench.identity.token(tenant, Audience::Exchange)
     );
-    // Were they to use it at the same time, one of them would be refused.
+    // If they used it at the same time, one of them would be refused.
     let audience =
         |token: Result<AccessToken, TokenError>| claims(&token.unwrap()).unwrap().audience.unwrap();
     assert_ne!(audience(graph), audience(exchange));
@@ -123,8 +123,8 @@ async fn another_application_does_not_get_the_token() {
 #[tokio::test]
 async fn without_a_place_for_the_successor_there_is_no_access_token_and_it_is_not_lost() {
     let bench = bench().await;
-    // What is half written has this name, and a folder cannot be taken out of the way. Root is stopped by it,
-    // too.
+    // A half-written file has this name, and a folder of that name cannot be removed as a file can. It stops
+    // even root.
     let in_the_way = bench.folder.path().join("credentials/.contoso.json");
     fs::create_dir_all(&in_the_way).unwrap();
     let error = bench.token("contoso").await.unwrap_err();
@@ -147,8 +147,7 @@ async fn whoever_signed_in_meanwhile_is_not_overruled() {
     bench.token("contoso").await.unwrap();
     let file = bench.folder.path().join("credentials/contoso.json");
     let mut stored = stored(&bench);
-    // The request is at the service when the file changes, and has been since before: it takes longer than
-    // that.
+    // The request is already at the service when the file changes, and takes longer than the change.
     bench.service.inject(Fault::new(On::Token, Action::Delay(Duration::from_secs(1))).times(1));
     let before = bench.service.faults().len();
     let refresh = bench.identity.token(bench.tenant("contoso"), Audience::Exchange);

@@ -8,7 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{grants, *};
 use crate::clock;
 
-/// With a secret that is not the right one, in a file of this folder.
+/// With a wrong secret, in a file of this folder.
 async fn bench() -> (Bench, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("secret"), "wrong-secret").unwrap();
@@ -17,7 +17,7 @@ async fn bench() -> (Bench, TempDir) {
     (Bench::of(grants::options(), &lines).await, folder)
 }
 
-/// Watches until the guard is dropped, and answers who may try again.
+/// Watches until the guard is dropped, and reports which tenants may try again.
 fn watch(bench: &Bench) -> (mpsc::UnboundedReceiver<TenantName>, DropGuard) {
     let (told, hears) = mpsc::unbounded_channel();
     let identity = bench.identity.clone();
@@ -33,13 +33,13 @@ async fn a_file_that_changes_ends_the_failure_that_it_is_to_blame_for() {
     let (mut again, _guard) = watch(&bench);
     let error = bench.token("contoso").await.unwrap_err();
     assert!(error.retry_after > Duration::from_secs(50), "{error:?}");
-    // By renaming, as whoever replaces secrets should.
+    // By renaming, which is how secrets should be replaced.
     fs::write(folder.path().join("new"), "right-secret").unwrap();
     fs::rename(folder.path().join("new"), folder.path().join("secret")).unwrap();
     let told = tokio::time::timeout(Duration::from_secs(20), again.recv()).await.unwrap().unwrap();
     assert_eq!(told.as_str(), "contoso");
     assert!(bench.token("contoso").await.is_ok());
-    // Nobody else had failed, and it is said once.
+    // No other tenant had failed, and it is reported once.
     assert!(again.try_recv().is_err());
     assert_eq!(bench.requests(), 2);
 }
@@ -53,7 +53,7 @@ async fn a_file_that_stays_ends_nothing() {
     assert_eq!(bench.requests(), 1);
 }
 
-/// So that nothing but another credential has a login tried again.
+/// Nothing but another credential causes a login to be tried again.
 #[tokio::test]
 async fn a_file_that_is_touched_or_replaced_by_the_same_ends_nothing() {
     let (bench, folder) = bench().await;

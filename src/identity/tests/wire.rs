@@ -1,4 +1,4 @@
-//! What goes to the login service, octet by octet, and responses that the simulated service does not give.
+//! What is sent to the login service, octet by octet, and responses that the simulated service does not give.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,10 +22,10 @@ pub(super) struct Scripted {
     service: JoinHandle<Vec<String>>,
 }
 
-/// The connection breaks off instead.
+/// The connection is interrupted instead.
 const NONE: String = String::new();
 
-/// One whose body says how long it is.
+/// A response that states the length of its body.
 pub(super) fn response(status: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
@@ -43,7 +43,7 @@ impl Scripted {
                 asked.push(read_request(&mut stream).await);
                 let response = response.replacen("\r\n", "\r\nConnection: close\r\n", 1);
                 let end = if response.is_empty() || response.contains("\r\n\r\n") { "" } else { "\r\n" };
-                // Whoever finds it too large reads no further.
+                // A client that finds it too large reads no further.
                 let _ = stream.write_all(format!("{response}{end}").as_bytes()).await;
             }
             asked
@@ -51,20 +51,20 @@ impl Scripted {
         Self { url, service }
     }
 
-    /// A login of a tenant with these lines.
+    /// Logs in a tenant with these lines.
     pub(super) async fn token(&self, lines: &str) -> Result<AccessToken, TokenError> {
         let config = Bench::config(&self.url, lines);
         let identity = Bench::identity(&config, &Metrics::new(), Path::new("no-such-folder"));
         identity.token(&config.tenants["contoso"], Audience::Graph).await
     }
 
-    /// The requests, when all responses are given.
+    /// Returns the requests, once all responses have been given.
     pub(super) async fn asked(self) -> Vec<String> {
         self.service.await.unwrap()
     }
 }
 
-/// All of it, or the close that follows could reset the connection before the response is read.
+/// Reads all of it; otherwise the close that follows could reset the connection before the response is read.
 async fn read_request(stream: &mut TcpStream) -> String {
     let mut octets = Vec::new();
     loop {
@@ -191,7 +191,7 @@ async fn a_response_has_a_bound() {
     }
 }
 
-/// Asks once for each of these responses, which follow the one with the code; with the requests.
+/// Asks once for each of these responses, which follow the one with the code. Returns the requests, too.
 async fn polled(lines: &str, responses: &[String]) -> (Vec<Result<Poll, TokenError>>, Vec<String>) {
     let code = r#"{"device_code":"d0de","user_code":"ABC","verification_uri":"https://x.example/d","expires_in":900,
                    "interval":1,"message":"Go there."}"#;
@@ -269,7 +269,7 @@ async fn an_app_that_proves_itself_does_so_anew_each_time_that_it_asks_for_a_sig
     let (polls, asked) = polled(&lines, &[pending.clone(), pending]).await;
     assert!(polls.iter().all(|poll| matches!(poll, Ok(Poll::Pending))));
     let assertion = |request: &str| request.split_once("&client_assertion=").map(|(_, rest)| rest.to_owned());
-    // The code is given to whoever asks for it.
+    // The code is given to any client that asks for it.
     assert_eq!(assertion(&asked[0]), None);
     assert!(assertion(&asked[1]).is_some() && assertion(&asked[1]) != assertion(&asked[2]));
 }

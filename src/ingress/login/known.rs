@@ -1,7 +1,7 @@
 //! Logins that were right a moment ago.
 //!
-//! What is kept is a keyed hash of name, password and password hash under a key that was drawn at the start:
-//! it says nothing about the password, and a user whose hash has changed is not among the known ones.
+//! What is kept is a keyed hash of name, password and password hash under a key that was drawn at the start.
+//! It says nothing about the password, and a user whose hash has changed is not among the known ones.
 
 use std::{
     num::NonZeroUsize,
@@ -15,13 +15,13 @@ use tokio::time::Instant;
 
 use crate::config::PasswordHash;
 
-/// From when the password was compared with its hash. Being used does not make it longer.
+/// Counted from when the password was compared with its hash. Use does not extend it.
 const KNOWN_FOR: Duration = Duration::from_secs(5 * 60);
 const MOST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 pub(super) struct KnownLogins {
     key: hmac::Key,
-    /// With when it was compared.
+    /// Each with the time of its comparison.
     tags: Mutex<LruCache<[u8; 32], Instant>>,
 }
 
@@ -77,9 +77,9 @@ mod tests {
         assert!(!has("a@contoso", b"s3cre", &hash, Duration::ZERO));
         assert!(!has("b@contoso", b"s3cret", &hash, Duration::ZERO));
         assert!(!has("a@contosos", b"3cret", &hash, Duration::ZERO));
-        // The user was given a new hash, were it of the same password.
+        // The user was given a new hash, even if it is of the same password.
         assert!(!has("a@contoso", b"s3cret", &other, Duration::ZERO));
-        // Asking does not keep it.
+        // Asking does not extend it.
         assert!(has("a@contoso", b"s3cret", &hash, KNOWN_FOR - Duration::from_millis(1)));
         assert!(!has("a@contoso", b"s3cret", &hash, KNOWN_FOR));
     }

@@ -1,16 +1,16 @@
 //! Failed logins slow a client down, and then lock it out.
 //!
 //! Failures are counted by address and by name. An address with too many may not log in for a time, whatever
-//! the name. A name with too many is closed too, or a botnet could try one password from each of its
-//! addresses; but not for the addresses that have logged in with that name of late, nor for the networks of
-//! its tenant: a stranger cannot lock a customer's printer out. What fails at those counts for their address
-//! alone.
+//! the name. A name with too many is closed too; otherwise a botnet could try one password from each of its
+//! addresses. It is not closed to addresses that have recently logged in with that name, nor to the networks
+//! of its tenant: a stranger cannot lock out a customer's printer. Failures from those count for their
+//! address alone.
 //!
 //! An IPv6 client counts as its network ([`ClientPrefix`]). A login that succeeds clears the count of its
-//! address, and not that of its name, or a guesser could go on for as long as the printer does.
+//! address but not that of its name; otherwise a guesser could go on for as long as the printer does.
 //!
-//! Pure but for its memory; the time comes from outside. What is remembered is bounded: the entry that was
-//! not used for the longest time goes.
+//! Pure except for its memory; the time comes from outside. What is remembered is bounded: the least recently
+//! used entry is dropped.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -29,7 +29,7 @@ use crate::config::{ClientPrefix, LockoutConfig};
 const MOST: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
 /// How long an address is known for a name after it has logged in with it.
 const KNOWN_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-/// What the first failure costs; each further one twice as much.
+/// The wait after the first failure; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
@@ -47,10 +47,10 @@ struct Memory {
     good: LruCache<(Name, IpAddr), Instant>,
 }
 
-/// A name's hash: as long as the name is, it takes eight octets.
+/// A name's hash: eight octets, however long the name is.
 type Name = u64;
 
-/// Somebody who wants to log in.
+/// A client that wants to log in.
 pub(super) struct Client {
     address: IpAddr,
     name: Name,
@@ -66,7 +66,7 @@ struct Count {
 /// What a failure led to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failed {
-    /// How long the client is to wait for its answer.
+    /// How long the client must wait for its answer.
     pub(super) wait: Duration,
     /// This failure has locked its address out.
     pub(super) address_locked: bool,
@@ -124,7 +124,7 @@ impl Memory {
 }
 
 impl Count {
-    /// One more failure. Whether it is the one that locks.
+    /// Counts one more failure. Returns whether it is the one that locks.
     fn add(&mut self, config: &LockoutConfig, now: Instant) -> bool {
         let is_over = match self.locked_until {
             Some(until) => until <= now,
@@ -192,14 +192,14 @@ mod tests {
         assert!(!scene.is_locked("192.0.2.1", "c"));
         assert!(scene.fails("::ffff:192.0.2.1", "c").address_locked);
         assert!(scene.is_locked("192.0.2.1", "d") && !scene.is_locked("192.0.2.2", "a"));
-        // One that was under way then makes it neither longer nor shorter.
+        // A login that was in progress at that time makes the lockout neither longer nor shorter.
         scene.now += 12 * MINUTE;
         assert!(!scene.fails("192.0.2.1", "e").address_locked);
         scene.now += 3 * MINUTE - Duration::from_millis(1);
         assert!(scene.is_locked("192.0.2.1", "a"));
         scene.now += Duration::from_millis(1);
         assert!(!scene.is_locked("192.0.2.1", "a"));
-        // And all begins anew.
+        // And everything starts again.
         assert_eq!(scene.fails("192.0.2.1", "a").wait, FIRST_WAIT);
         assert!(!scene.is_locked("192.0.2.1", "a"));
     }
@@ -234,7 +234,7 @@ mod tests {
         scene.succeeds("10.0.0.1", "printer");
         for n in 1..=2 {
             assert!(!scene.fails(&format!("192.0.2.{n}"), "printer").name_locked);
-            // The printer goes on, which clears nothing for strangers.
+            // The printer keeps logging in, which clears nothing for strangers.
             scene.succeeds("10.0.0.1", "printer");
         }
         assert!(scene.fails("192.0.2.3", "printer").name_locked);

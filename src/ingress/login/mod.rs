@@ -2,16 +2,17 @@
 //!
 //! # Contract
 //!
-//! * An answer is yes only for a password that the configured hash of that user is of.
+//! * A login succeeds only with the password that the configured hash of that user was made from.
 //! * Wrong name and wrong password get the same answer after the same work: a comparison with one hash of
-//!   each cost that there is. What was typed for a name is counted, so that a count says nothing of whether
-//!   there is such a user, and of which tenant.
+//!   each cost that there is. Failures are counted for the name as it was typed, so a count does not show
+//!   whether there is such a user, or of which tenant.
 //! * Hashes are computed where they may block, a few at a time: a flood of logins takes up neither all
-//!   processors nor the memory, and not the tasks of other clients. Whoever has to wait too long for that is
-//!   told to come again.
-//! * A login that was right is known for five minutes, so that a busy client does not cost a hash each time.
-//! * Who fails often waits longer, and is then locked out for a time: see [`lockout`]. Memory is bounded, and
-//!   nothing outlives the process.
+//!   processors nor the memory, nor the tasks of other clients. A client that has to wait too long for its
+//!   turn is told to come again.
+//! * A login that was right is remembered for five minutes, so that a busy client does not cost a hash each
+//!   time.
+//! * A client that fails often waits longer, and is then locked out for a time: see [`lockout`]. Memory is
+//!   bounded, and nothing outlives the process.
 //! * Passwords are kept nowhere; names are logged, passwords and hashes never are.
 //!
 //! Called by the SMTP server at AUTH. Knows no SMTP.
@@ -42,7 +43,7 @@ use relay_mail::outside::Outside;
 /// How long a login waits for its turn to be checked.
 const LONGEST_TURN: Duration = Duration::from_secs(30);
 
-/// Who logs in, by what it says.
+/// The name and password that a client gives.
 pub struct Credentials {
     /// `NAME@TENANT`, or `NAME`; anything at all.
     pub name: String,
@@ -57,14 +58,14 @@ pub struct Login {
     pub user: UserName,
 }
 
-/// Why nobody has.
+/// Why a login was denied.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// There is no such user, or it has another password. The client is to be told so after this time.
+    /// There is no such user, or it has another password. The client must be told so after this time.
     Wrong(Duration),
-    /// After too many failures nothing is looked at, for a time.
+    /// After too many failures, no password is looked at for a time.
     Locked,
-    /// Too many log in at this moment.
+    /// Too many clients are logging in at this moment.
     Busy,
 }
 
@@ -92,20 +93,20 @@ impl Logins {
         }))
     }
 
-    /// Whether there is anybody who could log in.
+    /// Whether there is any user who could log in.
     pub fn exist(&self) -> bool {
         self.0.roster.now().has_users()
     }
 
-    /// Looks whether `credentials` are right, for a client at `address`.
+    /// Checks whether `credentials` are right, for a client at `address`.
     pub async fn log_in(&self, credentials: Credentials, address: IpAddr) -> Result<Login, Denied> {
         let Credentials { name, password } = credentials;
         let inner = &self.0;
         let roster = inner.roster.now();
         let user = roster.user(&name);
         let shown = shown(&name);
-        // As it was typed: were a user's short name counted with the long one, it would show that there is
-        // one.
+        // As it was typed: counting a user's short name together with the long one would show that there is
+        // such a user.
         let client = inner.lockout.client(address, &name.to_lowercase());
         let at_home = roster.is_at_home(&name, address);
         let deny = |result: LoginResult, denied: Denied| {
@@ -118,7 +119,7 @@ impl Logins {
         }
         let decoys = roster.decoys();
         let own = user.map(|user| user.hash.clone());
-        // Nobody is looked up as well.
+        // A name that nobody has is looked up as well.
         let looked_up = own.as_ref().or_else(|| decoys.first());
         let full_name = user.map_or_else(|| name.to_lowercase(), User::full_name);
         let is_known =
@@ -132,7 +133,7 @@ impl Logins {
 
         let turn = timeout(LONGEST_TURN, inner.turns.clone().acquire_owned());
         let Ok(Ok(turn)) = turn.await else { return deny(LoginResult::Busy, Denied::Busy) };
-        // Those before may have failed often enough meanwhile.
+        // Logins before this one may have failed often enough meanwhile.
         if inner.lockout.is_locked(&client, at_home, Instant::now()) {
             return deny(LoginResult::Locked, Denied::Locked);
         }
@@ -141,13 +142,13 @@ impl Logins {
             if !matches {
                 let others =
                     decoys.iter().filter(|decoy| own.as_ref().is_none_or(|own| !own.costs_as(decoy)));
-                // Whatever comes out: nobody knows their passwords.
+                // Whatever the outcome: nobody knows their passwords.
                 others.for_each(|decoy| {
                     std::hint::black_box(decoy.matches(&password));
                 });
             }
-            // The turn is given back with the result: to the next one when this one is counted, and if nobody
-            // waits for the result any more, when it is there.
+            // The turn is given back with the result: the next login gets it once this one has been counted.
+            // If nobody waits for the result any more, the next one gets it as soon as the result is there.
             (matches, password, turn)
         });
         let (matches, password, _turn) = match checked.await {
@@ -174,7 +175,7 @@ impl Logins {
         }
     }
 
-    /// Counts a failure. Answers how long the client is to wait for its answer.
+    /// Counts a failure. Returns how long the client must wait for its answer.
     fn failed(&self, client: &Client, at_home: bool, name: &str, now: Instant) -> Duration {
         let failed = self.0.lockout.failed(client, at_home, now);
         if failed.address_locked {
@@ -193,7 +194,7 @@ impl Login {
     }
 }
 
-/// A name as it may stand in the log.
+/// A name as it may appear in the log.
 fn shown(name: &str) -> String {
     const LONGEST: usize = 128;
     Outside::up_to(LONGEST, name).to_string()

@@ -40,7 +40,7 @@ async fn a_busy_client_costs_a_hash_now_and_then() {
     tokio::time::advance(Duration::from_secs(5 * 60)).await;
     log_in(&logins, "scanner", "s3cret", OWN).await.unwrap();
     assert_eq!(count(&house, LoginResult::Ok), 2.0);
-    // That it is known helps no other password.
+    // That this login is known helps no other password.
     assert!(matches!(log_in(&logins, "scanner", "s3cre", OWN).await, Err(Denied::Wrong(_))));
 }
 
@@ -78,7 +78,7 @@ async fn names_of_nobody_are_answered_as_those_of_users() {
     let near: fn(u8) -> IpAddr = |n| Ipv4Addr::new(127, 0, 0, n + 1).into();
     let same: fn(u8) -> IpAddr = |_| stranger(1);
     for address in [stranger, same, near] {
-        // In one way, and in both by turns: the one must not count for the other.
+        // In one form, and in both by turns: failures with one must not count for the other.
         for forms in [&["NAME"][..], &["NAME@contoso"], &["NAME", "NAME@contoso"], &["NAME", "NAME@fabrikam"]]
         {
             let mut all = Vec::new();
@@ -93,7 +93,7 @@ async fn names_of_nobody_are_answered_as_those_of_users() {
     }
 }
 
-/// Each wrong login costs a hash of each cost, whoever has which.
+/// Each wrong login costs one hash of each cost, whichever user has which.
 #[tokio::test]
 async fn a_wrong_login_takes_as_long_whatever_the_users_hash_costs() {
     let house =
@@ -111,7 +111,7 @@ async fn a_wrong_login_takes_as_long_whatever_the_users_hash_costs() {
     }
     let low = least.iter().copied().fold(f64::MAX, f64::min);
     let high = least.iter().copied().fold(0.0, f64::max);
-    // One cheap hash is a hundredth of a dear one.
+    // One cheap hash is a hundredth of an expensive one.
     assert!(high < 10.0 * low, "{least:?}");
 }
 
@@ -123,7 +123,7 @@ async fn a_flood_from_one_address_costs_few_hashes() {
     futures_util::future::join_all(flood).await;
     let turns = (std::thread::available_parallelism().unwrap().get() / 2).max(1) as f64;
     let hashed = count(&house, LoginResult::Wrong);
-    // Whoever has a turn when the lock falls is looked at yet.
+    // Logins that already have a turn when the lockout begins are still checked.
     assert!((3.0..3.0 + turns).contains(&hashed), "{hashed}");
     assert_eq!(count(&house, LoginResult::Locked), 200.0 - hashed);
 }

@@ -1,10 +1,10 @@
-//! Which files of a folder are whole, and which is next. No I/O: it is told what there is.
+//! Which files of a folder are whole, and which is next. No I/O: the caller says what there is.
 //!
-//! A file is whole when the system says so: it was closed or moved in. Without such a hint (a network file
-//! system, a hint that was lost, a file from before the start), it is whole when two looks at least [`QUIET`]
-//! apart find it with the same size and time. A file that is known to be open, that is empty or whose header
-//! does not end gets [`PATIENCE`]: a writer may be slow, and half a message must not go out. The relay's
-//! clock is not compared with the times of files: they may be another machine's.
+//! A file is whole when the system reports that it was closed or moved in. Without such a hint (a network
+//! file system, a hint that was lost, a file from before the start), it is whole when two looks at least
+//! [`QUIET`] apart find it with the same size and time. A file that is known to be open, that is empty, or
+//! whose header does not end, gets [`PATIENCE`]: a writer may be slow, and half a message must not go out.
+//! The relay's clock is not compared with the times of files: they may be another machine's.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
@@ -42,7 +42,7 @@ pub(super) struct Ready {
 /// What to do with a file that was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
-    /// It is not there any more.
+    /// It is no longer there.
     Forget,
     /// It was claimed and has its name back, as good as before: take it again.
     Retry,
@@ -58,13 +58,13 @@ pub(super) struct Candidates {
     ready: VecDeque<Ready>,
     /// The names in `ready`.
     queued: HashSet<OsString>,
-    /// Files under way; `true` if there was news of one in the meantime.
+    /// Files in progress; `true` if there was news of one in the meantime.
     busy: HashMap<OsString, bool>,
     looks: HashMap<OsString, Look>,
     /// Files that a writer has open, as far as is known.
     open: HashMap<OsString, Instant>,
-    /// Files that got their names back a moment ago. The system says of these that they were moved in, which
-    /// does not make them whole.
+    /// Files that got their names back a moment ago. The system reports these as moved in, which does not
+    /// make them whole.
     released: HashMap<OsString, Instant>,
 }
 
@@ -78,7 +78,7 @@ struct Look {
 impl Candidates {
     /// A writer made this file and has not closed it.
     pub(super) fn created(&mut self, name: OsString, now: Instant) {
-        // A look that came before this news took it for a file that nobody writes to.
+        // A look before this news took it for a file that nobody writes to.
         self.looks.remove(&name);
         self.open.insert(name, now);
     }
@@ -97,7 +97,7 @@ impl Candidates {
         self.enqueue(name, false);
     }
 
-    /// All that is in the folder now, best in the order of age.
+    /// All that is in the folder now, preferably in order of age.
     pub(super) fn listed(&mut self, files: Vec<Listed>, now: Instant) {
         let names: HashSet<OsString> = files.iter().map(|file| file.name.clone()).collect();
         self.looks.retain(|name, _| names.contains(name));
@@ -116,7 +116,7 @@ impl Candidates {
         }
     }
 
-    /// When a file may be ready that is not ready now.
+    /// When a file that is not ready now may be ready.
     pub(super) fn look_again(&self) -> Option<Instant> {
         self.looks.values().map(|look| look.since + look.patience).min()
     }
@@ -272,7 +272,7 @@ mod tests {
         candidates.listed(vec![file("a.eml", 5)], now);
         candidates.listed(vec![file("a.eml", 5)], now + PATIENCE);
         assert_eq!(next(&mut candidates), None);
-        // Another of that name, while the first is under way.
+        // Another file of that name, while the first is in progress.
         candidates.completed("a.eml".into(), now);
         assert_eq!(next(&mut candidates), None);
         candidates.done("a.eml".into(), Then::Forget, now);

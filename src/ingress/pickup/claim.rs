@@ -1,10 +1,10 @@
-//! One file, from its folder to wherever it ends. Everything here blocks.
+//! One file, from its folder to its outcome. Everything here blocks.
 //!
 //! A claim is a lock and a name. The lock (`flock`) shows other processes that the owner lives; the name
 //! keeps the file from being taken for a new one, and shows after a crash which message of the spool the file
-//! was about to become. The folder may be written by anybody whom the tenant lets in, so links are never
-//! followed, and no name is overwritten; and a name that says that a file was claimed is believed only as far
-//! as its mark goes (`marks`).
+//! was about to become. The folder may be written to by anybody whom the tenant lets in, so links are never
+//! followed, and no name is overwritten. A name that says that a file was claimed is believed only as far as
+//! its mark proves it (`marks`).
 
 use std::{
     ffi::{OsStr, OsString},
@@ -37,7 +37,7 @@ pub(super) enum Opened {
     Incomplete(Stamp),
     /// Another process has it.
     Locked,
-    /// It is not there, or it is another file by now.
+    /// It is not there, or is another file by now.
     Gone,
     Odd(&'static str),
 }
@@ -46,7 +46,7 @@ pub(super) enum Opened {
 pub(super) enum FileContent {
     /// `is_whole`: there is nothing more to read.
     Message { begun: SplitMessage, is_whole: bool },
-    /// Never a message. Says why.
+    /// Never a message, with the reason.
     Malformed(String),
 }
 
@@ -59,14 +59,14 @@ pub(super) struct FileClaim {
     stamp: Stamp,
 }
 
-/// For whom a file is claimed, and as which message.
+/// The tenant that a file is claimed for, and the message that it is to become.
 pub(super) struct Claimant<'a> {
     pub(super) tenant: &'a TenantName,
     pub(super) id: MessageId,
     pub(super) marks: &'a Marks,
 }
 
-/// Claims the file, if its header is complete. On the last chance it is claimed in any case, to be refused.
+/// Claims the file if its header is complete. On the last chance it is claimed in any case, to be refused.
 pub(super) fn open(
     place: &Arc<OpenFolder>,
     name: &OsStr,
@@ -123,8 +123,8 @@ pub(super) fn open(
     }
 }
 
-/// A file that a process had claimed that is gone. `None`: it lives, or the file is not there any more, or is
-/// none.
+/// Takes over a file whose claiming process is gone. `None`: the process lives, or the file is no longer
+/// there, or it is not a plain file.
 pub(super) fn take_over(place: &Arc<OpenFolder>, name: ClaimName) -> io::Result<Option<FileClaim>> {
     let file = match place.open_file(&name.file_name()) {
         Ok(file) => file,
@@ -143,8 +143,8 @@ impl FileClaim {
         self.name.id
     }
 
-    /// Whether the relay with these marks has claimed this very file for the tenant. `None`: its name says
-    /// nothing about that, as those of earlier versions.
+    /// Whether the relay with these marks has claimed this very file for the tenant. `None`: its name does
+    /// not say, like those of earlier versions.
     pub(super) fn is_marked(&self, tenant: &TenantName, marks: &Marks) -> io::Result<Option<bool>> {
         let inode = fstat(&*self.file)?.st_ino;
         Ok(self.name.mark.map(|mark| mark == marks.mark(tenant, self.name.id, inode)))
@@ -154,19 +154,19 @@ impl FileClaim {
         self.stamp
     }
 
-    /// The next part of the file, empty at its end.
+    /// Reads the next part of the file, empty at its end.
     pub(super) fn read(&self) -> io::Result<Vec<u8>> {
         let mut chunk = Vec::new();
         (&*self.file).take(CHUNK).read_to_end(&mut chunk)?;
         Ok(chunk)
     }
 
-    /// What the file is like now: its writer may not have been done.
+    /// What the file is like now: its writer may not have finished.
     pub(super) fn stamp_now(&self) -> io::Result<Stamp> {
         Stamp::of_file(&self.file)
     }
 
-    /// Gives the file its name back, or another if that has been taken meanwhile. One that somebody has
+    /// Gives the file its name back, or another if that has been taken meanwhile. A file that has been
     /// renamed keeps the name that it has now.
     pub(super) fn release(&self) -> io::Result<()> {
         let names = [self.name.original.clone()].into_iter().chain(names::others(&self.name.original));
@@ -180,8 +180,8 @@ impl FileClaim {
         Ok(())
     }
 
-    /// Unlinks the file, whose message is in the spool. `Some`: it is still there, since it has been written
-    /// to or renamed meanwhile.
+    /// Unlinks the file, whose message is in the spool. `Some`: it is still there, because it has been
+    /// written to or renamed meanwhile.
     pub(super) fn remove(&self) -> io::Result<Option<Stamp>> {
         let stat = fstat(&*self.file)?;
         let now = Stamp::of(&stat);
@@ -205,12 +205,12 @@ impl FileClaim {
             // Under its new name it is taken again.
             return Ok(Some(now));
         }
-        // Somebody has removed it, or put another in its place; that is not under way.
+        // It has been removed, or another file is in its place; that one is not in progress.
         self.release()?;
         Ok(None)
     }
 
-    /// Unlinks the file, whatever has become of it.
+    /// Unlinks the file, whatever has happened to it.
     pub(super) fn unlink(&self) -> io::Result<()> {
         self.place.remove(&self.file_name())
     }

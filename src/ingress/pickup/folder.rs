@@ -22,13 +22,13 @@ use super::{
 use crate::{ingress::Refusal, telemetry::Refused};
 use relay_mail::{Ingress, TenantName, share::Share};
 
-/// Files of one folder under way at a time: enough for one commit of the spool to carry many.
+/// Files of one folder in progress at a time: enough for one commit of the spool to carry many.
 const FILES: usize = 256;
 /// Files claimed in one go, if the folder's share of all places has room for that.
 const CLAIMED_TOGETHER: usize = 128;
-/// Between two scans, however many files wait for the second look.
+/// The pause between two scans, however many files wait for the second look.
 const SCAN_PAUSE: Duration = Duration::from_millis(200);
-/// With so many files to take, there is no need to look for more.
+/// With this many files to take, there is no need to look for more.
 const BACKLOG: usize = 1000;
 /// How long files that were begun may take after the shutdown has begun.
 const GRACE: Duration = Duration::from_secs(10);
@@ -144,8 +144,8 @@ impl Folder {
         });
     }
 
-    /// How many of `wanted` files may be claimed now, with their places; without, one place has to be waited
-    /// for. `None`: the folder has its share, and the next of its own files that ends makes room.
+    /// How many of `wanted` files may be claimed now, with their places; if there are no places, one must be
+    /// waited for. `None`: the folder has its share, and the next of its own files that ends makes room.
     fn places(&self, wanted: usize) -> Option<(usize, Option<OwnedSemaphorePermit>)> {
         let slots = &self.intake.slots;
         let share =
@@ -158,7 +158,7 @@ impl Folder {
         (self.under_way == 0).then_some((1, None))
     }
 
-    /// Unlinks files whose messages are in the spool, as many as there are by now.
+    /// Unlinks all files whose messages are in the spool by now.
     fn finish(&mut self) {
         if self.is_finishing || self.stored.is_empty() {
             return;
@@ -199,8 +199,8 @@ impl Folder {
                 files.into_iter().for_each(|(name, outcome)| self.settle(name, outcome));
             }
             Err(error) => {
-                // Reading one file's message, as nothing else takes a stranger's octets apart. Its name stays
-                // busy: what made it panic once would do so again.
+                // Most likely while reading one file's message: nothing else parses a stranger's octets. Its
+                // name stays busy: what caused one panic would cause another.
                 self.under_way -= 1;
                 error!(tenant = %self.tenant, %error, "pickup failed");
             }
@@ -227,7 +227,7 @@ impl Folder {
         }
     }
 
-    /// The file is not under way any more.
+    /// The file is no longer in progress.
     fn settle(&mut self, name: OsString, outcome: FileOutcome) {
         self.under_way -= 1;
         let then = match outcome {
@@ -289,7 +289,7 @@ impl Folder {
         }
         let path = self.path.clone();
         let looks = self.intake.looks.clone();
-        // Thousands of folders are looked into a few at a time. The semaphore is never closed.
+        // If there are thousands of folders, a few are looked into at a time. The semaphore is never closed.
         let _look = looks.acquire().await;
         let listed = blocking(move || {
             let io_at = |source| Barrier::Io { path: path.to_path_buf(), source };
@@ -371,7 +371,7 @@ struct Pause {
 }
 
 impl Pause {
-    /// How long, if it is a new pause.
+    /// Begins a pause. Returns its length, if it is a new one.
     fn begin(&mut self, now: Instant) -> Option<Duration> {
         if self.until.is_some() {
             return None;
@@ -385,7 +385,7 @@ impl Pause {
         self.until = None;
     }
 
-    /// Whether there had been a pause.
+    /// Ends the pause. Returns whether there was one.
     fn succeed(&mut self) -> bool {
         !std::mem::take(&mut self.last).is_zero()
     }

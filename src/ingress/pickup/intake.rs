@@ -1,8 +1,8 @@
 //! One file becomes one message.
 //!
 //! The steps, in this order: claim the file under the id of its message; hand the message to the spool;
-//! unlink the file; announce the message. Whatever step a crash comes after, the next start can tell which
-//! (see `leftovers`). If the file cannot be unlinked, the message is unwound: it is the file that stays.
+//! unlink the file; announce the message. Whichever step a crash comes after, the next start can tell which
+//! it was (see `leftovers`). If the file cannot be unlinked, the message is unwound, and the file stays.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -35,7 +35,7 @@ use relay_mail::{
 };
 use relay_spool::{Accepted, BodyWriter};
 
-/// Characters of what is said about a refused file.
+/// Most characters of the reason that is given for a refused file.
 const LONGEST_REASON: usize = 2000;
 
 /// What all folders share.
@@ -43,26 +43,26 @@ pub(super) struct Intake {
     pub(super) door: Door,
     pub(super) hostname: String,
     pub(super) metrics: Metrics,
-    /// Of this relay's claims.
+    /// The marks of this relay's claims.
     pub(super) marks: Marks,
-    /// Files under way.
+    /// Files in progress.
     pub(super) slots: Arc<Semaphore>,
     /// Folders that are being looked into.
     pub(super) looks: Arc<Semaphore>,
 }
 
-/// What became of a file.
+/// The outcome of a file.
 #[derive(Debug)]
 pub(super) enum FileOutcome {
     /// The spool has its message, and the file is gone.
     Accepted,
     /// The file is `.bad` now.
     Rejected,
-    /// The file is not there any more.
+    /// The file is no longer there.
     Gone,
     /// The folder cannot be used.
     NoPlace,
-    /// The file is not whole, or somebody else has it. `released`: it was claimed and has its name back.
+    /// The file is not whole, or another process has it. `released`: it was claimed and has its name back.
     Unfinished {
         found: Option<Stamp>,
         released: bool,
@@ -101,13 +101,13 @@ pub(super) struct InSpool {
 enum Failure {
     Refused(Refusal),
     Malformed(String),
-    /// Its writer was not done.
+    /// Its writer had not finished.
     Changed(Stamp),
     Unreadable(io::Error),
 }
 
 impl Intake {
-    /// Claims files, all in one go; says of each what came of it.
+    /// Claims files, all in one go. Returns the outcome for each.
     pub(super) async fn claim(
         &self,
         tenant: &TenantName,
@@ -120,7 +120,7 @@ impl Intake {
         let marks = self.marks.clone();
         let claimed = blocking(move || {
             let Ok(place) = OpenFolder::open(&folder) else {
-                // The next look says why.
+                // The next look reports why.
                 return Ok(files.into_iter().map(|file| (file.name, Err(FileOutcome::NoPlace))).collect());
             };
             let claim = |Ready { name, last_chance }: Ready| {
@@ -175,15 +175,15 @@ impl Intake {
         let (claims, messages): (Vec<_>, Vec<_>) =
             files.into_iter().map(|(name, StoredFile { claim, message })| (claim, (name, message))).unzip();
         let unlink = |claim: FileClaim| match claim.remove() {
-            // Whoever closes an unlinked file last removes it, which takes longer than all the rest: so it is
-            // closed here.
+            // The last close of an unlinked file is what removes it, which takes longer than all the rest. So
+            // it is closed here.
             Ok(None) => None,
             Ok(Some(now)) => Some((claim, Failure::Changed(now))),
             Err(error) => Some((claim, Failure::Unreadable(error))),
         };
         let unlinked = blocking(move || Ok(claims.into_iter().map(unlink).collect::<Vec<_>>())).await;
         let unlinked = unlinked.unwrap_or_else(|error| {
-            // Some may be unlinked and some not: twice is better than never.
+            // Some may be unlinked and some not: picking a file up twice is better than never.
             error!(%tenant, %error, "file removal failed: files may be picked up twice");
             messages.iter().map(|_| None).collect()
         });

@@ -1,11 +1,12 @@
-//! What a dead process has left: files that it had claimed.
+//! What a dead process left behind: files that it had claimed.
 //!
 //! The name of a claimed file has the id of the message that it was about to become. A message is announced
-//! after its file has been unlinked, so nothing has been delivered whose file is still there, and the spool
-//! has it if and only if it was accepted. That is true until the scheduler begins. So this is done before.
+//! after its file has been unlinked. So a message whose file is still there has not been delivered, and the
+//! spool has it if and only if it was accepted. That is true until the scheduler begins, so this is done
+//! before.
 //!
-//! A name is also what anybody can write who may write to the folder, with the id of another tenant's message
-//! or of one that came by SMTP. So nothing but the file itself hangs on a name alone:
+//! But anybody who may write to the folder can make such a name, with the id of another tenant's message or
+//! of one that came by SMTP. So nothing but the file itself depends on a name alone:
 //!
 //! | the message of the id                       | the mark in the name  | what is done                                      |
 //! |---------------------------------------------|-----------------------|---------------------------------------------------|
@@ -15,8 +16,8 @@
 //! | is this tenant's, and came by pickup        | does not fit          | file and message stay                             |
 //! | is another's, came otherwise, or is damaged | any or none           | file and message stay                             |
 //!
-//! Whoever can make a file look like a leftover could have removed that file, so unlinking it gives nobody a
-//! right. A file that stays is in the log, for a person to decide about.
+//! A user who can make a file look like a leftover could have removed that file, so unlinking it gives nobody
+//! a new right. A file that stays is reported in the log, for a person to decide about.
 
 use std::{
     collections::HashMap,
@@ -37,7 +38,7 @@ use super::{
 use relay_mail::{Ingress, MessageId, TenantName};
 use relay_spool::{Message, Spool};
 
-/// What is named as a claimed file is.
+/// A file named as a claimed file is.
 struct Leftover {
     place: Arc<OpenFolder>,
     tenant: TenantName,
@@ -77,7 +78,7 @@ pub async fn settle_leftovers(
         info!(removed, given_back, "interrupted pickup settled: files already in the spool removed");
     }
     for claim in stuck {
-        // As if its file had been left in the first place: the file is what stays.
+        // As if the file had been left alone in the first place: the file is what stays.
         let id = claim.id();
         let file = claim.claimed_path();
         let file = file.display();
@@ -117,7 +118,7 @@ fn find((folder, tenant): (PathBuf, TenantName)) -> Vec<Leftover> {
 struct Settled {
     removed: usize,
     given_back: usize,
-    /// In the spool, and cannot be unlinked.
+    /// Files whose messages are in the spool and which cannot be unlinked.
     stuck: Vec<FileClaim>,
 }
 
@@ -136,7 +137,7 @@ fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
     for Leftover { place, tenant, name } in leftovers {
         let claim = match claim::take_over(&place, name.clone()) {
             Ok(Some(claim)) => claim,
-            // Another relay's, which lives; or no plain file.
+            // Claimed by another relay, which is alive; or not a plain file.
             Ok(None) => continue,
             Err(error) => {
                 let file = place.path_of(&name.file_name());
@@ -148,7 +149,7 @@ fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
         let file = file.display();
         let (done, is_marked) = match judge(&claim, &tenant, found, marks) {
             Ok(Verdict::GiveBack) => (claim.release().map(|()| settled.given_back += 1), false),
-            // Not `FileClaim::remove`, which asks whether it has changed: the spool has it as it was.
+            // Not `FileClaim::remove`, which checks whether the file has changed: the spool has it as it was.
             Ok(Verdict::Unlink { is_marked }) => {
                 let removed = claim.unlink();
                 (removed.map(|()| settled.removed += 1), is_marked)

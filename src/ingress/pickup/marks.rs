@@ -1,12 +1,12 @@
 //! Which claims are this relay's own: a mark in the name of each claimed file.
 //!
-//! Whoever may write to a tenant's folder can name a file as a claimed one is named, with the id of any
+//! Anybody who may write to a tenant's folder can name a file as a claimed one is named, with the id of any
 //! message. So a name proves nothing; the mark in it does. It is a keyed hash over the tenant, the id and the
 //! file's inode, under a key that is the spool's secret: only the relay with this spool can have written it,
 //! and it fits this one file only.
 //!
-//! The inode stands without its device. The numbers of devices may change from one start of the machine to
-//! the next, and a folder is on one file system.
+//! The inode is used without its device. Device numbers may change from one start of the machine to the next,
+//! and a folder is on one file system.
 //!
 //! The key is in `pickup.key` of the spool's folder: 32 random octets, made once, with mode 0600, durable
 //! before it is used. A spool that has lost it makes a new one; claims under the old one are then left as
@@ -34,13 +34,14 @@ const KEY_LEN: usize = 32;
 /// As in ids: no I, L, O, U.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Makes marks and knows them again. Cheap to clone.
+/// Makes marks and recognises them. Cheap to clone.
 #[derive(Clone)]
 pub struct Marks {
     key: hmac::Key,
 }
 
-/// A mark as a name has it: 80 bits, which nobody guesses, since each try takes a start of the relay.
+/// A mark as it appears in a name: 80 bits, which nobody can guess, since each try takes a start of the
+/// relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark([u8; Mark::LEN]);
 
@@ -48,7 +49,7 @@ pub(super) struct Mark([u8; Mark::LEN]);
 pub(super) struct NoMark;
 
 impl Marks {
-    /// Those of the spool in the folder `spool`, which this process has open. Blocks.
+    /// Returns the marks of the spool in the folder `spool`, which this process has open. Blocks.
     pub fn of_spool(spool: &Path) -> io::Result<Self> {
         let path = spool.join(FILE);
         let mut octets = Vec::new();
@@ -69,7 +70,7 @@ impl Marks {
         Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &octets) })
     }
 
-    /// The mark of the file with this inode, on its way to be that message of that tenant.
+    /// The mark of the file with this inode, which is to become that message of that tenant.
     pub(super) fn mark(&self, tenant: &TenantName, id: MessageId, inode: u64) -> Mark {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(&id.to_bytes());
@@ -95,7 +96,7 @@ fn new_key(spool: &Path) -> io::Result<Vec<u8>> {
         .fill(&mut octets)
         .map_err(|_| io::Error::other("the system provides no random octets"))?;
     let new = spool.join(format!("{FILE}.new"));
-    // Of a process that died over it, perhaps.
+    // Perhaps left by a process that died while writing it.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(mark(&Marks::of_spool(spool.path()).unwrap(), "contoso", 1, 2), first);
         let metadata = spool.path().join(FILE).metadata().unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.len()), (0o600, KEY_LEN as u64));
-        // Another spool's are others, and so are those after the key was lost or damaged.
+        // Another spool's marks differ, and so do those made after the key was lost or damaged.
         let other = tempfile::tempdir().unwrap();
         assert_ne!(mark(&Marks::of_spool(other.path()).unwrap(), "contoso", 1, 2), first);
         fs::write(spool.path().join(FILE), "half").unwrap();

@@ -3,17 +3,17 @@
 //!
 //! # Contract
 //!
-//! * A file `*.eml` is taken once its writer is done with it: moved in, closed, or else quiet for a while
-//!   (see `candidates`). The best way to hand a message over is to write it elsewhere on the same file system
-//!   and move it in.
+//! * A file `*.eml` is taken once its writer has finished with it: moved in, closed, or else quiet for a
+//!   while (see `candidates`). The best way to hand a message over is to write it elsewhere on the same file
+//!   system and move it in.
 //! * A file is gone once the spool has its message on stable storage, and not before. One that can never be
 //!   sent is renamed to `.bad`, with a file `.bad.txt` beside it that says why. One that cannot be taken now
 //!   stays, and its folder waits.
 //! * The format is RFC 5322, with lines that end in CR LF or LF. X-Sender and X-Receiver lines at the top are
 //!   the envelope (Exchange Replay, IIS, .NET); without them the header is (Exchange Pickup).
-//! * Links, folders and other files that are no plain files are never followed or opened for reading.
-//! * Nobody but root and the relay can put another folder in the place of a tenant's (`way`): one where that
-//!   is not so is not read, and is looked at again until that is mended.
+//! * Links, folders and anything else that is not a plain file are never followed or opened for reading.
+//! * Nobody but root and the relay can put another folder in the place of a tenant's (`way`). A folder where
+//!   that is not so is not read, and is looked at again until it is fixed.
 //! * A folder of one tenant that is broken, full or paused does not hold up another's.
 //!
 //! # Crashes
@@ -27,17 +27,18 @@
 //! | 3. the file is unlinked                       | message `ID`                                    |                   |
 //! | 4. the message is announced to the scheduler  | message `ID`, or that it has left               |                   |
 //!
-//! A message is delivered after step 4 only. So as long as its file is there, the spool has it if it was
-//! accepted, and [`settle_leftovers`] can tell by looking, as long as it is called before the scheduler
+//! A message is delivered only after step 4. So while its file is there, the spool has the message if it was
+//! accepted, and [`settle_leftovers`] can tell by looking, provided that it is called before the scheduler
 //! begins. If step 3 fails, the message is unwound, and the file stays.
 //!
-//! A folder's users can make any name there. So a leftover is unlinked only if message `ID` is its tenant's
+//! A folder's users can make any name in it. So a leftover is unlinked only if message `ID` is its tenant's
 //! and came by pickup, and it takes a message out of the spool (if it cannot be unlinked) only if `MARK` fits
 //! that very file as well: see `marks` and `leftovers`.
 //!
-//! That is about processes. Folders are not synced: when the power fails, the file system may forget a
-//! renaming or an unlinking, and bring a file back. If its message is still in the spool and the file has its
-//! claimed name, it is unlinked as above; otherwise it is sent a second time. Nothing is lost then either.
+//! All this is about processes that die. Folders are not synced: when the power fails, the file system may
+//! forget a renaming or an unlinking, and bring a file back. If its message is still in the spool and the
+//! file has its claimed name, it is unlinked as above; otherwise it is sent a second time. Even then, nothing
+//! is lost.
 //!
 //! A folder belongs to one relay, since only that relay's spool knows what became of a claimed file.
 //!
@@ -90,17 +91,17 @@ pub use leftovers::settle_leftovers;
 pub use marks::Marks;
 use relay_mail::TenantName;
 
-/// Between two looks at folders whatever the system says about them: events can be missed, and network file
-/// systems have none.
+/// Between two looks at folders, whatever the system reports about them: events can be missed, and network
+/// file systems have none.
 const SLOW_SCAN: Duration = Duration::from_secs(10);
-/// Files under way at a time, over all folders, of which each folder has its share. Of each, 128 KiB are in
-/// memory at most, or what the spool has room for.
+/// Files in progress at a time, over all folders; each folder has its share. At most 128 KiB of each are in
+/// memory, or what the spool has room for.
 pub const MAX_FILES: usize = 512;
 /// Folders looked into at a time.
 const MAX_LOOKS: usize = 4;
 
-/// What keeps the folders of these tenants from being read, and what to type; each once. Makes nothing.
-/// Blocks.
+/// Returns what keeps the folders of these tenants from being read, and what to type; each once. Makes
+/// nothing. Blocks.
 pub fn barriers<'a>(path: &Path, tenants: impl IntoIterator<Item = &'a TenantName>) -> Vec<String> {
     let mut found = Vec::new();
     for tenant in tenants {
@@ -154,8 +155,8 @@ impl Pickup {
         Self { path, roster, intake: Intake { door, hostname, metrics, marks, slots, looks } }
     }
 
-    /// Takes files until `shutdown`, then finishes those that were begun, which takes 10 seconds at most. So
-    /// does a folder whose tenant goes.
+    /// Takes files until `shutdown`, then finishes those that were begun, which takes 10 seconds at most. A
+    /// folder whose tenant is removed does the same.
     ///
     /// Missing folders are made. One that cannot be made is an error in the log, and is tried again at each
     /// slow scan.
@@ -184,7 +185,7 @@ impl Pickup {
                 }
                 _ = slow_scan.tick() => {
                     strangers = strangers.report(&now).await;
-                    // One whose task has broken off is begun again: the trouble is one tenant's.
+                    // A folder whose task has failed is started again: the trouble is one tenant's.
                     folders = folders.follow(&now).await;
                 }
             }
@@ -198,7 +199,7 @@ impl Pickup {
 }
 
 impl Folders {
-    /// Begins with the folders of new tenants, ends with those of tenants that have gone.
+    /// Starts on the folders of new tenants, and stops on those of tenants that are gone.
     async fn follow(mut self, roster: &Roster) -> Self {
         for (name, folder) in &self.running {
             if roster.tenant(name).is_none() {
@@ -219,9 +220,9 @@ impl Folders {
             let watched: Vec<_> = paths
                 .into_iter()
                 .map(|folder| {
-                    // One that cannot be made is an error of its first scan.
+                    // A folder that cannot be made is an error of its first scan.
                     let _ = place::OpenFolder::open(&folder);
-                    // Watched before it is looked into, so that no file falls between.
+                    // Watched before it is looked into, so that no file is missed in between.
                     let hints = watch.add(&folder);
                     (folder, hints)
                 })
@@ -241,7 +242,7 @@ impl Folders {
             let before = running.remove(&tenant);
             let stopped = stop.clone();
             let task = tokio::spawn(async move {
-                // A tenant that comes back at once: its folder has one task at a time.
+                // A tenant may come back at once: its folder has one task at a time.
                 if let Some(before) = before {
                     let _ = before.task.await;
                 }
@@ -253,7 +254,7 @@ impl Folders {
     }
 }
 
-/// Names under the pickup path that belong to no tenant: most likely a misspelt one, whose mail would wait
+/// Names under the pickup path that belong to no tenant: most likely one is misspelt, and its mail would wait
 /// for ever.
 struct Strangers {
     path: PathBuf,

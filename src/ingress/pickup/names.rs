@@ -3,13 +3,13 @@
 //! | name                        | what it is                                                            |
 //! |-----------------------------|-----------------------------------------------------------------------|
 //! | `NAME.eml`                  | a message to take                                                     |
-//! | `.NAME.eml.ID-MARK.claimed` | one under way, which becomes the message `ID` in the spool (`marks`)  |
+//! | `.NAME.eml.ID-MARK.claimed` | one in progress, which becomes message `ID` in the spool (`marks`)    |
 //! | `.NAME.eml.ID.claimed`      | the same, by a relay from before there were marks                     |
 //! | `NAME.bad`                  | a file that was refused; `NAME.1.bad` and so on if the name was taken |
 //! | `NAME.bad.txt`              | why                                                                   |
 //!
-//! Other names are let alone. Those with a leading dot belong to whoever is still at work: this relay, or a
-//! program that writes a file before it renames it.
+//! Other names are left alone. Those with a leading dot belong to work in progress: this relay's, or that of
+//! a program that writes a file before it renames it.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -22,7 +22,7 @@ use relay_mail::MessageId;
 const MESSAGE: &[u8] = b".eml";
 const CLAIMED: &[u8] = b".claimed";
 /// Linux allows 255 octets for a name; a claim puts a dot in front, and a dot, an id of 13 characters, a
-/// hyphen, a mark and `.claimed` behind.
+/// hyphen, a mark and `.claimed` after it.
 pub(super) const LONGEST: usize = 255 - 1 - 1 - 13 - 1 - Mark::LEN - CLAIMED.len();
 
 /// What the name of a claimed file says.
@@ -30,9 +30,9 @@ pub(super) const LONGEST: usize = 255 - 1 - 1 - 13 - 1 - Mark::LEN - CLAIMED.len
 pub(super) struct ClaimName {
     /// The name that the file had.
     pub(super) original: OsString,
-    /// Of the message that it was about to become.
+    /// The id of the message that it was about to become.
     pub(super) id: MessageId,
-    /// As it is written there: anybody can write one. `None`: from before there were marks.
+    /// As the name has it: anybody can write one. `None`: from before there were marks.
     pub(super) mark: Option<Mark>,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn is_hidden(name: &OsStr) -> bool {
 }
 
 impl ClaimName {
-    /// The name that a message has while it is under way.
+    /// The name that a file has while it is in progress.
     pub(super) fn file_name(&self) -> OsString {
         let id = self.id.to_string();
         let mark = self.mark.map(|mark| format!("-{mark}")).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! A tenant's folder as a place: what is in it, and what is done there. Everything here blocks.
+//! A tenant's folder as a place: what is in it, and what is done in it. Everything here blocks.
 //!
-//! It is open by a descriptor that the way has led to (`way`), and everything goes by that.
+//! It is open by the descriptor that the way has led to (`way`), and everything is done by that.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -41,20 +41,20 @@ pub(super) struct OpenFolder {
 pub(super) struct Listing {
     /// Oldest first.
     pub(super) files: Vec<Listed>,
-    /// What is named as claimed files are.
+    /// Files named as claimed files are.
     pub(super) claimed: Vec<ClaimName>,
-    /// What does not belong there, with what it is.
+    /// What does not belong there, and what it is.
     pub(super) odd: Vec<(OsString, &'static str)>,
 }
 
-/// Reading what others write, but no link, and without waiting for the other end of a pipe.
+/// For reading what others write, but no links, and without waiting for the other end of a pipe.
 const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-/// Of an explanation, whatever the umask says: whoever may write to the folder may read it.
+/// The mode of an explanation, whatever the umask: users who may write to the folder may read it.
 const EXPLANATION: Mode = Mode::from_raw_mode(0o640);
 
 impl OpenFolder {
-    /// The folder, if nobody can put another in its place. Makes it, if it is missing: somebody may have
-    /// removed it.
+    /// The folder, if nobody can put another in its place. Makes it if it is missing: it may have been
+    /// removed.
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, Barrier> {
         Self::by(path, Walker::Relay { makes: true })
     }
@@ -78,7 +78,7 @@ impl OpenFolder {
         Ok(openat(&self.folder, name, PLAIN | OFlags::CLOEXEC, Mode::empty())?.into())
     }
 
-    /// What has this name, be it a link.
+    /// What has this name, even if it is a link.
     pub(super) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
         Ok(statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
@@ -95,12 +95,12 @@ impl OpenFolder {
         Ok(fchmod(&file, EXPLANATION)?)
     }
 
-    /// Renames without overwriting: then the error's kind is `AlreadyExists`.
+    /// Renames without overwriting: if the name is taken, the error's kind is `AlreadyExists`.
     pub(super) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let folder = &self.folder;
         match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
             // Some network file systems cannot. Looking first leaves a moment for another file to take the
-            // name; it would have to be one of the same name, claimed at the same time by another process.
+            // name; it would have to be one with the same name, claimed at the same time by another process.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match self.stat(to) {
                 Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -160,8 +160,8 @@ pub(super) fn odd(stat: &Stat) -> Option<&'static str> {
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Some(NO_PLAIN_FILE);
     }
-    // Whoever cannot read a file may still be able to give it another name, and the relay would read it for
-    // them.
+    // A user who cannot read a file may still be able to give it another name, and the relay would read it
+    // for that user.
     (stat.st_nlink > 1)
         .then_some("a hard link: the file has another name, perhaps one that its sender must not read")
 }

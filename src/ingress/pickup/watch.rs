@@ -1,4 +1,4 @@
-//! What the system says about the folders, by inotify.
+//! What the system reports about the folders, by inotify.
 //!
 //! Hints make pickup fast and nothing else: one that never comes, or that finds its folder's queue full,
 //! costs time until the next scan.
@@ -40,7 +40,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Without inotify, there are no hints, and a warning.
+    /// Without inotify, there are no hints, but a warning.
     pub(super) fn new() -> Self {
         let receivers = Receivers::default();
         let handler = {
@@ -91,13 +91,13 @@ fn pass_on(event: notify::Result<Event>, receivers: &HashMap<PathBuf, mpsc::Send
         if is_hidden(name) || !is_message(name) {
             continue;
         }
-        // The last place is kept for the news that hints were lost.
+        // The last slot is kept for the news that hints were lost.
         let hint = if receiver.capacity() > 1 { hint(name.to_owned()) } else { Hint::Missed };
         let _ = receiver.try_send(hint);
     }
 }
 
-/// If a queue is full, then the news that hints were lost is in it already.
+/// If a queue is full, the news that hints were lost is in it already.
 fn tell_all(receivers: &HashMap<PathBuf, mpsc::Sender<Hint>>) {
     for receiver in receivers.values() {
         let _ = receiver.try_send(Hint::Missed);

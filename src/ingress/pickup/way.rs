@@ -1,21 +1,22 @@
-//! The way to a tenant's folder: every folder on it is opened one after the other by descriptor, from `/`
-//! down, and nobody but root and the relay can put another in the place of any. Everything here blocks.
+//! The way to a tenant's folder: every folder on it is opened by descriptor, one after the other, from `/`
+//! down, and nobody but root and the relay can put another in the place of any of them. Everything here
+//! blocks.
 //!
-//! Whoever can rename a folder on the way can have another tenant's folder read as its own, and so send as
-//! that tenant. So:
+//! A user who can rename a folder on the way can have one tenant's folder read as another's, and so send as
+//! that other tenant. So:
 //!
 //! * A folder on the way belongs to root or to the relay's user, and neither its group nor everybody can
 //!   write to it. One with the sticky bit, such as /tmp, may be written to by others: they cannot rename what
-//!   is not theirs, and what is on the way is root's or the relay's. But names may be made in it; so the last
-//!   one, which tenants' folders stand in, is never sticky.
+//!   is not theirs, and what is on the way is root's or the relay's. But names may be made in it, so the last
+//!   one, which holds the tenants' folders, is never sticky.
 //! * The tenant's folder belongs to one of the two as well, and not everybody can write to it. Its group may:
 //!   that is the login.
 //! * A symbolic link is followed if it belongs to one of the two; then the rules hold for where it leads.
 //!   Nothing is made there: what it leads to may be a disk that is not mounted.
 //!
-//! Rights by an access control list are among those that the mode shows: where there is one, the group's bits
-//! are its mask, which bounds every entry but the owner's and everybody's (acl(5)). Default lists give no
-//! right to the folder itself.
+//! Rights from an access control list are covered by those that the mode shows: where there is a list, the
+//! group's bits are its mask, which bounds every entry but the owner's and everybody's (acl(5)). Default
+//! lists give no right to the folder itself.
 //!
 //! What is returned is a descriptor, and all that is done with the folder afterwards is done by it. So a
 //! change between the check and the use does not matter.
@@ -42,10 +43,10 @@ use rustix::{
 
 /// As many as Linux follows.
 const MOST_LINKS: usize = 40;
-/// Of a folder on the way that the relay makes, whatever the umask says: tenants' programs pass through, and
-/// see nothing.
+/// The mode of a folder on the way that the relay makes, whatever the umask: tenants' programs pass through,
+/// and see nothing.
 const PASSAGE: Mode = Mode::from_raw_mode(0o711);
-/// Of a tenant's folder that the relay makes, less the umask.
+/// The mode of a tenant's folder that the relay makes, less the umask.
 const DROP: Mode = Mode::from_raw_mode(0o770);
 
 /// Who walks.
@@ -58,9 +59,9 @@ pub(crate) enum Walker {
     },
     /// A command that is run by the relay's user, or by root, and makes nothing.
     Check,
-    /// A program that leaves mail, of any user. The relay's user is whoever owns the first folder on the way
-    /// that is not root's, if that is this user, or if root has put it there: what stands in a folder that
-    /// only root can write to stands there by root's will.
+    /// A program of any user that leaves mail. The relay's user is the owner of the first folder on the way
+    /// that is not root's, if that owner is this user, or if root has put the folder there: what is in a
+    /// folder that only root can write to is there by root's will.
     Sender,
 }
 
@@ -124,7 +125,7 @@ pub(crate) fn open(path: &Path, walker: Walker) -> Result<OwnedFd, Barrier> {
     let path = std::path::absolute(path).map_err(failed)?;
     let mut walk = Walk::begin(walker)?;
     let mut ahead = names(&path);
-    // As many are left when a link has been gone through to its end.
+    // This many names are left when a link has been followed to its end.
     let mut behind_link = usize::MAX;
     while let Some(name) = ahead.pop_front() {
         match name.as_bytes() {
@@ -202,7 +203,8 @@ impl Walk {
         self.steps.clear();
     }
 
-    /// One step down. Answers where to go if `name` is a symbolic link. `is_last`: it is the tenant's folder.
+    /// Goes one step down. Returns where to go if `name` is a symbolic link. `is_last`: it is the tenant's
+    /// folder.
     fn down(&mut self, name: &OsStr, is_last: bool, may_make: bool) -> Result<Option<PathBuf>, Barrier> {
         let by_others = self.check_passage(is_last)?;
         let path = self.here().path.join(name);
@@ -248,7 +250,7 @@ impl Walk {
         }
     }
 
-    /// Whether what stands here stays here. Answers whether others can add to it.
+    /// Checks that what is here stays here. Returns whether others can add to it.
     fn check_passage(&self, is_last: bool) -> Result<bool, Barrier> {
         let Step { stat, path, .. } = self.here();
         let mode = Mode::from_raw_mode(stat.st_mode);
@@ -293,7 +295,7 @@ impl Walk {
             Ok(()) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let made = openat(above, name, flags, Mode::empty())?;
-                // Where others can make names, this could be another's by now; then it is refused.
+                // Where others can make names, this could be another user's by now; then it is refused.
                 if fstat(&made)?.st_uid == self.me { fchmod(made, PASSAGE) } else { Ok(()) }
             }
             Err(Errno::EXIST) => Ok(()),

@@ -12,7 +12,7 @@ use crate::config::ClientPrefix;
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Addresses {
-    /// `None`: as many as there are.
+    /// `None`: no limit.
     limit: Option<NonZeroUsize>,
     prefix: ClientPrefix,
     /// Clients with connections, so there are no more of them than there are connections.

@@ -27,9 +27,9 @@ use relay_mail::{MailboxAddress, TenantName};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Offer {
     Yes,
-    /// There is nobody who could log in.
+    /// There is no user who could log in.
     NoUsers,
-    /// The password would travel in clear.
+    /// The password would travel unencrypted.
     InClear,
 }
 
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 (Reply::new(235, "2.7.0", "Authentication successful"), Next::Listen)
             }
             Err(Denied::Wrong(wait)) => {
-                // In this client's task: it delays nobody else.
+                // In this client's task, so it delays nobody else.
                 let shutdown = self.service.shutdown.clone();
                 if shutdown.run_until_cancelled(sleep(wait)).await.is_none() {
                     return (shutting_down(), Next::Close);
@@ -139,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Ok(grant)
     }
 
-    /// The connection is this tenant's from now on.
+    /// Makes the connection this tenant's from now on.
     fn sit_with(&self, tenant: &TenantName) -> Result<(), Refusal> {
         let Some(seat) = &self.seat else { return Ok(()) };
         let text = "Too many connections of this tenant, try again later";

@@ -1,8 +1,8 @@
 //! Certificates of listeners, kept up to date: a renewal needs no restart.
 //!
-//! The files are looked at when the system says that something happened in their folders, and each minute,
-//! since that does not see what happens behind a symbolic link. A good new pair is for new connections; a bad
-//! one changes nothing and is an error in the log, once for each change of the files.
+//! The files are looked at when the system reports that something happened in their folders, and each minute,
+//! since the system does not see what happens behind a symbolic link. A good new pair is used for new
+//! connections; a bad one changes nothing and is an error in the log, once for each change of the files.
 
 use std::{
     io,
@@ -29,17 +29,17 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Certificate and key are two files, and whoever renews them writes one after the other.
+/// Certificate and key are two files, and a renewal writes one after the other.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// One pair of files.
 pub(super) struct LiveCertificate {
     files: Certificate,
-    /// What the files looked like when they were read last.
+    /// What the files looked like when they were last read.
     seen: Seen,
     not_after: i64,
     sender: watch::Sender<Arc<ServerConfig>>,
-    /// The listeners that have it, for the metric.
+    /// The listeners that use it, for the metric.
     listeners: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ impl LiveCertificate {
         &self.files
     }
 
-    /// For a listener of that name.
+    /// Serves the certificate to a listener of that name.
     pub(super) fn serve(&mut self, listener: String) -> Current {
         self.listeners.push(listener);
         self.sender.subscribe()
@@ -69,7 +69,7 @@ impl LiveCertificate {
         self.show(&metrics);
         let (sender, mut hints) = mpsc::channel(1);
         let watcher = watcher(&self.files, sender);
-        // The first look is at once: what changed between reading and watching, nobody has said.
+        // The first look is at once: a change between reading and watching has not been reported.
         let mut minute = interval(LOOK_EVERY);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -80,7 +80,7 @@ impl LiveCertificate {
                     if shutdown.run_until_cancelled(sleep(SETTLE)).await.is_none() {
                         break;
                     }
-                    // What happened meanwhile is about to be seen.
+                    // The look that follows sees what happened meanwhile.
                     let _ = hints.try_recv();
                 }
                 _ = minute.tick() => {}
@@ -145,13 +145,13 @@ fn look(files: &Certificate) -> Seen {
     [&files.chain, &files.key].map(|path| Fingerprint::of(path))
 }
 
-/// Tells `sender` when something happens in the folders of the files. Without inotify, there is a warning,
-/// and the minute.
+/// Tells `sender` when something happens in the folders of the files. Without inotify there is a warning, and
+/// the look each minute.
 fn watcher(files: &Certificate, sender: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let tell = move |event: notify::Result<notify::Event>| {
-        // Reading the files is such an event too, and would be answered by reading them.
+        // Reading the files is such an event too, and would lead to reading them again.
         if !event.is_ok_and(|event| event.kind.is_access() && !is_written(&event.kind)) {
-            // If there is no place, then there is a hint already.
+            // If there is no room, a hint is waiting already.
             let _ = sender.try_send(());
         }
     };

@@ -1,7 +1,7 @@
 //! One command line becomes a [`Command`], or the reply that says what is wrong with it.
 //!
-//! `smtp-proto` reads verbs and their arguments, but for paths, see [`super::path`]. It is a parser for a
-//! server that supports everything, and it forgives; so the line is framed before it: no CR, NUL or other
+//! `smtp-proto` reads verbs and their arguments, except for paths: see [`super::path`]. It is a parser for a
+//! server that supports everything, and it is forgiving. So the line is framed first: no CR, NUL or other
 //! control character gets that far.
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Rcpt(Recipient),
     Auth(Begin),
     Data,
-    /// RFC 3030: so many octets of content follow at once.
+    /// RFC 3030: this many octets of content follow at once.
     Bdat {
         octets: u64,
         is_last: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Hello {
     pub(crate) extended: bool,
 }
 
-/// A line that is no command.
+/// A line that is not a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Misunderstood {
     pub(crate) reply: Reply,
@@ -56,17 +56,17 @@ pub(crate) struct Misunderstood {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     GoOn,
-    /// Whoever this is does not speak SMTP.
+    /// The client does not speak SMTP.
     Close,
 }
 
-/// The verbs that the server knows, in lower case as in its metric.
+/// The verbs that the server knows, in lower case, as in its metric.
 const VERBS: [&str; 17] = [
     "ehlo", "helo", "mail", "rcpt", "data", "rset", "noop", "help", "vrfy", "quit", "starttls", "auth",
     "bdat", "expn", "etrn", "lhlo", "burl",
 ];
 
-/// Verbs of HTTP: a browser that was made to post to this port, with mail in the body of its request.
+/// Verbs of HTTP: a browser may be made to post to this port, with mail in the body of its request.
 const WEB_VERBS: [&str; 8] = ["get", "post", "put", "head", "options", "connect", "delete", "patch"];
 
 /// Verbs that the server knows and does not offer.
@@ -81,7 +81,7 @@ pub(super) fn verb(line: &[u8]) -> &'static str {
 impl Command {
     /// `line` ends with its only LF.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, Misunderstood> {
-        // RFC 5321 section 4.1.1: white space at the end is to be tolerated. A form feed is not white space.
+        // RFC 5321 section 4.1.1: white space at the end must be tolerated. A form feed is not white space.
         let is_space = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
         let text = &line[..line.iter().rposition(|octet| !is_space(octet)).map_or(0, |last| last + 1)];
         if text.iter().any(u8::is_ascii_control) {
@@ -99,7 +99,7 @@ impl Command {
             "mail" => return Ok(Self::Mail(path::mail(text)?)),
             "rcpt" => return Ok(Self::Rcpt(path::rcpt(text)?)),
             "bdat" => return Self::bdat(text),
-            // The parser makes copies of what it reads, and here that is a password.
+            // The parser copies what it reads, and here that is a password.
             "auth" => return Ok(Self::Auth(Begin::parse(&text.trim_ascii_start()[word.len()..])?)),
             _ => {}
         }
@@ -121,7 +121,7 @@ impl Command {
         };
         match (octets, is_last, words.next()) {
             (Some(octets), Some(is_last), None) => Ok(Self::Bdat { octets, is_last }),
-            // How many octets follow that are no commands? Nobody knows.
+            // It is not known how many octets follow that are not commands.
             _ => {
                 let reply = Reply::new(501, "5.5.4", "Syntax: BDAT octets [LAST], closing");
                 Err(Misunderstood { reply, then: Then::Close })

@@ -35,7 +35,7 @@ use relay_mail::{Ingress, share::Full};
 /// A proxy sends its header at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who the peer is said to be.
+/// Who the peer is taken to be.
 pub(super) enum Caller {
     /// The client itself, with its place among the connections of its address.
     Client(IpAddr, CountedConnection),
@@ -48,7 +48,7 @@ pub(super) struct Connection {
     pub(super) caller: Caller,
     pub(super) seat: Seat,
     pub(super) tls: Offer,
-    /// The listener may be logged in to in clear.
+    /// The listener takes logins unencrypted, too.
     pub(super) trusted: bool,
     pub(super) config: Arc<SmtpConfig>,
     pub(super) addresses: Addresses,
@@ -100,7 +100,7 @@ impl Connection {
     }
 }
 
-/// `None`: there is no client to talk to, and nothing is said.
+/// `None`: there is no client to talk to, and nothing is sent.
 async fn read_header(stream: &mut TcpStream, service: &Service) -> Option<Source> {
     let read = timeout(HEADER_TIMEOUT, proxy::read(stream));
     let why = match service.shutdown.run_until_cancelled(read).await? {
@@ -113,7 +113,7 @@ async fn read_header(stream: &mut TcpStream, service: &Service) -> Option<Source
     None
 }
 
-/// Talks over `stream`, in clear and over TLS as `tls` says.
+/// Talks over `stream`, unencrypted or over TLS, as `tls` says.
 pub(super) async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     stream: S,
     peer: Peer,
@@ -135,14 +135,14 @@ pub(super) async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
             }
         }
     };
-    // A session of its own: RFC 3207 section 4.2 has both sides forget what was said in clear.
+    // A session of its own: RFC 3207 section 4.2 has both sides forget what was said unencrypted.
     encrypted(stream, peer, seat, &current, service, Greeting::Sent).await
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Greeting {
     Send,
-    /// In clear. After STARTTLS it is the client's turn (RFC 3207 section 4.2).
+    /// Sent unencrypted. After STARTTLS it is the client's turn (RFC 3207 section 4.2).
     Sent,
 }
 
@@ -154,9 +154,9 @@ async fn encrypted<S: AsyncRead + AsyncWrite + Unpin + Send>(
     service: Arc<Service>,
     greeting: Greeting,
 ) -> io::Result<()> {
-    // Boxed, as a connection in clear is not to hold room for it.
+    // Boxed, so that an unencrypted connection does not hold room for it.
     let handshake = Box::pin(tls::handshake(current, stream, &service.handshakes));
-    // A client that has nothing under way is not waited for.
+    // A client that has nothing in progress is not waited for.
     let Some(shaken) = service.shutdown.run_until_cancelled(handshake).await else { return Ok(()) };
     let (stream, encryption) = match shaken {
         Ok(encrypted) => encrypted,
@@ -181,8 +181,8 @@ pub(super) fn refused(full: Full) -> Refused {
     }
 }
 
-/// Says why and hangs up, at once. A client that waits for a handshake is just hung up on: it could not read
-/// the reply.
+/// Says why and hangs up, at once. A client that waits for a handshake is hung up on without a reply: it
+/// could not read one.
 pub(super) fn turn_away(stream: TcpStream, reason: Refused, tls: &Offer, metrics: &Metrics) {
     metrics.refused(Ingress::Smtp, reason);
     if matches!(tls, Offer::Implicit(_)) {
@@ -199,7 +199,7 @@ pub(super) fn turn_away(stream: TcpStream, reason: Refused, tls: &Offer, metrics
     };
     let mut octets = Vec::new();
     reply.write_to(&mut octets);
-    // Without blocking: a new connection has room for one line, and if it has not, then there is no reply.
+    // Without blocking: a new connection has room for one line; if it does not, there is no reply.
     if let Err(error) = stream.into_std().and_then(|mut stream| stream.write_all(&octets)) {
         debug!(%error, "reply to a refused client not sent");
     }

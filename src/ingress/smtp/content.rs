@@ -1,4 +1,4 @@
-//! The content of a message, by DATA or BDAT: from its first octet to the reply that says what became of it.
+//! The content of a message, by DATA or BDAT: from its first octet to the reply that gives the outcome.
 //!
 //! The content goes into a [`Submission`] as it comes. A message that is refused on the way is still read to
 //! its real end: a reply before that would let the rest of the message pass for commands.
@@ -32,7 +32,7 @@ pub(super) struct Incoming {
     message: Result<Submission, Refusal>,
     /// Of the memory for envelopes and headers.
     holding: Holding,
-    /// Octets that the envelope has of it.
+    /// Octets that the envelope takes up of it.
     envelope: u64,
     newlines: Newlines,
     size: u64,
@@ -61,7 +61,7 @@ impl Incoming {
         }
     }
 
-    /// The next part of the content. Nothing is kept of a message that is refused.
+    /// Takes the next part of the content. Nothing is kept of a message that is refused.
     async fn take(&mut self, content: &[u8]) {
         self.size += content.len() as u64;
         let Ok(submission) = &mut self.message else { return };
@@ -77,14 +77,14 @@ impl Incoming {
         }
     }
 
-    /// The content is complete: what becomes of the message.
+    /// The content is complete. Returns the outcome of the message.
     async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
         self,
         talk: &mut Conversation<S>,
         verb: &'static str,
     ) -> Reply {
         let Self { message, newlines, size, tenant, sender, recipients, .. } = self;
-        // Until then the client waits for the reply.
+        // The client waits this long for the reply.
         let reply_by = Instant::now() + talk.service.limits.reply_within;
         let stored = async {
             let mut submission = message?;
@@ -139,10 +139,10 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// BDAT: reads one chunk (RFC 3030 section 2). `chunked` is the message of which more chunks are to come.
-/// `None` and errors are as of [`receive`].
+/// BDAT: reads one chunk (RFC 3030 section 2). `chunked` is the message that more chunks are to come for.
+/// `None` and errors mean the same as for [`receive`].
 ///
-/// A chunk is read whatever becomes of it, since the client sends it without waiting for an answer.
+/// A chunk is read whatever its outcome, since the client sends it without waiting for an answer.
 pub(super) async fn receive_chunk<S: AsyncRead + AsyncWrite + Unpin>(
     talk: &mut Conversation<S>,
     chunked: &mut Option<Box<Incoming>>,
@@ -170,7 +170,7 @@ pub(super) async fn receive_chunk<S: AsyncRead + AsyncWrite + Unpin>(
     if is_last {
         return Ok(Some(incoming.finish(talk, "BDAT").await));
     }
-    // The transaction is over with a chunk that is refused: those that may follow find none.
+    // A refused chunk ends the transaction: chunks that follow find none.
     if let Err(refusal) = &incoming.message {
         return Ok(Some(talk.refuse("BDAT", refusal)));
     }

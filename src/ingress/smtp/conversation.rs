@@ -1,4 +1,4 @@
-//! What is said on one connection, and who says it: the half of a session that its parts share.
+//! What is said on one connection, and by whom: the half of a session that its parts share.
 //!
 //! Commands, logins and content each have a file of their own; all of them read and reply here, and count
 //! what a client has done.
@@ -45,7 +45,7 @@ pub(super) struct Service {
     pub(super) logins: Logins,
     pub(super) metrics: Metrics,
     pub(super) shutdown: CancellationToken,
-    /// Sessions so far: each is known by its number in the logs.
+    /// Sessions so far. The logs identify each by its number.
     pub(super) sessions: AtomicU64,
 }
 
@@ -54,9 +54,9 @@ pub(super) struct Service {
 pub(super) struct Peer {
     pub(super) address: IpAddr,
     pub(super) security: Security,
-    /// The listener or the client's network is trusted to carry a password in clear.
+    /// The listener or the client's network is trusted to carry a password unencrypted.
     pub(super) trusted: bool,
-    /// When it was met. STARTTLS begins another session, and gives it no more time.
+    /// When the client was first met. STARTTLS begins another session, and gives it no more time.
     pub(super) since: Instant,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Conversation<S> {
     pub(super) peer: Peer,
     /// Who has logged in, until the end of the session.
     pub(super) login: Option<Login>,
-    /// Its place among the connections, which is somebody's.
+    /// Its place among the connections, which belongs to some party.
     pub(super) seat: Option<Seat>,
     pub(super) greeted: Option<Greeted>,
     /// Messages accepted so far, and what was counted since the last one.
@@ -95,11 +95,11 @@ pub(super) struct Transaction {
     pub(super) recipients: Vec<Recipient>,
     /// Of the memory for envelopes and headers.
     pub(super) holding: Holding,
-    /// Octets of what the recipients hold.
+    /// Octets that the recipients take up.
     pub(super) held: u64,
-    /// A RCPT was refused, so a DATA that follows it in one batch is to be expected.
+    /// A RCPT was refused, so a DATA that follows it in the same batch is expected.
     pub(super) refused_recipient: bool,
-    /// A RCPT was refused because of those before it.
+    /// A RCPT was refused because of the number before it.
     pub(super) is_full: bool,
 }
 
@@ -109,7 +109,7 @@ pub(super) struct Admitted {
     pub(super) envelope: Envelope,
     pub(super) origin: Origin,
     pub(super) holding: Holding,
-    /// Octets that the envelope has of the holding.
+    /// Octets that the envelope takes up of the holding.
     pub(super) held: u64,
 }
 
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         self.wire.reply(reply).await
     }
 
-    /// When the connection's time is up, whatever is under way.
+    /// When the connection's time is up, whatever is in progress.
     pub(super) fn ends(&self) -> Instant {
         self.peer.since + self.service.limits.session_timeout
     }
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Instant::now() >= self.ends()
     }
 
-    /// What a client hears that has taken too long: for its next words, or altogether.
+    /// What a client is told that has taken too long, for its next command or altogether.
     pub(super) fn out_of_time(&self) -> Reply {
         if !self.is_over() {
             return Reply::new(421, "4.4.2", "Timeout, closing");
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         self.messages >= self.service.limits.max_messages
     }
 
-    /// The envelope is complete, and content is to come.
+    /// Ends the envelope: it is complete, and content is to come.
     pub(super) fn end_envelope(&mut self) -> Result<Admitted, Reply> {
         let by = self.service.hostname.clone();
         let Peer { address, security, .. } = self.peer;
@@ -197,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Ok(Admitted { grant, envelope, origin: Origin { client: Some(client), by }, holding, held })
     }
 
-    /// A message was accepted: the client knows what it does.
+    /// A message was accepted: the client knows what it is doing.
     pub(super) fn forgive(&mut self) {
         self.messages = self.messages.saturating_add(1);
         self.errors = 0;

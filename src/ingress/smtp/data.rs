@@ -1,12 +1,12 @@
-//! The content after DATA: finds its end and takes the dot stuffing out, in the buffer that it was read into.
+//! The content after DATA: finds its end and removes the dot stuffing, in the buffer that it was read into.
 //!
 //! A parser library's receiver wants the whole message in one vector; this one never holds more than a state.
 //! It takes any number of octets at a time and hands back slices of them.
 //!
 //! Only CR LF `.` CR LF ends the content (RFC 5321 section 4.1.1.4), where the CR LF before the dot may be
 //! the one that ended the DATA command itself. Anything looser lets one message hide a second one from the
-//! server before this one ("SMTP smuggling"). A CR or LF outside of CR LF is passed on as it is: whoever
-//! reads decides what becomes of such a message, after its real end.
+//! server before this one ("SMTP smuggling"). A CR or LF outside of CR LF is passed on as it is: the reader
+//! decides what happens to such a message, after its real end.
 
 use memchr::memchr2;
 
@@ -35,7 +35,7 @@ pub(crate) struct DataReader {
 pub(crate) enum Piece<'a> {
     /// Content without stuffing. Never empty.
     Content(&'a [u8]),
-    /// The content is over; what is left of the input is the next command.
+    /// The content has ended; what is left of the input is the next command.
     End,
 }
 
@@ -55,7 +55,7 @@ impl DataReader {
                     self.state = State::Ended;
                     return Some(Piece::End);
                 }
-                // The dot was stuffing, and the CR behind it is content.
+                // The dot was stuffing, and the CR after it is content.
                 (State::DotCr, _) => {
                     self.state = State::Cr;
                     return Some(Piece::Content(b"\r"));
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What came out, and how much of the input was behind the end, if it came.
+    /// What came out, and how much of the input was after the end, if the end came.
     struct Read {
         content: Vec<u8>,
         rest: Option<usize>,
@@ -150,7 +150,7 @@ mod tests {
         Read { content, rest: None }
     }
 
-    /// RFC 5321 section 4.5.2, the obvious way. The content ends with CR LF or is empty.
+    /// RFC 5321 section 4.5.2, done the obvious way. The content ends with CR LF or is empty.
     fn stuffed(content: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         for (at, &octet) in content.iter().enumerate() {

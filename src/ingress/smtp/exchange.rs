@@ -1,7 +1,7 @@
 //! The exchange that AUTH begins (RFC 4954), for PLAIN (RFC 4616) and LOGIN: lines in, prompts and
 //! credentials out.
 //!
-//! Pure. Forgives what old devices are known for: no padding at the end of base64, blanks behind it, a
+//! Pure. Forgives what old devices are known for: no padding at the end of base64, blanks after it, a
 //! mechanism in lower case, a name given along with `AUTH LOGIN`. Holds passwords in memory that is wiped.
 
 use std::fmt;
@@ -61,12 +61,12 @@ enum Waiting {
 
 /// What follows a line.
 pub(super) enum Progress {
-    /// The client is asked for more, with this text behind 334.
+    /// The client is asked for more, with this text after 334.
     Ask(Exchange, &'static str),
     Done(Credentials),
 }
 
-/// Why an exchange has ended without credentials.
+/// Why an exchange ended without credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
     Cancelled,
@@ -75,13 +75,13 @@ pub(super) enum Broken {
     Malformed,
     NoName,
     NoPassword,
-    /// The client wants to act as somebody else than it logs in as.
+    /// The client wants to act as a user other than the one it logs in as.
     OtherIdentity,
     UnknownMechanism,
 }
 
 impl Begin {
-    /// `argument` is all that stands behind AUTH.
+    /// `argument` is all that follows AUTH.
     pub(super) fn parse(argument: &[u8]) -> Result<Self, Reply> {
         let argument = argument.trim_ascii();
         let word = argument.split(u8::is_ascii_whitespace).next().unwrap_or_default();
@@ -115,7 +115,7 @@ impl Begin {
 }
 
 impl Exchange {
-    /// The client's next line, with or without its end.
+    /// Takes the client's next line, with or without its end.
     pub(super) fn answer(self, line: &[u8]) -> Result<Progress, Broken> {
         match line.trim_ascii() {
             b"*" => Err(Broken::Cancelled),
@@ -126,7 +126,7 @@ impl Exchange {
     fn ask(self) -> Progress {
         let prompt = match self.0 {
             Waiting::Plain => "",
-            // "Username:" and "Password:", which old devices compare with octet by octet.
+            // "Username:" and "Password:", which old devices compare octet by octet.
             Waiting::LoginName => "VXNlcm5hbWU6",
             Waiting::LoginPassword { .. } => "UGFzc3dvcmQ6",
         };
@@ -208,7 +208,8 @@ mod tests {
 
     use super::*;
 
-    /// Name and password after these lines; or the prompts, when more is wanted; or what broke it.
+    /// Returns name and password after these lines, or the prompts if more is wanted, or what broke the
+    /// exchange.
     fn run(argument: &str, lines: &[&str]) -> Result<(String, Vec<u8>), String> {
         let begin = Begin::parse(argument.as_bytes()).map_err(|reply| reply.to_string())?;
         let mut progress = begin.start();

@@ -1,7 +1,7 @@
 //! What must hold for any octets from a client: see [`crate::fuzzing`].
 //!
-//! What a parser finds is compared with what the plainest possible one finds, or with itself on what it has
-//! found.
+//! What a parser finds is compared with what the plainest possible one finds, or with what the same parser
+//! makes of its own result.
 
 mod session;
 
@@ -31,7 +31,7 @@ use relay_mail::{BodyKind, MailParameters, Recipient};
 
 pub(crate) use session::session;
 
-/// A connection whose client sends known octets, some at a time, and is gone then.
+/// A connection whose client sends known octets, some at a time, and then is gone.
 struct Tape {
     input: Vec<u8>,
     at: usize,
@@ -98,7 +98,7 @@ pub(crate) fn line(octets: &[u8]) {
 async fn heard(octets: &[u8], chunk: usize) -> Vec<Option<Vec<u8>>> {
     let mut wire = Wire::new(Tape::new(octets, chunk));
     let mut lines = Vec::new();
-    // Not reached: the client is gone before.
+    // Not reached: the client is gone before that.
     let deadline = Instant::now() + std::time::Duration::from_secs(3600);
     loop {
         match wire.command(deadline, &CancellationToken::new()).await {
@@ -193,7 +193,7 @@ pub(crate) fn data(octets: &[u8]) {
             }
             None => {
                 assert_eq!(rest, None, "in reads of {chunk}");
-                // What may yet be the end is held back.
+                // What may still turn out to be the end is held back.
                 let all = unstuffed(octets);
                 assert!(all.starts_with(&content) && all.len() - content.len() <= 1, "in reads of {chunk}");
             }
@@ -208,8 +208,8 @@ pub(crate) fn data(octets: &[u8]) {
     }
 }
 
-/// The content after DATA as the RFC has it, found in the whole of what a client sends. `None` if its end is
-/// not there.
+/// The content after DATA as the RFC defines it, found in all that a client sends. `None` if its end is not
+/// there.
 struct PlainContent<'a> {
     content: Vec<u8>,
     rest: &'a [u8],
@@ -230,7 +230,7 @@ fn unstuffed(octets: &[u8]) -> Vec<u8> {
     (0..octets.len()).filter(|&at| !is_stuffing(at)).map(|at| octets[at]).collect()
 }
 
-/// What the reader makes of it, and how much it left behind the end.
+/// What the reader makes of it, and how much it left after the end.
 fn read(octets: &[u8], chunk: usize) -> (Vec<u8>, Option<usize>) {
     let mut reader = DataReader::new();
     let mut content = Vec::new();

@@ -1,14 +1,14 @@
-//! The memory of what is not whole yet: envelopes and headers that are coming in, over all connections.
+//! The memory for what is not yet whole: envelopes and headers that are coming in, over all connections.
 //!
-//! A body goes to the spool as it comes; an envelope and a header are held until they are complete. So many
-//! connections with large ones that never end would take up all memory. They have `smtp.header_memory`
-//! together, and shares of it:
+//! A body goes to the spool as it comes; an envelope and a header are held until they are complete. Without a
+//! limit, many connections with large ones that never end would take up all memory. Together they have
+//! `smtp.header_memory`, and shares of it:
 //!
 //! * A client may hold half as much as is then still free: alone it gets a third of all, and each further one
-//!   that takes what it can leaves room for the next. Who holds little always finds room.
+//!   that takes what it can leaves room for the next. A client that holds little always finds room.
 //! * A tenant may hold as much as is then still free: alone it gets half.
 //!
-//! What is over a share is refused for that client and for now. Others go on.
+//! What exceeds a share is refused, for that client and for now. Others go on.
 
 use std::{
     collections::HashMap,
@@ -37,7 +37,7 @@ struct Shared {
 #[derive(Default)]
 struct Held {
     all: u64,
-    /// Those who hold something.
+    /// Clients that hold something.
     clients: HashMap<IpAddr, u64>,
     tenants: HashMap<TenantName, u64>,
 }
@@ -68,7 +68,7 @@ impl Memory {
 }
 
 impl Holding {
-    /// From now on it holds so many octets. Refused, it holds what it held.
+    /// Makes it hold this many octets from now on. If refused, it holds what it held.
     pub(super) fn hold(&mut self, octets: u64) -> Result<(), Refusal> {
         match octets.checked_sub(self.octets) {
             Some(0) => Ok(()),
@@ -154,7 +154,7 @@ mod tests {
         for hog in &mut hogs {
             fill(hog);
         }
-        // One tenant, by however many clients, leaves as much as it has.
+        // One tenant, with however many clients, leaves as much free as it holds.
         let by_tenant = memory.held().tenants[&"c".parse::<TenantName>().unwrap()];
         assert!(by_tenant <= 3000 - 1666 - by_tenant, "{by_tenant}");
         assert!(holding(&memory, "192.0.2.3", "d").hold(100).is_ok());

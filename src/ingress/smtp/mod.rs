@@ -2,17 +2,18 @@
 //!
 //! # Contract
 //!
-//! * `250` to the content of a message means that the message is on stable storage. Whatever else happens to
-//!   a connection, the message is not accepted, and nothing is left of it.
+//! * `250` to the content of a message means that the message is on stable storage. If anything else happens
+//!   to the connection, the message is not accepted, and nothing is left of it.
 //! * Only CR LF `.` CR LF ends a message. One with a bare CR or LF is refused, after its real end.
 //! * Each message of a connection is a transaction of its own: nothing of one is left when the next begins.
 //! * What EHLO announces works, and nothing else is announced.
-//! * Nothing that came in clear counts after STARTTLS, and no octet behind that command is read as a command.
-//! * A client is known by its address. PROXY headers are believed from a listener's `proxies`, and read from
-//!   nobody else.
-//! * A client may do what it likes: it costs one small task, bounded buffers and bounded time, and other
-//!   clients nothing. A panic ends the one connection.
-//! * Replies say what to mend and no more; the reason with its details is in the log, with the session's
+//! * Nothing that came unencrypted counts after STARTTLS, and no octet after that command is read as a
+//!   command.
+//! * A client is identified by its address. PROXY headers are believed from a listener's `proxies`, and read
+//!   from nobody else.
+//! * A client may do what it likes: it costs one small task, bounded buffers and bounded time, and costs
+//!   other clients nothing. A panic ends that one connection.
+//! * Replies say what to fix and no more; the reason with its details is in the log, with the session's
 //!   number.
 //!
 //! ```text

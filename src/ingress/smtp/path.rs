@@ -1,7 +1,7 @@
 //! `MAIL FROM:<path> parameters` and `RCPT TO:<path> parameters`.
 //!
-//! Read here and not by a library, since `<>` and no brackets at all are different things, since the quotes
-//! of a local part are part of it, and since RFC 3461's parameters are kept as they were written.
+//! Read here and not by a library, for three reasons: `<>` and no brackets at all are different things, the
+//! quotes of a local part are part of it, and RFC 3461's parameters are kept as they were written.
 
 use super::reply::Reply;
 use relay_mail::{BodyKind, InvalidNotification, MailParameters, MailboxAddress, Recipient, RecipientWish};
@@ -9,12 +9,12 @@ use relay_mail::{BodyKind, InvalidNotification, MailParameters, MailboxAddress, 
 /// Octets of `MAIL` and `RCPT`.
 const VERB_LEN: usize = 4;
 
-/// What stands behind `FROM:` or `TO:`.
+/// What follows `FROM:` or `TO:`.
 struct Path<'a> {
-    /// Without source route, which RFC 5321 section 3.3 has servers ignore.
+    /// Without the source route, which RFC 5321 section 3.3 has servers ignore.
     address: &'a [u8],
     parameters: &'a [u8],
-    /// It stood between angle brackets.
+    /// It was between angle brackets.
     bracketed: bool,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Mail {
     /// Octets that the client says are coming.
     pub(crate) size: Option<u64>,
     pub(crate) parameters: MailParameters,
-    /// It has the parameter AUTH (RFC 4954 section 5), which is let pass where AUTH is offered, and means
+    /// It has the parameter AUTH (RFC 4954 section 5), which is accepted where AUTH is offered, and means
     /// nothing here.
     pub(crate) auth: bool,
 }
@@ -55,7 +55,8 @@ pub(super) fn mail(text: &[u8]) -> Result<Mail, Reply> {
     Ok(mail)
 }
 
-/// `text` is the whole line without its end. The address may need SMTPUTF8, which MAIL has said or not.
+/// `text` is the whole line without its end. The address may need SMTPUTF8, which MAIL may or may not have
+/// declared.
 pub(super) fn rcpt(text: &[u8]) -> Result<Recipient, Reply> {
     let path = Path::find(text, b"TO").ok_or_else(|| syntax("RCPT TO:<address>"))?;
     // RFC 5321 section 4.5.1 wants a postmaster at every server that receives for a domain of its own. This
@@ -83,7 +84,7 @@ pub(super) fn needs_utf8(whose: &str) -> Reply {
 impl<'a> Path<'a> {
     /// `None`: `keyword` with its colon does not follow the verb.
     fn find(text: &'a [u8], keyword: &[u8]) -> Option<Self> {
-        // Some clients put a space before or behind the colon, which has one reading only.
+        // Some clients put a space before or after the colon, which can be read in only one way.
         let text = text.trim_ascii_start();
         let argument = text.get(VERB_LEN..)?;
         let rest = argument.trim_ascii_start();
@@ -93,7 +94,7 @@ impl<'a> Path<'a> {
         let path = rest[keyword.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
         match path.strip_prefix(b"<") {
             Some(inside) => Self::bracketed(inside),
-            // Old devices leave the brackets away.
+            // Old devices leave out the brackets.
             None => {
                 let end = path.iter().position(u8::is_ascii_whitespace).unwrap_or(path.len());
                 let (address, parameters) = path.split_at(end);
@@ -141,13 +142,13 @@ impl<'a> Path<'a> {
     }
 }
 
-/// RFC 1870: digits, 20 at most. 0 says nothing.
+/// RFC 1870: digits, 20 at most. 0 states nothing.
 fn size(value: Option<&[u8]>) -> Result<Option<u64>, Reply> {
     let wrong = || Reply::new(501, "5.5.4", "SIZE is a number of octets");
     let digits =
         value.filter(|digits| (1..=20).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit));
     let text = digits.and_then(|digits| std::str::from_utf8(digits).ok()).ok_or_else(wrong)?;
-    // Twenty nines are no u64, and too large all the same.
+    // Twenty nines do not fit a u64, and are too large all the same.
     Ok(Some(text.parse().unwrap_or(u64::MAX)).filter(|&size| size > 0))
 }
 

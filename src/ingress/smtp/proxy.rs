@@ -1,8 +1,8 @@
 //! PROXY protocol, version 1 and 2: who the client behind a proxy is.
 //!
 //! Read before anything else, from peers that the listener's `proxies` name and from nobody else. What the
-//! header says is believed, so it is read strictly: one that is not as the specification wants it ends the
-//! connection. Exactly the header is read, and no octet behind it: a client may have spoken already, and with
+//! header says is believed, so it is read strictly: one that does not follow the specification ends the
+//! connection. Exactly the header is read, and no octet after it: a client may have spoken already, and with
 //! implicit TLS it always has.
 //!
 //! The specification is "The PROXY protocol" by Willy Tarreau, in HAProxy's documentation.
@@ -14,20 +14,20 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The first octets of version 2 (section 2.2). Version 1 has no shorter header, so these can be read of any.
+/// The first octets of version 2 (section 2.2). Version 1 has no shorter header, so this many can be read of
+/// any.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Section 2.1: the longest line of version 1, with its end.
 const MAX_LINE: usize = 107;
-/// Octets of a version 2 header behind its first 16: addresses, and what a proxy tells about its client's
-/// TLS.
+/// Octets of a version 2 header after its first 16: addresses, and what a proxy tells about its client's TLS.
 const MAX_REST: usize = 2048;
 
-/// Whom a header names.
+/// The source that a header names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// The client's address, canonical.
     Client(IpAddr),
-    /// The proxy speaks for itself, as when it looks whether the server is there, or does not know its
+    /// The proxy speaks for itself, as when it checks whether the server is there, or does not know its
     /// client.
     Peer,
 }
@@ -49,8 +49,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Source
     if start == *SIGNATURE { read_binary(stream).await } else { read_line(stream, &start).await }
 }
 
-/// Version 1. The line's end is looked for octet by octet: whatever stands behind it belongs to somebody
-/// else.
+/// Version 1. The line's end is looked for octet by octet: whatever follows it is not part of the header.
 async fn read_line(
     stream: &mut (impl AsyncRead + Unpin),
     start: &[u8; SIGNATURE.len()],
@@ -76,7 +75,7 @@ fn parse_line(line: &[u8]) -> Result<Source, HeaderError> {
         return Err(Malformed("it does not begin as one"));
     }
     let parse: fn(&str) -> Option<IpAddr> = match words.next() {
-        // What follows is to be ignored.
+        // What follows must be ignored.
         Some("UNKNOWN") => return Ok(Source::Peer),
         Some("TCP4") => |word| word.parse::<Ipv4Addr>().ok().map(IpAddr::from),
         Some("TCP6") => |word| word.parse::<Ipv6Addr>().ok().map(IpAddr::from),
@@ -94,13 +93,13 @@ fn parse_line(line: &[u8]) -> Result<Source, HeaderError> {
     }
 }
 
-/// Section 2.1: decimal, without zeros in front.
+/// Section 2.1: decimal, without leading zeros.
 fn is_port(word: &str) -> bool {
     let digits = !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_digit());
     digits && (word == "0" || !word.starts_with('0')) && word.parse::<u16>().is_ok()
 }
 
-/// Version 2, behind its signature.
+/// Version 2, after its signature.
 async fn read_binary(stream: &mut (impl AsyncRead + Unpin)) -> Result<Source, HeaderError> {
     let mut fixed = [0; 4];
     stream.read_exact(&mut fixed).await?;
@@ -117,7 +116,7 @@ async fn read_binary(stream: &mut (impl AsyncRead + Unpin)) -> Result<Source, He
 /// What follows the addresses (TLVs) is not needed.
 fn parse_binary(version_and_command: u8, family: u8, rest: &[u8]) -> Result<Source, HeaderError> {
     match version_and_command {
-        // LOCAL: the family is to be ignored.
+        // LOCAL: the family must be ignored.
         0x20 => return Ok(Source::Peer),
         0x21 => {}
         _ => return Err(Malformed("its version or command is unknown")),

@@ -26,7 +26,7 @@ impl Reply {
         Self::new(code, "", text)
     }
 
-    /// Whether it says that the client did something wrong for good.
+    /// Whether it says that the client's error is permanent.
     pub(super) fn is_permanent_error(&self) -> bool {
         self.code >= 500
     }
@@ -40,7 +40,7 @@ impl Reply {
                 out.extend_from_slice(self.enhanced.as_bytes());
                 out.push(b' ');
             }
-            // A reply is ASCII without control characters, whatever was put into its text.
+            // A reply is ASCII without control characters, whatever its text was made from.
             let clean = |octet: u8| if matches!(octet, b' '..=b'~') { octet } else { b'?' };
             out.extend(line.bytes().take(MAX_TEXT).map(clean));
             out.extend_from_slice(b"\r\n");

@@ -1,8 +1,8 @@
-//! `smtp.max_connections`, shared by those who connect.
+//! `smtp.max_connections`, shared by the clients that connect.
 //!
-//! Who a connection belongs to is not known at first: until a login or a sender says so, it is the one
-//! tenant's that trusts the client's address, or else its network's. Clients that no tenant trusts never have
-//! all seats, however many networks they come from.
+//! At first it is not known whose a connection is. Until a login or a sender says so, it belongs to the one
+//! tenant that trusts the client's address, or else to the client's network. Clients that no tenant trusts
+//! never have all seats, however many networks they come from.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use relay_mail::share::{Full, Place, Places, Share};
 #[derive(Debug, Clone)]
 pub(super) struct Seats(Places<Party>);
 
-/// One connection's, until the last clone is dropped.
+/// One connection's seat, until the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Seat(Arc<Mutex<Place<Party>>>);
 
@@ -32,11 +32,11 @@ impl Seats {
 }
 
 impl Seat {
-    /// It has turned out whose the connection is. [`Full`]: they have their share already, and the seat stays
-    /// whose it was.
+    /// Gives the seat to the party that the connection turned out to belong to. [`Full`]: that party has its
+    /// share already, and the seat keeps its owner.
     pub(super) fn give_to(&self, party: &Party) -> Result<(), Full> {
         let among = matches!(party, Party::Stranger(_)).then_some(&Party::Strangers);
-        // A panic elsewhere leaves a place that is somebody's.
+        // A panic elsewhere leaves a place that still has an owner.
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).give_to(party, among)
     }
 }
@@ -60,7 +60,7 @@ mod tests {
         assert_eq!((strangers.len(), seats.take(stranger(999)).unwrap_err()), (45, Full::Share));
         seats.take(Party::Tenant("fabrikam".parse().unwrap())).unwrap();
 
-        // One that logs in is a stranger no more.
+        // A client that logs in is no longer a stranger.
         strangers.truncate(44);
         strangers[0].give_to(&tenant).unwrap();
         seats.take(stranger(999)).unwrap();

@@ -37,10 +37,10 @@ use crate::{
 
 /// How long transactions in DATA may go on after the shutdown has begun.
 const GRACE: Duration = Duration::from_secs(10);
-/// After an error of accept, such as too many open files, which does not go away by trying again at once.
+/// The pause after an error of accept, such as too many open files, which an immediate retry does not cure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bound listeners that nobody is served on yet.
+/// Bound listeners that do not serve any client yet.
 pub struct Server {
     listeners: Vec<Bound>,
     certificates: Vec<LiveCertificate>,
@@ -83,7 +83,7 @@ impl Server {
     /// client between transactions is told to come again, one in DATA may finish. A message whose client is
     /// cut off was not acknowledged.
     ///
-    /// A listener that breaks down is told to `vital`, while the others go on.
+    /// A listener that breaks down is reported to `vital`, while the others go on.
     pub async fn serve(
         self,
         door: Door,
@@ -191,7 +191,7 @@ impl Acceptor {
                 },
             }
         }
-        // New clients are to find another server while the old ones finish.
+        // New clients should find another server while the old ones finish.
         drop(self.listener);
         let drain = async {
             while let Some(ended) = sessions.join_next().await {
@@ -204,7 +204,7 @@ impl Acceptor {
         }
     }
 
-    /// Who is not served is told so at once: a task for each client in excess would not be limited.
+    /// A client that is not served is told so at once: there would be no limit to tasks for excess clients.
     fn meet(&self, stream: TcpStream, peer: SocketAddr, sessions: &mut JoinSet<()>) {
         let Bound { config, tls, .. } = &self.listener;
         let metrics = &self.service.metrics;
@@ -224,7 +224,7 @@ impl Acceptor {
             info!(peer = %address, "connection refused: too many connections from this address");
             return turn_away(stream, Refused::ConnectionsPerAddress, tls, metrics);
         };
-        // A reply is one write, so there is nothing to be gained by waiting for more of it.
+        // A reply is one write, so nothing is gained by waiting for more of it.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "TCP_NODELAY not set");
         }

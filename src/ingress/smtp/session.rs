@@ -1,8 +1,8 @@
 //! One client's conversation.
 //!
-//! A session is one small task. Here is what a client asks for and what it is answered; what that changes is
-//! in [`conversation`](super::conversation). What it holds between commands is a greeting and, inside a
-//! transaction, an envelope; while content comes in, [`content`] has the word.
+//! A session is one small task. This file has what a client asks for and what it is answered; what that
+//! changes is in [`conversation`](super::conversation). Between commands a session holds a greeting and,
+//! inside a transaction, an envelope; while content comes in, [`content`] takes over.
 
 use std::{io, sync::Arc};
 
@@ -30,7 +30,7 @@ pub(super) struct Session<S> {
     talk: Conversation<S>,
     /// The greeting was sent before TLS was started.
     greeting_sent: bool,
-    /// A message of which more chunks are to come.
+    /// A message that more chunks are to come for.
     incoming: Option<Box<Incoming>>,
 }
 
@@ -51,7 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self
     }
 
-    /// The client was greeted in clear, and speaks first.
+    /// The client was greeted unencrypted, and speaks first.
     pub(super) fn greeted_before(self) -> Self {
         Self { greeting_sent: true, ..self }
     }
@@ -126,8 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(Command::Auth(begin)) => Box::pin(self.talk.auth(begin)).await?,
             Ok(Command::Quit) => (Reply::new(221, "2.0.0", "Bye"), Next::Close),
             Ok(Command::StartTls) => self.start_tls(),
-            // Postfix asks so whether a connection is good for another message, and puts the message off for
-            // minutes if that one is refused. So it learns here to open another.
+            // Postfix uses RSET to ask whether a connection is good for another message, and defers the
+            // message for minutes if that message is refused. This reply makes it open another connection.
             Ok(Command::Rset) if self.talk.has_sent_enough() => {
                 (Reply::new(421, "4.5.3", "Too many messages on this connection, closing"), Next::Close)
             }
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Why the client has had enough of this connection, if it has.
     fn enough(&mut self, verb: &'static str, reply: &Reply) -> Option<&'static str> {
-        // A message may have many recipients and many chunks; those that are refused bring it no nearer.
+        // A message may have many recipients and many chunks; refused ones bring it no nearer.
         self.talk.commands += u32::from(!matches!(verb, "rcpt" | "bdat") || reply.code >= 400);
         let limits = &self.talk.service.limits;
         if self.talk.errors >= limits.max_errors {
@@ -210,9 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Reply::plain(250, reply)
     }
 
-    /// RFC 3207. Octets that came behind the command, in clear, could be meant to be read as if they had come
-    /// over TLS. The connection ends then, and not just the octets: what comes a moment later is no
-    /// handshake, which ends it too, so the outcome does not depend on how the network cut the stream.
+    /// RFC 3207. Octets that came after the command, unencrypted, could be meant to be read as if they had
+    /// come over TLS. Then the connection ends; the octets are not just dropped. What comes a moment later is
+    /// not a handshake, which ends it too, so the outcome does not depend on how the network cut the stream.
     fn start_tls(&mut self) -> (Reply, Next) {
         match self.talk.peer.security {
             Security::Encrypted(_) => (out_of_order("TLS is already in use"), Next::Listen),
@@ -267,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if transaction.recipients.len() >= max_recipients {
             // RFC 5321 section 4.5.3.1.10: the client sends the message to the others in another transaction.
             let refusal = Refusal::new(452, "4.5.3", "Too many recipients", Refused::TooLarge);
-            // Of a client that has thousands more, one line in the log is enough.
+            // For a client that has thousands more, one line in the log is enough.
             return if std::mem::replace(&mut transaction.is_full, true) {
                 Reply::from(&refusal)
             } else {

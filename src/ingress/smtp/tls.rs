@@ -3,9 +3,9 @@
 //! TLS 1.2 and 1.3 by rustls. No client certificates, no early data (a replayed one would be a repeated
 //! message).
 //!
-//! A handshake costs a client nothing and the relay a signature, so half of the processors work on handshakes
-//! at most: a flood of them takes nothing from those who are connected. It waits for its client without a
-//! turn, and holds its own connection only.
+//! A handshake costs a client nothing and the relay a signature, so at most half of the processors work on
+//! handshakes: a flood of them takes nothing from connected clients. A handshake waits for its client without
+//! a turn, and holds only its own connection.
 
 use std::{
     io,
@@ -27,10 +27,10 @@ use tokio_util::sync::PollSemaphore;
 use crate::config::LoadedCertificate;
 use relay_mail::Encryption;
 
-/// From the first octet to the last of a handshake, for slow devices on slow lines.
+/// From the first octet of a handshake to the last, for slow devices on slow lines.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-/// What a client may send until the handshake is done. A hello has some 2 KiB, with post-quantum keys too;
-/// one of the most that TLS allows would be held in memory until it is whole.
+/// What a client may send until the handshake is done. A hello has some 2 KiB, even with post-quantum keys;
+/// one as large as TLS allows would be held in memory until it is whole.
 const LARGEST_HANDSHAKE: usize = 16 * 1024;
 
 /// The configuration for new connections. It changes when the certificate does.
@@ -47,9 +47,9 @@ pub(super) enum Offer {
 /// How a session's connection is protected.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Security {
-    /// Not, and it cannot be.
+    /// Unprotected, and it cannot be protected.
     Clear,
-    /// Not yet: STARTTLS is offered.
+    /// Not yet protected: STARTTLS is offered.
     StartTlsOffered,
     Encrypted(Encryption),
 }
@@ -103,7 +103,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     Ok((stream, encryption))
 }
 
-/// Takes a turn whenever there is something to do, and none to wait.
+/// Takes a turn whenever there is something to do, but none while it waits.
 struct InTurns<F> {
     work: F,
     turns: PollSemaphore,
@@ -119,7 +119,7 @@ impl<F: Future + Unpin> Future for InTurns<F> {
     }
 }
 
-/// A stream that gives so many octets and then fails.
+/// A stream that gives this many octets and then fails.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
     inner: S,

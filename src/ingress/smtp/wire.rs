@@ -1,6 +1,6 @@
 //! The two directions of one connection: lines and content in, replies out.
 //!
-//! Replies gather until the next read has to wait, so that a pipelined batch is answered by one write (RFC
+//! Replies gather until the next read has to wait, so that a pipelined batch is answered with one write (RFC
 //! 2920 section 3.1). No read and no write waits without a limit. The buffers of a connection that waits for
 //! a command are small: an idle client costs a few kilobytes.
 
@@ -23,7 +23,7 @@ pub(super) const MAX_LINE: usize = 2048;
 pub(super) const MAX_AUTH_LINE: usize = 12288;
 /// RFC 5321 section 4.5.3.2.5: between two parts of the content.
 const CONTENT_TIMEOUT: Duration = Duration::from_secs(3 * 60);
-/// For content that nobody wants.
+/// For content that is read and thrown away.
 const SKIP_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// For a client that does not read its replies.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ pub(super) struct Wire<S> {
     /// Octets at the front of `input` that are known to hold no LF.
     scanned: usize,
     output: Vec<u8>,
-    /// What `input` was made to hold.
+    /// The capacity that `input` was given.
     room: usize,
     /// Content fills the buffer faster than it is read.
     flows: bool,
@@ -52,9 +52,9 @@ pub(super) struct Wire<S> {
 /// What a client that was asked for a command did.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// It sent a line of so many octets: see [`Wire::line`].
+    /// It sent a line of this many octets: see [`Wire::line`].
     Line(usize),
-    /// It sent a line longer than it may be, which was thrown away up to its end.
+    /// It sent a line that is too long, which was thrown away up to its end.
     TooLong,
     /// It said nothing for too long.
     Nothing,
@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.consume(octets);
     }
 
-    /// Throws away the next octets, which are no commands. `false`: the client stalls, or `deadline` has
+    /// Throws away the next octets, which are not commands. `false`: the client stalls, or `deadline` has
     /// passed.
     pub(super) async fn skip(&mut self, mut octets: u64, deadline: Instant) -> io::Result<bool> {
         let deadline = deadline.min(Instant::now() + SKIP_TIMEOUT);
@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.output.len() > MAX_UNSENT { self.flush().await } else { Ok(()) }
     }
 
-    /// Sends what waits, and hangs up so that the client gets to read it: with unread input, closing at once
+    /// Sends what waits, and hangs up so that the client can read it: with unread input, closing at once
     /// would make the client's system throw the last replies away.
     pub(super) async fn close(mut self) -> io::Result<()> {
         self.flush().await?;
@@ -205,12 +205,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             io::Result::Ok(())
         };
-        // However it ends, all was said. Many clients end TLS by just closing.
+        // However it ends, everything was sent. Many clients end TLS by just closing.
         let _ = timeout(LINGER, drain).await;
         Ok(())
     }
 
-    /// As [`close`](Self::close), for a client that has said QUIT, behind which nothing comes (RFC 5321
+    /// As [`close`](Self::close), for a client that has said QUIT, after which nothing comes (RFC 5321
     /// section 4.1.1.10): it is not waited for.
     pub(super) async fn part(mut self) -> io::Result<()> {
         if self.has_input() {
@@ -220,12 +220,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream.shutdown().await
     }
 
-    /// Whether octets wait that nobody has looked at.
+    /// Whether there are octets that have not been looked at.
     pub(super) fn has_input(&self) -> bool {
         !self.input.is_empty()
     }
 
-    /// Sends what waits, and gives the stream back. What was read and not consumed is gone.
+    /// Sends what waits, and gives the stream back. What was read but not consumed is lost.
     pub(super) async fn into_stream(mut self) -> io::Result<S> {
         self.flush().await?;
         Ok(self.stream)

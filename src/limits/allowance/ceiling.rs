@@ -49,7 +49,7 @@ impl Ceilings {
     }
 }
 
-/// Case says nothing in a GUID.
+/// Case has no meaning in a GUID.
 fn app_of(tenant: &Tenant) -> (CloudName, String) {
     (tenant.cloud.name.clone(), tenant.client_id.to_lowercase())
 }

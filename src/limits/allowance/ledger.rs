@@ -1,27 +1,27 @@
 //! The day's recipients on disk, so that a restart does not give each mailbox a new day.
 //!
-//! A folder of files, one for six hours, to which records of 32 octets are appended. A file goes when nothing
-//! in it counts any more, so the folder has a day and a half of records at most: a million messages a day are
-//! 48 MB.
+//! A folder of files, one for six hours, to which records of 32 octets are appended. A file is removed when
+//! nothing in it counts any more, so the folder has records of a day and a half at most: a million messages a
+//! day are 48 MB.
 //!
 //! # Crashes
 //!
-//! * A record is with the kernel before the call is made that it stands for: [`Ledger::note`] writes it
-//!   itself. So the end of the process, of any kind, loses none. Handing it to another thread would lose what
-//!   that had not come to.
-//! * A thread of its own syncs the file once a minute. A power failure may lose the last minute's records:
-//!   the mailbox may then send so many more, and the service is the judge.
-//! * What a crash left unfinished at the end of a file is cut off, and a damaged record is passed over.
+//! * The kernel has a record before the call that it stands for is made: [`Ledger::note`] writes it itself.
+//!   So the end of the process, of any kind, loses none. Handing it to another thread would lose what that
+//!   thread had not reached yet.
+//! * A separate thread syncs the file once a minute. A power failure may lose the last minute's records: the
+//!   mailbox may then send that many more, and the service is the judge.
+//! * What a crash left unfinished at the end of a file is cut off, and a damaged record is skipped.
 //!
 //! # Damage
 //!
-//! All tenants are in the same files, so nothing that is wrong with one may stop the start: a file that
-//! cannot be read is put aside, a ledger that cannot be is done without, and the log and `spool_quarantined`
+//! All tenants are in the same files, so no fault in one of them may stop the start: a file that cannot be
+//! read is put aside, a relay that can have no ledger runs without one, and the log and `spool_quarantined`
 //! say so.
 //!
-//! Writing on the calling thread, which runs tasks, is allowed here since it is a plain append of 32 octets
-//! to the page cache: 1.6 µs on average and 4 ms at most over a million of them, of a delivery that takes a
-//! tenth of a second.
+//! Writing on the calling thread, which runs tasks, is allowed here, since it is a plain append of 32 octets
+//! to the page cache. It takes 1.6 µs on average and 4 ms at most over a million of them, while a delivery
+//! takes a tenth of a second.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,11 +40,11 @@ use crate::{faults::Turns, vital::Vital};
 
 /// Hours of one file.
 const HOURS: Hour = 6;
-/// Records of an hour count for so long after it.
+/// Records of an hour count for this long after it.
 pub(super) const DAY: Hour = 24;
 const SYNC_EVERY: Duration = Duration::from_secs(60);
 
-/// What each mailbox took, by hour. None is zero.
+/// What each mailbox took, by hour. No count is zero.
 pub(super) type Remembered = HashMap<Key, BTreeMap<Hour, u64>>;
 
 #[derive(Debug, thiserror::Error)]
@@ -77,10 +77,10 @@ struct Current {
 }
 
 impl Ledger {
-    /// Opens the ledger in `folder`, or makes one there, and reads what still counts. `damaged` hears of each
-    /// file that cannot be read to its end: what could be read counts, and the file is put aside.
+    /// Opens the ledger in `folder`, or makes one there, and reads what still counts. `damaged` is told of
+    /// each file that cannot be read to its end: what could be read counts, and the file is put aside.
     ///
-    /// An error says that there can be no ledger here. Mail goes on without: see
+    /// An error means that there can be no ledger here. Mail is sent without one: see
     /// [`Allowances::new`](super::Allowances::new).
     pub(super) fn open(
         folder: &Path,
@@ -110,7 +110,7 @@ impl Ledger {
                 continue;
             }
             let read = read_file(&path, &mut |Record { key, hour, count }| {
-                // The clock was wrong then, or is now: so it counts from now on, and not until then.
+                // The clock was wrong then, or is now. So it counts from now on, not from that later hour.
                 let hour = hour.min(now);
                 if hour + DAY >= now {
                     *sums.entry(key).or_default().entry(hour).or_default() += i64::from(count);
@@ -136,7 +136,7 @@ impl Ledger {
         Ok((Self { files, _stop: stop }, whole(sums)))
     }
 
-    /// Writes down that `count` recipients were taken in `hour`, or with less than zero given back.
+    /// Writes down that `count` recipients were taken in `hour`, or given back if it is less than zero.
     ///
     /// A disk that cannot take it stops no mail: the count is then in memory only, and the log says so once.
     pub(super) fn note(&self, key: Key, hour: Hour, count: i32, now: Hour) {
@@ -209,7 +209,7 @@ impl Current {
         Ok(Self { from, len: whole, unsynced: vec![file.clone()], file, fails: false })
     }
 
-    /// Goes on in a new file if it is time.
+    /// Continues in a new file if it is time.
     fn roll(&mut self, folder: &Path, now: Hour) -> io::Result<()> {
         if now < self.from + HOURS {
             return Ok(());
@@ -220,8 +220,8 @@ impl Current {
         Ok(())
     }
 
-    /// Takes over what was written when the clock ran ahead, as taken now: each start would count it from
-    /// then on.
+    /// Takes over what was written when the clock was ahead, as taken now: otherwise each start would count
+    /// it again from then on.
     fn bring_back(&mut self, from: Hour, path: &Path) -> io::Result<()> {
         let mut records = Vec::new();
         read_file(path, &mut |record| records.push(record))?;
@@ -235,7 +235,7 @@ impl Current {
     fn append(&mut self, record: &[u8; Record::LEN]) -> io::Result<()> {
         let mut file = &*self.file;
         if let Err(error) = file.write_all(record) {
-            // Half a record would put all behind it out of step.
+            // Half a record would put all records behind it out of step.
             self.file.set_len(self.len)?;
             return Err(error);
         }
@@ -251,13 +251,13 @@ fn make(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Out of the way, for a person to look at. What was in it and could not be read counts for nothing: the
-/// mailboxes may send more today than they should, and the service is the judge.
+/// Moves the file out of the way, for a person to look at. What could not be read in it counts for nothing:
+/// the mailboxes may send more today than they should, and the service is the judge.
 fn put_aside(path: &Path, error: &io::Error) {
     let mut name = path.as_os_str().to_owned();
     name.push(".damaged");
     let aside = PathBuf::from(name);
-    // One of an earlier start makes room.
+    // A file that an earlier start put aside makes room.
     let _ = fs::remove_file(&aside).or_else(|_| fs::remove_dir(&aside));
     let moved = fs::rename(path, &aside);
     error!(
@@ -303,7 +303,7 @@ fn read_file(path: &Path, found: &mut dyn FnMut(Record)) -> io::Result<()> {
     Ok(())
 }
 
-/// What was given back and whose taking is lost counts for nothing.
+/// What was given back counts for nothing if the record of its taking is lost.
 fn whole(sums: HashMap<Key, BTreeMap<Hour, i64>>) -> Remembered {
     let hours = |hours: BTreeMap<Hour, i64>| -> BTreeMap<Hour, u64> {
         let taken = hours.into_iter().map(|(hour, count)| (hour, u64::try_from(count).unwrap_or(0)));

@@ -4,18 +4,18 @@
 //!
 //! * Charged by the route, after the claim and before each call. What the scheduler permits (messages a
 //!   minute, calls at a time) is not counted here.
-//! * Recipients of a day, calls of ten minutes and octets of five are counted by rolling windows: in no
-//!   stretch of that length is there more than the figure. Only a message or a body that is larger than the
-//!   whole figure goes all the same, alone, or it would wait for ever.
+//! * Recipients of a day, calls of ten minutes and octets of five are counted by rolling windows: no stretch
+//!   of that length has more than the figure. Only a message or a body that is larger than the whole figure
+//!   is sent all the same, alone, or it would wait for ever.
 //! * The calls of one application over all its tenants go through a token bucket:
 //!   [`AppCeiling`](ceiling::AppCeiling).
-//! * The day's recipients survive the end of the process, of any kind: see [`ledger`]. The rest begins anew
-//!   with a start.
-//! * Memory: some hundred octets for each mailbox that was used within a day; with no window open it is
-//!   forgotten.
+//! * The day's recipients survive the end of the process, of any kind: see [`ledger`]. The rest begins again
+//!   with each start.
+//! * Memory: some hundred octets for each mailbox that was used within a day; a mailbox with no window open
+//!   is forgotten.
 //!
 //! Why not token buckets: one that holds the figure lets twice as much through in its first stretch, and one
-//! that holds a tenth of it stretches a morning's mailing over the whole day.
+//! that holds a tenth of it spreads a morning's mailing over the whole day.
 
 mod ceiling;
 mod ledger;
@@ -55,10 +55,10 @@ use record::{Hour, Key};
 use relay_mail::{MailboxAddress, TenantName, Timestamp};
 use windows::{Now, Windows};
 
-/// How often mailboxes are looked for that can be forgotten.
+/// How often to look for mailboxes that can be forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
-/// Those of all mailboxes. One for the relay; cheap to clone.
+/// The allowances of all mailboxes. One for the relay; cheap to clone.
 #[derive(Clone)]
 pub struct Allowances(Arc<Shared>);
 
@@ -66,7 +66,7 @@ struct Shared {
     metrics: Metrics,
     ceilings: Ceilings,
     ledger: Option<Ledger>,
-    /// What the steps of the short windows are counted from.
+    /// The beginning that the steps of the short windows are counted from.
     started: Instant,
     mailboxes: Mutex<Mailboxes>,
 }
@@ -78,7 +78,7 @@ struct Mailboxes {
     swept: Instant,
 }
 
-/// That of one mailbox.
+/// The allowance of one mailbox.
 pub struct Allowance {
     key: Key,
     tenant: TenantName,
@@ -87,7 +87,7 @@ pub struct Allowance {
     metrics: Metrics,
     started: Instant,
     windows: Mutex<Windows>,
-    /// Those who wait go in order.
+    /// Waiting calls take their turns in order.
     turn: Semaphore,
     new_connection: AtomicBool,
     large: Semaphore,
@@ -101,7 +101,7 @@ pub struct Taken {
     hour: Hour,
 }
 
-/// There is nothing left.
+/// Nothing is left of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted {
     pub limit: LimitKind,
@@ -110,7 +110,7 @@ pub struct Exhausted {
 }
 
 impl Allowances {
-    /// `ledger` is the folder that the day's recipients are written down in, and where it is told that the
+    /// `ledger` is the folder in which the day's recipients are written down, and where to report that the
     /// thread for it has ended; `None`: they are not written down. Nor are they if the folder cannot be used,
     /// which stops no mail. Reads files, so it is called where that may block.
     pub fn new(app: AppLimit, metrics: Metrics, ledger: Option<(&Path, &Vital)>) -> Self {
@@ -164,7 +164,7 @@ impl Allowances {
         };
         let allowance = known.entry(key).or_insert_with(make).clone();
         drop(mailboxes);
-        // A reload may have changed the tenant's.
+        // A reload may have changed the tenant's limits.
         lock(&allowance.windows).follow(&tenant.limits);
         allowance
     }
@@ -177,14 +177,14 @@ impl Shared {
 }
 
 impl Mailboxes {
-    /// Forgets what nobody uses and where nothing counts any more.
+    /// Forgets mailboxes that nobody uses and of which nothing counts any more.
     fn sweep(&mut self, now: Now) {
         if self.swept.elapsed() < SWEEP_EVERY {
             return;
         }
         self.swept = Instant::now();
         let is_idle = |allowance: &Arc<Allowance>| {
-            // Nobody else can get at it while all of them are locked.
+            // Nobody else can reach it while all of them are locked.
             Arc::strong_count(allowance) == 1 && lock(&allowance.windows).is_empty(now)
         };
         self.known.retain(|_, allowance| !is_idle(allowance));
@@ -193,7 +193,7 @@ impl Mailboxes {
 }
 
 impl Allowance {
-    /// Takes `count` recipients out of today's.
+    /// Takes `count` of today's recipients.
     pub fn take_recipients(self: &Arc<Self>, count: u32) -> Result<Taken, Exhausted> {
         let now = self.now();
         {
@@ -221,9 +221,9 @@ impl Allowance {
         Ok(())
     }
 
-    /// The same, and waits until it is allowed. Meanwhile the mailbox shows in the gauge `waiting_for_limit`.
+    /// The same, but waits until it is allowed. Meanwhile the mailbox shows in the gauge `waiting_for_limit`.
     pub async fn take_call_when_allowed(&self, octets: u64) {
-        // It is never closed.
+        // The semaphore is never closed.
         let _turn = self.turn.acquire().await;
         while let Err(Exhausted { limit, until }) = self.take_call(octets) {
             let _waits = Waits::new(&self.metrics, &self.tenant, limit);
@@ -231,19 +231,19 @@ impl Allowance {
         }
     }
 
-    /// The turn of one large message: a mailbox sends them one after the other, so that one that waits for
-    /// its limits keeps no other mailbox's waiting.
+    /// The turn of one large message. A mailbox sends them one after the other, so that one that waits for
+    /// its limits does not hold up those of other mailboxes.
     pub async fn large_turn(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
+        // The semaphore is never closed.
         self.large.acquire().await.ok()
     }
 
-    /// After a 503: the next call of this mailbox is to go over a new connection.
+    /// After a 503: the next call of this mailbox must use a new connection.
     pub fn avoid_connection(&self) {
         self.new_connection.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a call is to go over a new connection. Says so once.
+    /// Whether a call must use a new connection. Says so once.
     pub fn wants_new_connection(&self) -> bool {
         self.new_connection.swap(false, Ordering::Relaxed)
     }
@@ -295,7 +295,7 @@ fn hour_of(at: Timestamp) -> Hour {
     at.as_millis() / 3_600_000
 }
 
-/// What happens under these locks leaves them whole.
+/// Nothing that is done under these locks leaves a value half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -4,7 +4,7 @@ use ring::digest::{SHA256, digest};
 
 use relay_mail::{MailboxAddress, TenantName};
 
-/// A mailbox of a tenant, as the ledger knows it: no address stands in the file, and all records have one
+/// A mailbox of a tenant, as the ledger knows it: no address is in the file, and all records have the same
 /// length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
@@ -23,12 +23,12 @@ pub(super) struct Record {
     pub(super) count: i32,
 }
 
-/// Of this version's records. In front of each, so that zeros are none.
+/// The mark of this version's records. It is in front of each, so that zeros are not a record.
 const MARK: u32 = u32::from_be_bytes(*b"RCP1");
 
 impl Key {
     pub(super) fn of(tenant: &TenantName, mailbox: &MailboxAddress) -> Self {
-        // As two addresses are equal: whatever their case.
+        // Two addresses are equal whatever their case.
         let mailbox: String = mailbox.as_str().chars().flat_map(char::to_lowercase).collect();
         Self { tenant: stable_hash(tenant.as_str()), mailbox: stable_hash(&mailbox) }
     }

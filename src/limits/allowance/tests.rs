@@ -66,7 +66,7 @@ async fn the_day_goes_on_over_a_restart_of_any_kind() {
     let _ = first.of(&tenant, &a()).take_recipients(70).unwrap();
     first.of(&tenant, &a()).take_recipients(20).unwrap().give_back();
 
-    // The first is still there: nothing of it was closed in good order.
+    // The first is still alive: nothing of it was closed in good order.
     let (second, _) = made(recipients(100), 0, Some(&folder));
     let mailbox = second.of(&tenant, &"A@CONTOSO.EXAMPLE".parse().unwrap());
     assert!(mailbox.take_recipients(31).is_err());
@@ -125,7 +125,7 @@ async fn uploads_wait_for_their_turn_and_show_in_the_gauge_meanwhile() {
     assert_eq!(order.iter().map(|(octets, _)| *octets).collect::<Vec<_>>(), [800, 100, 700], "in order");
     assert!(order[0].1 >= MINUTE * 5 && order[2].1 >= MINUTE * 10, "{order:?}");
 
-    // Whoever gives up waiting is not shown any more.
+    // A call that gives up waiting is no longer shown.
     assert!(timeout(MINUTE, mailbox.take_call_when_allowed(900)).await.is_err());
     assert_eq!(gauge.get(), 0);
 }
@@ -144,7 +144,7 @@ async fn a_call_that_is_refused_by_one_limit_costs_nothing_of_another() {
         assert_eq!(mailbox.take_call(1).unwrap_err().limit, LimitKind::UploadPer5Minutes);
     }
     mailbox.take_call(0).unwrap();
-    // Of both, the one that takes longer.
+    // Of the two limits, the one that takes longer.
     assert_eq!(mailbox.take_call(1).unwrap_err().limit, LimitKind::RequestsPer10Minutes);
 }
 

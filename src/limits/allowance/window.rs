@@ -1,7 +1,7 @@
-//! A sum over a time that moves on: what was taken in the last day, or the last five minutes.
+//! A sum over a moving stretch of time: what was taken in the last day, or the last five minutes.
 //!
 //! Time is cut into steps, and the window counts whole steps: as many as its length, and the one that has
-//! begun. So it counts what was taken for the window's length at least, and for up to one step more.
+//! begun. So it counts what was taken for at least the window's length, and for up to one step more.
 
 use std::collections::VecDeque;
 
@@ -27,8 +27,8 @@ impl Window {
         self.limit = limit;
     }
 
-    /// Whether there is room for `amount`; if not, from which step on. More than the whole limit has room in
-    /// an empty window: it would wait for ever otherwise.
+    /// Whether there is room for `amount`; if not, from which step on there is. More than the whole limit has
+    /// room in an empty window: it would wait for ever otherwise.
     pub(super) fn room(&mut self, amount: u64, now: Step) -> Result<(), Step> {
         self.forget_before(now);
         let mut left = self.sum;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Takes as it likes, at times finer than the steps; no stretch of the window's length has more than
+        /// Takes any amounts, at times finer than the steps; no stretch of the window's length has more than
         /// the limit.
         #[test]
         fn no_window_holds_more_than_the_limit(

@@ -13,7 +13,7 @@ use super::{
 use crate::{clock, config::Limits, telemetry::LimitKind};
 use relay_mail::Timestamp;
 
-/// So many steps has each of the short windows: a wait is longer than it must be by one of them at most.
+/// Each of the short windows has this many steps: a wait is one step longer than it must be, at most.
 const STEPS: u64 = 30;
 /// A thirtieth of ten minutes, and of five.
 const REQUEST_STEP: Duration = Duration::from_secs(20);
@@ -21,7 +21,7 @@ const UPLOAD_STEP: Duration = Duration::from_secs(10);
 
 pub(super) struct Windows {
     limits: Limits,
-    /// By hour of the clock on the wall, which goes on over a restart.
+    /// By hour of the wall clock, which continues over a restart.
     pub(super) recipients: Option<Window>,
     requests: Option<Window>,
     upload: Option<Window>,
@@ -50,8 +50,8 @@ impl Windows {
         windows
     }
 
-    /// The limits are these from now on. What was counted counts on, but where nothing was counted for want
-    /// of a limit.
+    /// Applies these limits from now on. What was counted still counts; while there was no limit, nothing was
+    /// counted.
     pub(super) fn follow(&mut self, limits: &Limits) {
         if self.limits == *limits {
             return;
@@ -83,7 +83,7 @@ impl Windows {
         }
     }
 
-    /// Whether one more call, with so large a body, has room; the limit that takes longest if not.
+    /// Whether one more call with a body of this size has room; if not, the limit that takes longest.
     pub(super) fn room_for_call(&mut self, octets: u64, now: Now, started: Instant) -> Result<(), Exhausted> {
         let requests = (&mut self.requests, 1, REQUEST_STEP, LimitKind::RequestsPer10Minutes);
         let upload = (&mut self.upload, octets, UPLOAD_STEP, LimitKind::UploadPer5Minutes);

@@ -1,4 +1,4 @@
-//! The pool of a tenant whose configuration has changed, or that has gone from it.
+//! The pool of a tenant whose configuration has changed, or that is no longer configured.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,15 +10,16 @@ use crate::{clock, config::Tenant, schedule::GRACE, telemetry::LimitKind};
 /// What follows from a changed configuration.
 #[derive(Default)]
 pub(in crate::schedule) struct Adopted {
-    /// Messages may go out of other mailboxes than before: the spool is to tell of all of them again.
+    /// Messages may leave from other mailboxes than before: the spool must announce all of them again.
     pub(in crate::schedule) is_remapped: bool,
     /// Queues that sleep no longer, to be woken then.
     pub(in crate::schedule) woken: Vec<(Instant, QueueId)>,
 }
 
 impl Pool {
-    /// Takes the tenant as it is from now on. One that has not changed is not disturbed. Of one that was gone
-    /// nothing expires for as long as it was, `give_up_after` at most: a hold does not count.
+    /// Takes the tenant as it is from now on. A tenant that has not changed is not disturbed. Nothing of a
+    /// tenant that was gone expires for as long as it was gone, `give_up_after` at most: a hold does not
+    /// count.
     pub(in crate::schedule) fn adopt(&mut self, tenant: Arc<Tenant>, give_up_after: Duration) -> Adopted {
         if let Some(since) = self.retired.take() {
             self.spare(clock::now().since(since).max(GRACE).min(give_up_after));
@@ -41,7 +42,7 @@ impl Pool {
         let now = Instant::now();
         for (id, queue) in &mut self.queues {
             match &mut queue.standing {
-                // What the service has said stands, whatever the configuration says.
+                // What the service has said holds, whatever the configuration says.
                 QueueState::Asleep { limit: LimitKind::Service, .. } => {}
                 QueueState::Asleep { until, .. } => {
                     *until = now;
@@ -63,7 +64,7 @@ impl Pool {
         Adopted { is_remapped, woken }
     }
 
-    /// The tenant has gone. Answers whether it was there until now, and has mail.
+    /// The tenant is gone. Returns whether it was there until now, and has mail.
     pub(in crate::schedule) fn retire(&mut self) -> bool {
         self.ask_again();
         let was_there = self.retired.is_none();
@@ -71,7 +72,7 @@ impl Pool {
         was_there && !self.messages.is_empty()
     }
 
-    /// Nothing of it expires for so long.
+    /// Nothing of the tenant expires for this long.
     pub(in crate::schedule) fn spare(&mut self, long: Duration) {
         self.spared_until = clock::now() + long;
     }
@@ -80,12 +81,12 @@ impl Pool {
         self.retired.is_some()
     }
 
-    /// It is retired, and nothing is left of it.
+    /// The tenant is retired, and nothing of it is left.
     pub(in crate::schedule) fn is_over(&self) -> bool {
         self.retired.is_some() && self.messages.is_empty() && self.in_flight == 0
     }
 
-    /// What blocks the tenant may have been mended.
+    /// What blocks the tenant may have been fixed.
     pub(in crate::schedule) fn doubt_block(&mut self) {
         if matches!(self.credential, Credential::Blocked { .. }) {
             self.ask_again();

@@ -18,7 +18,7 @@ impl Pool {
         matches!(&self.credential, Credential::Blocked { because, .. } if because.reason == reason)
     }
 
-    /// The tenant cannot deliver. Answers when to look again.
+    /// The tenant cannot deliver. Returns when to look again.
     pub(in crate::schedule) fn block(&mut self, because: Blocked) -> Instant {
         let until = Instant::now() + because.retry_after;
         self.show_blocked(false);
@@ -42,8 +42,8 @@ impl Pool {
         }
     }
 
-    /// A tenant without mail is asked for no credential, so nothing else would ever end its block. Not before
-    /// its time: the next message is to wait for that.
+    /// A tenant without mail is asked for no credential, so nothing else would ever end its block. The block
+    /// does not end before its time: the next message must wait for that.
     pub(in crate::schedule) fn forget_block(&mut self) {
         if let Credential::Blocked { until, .. } = self.credential
             && until <= Instant::now()

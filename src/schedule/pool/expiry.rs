@@ -1,4 +1,4 @@
-//! What has waited too long.
+//! Messages that have waited too long.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ pub(in crate::schedule) struct Expiry {
     pub(in crate::schedule) give_up_after: Duration,
     /// Nothing expires earlier.
     pub(in crate::schedule) not_before: Timestamp,
-    /// How much later than that a message expires that nothing but a free place stops: it is to have its last
+    /// How much later than that a message expires if only a free slot is missing: it should have its last
     /// attempt.
     pub(in crate::schedule) last_chance: Duration,
 }
 
 impl Pool {
-    /// What has waited too long, oldest first, at most `most`, and for what.
+    /// The messages that have waited too long, oldest first, at most `most`, and what they waited for.
     ///
-    /// Only what is due: the rest has an attempt to come, which is its last one, and one whose outcome is
-    /// unknown must not be given up before it is settled.
+    /// Only what is due: the rest has an attempt to come, which is its last one. A message whose outcome is
+    /// unknown must not be given up before that is settled.
     pub(in crate::schedule) fn expired(&self, expiry: &Expiry, most: usize) -> Vec<(MessageId, String)> {
         let now = clock::now();
-        // Nothing expires of a tenant that has gone: it may come back.
+        // Nothing of a tenant that is gone expires: it may come back.
         if now < expiry.not_before.max(self.spared_until) || self.retired.is_some() {
             return Vec::new();
         }

@@ -1,4 +1,4 @@
-//! Where a message stands in its pool, in words.
+//! Where a message is in its pool, in words.
 
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ impl Pool {
         Some(MessageStatus { state, tenant: self.tenant.name.clone(), mailbox, waits })
     }
 
-    /// What stops it; of two things the one that stops more.
+    /// What stops it; of two things, the one that stops more.
     fn waits(&self, entry: &Entry, queue: Option<&Queue>) -> Option<Waits> {
         let due = (entry.state == EntryState::Scheduled).then_some(entry.at);
         if let Credential::Blocked { until, because } = &self.credential {

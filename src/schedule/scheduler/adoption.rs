@@ -1,7 +1,7 @@
 //! What changes when tenants do.
 //!
-//! A tenant that the new roster does not have keeps its pool for as long as there is mail of it: that is
-//! held. Its jobs end as they began.
+//! A tenant that is not in the new roster keeps its pool while it has mail, which is held. Its jobs end as
+//! they began.
 
 use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
@@ -52,7 +52,7 @@ impl<C: Courier> Scheduler<C> {
                 gone.push(name);
             }
         }
-        // What they left in the metrics, those without a message too.
+        // What they left in the metrics, including those without a message.
         let is_over = |name: &&TenantName| roster.tenant(name).is_none() && !self.pools.contains_key(*name);
         gone.extend(before.tenants().keys().filter(is_over).cloned());
         self.forget(&gone);
@@ -73,14 +73,14 @@ impl<C: Courier> Scheduler<C> {
         let spool = self.spool.clone();
         self.jobs.spawn(async move {
             if let Err(error) = spool.tell_again(told_again).await {
-                // It tells of everything again once it has healed.
+                // The spool announces everything again once it has healed.
                 warn!(%error, "mail of changed tenants not determined: the spool did not respond");
             }
         });
     }
 
-    /// Drops the pool of a tenant that is no longer there, once nothing is left in it. Answers whether it
-    /// did: then the tenant is to be [forgotten](Self::forget).
+    /// Drops the pool of a tenant that is no longer there, once nothing is left in it. Returns whether it
+    /// did: then the tenant must be [forgotten](Self::forget).
     pub(super) fn drop_if_over(&mut self, name: &TenantName) -> bool {
         if !self.pools.get(name).is_some_and(|pool| pool.is_over()) {
             return false;

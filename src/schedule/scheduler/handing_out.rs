@@ -1,4 +1,4 @@
-//! Which message is handed to a worker next: one turn of each tenant that has something and may.
+//! Which message is handed to a worker next: one turn for each tenant that has something to send and may.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::schedule::{
 impl<C: Courier> Scheduler<C> {
     pub(super) fn hand_out(&mut self) {
         // A delivery whose result cannot be stored would be a duplicate after the next start. A spool that
-        // has healed tells of all its messages again.
+        // has healed announces all its messages again.
         if self.spool.unhealthy().is_some() {
             return;
         }
@@ -69,7 +69,7 @@ impl<C: Courier> Scheduler<C> {
         let tenant = pool.tenant.clone();
         let job = Job { id: turn.id, tenant: tenant.clone(), mailbox: turn.mailbox.clone(), task };
         let courier = self.courier.clone();
-        // Until the worker says otherwise, the job is one that broke off: its message is found again at the
+        // Until the worker says otherwise, the job counts as interrupted: its message is found again at the
         // next start.
         let early = Early::new(tenant.clone(), turn.queue, self.reports.clone());
         let ended =
@@ -102,7 +102,7 @@ impl<C: Courier> Scheduler<C> {
         let tenant = pool.tenant.clone();
         let stopping = self.stopping.clone();
         self.jobs.spawn(async move {
-            // How many logins there are at a time is for `identity` to say.
+            // `identity` decides how many logins there are at a time.
             let Some(result) = stopping.run_until_cancelled(courier.prepare(&tenant)).await else { return };
             if was_blocked && result.is_ok() {
                 info!(tenant = %tenant.name, "tenant unblocked");

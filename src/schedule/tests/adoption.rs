@@ -52,14 +52,14 @@ async fn mail_of_a_tenant_that_goes_is_held_and_goes_on_when_it_is_back() {
     let other = bench.add("fabrikam", "a@fabrikam.example", NOW);
     assert_eq!(bench.job().await.1.id, other);
 
-    // Back, and otherwise than it was.
+    // Back, and different from before.
     bench.adopt(&[tenant("contoso", UNLIMITED), fabrikam]);
     let ids = [bench.job().await.1.id, bench.job().await.1.id];
     assert!(ids.contains(&second) && ids.contains(&later), "{ids:?}");
     assert_eq!(bench.held("contoso"), 0);
 }
 
-/// A hold does not count: what grew old meanwhile is to be tried, however slowly that goes.
+/// A hold does not count: what grew old meanwhile must be tried, however slowly.
 #[tokio::test(start_paused = true)]
 async fn what_was_held_longer_than_mail_is_kept_is_delivered_and_does_not_expire() {
     let mut bench = Bench::new(&[tenant("contoso", limited(1, 0))], 10, takes(NOW));
@@ -152,7 +152,7 @@ async fn a_higher_limit_counts_at_once_and_the_services_word_stands() {
     assert!(at >= began + SECOND * 890, "{:?}", at - began);
 }
 
-/// Nobody has to mend anything of a tenant whose mail is held.
+/// Nobody needs to fix anything for a tenant whose mail is held.
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_has_gone_is_not_shown_as_blocked() {
     let script = |_: &Job| (SECOND * 5, Verdict::TenantBlocked(because("credential", SECOND * 600)));
@@ -166,8 +166,8 @@ async fn a_tenant_that_has_gone_is_not_shown_as_blocked() {
     assert!(!bench.metric("m365_relay_tenant_blocked{reason=\"credential\",tenant=\"contoso\"} 1"));
 }
 
-/// What it left behind is not taken for the new one's: a slot that was kept for a call that timed out, for
-/// one.
+/// What the old one left behind is not taken for the new one's: for example a slot that was kept for a call
+/// that timed out.
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_comes_back_begins_anew() {
     let contoso = || tenant("contoso", limited(0, 1));
@@ -187,7 +187,7 @@ async fn a_tenant_that_comes_back_begins_anew() {
     assert_eq!(bench.job().await.1.id, last);
 }
 
-/// Its worker had it while the mailbox was changed, and says that it is to be tried again.
+/// Its worker had it while the mailbox was changed, and says that it must be tried again.
 #[tokio::test(start_paused = true)]
 async fn a_message_under_way_follows_a_changed_mailbox_at_its_next_attempt() {
     let fixed = |to: &str| {
@@ -208,7 +208,7 @@ async fn a_message_under_way_follows_a_changed_mailbox_at_its_next_attempt() {
     assert_eq!((job.id, job.mailbox.as_str()), (id, "two@contoso.example"));
 }
 
-/// The spool's own messages, since it is the one that tells of them again.
+/// The spool's own messages, since it is the spool that announces them again.
 #[tokio::test(start_paused = true)]
 async fn messages_follow_a_changed_mailbox_and_those_of_an_unknown_tenant_are_found() {
     let mut bench = Bench::new(&[tenant("fabrikam", UNLIMITED)], 10, takes(SECOND));

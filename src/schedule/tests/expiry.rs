@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The messages that follow have all been here for longer than they may.
+/// The messages that follow have all waited for longer than they may.
 fn grow_old(bench: &mut Bench) {
     bench.last = MessageId::first_at(clock::now() - GIVE_UP - SECOND);
 }

@@ -1,4 +1,4 @@
-//! A scheduler that is never idle: something is always there that comes before what is looked at.
+//! A scheduler that is never idle: there is always something that comes before what is tested.
 
 use super::*;
 

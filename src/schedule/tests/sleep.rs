@@ -59,7 +59,7 @@ async fn a_mailbox_sleeps_before_its_message_is_settled() {
     let n = AtomicU32::new(0);
     let script = move |_: &Job| match n.fetch_add(1, Ordering::Relaxed) {
         0 => (SECOND, asleep_until(Instant::now() + SECOND * 60)),
-        // Ends while the first is being settled, and leaves a place.
+        // Ends while the first is being settled, and leaves a free slot.
         1 => (SECOND * 3, Verdict::Done),
         _ => (NOW, Verdict::Done),
     };
@@ -82,8 +82,8 @@ async fn a_mailbox_sleeps_before_its_message_is_settled() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mailbox_that_slept_in_its_turn_has_one_turn_afterwards() {
-    // a@ falls asleep while it stands in the turn, and wakes before its turn comes: all places are taken
-    // until then.
+    // a@ falls asleep while it is in the turn, and wakes before its turn comes: all slots are taken until
+    // then.
     let n = AtomicU32::new(0);
     let script = move |_: &Job| match n.fetch_add(1, Ordering::Relaxed) {
         0 => (SECOND, asleep_until(Instant::now() + SECOND * 2)),

@@ -1,4 +1,4 @@
-//! Whom a line is about: the tenant that it names, else the client, in its own fields or in those of the
+//! Whom a line is about: the tenant that it names, otherwise the client, in its own fields or in those of the
 //! spans around it.
 //!
 //! The subscriber hands a formatted line to its writer and nothing else, so the source travels in front of
@@ -31,12 +31,12 @@ pub(super) enum Source {
     Relay,
     /// By a hash of its name.
     Tenant(u64),
-    /// By a hash of its network: its address, or of IPv6 the first half, which one client has to itself (RFC
+    /// By a hash of its network: its address, or for IPv6 the first half, which one client has to itself (RFC
     /// 6177).
     Client(u64),
 }
 
-/// Octets that a source takes in front of a line.
+/// Octets that a source takes up in front of a line.
 const LEN: usize = 17;
 
 impl Source {
@@ -128,7 +128,7 @@ impl Visit for Found {
         match field.name() {
             "tenant" => {
                 let mut hash = Hashed(DefaultHasher::new());
-                // Hashing does not fail, and a name that cannot be shown is nobody's.
+                // Hashing does not fail, and a name that cannot be shown belongs to nobody.
                 if write!(hash, "{value:?}").is_ok() {
                     self.note(Source::Tenant(hash.0.finish()));
                 }
@@ -147,7 +147,7 @@ impl Visit for Found {
     }
 }
 
-/// As elsewhere, but for `smtp.ipv6_client_prefix`: the log is there before the configuration is known.
+/// As elsewhere, but without `smtp.ipv6_client_prefix`: the log starts before the configuration is known.
 fn network(address: IpAddr) -> u64 {
     let mut hash = DefaultHasher::new();
     ClientPrefix::default().whole_network(address).hash(&mut hash);

@@ -1,15 +1,15 @@
-//! Logs: one line an event on standard error, as text or JSON, cleaned ([`super::clean`]).
+//! Logs: one line per event on standard error, as text or JSON, cleaned ([`super::clean`]).
 //!
 //! # Contract
 //!
-//! * Whoever logs hands over one line, and never waits, fails or panics for it: whether the reader of
-//!   standard error has gone, its disk is full, or nobody reads the pipe. A thread of its own, `log`, writes
-//!   ([`writer`]) what waits in a queue with bounds ([`queue`]).
+//! * The caller hands over one line, and never waits, fails or panics for it, even if the reader of standard
+//!   error has gone, its disk is full, or nobody reads the pipe. A thread of its own, `log`, writes
+//!   ([`writer`]) what waits in a bounded queue ([`queue`]).
 //! * A line that is not written is counted in `m365_relay_log_lines_lost_total`, and once lines flow again
 //!   one line says how many were lost.
-//! * What one tenant, or a client that is nobody's, has logged fills a share of the queue and of a second's
-//!   lines, and no more ([`shares`]): a flood of its own hides nobody else's lines.
-//! * A panic anywhere is one line like others ([`panics`]).
+//! * The lines of one tenant, or of a client that belongs to nobody, fill a share of the queue and of a
+//!   second's lines, and no more ([`shares`]): a flood from one source hides no other's lines.
+//! * A panic anywhere is one line like any other ([`panics`]).
 //! * [`Logs::finish`] writes what waits, within [`LAST_WORDS`], even when the thread has died.
 
 mod attribution;
@@ -47,9 +47,9 @@ const LAST_WORDS: Duration = Duration::from_millis(1500);
 pub enum LostLine {
     /// Standard error takes lines more slowly than they come.
     Full,
-    /// Standard error took it not: its reader has gone, or its disk is full.
+    /// Standard error did not take it: its reader has gone, or its disk is full.
     Failed,
-    /// The tenant, or the client, had its share.
+    /// The tenant, or the client, had used up its share.
     Share,
 }
 
@@ -73,7 +73,7 @@ pub fn start(config: &LogConfig, metrics: &Metrics, vital: &Vital) -> io::Result
     let queue = Arc::new(Queue::new(metrics));
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::registry().with(filter).with(Attribution);
-    // An error means that a subscriber is set already, which is then the one that was asked for first.
+    // An error means that a subscriber is already set, which is then the one that was asked for first.
     let is_first = subscriber.with(lines(config.format, queue.clone())).try_init().is_ok();
     if is_first {
         writer::start(queue.clone(), vital)?;
@@ -98,7 +98,7 @@ where
 }
 
 impl Logs {
-    /// Writes what waits, as far as standard error takes it in time.
+    /// Writes the lines that wait, as far as standard error takes them in time.
     pub fn finish(&self) {
         writer::finish(&self.0, LAST_WORDS);
     }

@@ -10,7 +10,7 @@ use tracing::warn;
 use relay_mail::outside::one_line;
 use relay_spool::threads;
 
-/// Longer messages are cut: some have a whole value in them.
+/// Longer messages are cut: some contain a whole value.
 const LONGEST: usize = 300;
 
 pub(super) fn log_them() {

@@ -1,7 +1,7 @@
 //! The lines that wait for the log's thread.
 //!
 //! Bounded by octets and lines. The last part of it is for errors alone. A busy relay does not wake the
-//! thread for each line: it is woken by the first, and gathers what else comes for a moment.
+//! thread for each line: the first line wakes it, and it gathers for a moment whatever else comes.
 
 use std::{
     collections::VecDeque,
@@ -25,9 +25,9 @@ const SHARE: usize = 4;
 const ERRORS: usize = 8;
 /// How long the thread gathers lines.
 const GATHER: Duration = Duration::from_millis(2);
-/// Octets that are written at a time.
+/// Octets written at a time.
 const AT_A_TIME: usize = 64 * 1024;
-/// How often it is said that lines were lost.
+/// How often the log says that lines were lost.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) struct Queue {
@@ -47,9 +47,9 @@ struct State {
     shares: Shares,
     is_asleep: bool,
     is_finishing: bool,
-    /// No thread writes, since it has not begun or has ended.
+    /// No thread writes, because it has not begun or has ended.
     is_deserted: bool,
-    /// Not said yet.
+    /// Not reported yet.
     lost: [u64; 3],
     last_said: Option<Instant>,
     /// How the last write went.
@@ -61,7 +61,7 @@ struct Line {
     octets: Vec<u8>,
 }
 
-/// Lines that are written at a time, one behind the other.
+/// Lines that are written together, one after the other.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) octets: Vec<u8>,
@@ -69,7 +69,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Lines of which something lies behind the first `written` octets.
+    /// Number of lines that are not wholly within the first `written` octets.
     fn beyond(&self, written: usize) -> u64 {
         let mut end = 0;
         let is_beyond = |(_, len): &&(Source, usize)| {
@@ -103,11 +103,11 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What is changed under this lock is counted and moved, which does not panic.
+        // Code under this lock only counts and moves, which does not panic.
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Never waits for more than other lines to be put in.
+    /// Waits no longer than it takes to put in other lines.
     fn put(&self, formatted: &[u8], is_error: bool) {
         let (source, line) = Source::split(formatted);
         let mut state = self.state();
@@ -166,7 +166,7 @@ impl Queue {
         state.batch()
     }
 
-    /// By a line like others, once lines flow again.
+    /// Reports them in a line like any other, once lines flow again.
     fn say_what_was_lost(&self) {
         let mut state = self.state();
         let is_due = state.last_said.is_none_or(|said| said.elapsed() >= SAY_EVERY);
@@ -175,12 +175,12 @@ impl Queue {
         }
         let [full, failed, share] = std::mem::take(&mut state.lost);
         state.last_said = Some(Instant::now());
-        // It goes through the same queue.
+        // The report goes through the same queue.
         drop(state);
         warn!(full, failed, share, "log lines lost");
     }
 
-    /// What waits, without waiting for it.
+    /// Returns the lines that wait, without waiting for any.
     pub(super) fn rest(&self) -> Option<Batch> {
         self.state().batch()
     }

@@ -1,7 +1,7 @@
-//! What one source may log: a share of the lines that wait, and so many lines a second.
+//! What one source may log: a share of the lines that wait, and a limited number of lines a second.
 //!
-//! Of a tenant that sends a lot, every message is two lines: its rate is far above what Microsoft 365 takes
-//! of a tenant. A client that belongs to nobody has nothing to log but refusals.
+//! For a tenant that sends a lot, every message is two lines: its rate is far above what Microsoft 365 takes
+//! from a tenant. A client that belongs to nobody has nothing to log but refusals.
 
 use std::{collections::HashMap, num::NonZeroUsize};
 
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::attribution::Source;
 
-/// Sources that are remembered. One that is forgotten begins anew.
+/// Sources that are remembered. One that is forgotten starts again.
 const MOST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-/// Lines a second, and at once after a time of silence.
+/// Lines a second, and lines at once after a time of silence.
 struct Rate {
     a_second: f64,
     at_once: f64,
@@ -39,8 +39,8 @@ impl Shares {
         Self { share, waiting: HashMap::new(), left: LruCache::new(MOST) }
     }
 
-    /// Whether one more line of the source may wait: if so, it does. An error goes past the rate, and finds
-    /// another share's room.
+    /// Whether one more line of the source may wait: if so, it does. An error bypasses the rate, and has room
+    /// for another share.
     pub(super) fn take(&mut self, source: Source, octets: usize, is_error: bool, now: Instant) -> bool {
         let rate = match source {
             Source::Relay => return true,
@@ -65,7 +65,7 @@ impl Shares {
         true
     }
 
-    /// It waits no more.
+    /// The line no longer waits.
     pub(super) fn give_back(&mut self, source: Source, octets: usize) {
         if let Some(waiting) = self.waiting.get_mut(&source) {
             *waiting = waiting.saturating_sub(octets);

@@ -1,4 +1,4 @@
-//! The thread that writes to standard error, and waits for it where others must not.
+//! The thread that writes to standard error, and waits for it where other threads must not.
 
 use std::{
     io::{self, Stderr},
@@ -15,7 +15,7 @@ use rustix::{
 use super::queue::Queue;
 use crate::{faults::Turns, vital::Vital};
 
-/// How long one look at a pipe that is full takes.
+/// How long one wait for a full pipe takes.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 pub(super) fn start(queue: Arc<Queue>, vital: &Vital) -> io::Result<()> {
@@ -32,7 +32,7 @@ pub(super) fn start(queue: Arc<Queue>, vital: &Vital) -> io::Result<()> {
     })
 }
 
-/// Writes what waits, in this time at most: by the thread, or for it if it has died.
+/// Writes the lines that wait, in this time at most: by the thread, or in its place if it has died.
 pub(super) fn finish(queue: &Arc<Queue>, within: Duration) {
     if !queue.end(within) {
         return;
@@ -54,7 +54,7 @@ pub(super) fn finish(queue: &Arc<Queue>, within: Duration) {
     }
 }
 
-/// Whoever waits for the thread is told when it has gone, however it went.
+/// Tells those who wait for the thread that it has gone, however it went.
 struct Deserted(Arc<Queue>);
 
 impl Drop for Deserted {
@@ -65,7 +65,7 @@ impl Drop for Deserted {
 
 struct Output {
     stderr: Stderr,
-    /// A write broke off within a line.
+    /// A write was interrupted within a line.
     is_within_line: bool,
 }
 
@@ -74,7 +74,7 @@ impl Output {
         Self { stderr: io::stderr(), is_within_line: false }
     }
 
-    /// Answers how many octets were written: all of them, if standard error works.
+    /// Returns how many octets were written: all of them, if standard error works.
     fn write(&mut self, octets: &[u8]) -> usize {
         if self.is_within_line && self.push(b"\n") == 0 {
             return 0;
@@ -91,7 +91,7 @@ impl Output {
                 Ok(0) => break,
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
-                // Somebody has made the pipe one that does not block, and it is full.
+                // Somebody has made the pipe non-blocking, and it is full.
                 Err(Errno::AGAIN) => {
                     let mut ready = [PollFd::new(&self.stderr, PollFlags::OUT)];
                     if poll(&mut ready, Some(&LOOK)).is_err_and(|error| error != Errno::INTR) {

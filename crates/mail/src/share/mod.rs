@@ -1,13 +1,13 @@
-//! Shares of what all tenants have together: disk, workers, connections, memory, files under way.
+//! Shares of what all tenants have together: disk, workers, connections, memory, files in progress.
 //!
-//! One rule for all of them, that of dynamic thresholds (Choudhury and Hahne, 1998): whoever takes something
-//! may have at most so many times as much as is still free. Nobody has to know how many others there are. One
-//! alone gets most of it; each that comes makes less free, and so the share of all smaller; and something is
-//! left for the one who comes next and has nothing yet. Nothing is taken back: whoever has more than its
-//! share takes no more until it has given enough back.
+//! One rule for all of them, that of dynamic thresholds (Choudhury and Hahne, 1998): a party that takes
+//! something may have at most a fixed multiple of what is still free. No party has to know how many others
+//! there are. One alone gets most of it. Each that comes makes less free, and so makes the share of all
+//! smaller. Something is left for the party that comes next and has nothing yet. Nothing is taken back: a
+//! party that has more than its share takes no more until it has given enough back.
 //!
-//! Who has nothing gets what it asks for, if that is there. So the last place is never taken by one who has
-//! many, and a share is never too small for one message.
+//! A party that has nothing gets what it asks for, if that is there. So the last place is never taken by a
+//! party that has many, and a share is never too small for one message.
 //!
 //! Pure: figures in, a decision out. [`Places`] keeps the figures of what is counted in this process.
 
@@ -15,20 +15,20 @@ mod places;
 
 pub use places::{Full, Place, Places};
 
-/// How much one may have, as a multiple of what is free.
+/// How much one party may have, as a multiple of what is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     times: u64,
 }
 
 impl Share {
-    /// Of what is soon given back: one alone gets eight ninths.
+    /// For what is soon given back: one party alone gets eight ninths.
     pub const BRIEF: Self = Self { times: 8 };
-    /// Of what is kept for long: one alone gets half, each of two a third.
+    /// For what is kept for long: one party alone gets half, each of two a third.
     pub const LASTING: Self = Self { times: 1 };
 
-    /// Whether one who has `held` may take `wanted` more of the `free` ones, as if it took them one after the
-    /// other. With nothing `wanted`: whether it may take anything at all.
+    /// Whether a party that has `held` may take `wanted` more of the `free` ones, as if it took them one
+    /// after the other. If `wanted` is zero: whether it may take anything at all.
     pub fn allows(self, held: u64, wanted: u64, free: u64) -> bool {
         let wanted = wanted.max(1);
         if wanted > free {
@@ -39,7 +39,7 @@ impl Share {
         held == 0 || before_last < free_then.saturating_mul(self.times)
     }
 
-    /// How many of `wanted` one may take who has `held`.
+    /// How many of `wanted` a party that has `held` may take.
     pub fn most(self, held: u64, wanted: u64, free: u64) -> u64 {
         let wanted = wanted.min(free);
         if wanted == 0 || self.allows(held, wanted, free) {
@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    /// What each of `greedy` who take all they can get ends up with, of `all`.
+    /// What each of `greedy` parties ends up with, out of `all`, if each takes all that it can get.
     fn settled(share: Share, all: u64, greedy: usize) -> (Vec<u64>, u64) {
         let mut held = vec![0; greedy];
         let mut free = all;

@@ -9,7 +9,7 @@ use std::{
 
 use super::Share;
 
-/// So many places, of which each party may have its [`Share`]. Cheap to clone.
+/// A number of places, of which each party may have its [`Share`]. Cheap to clone.
 #[derive(Debug)]
 pub struct Places<K: Eq + Hash>(Arc<Inner<K>>);
 
@@ -23,7 +23,7 @@ struct Inner<K> {
 #[derive(Debug)]
 struct Taken<K> {
     sum: u64,
-    /// Parties that have any, so there are no more of them than there are places.
+    /// Parties that have a place, so there are never more of them than places.
     by_party: HashMap<K, u64>,
 }
 
@@ -32,7 +32,7 @@ struct Taken<K> {
 pub struct Place<K: Eq + Hash> {
     places: Arc<Inner<K>>,
     party: K,
-    /// The party is one of many, who together have no more than a party's share.
+    /// The party is one of many, which together have no more than one party's share.
     among: Option<K>,
 }
 
@@ -41,7 +41,7 @@ pub struct Place<K: Eq + Hash> {
 pub enum Full {
     /// All are taken.
     All,
-    /// Those that are free are for others.
+    /// The free ones are for others.
     Share,
 }
 
@@ -55,8 +55,8 @@ impl<K: Eq + Hash + Clone> Places<K> {
         self.take_one(party, None)
     }
 
-    /// For a party that is one of many: all of `crowd` together have no more than one party may have, and
-    /// each of them has its share besides.
+    /// Takes a place for a party that is one of many: all of `crowd` together have no more than one party may
+    /// have, and each of them is also bound by its own share.
     pub fn take_among(&self, party: K, crowd: K) -> Result<Place<K>, Full> {
         self.take_one(party, Some(crowd))
     }
@@ -85,7 +85,7 @@ impl<K: Eq + Hash> Clone for Places<K> {
 }
 
 impl<K: Eq + Hash + Clone> Place<K> {
-    /// The place is another party's from now on, if that may have one more; else it stays whose it was.
+    /// Gives the place to another party, if that may have one more; otherwise it stays with its party.
     /// `among` as for [`take_among`](Places::take_among).
     pub fn give_to(&mut self, party: &K, among: Option<&K>) -> Result<(), Full> {
         if self.party == *party {

@@ -32,7 +32,7 @@ const ROWS: &[Row] = &[
         bcc: 1,
         visible: Visible::Kept,
     },
-    // Redirected: nobody of the header is in the envelope.
+    // Redirected: nobody in the header is in the envelope.
     Row {
         header: "To: b@y.se\r\nSubject: s\r\n",
         envelope: &["elsewhere@y.se"],
@@ -40,7 +40,7 @@ const ROWS: &[Row] = &[
         bcc: 1,
         visible: Visible::Reduced,
     },
-    // Display names, comments and groups of those who stay.
+    // Display names, comments and groups of the recipients that stay.
     Row {
         header: "To: =?utf-8?Q?B=C3=A9?= <b@y.se>, out@y.se,\r\n G: \"C, c\" <c@y.se>, x@y.se; , (hi) d@y.se (D)\r\n",
         envelope: &["b@y.se", "c@y.se", "d@y.se"],
@@ -72,7 +72,7 @@ const ROWS: &[Row] = &[
         bcc: 0,
         visible: Visible::Mended,
     },
-    // Not an address: as with a stranger. Who can be made out stays.
+    // Not an address: treated like a stranger. An entry that can be read stays.
     Row {
         header: "To: root, b@y.se\r\nCc: \"c@y.se\r\n",
         envelope: &["b@y.se", "c@y.se"],
@@ -112,7 +112,7 @@ fn the_header_says_what_the_envelope_says() {
         let addressed = address_to(&header(row.header), &envelope(row.envelope));
         assert_eq!(str::from_utf8(addressed.header.as_bytes()).unwrap(), row.becomes);
         assert_eq!((addressed.bcc, addressed.visible), (row.bcc, row.visible), "{}", row.header);
-        // Done once, it is done.
+        // A second run changes nothing.
         let again = address_to(&addressed.header, &envelope(row.envelope));
         assert_eq!(again.header, addressed.header);
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::*;
 
-/// A debug build needs a quarter of it at most, on a machine that is busy; what grows with the square needs a
+/// A debug build needs a quarter of it at most, on a busy machine. Time that grows with the square would be a
 /// minute.
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -44,7 +44,7 @@ const PIECES: [&str; 24] = [
 fn no_header_costs_more_than_its_size() {
     let envelope = envelope(&["a@x.se", "b@y.se"]);
     for piece in PIECES {
-        // Once as one value, and once with somebody behind it who is in the envelope.
+        // As one value, and followed by a recipient that is in the envelope.
         for end in ["", " <a@x.se>", ", a@x.se"] {
             let value = piece.repeat((MAX_HEADER / 2 - 100) / piece.len());
             let text = format!("From: {value}{end}\r\nTo: {value}{end}\r\n");

@@ -1,4 +1,4 @@
-//! Whatever stands in the header: mail-parser finds the envelope's recipients in the result, and nobody else.
+//! Whatever the header contains, mail-parser finds the envelope's recipients in the result, and nobody else.
 
 use proptest::prelude::*;
 

@@ -21,7 +21,7 @@ use super::{
     refusals::invalid_grant,
 };
 
-/// Entra ID's smart lockout: one minute at first, and longer after that. Here it is always one.
+/// Entra ID's smart lockout: one minute at first, and longer after that. Here it is always one minute.
 const LOCKOUT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Accounts {
@@ -34,7 +34,7 @@ struct Account {
     user: User,
     wrong_passwords: u32,
     locked_until: Option<Instant>,
-    /// Refresh tokens from before are void.
+    /// Refresh tokens from before this time are void.
     revoked: Option<Instant>,
 }
 
@@ -63,7 +63,7 @@ impl Accounts {
         self.change(name, |account| account.user.state = state)
     }
 
-    /// As an administrator who ends all sessions of the user. False: there is no such user.
+    /// Acts as an administrator who ends all sessions of the user. False: there is no such user.
     pub(crate) fn revoke(&self, name: &str) -> bool {
         self.change(name, |account| account.revoked = Some(Instant::now()))
     }
@@ -99,7 +99,7 @@ impl Accounts {
         {
             return Err(locked());
         }
-        // Blanks at either end are not supported in this flow, whatever the password is.
+        // Spaces at either end are not supported in this flow, whatever the password is.
         if password != account.user.password || password.trim() != password {
             account.wrong_passwords += 1;
             if account.wrong_passwords >= lockout_threshold {
@@ -117,7 +117,7 @@ impl Accounts {
         }
     }
 
-    /// Whether a user who logged in at `since` is still let in, without being asked for anything.
+    /// Whether a user who logged in at `since` is still admitted, without any further question.
     pub(super) fn check_session(&self, name: &str, since: Instant) -> Result<(), LoginError> {
         let users = lock(&self.users);
         let account = users.get(&name.to_lowercase()).ok_or_else(revoked)?;
@@ -135,7 +135,7 @@ impl Accounts {
     pub(super) fn at_browser(&self, name: &str) -> Option<String> {
         let users = lock(&self.users);
         let account = users.get(&name.to_lowercase())?;
-        // A new password and a second factor are asked for there.
+        // The browser asks for a new password and a second factor.
         admitted(account.user.state).ok().map(|()| account.user.name.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! The proof that an Azure Arc agent asks for: what stands in a file that only the agent and administrators
+//! The proof that an Azure Arc agent requires: the contents of a file that only the agent and administrators
 //! can read.
 
 use std::{
@@ -14,24 +14,24 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use super::super::{ids::random_uuid, store::lock};
 
-/// The secrets that an agent has written and not seen again, by their files.
+/// The secrets that an agent has written and that have not been presented yet, by their files.
 #[derive(Default)]
 pub(super) struct ArcSecrets(Mutex<HashMap<String, PathBuf>>);
 
-/// Why a caller is not let in.
+/// Why a caller is refused.
 pub(super) enum NoProof {
-    /// The secret in this new file is to be shown.
+    /// The caller must present the secret in this new file.
     Wanted(PathBuf),
     /// The file could not be written.
     NotWritten(PathBuf, io::Error),
 }
 
 impl ArcSecrets {
-    /// Who can read a file that only its agent and administrators can read is let in, once a file.
+    /// Admits a caller that can read a file which only its agent and administrators can read, once per file.
     pub(super) fn check(&self, secret: Option<&str>, folder: &Path) -> Result<(), NoProof> {
         let mut secrets = lock(&self.0);
         if let Some(file) = secret.and_then(|secret| secrets.remove(secret)) {
-            // It may be gone already; it opens nothing more.
+            // It may already be gone; it opens nothing any more.
             let _ = std::fs::remove_file(file);
             return Ok(());
         }

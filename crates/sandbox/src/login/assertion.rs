@@ -52,7 +52,7 @@ pub struct Assertion {
     pub reused: bool,
 }
 
-/// What has been accepted, and under which ids.
+/// Accepted assertions, and the ids they used.
 #[derive(Default)]
 pub(crate) struct Assertions {
     accepted: Mutex<VecDeque<Assertion>>,
@@ -66,12 +66,12 @@ struct Used {
     expires: i64,
 }
 
-/// Where the assertion was sent: what it must be for.
+/// The endpoint that the assertion was sent to, which it must be meant for.
 pub(super) struct Addressee<'a> {
     pub(super) directory: &'a Directory,
     /// The directory as the URL names it.
     pub(super) name: &'a str,
-    /// `https://HOST`, for each name that this service goes by.
+    /// `https://HOST`, for each name that this service has.
     pub(super) bases: Vec<String>,
 }
 
@@ -142,7 +142,7 @@ impl Assertions {
         Ok(accepted)
     }
 
-    /// Whether it was used before. A `jti` may stand for one assertion only; outside issuers need none.
+    /// Whether it was used before. A `jti` may belong to one assertion only; outside issuers need none.
     fn note(
         &self,
         jwt: &Jwt<'_>,
@@ -170,7 +170,7 @@ impl Assertions {
 }
 
 fn is_signed_by_certificate(jwt: &Jwt<'_>, alg: &str, directory: &Directory) -> Result<(), LoginError> {
-    // PS256 came with SHA-256 thumbprints; what of the other combinations works is not documented.
+    // PS256 came with SHA-256 thumbprints; which of the other combinations work is not documented.
     let (parameter, algorithm) = match alg {
         "PS256" => ("x5t#S256", &digest::SHA256),
         "RS256" => ("x5t", &digest::SHA1_FOR_LEGACY_USE_ONLY),
@@ -236,7 +236,7 @@ fn is_federated(
     Ok(())
 }
 
-/// When it begins and ends, in milliseconds, if that is around now.
+/// Its start and end in milliseconds, if now is about between them.
 fn valid_now(jwt: &Jwt<'_>) -> Result<(i64, i64), LoginError> {
     let expires = jwt.time("exp").ok_or_else(|| missing("exp"))?;
     let now = now_ms();

@@ -1,4 +1,4 @@
-//! Is it the application that it says it is.
+//! Whether the application is the one that it claims to be.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
     request::Request,
 };
 
-/// For whom a token is wanted.
+/// For whom a token is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
     Application,
@@ -22,14 +22,14 @@ pub(super) enum Flow {
 /// How the application proved itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// A public client has none.
+    /// A public client has no proof.
     Nothing,
     Secret,
     Certificate,
     Federated,
 }
 
-/// For user flows of a public client this is [`Proof::Nothing`], and never else.
+/// Returns [`Proof::Nothing`] for user flows of a public client, and never otherwise.
 pub(super) fn authenticate(
     request: &Request<'_>,
     tenant: &Arc<Tenant>,
@@ -61,7 +61,7 @@ pub(super) fn authenticate(
                 return Err(bad("invalid_request", 9002313, text));
             }
             let world = request.world;
-            // It may be for a real login service although it was sent to a simulated one.
+            // It may be meant for a real login service although it was sent to a simulated one.
             let mut bases: Vec<String> = discovery::LOGIN_SERVICES.iter().map(ToString::to_string).collect();
             bases.extend(discovery::own_bases(&world.url));
             bases.push(discovery::base(world, request.exchange));

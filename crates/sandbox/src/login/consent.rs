@@ -1,7 +1,7 @@
 //! `GET /{directory}/v2.0/adminconsent`: an administrator agrees that the application may do what it is
 //! registered for.
 //!
-//! Whoever opens the URL is the administrator here, and agrees by that.
+//! Anybody who opens the URL is the administrator here, and agrees by opening it.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -32,7 +32,7 @@ pub(crate) fn ask(world: &World, exchange: &mut Exchange) -> Outcome {
     }))
 }
 
-/// An error is what the browser shows; what the application is told goes by the redirect.
+/// An error is shown in the browser; the application is told by the redirect.
 fn answer(world: &World, exchange: &mut Exchange) -> Result<Response, LoginError> {
     let query: Vec<(String, String)> = pairs(exchange.uri.query().unwrap_or_default()).collect();
     let field = |name: &str| {
@@ -44,7 +44,7 @@ fn answer(world: &World, exchange: &mut Exchange) -> Result<Response, LoginError
     let id = required("client_id")?;
     let tenant = match world.tenant(&name) {
         Some(tenant) => tenant,
-        // "Don't use common": whose consent it would be is not said.
+        // "Don't use common": it does not say whose consent it would be.
         None if name.eq_ignore_ascii_case("organizations") => world
             .tenants
             .iter()

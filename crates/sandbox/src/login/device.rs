@@ -1,5 +1,5 @@
 //! The device code flow (RFC 8628): a code that a person types in elsewhere, and a client that asks whether
-//! that has happened. Here, a test or a call of `/_sandbox/device` is the person.
+//! that has happened. Here, a test or a call of `/_sandbox/device` plays the person.
 
 use std::sync::Arc;
 

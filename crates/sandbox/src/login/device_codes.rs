@@ -1,4 +1,4 @@
-//! Device codes that wait for their user, and what the user said.
+//! Device codes that wait for their user, and the user's answer.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use super::{
     refusals::{bad, invalid_grant},
 };
 
-/// None that look alike.
+/// No two of them look alike.
 const LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 
 /// By device code.
@@ -25,7 +25,7 @@ pub(crate) struct Devices(Mutex<HashMap<String, Device>>);
 
 struct Device {
     user_code: String,
-    /// `None`: of whichever directory the user is.
+    /// `None`: the directory that the user belongs to.
     tenant: Option<Arc<Tenant>>,
     client_id: String,
     scope: String,
@@ -42,7 +42,7 @@ enum State {
     Used,
 }
 
-/// A user who said yes.
+/// A user who agreed.
 #[derive(Clone)]
 pub(super) struct Approval {
     pub(super) tenant: Arc<Tenant>,
@@ -51,7 +51,7 @@ pub(super) struct Approval {
 }
 
 impl Devices {
-    /// A new device code, and the code that the user types in.
+    /// Begins a new device code, with the code that the user types in.
     pub(super) fn begin(
         &self,
         tenant: Option<Arc<Tenant>>,
@@ -65,7 +65,7 @@ impl Devices {
         let device_code = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 48]>());
         let now = Instant::now();
         let mut devices = lock(&self.0);
-        // An expired one is told from an unknown one for as long again.
+        // An expired code can be distinguished from an unknown one for the same time again.
         devices.retain(|_, device| device.expires + rules.device_code_lifetime > now);
         devices.insert(
             device_code.clone(),
@@ -83,7 +83,7 @@ impl Devices {
         (device_code, user_code)
     }
 
-    /// Who said yes, once: then the code is used up.
+    /// Returns the user who agreed, once: then the code is used up.
     pub(super) fn poll(&self, device_code: &str, client_id: &str) -> Result<Approval, LoginError> {
         let now = Instant::now();
         let mut devices = lock(&self.0);
@@ -102,7 +102,7 @@ impl Devices {
                         expired.";
             return Err(bad("expired_token", 70019, text));
         }
-        // A tenth for what the network does to a client that keeps to the interval.
+        // The tenth allows for what the network does to a client that keeps to the interval.
         let too_soon = device.polled.is_some_and(|polled| polled + device.interval.mul_f64(0.9) > now);
         device.polled = Some(now);
         if too_soon {
@@ -128,7 +128,8 @@ impl Devices {
         }
     }
 
-    /// As the user who typed the code in and logged in. False: no such code waits, or the user is not let in.
+    /// Acts as the user who typed the code in and logged in. False: no such code waits, or the user is not
+    /// admitted.
     pub(crate) fn approve(&self, tenants: &[Arc<Tenant>], user_code: &str, user: &str) -> bool {
         let mut devices = lock(&self.0);
         let Some(device) = waiting(&mut devices, user_code) else { return false };
@@ -142,7 +143,7 @@ impl Devices {
         true
     }
 
-    /// As a user who says no. False: no such code waits.
+    /// Acts as a user who refuses. False: no such code waits.
     pub(crate) fn decline(&self, user_code: &str) -> bool {
         let mut devices = lock(&self.0);
         waiting(&mut devices, user_code).map(|device| device.state = State::Declined).is_some()

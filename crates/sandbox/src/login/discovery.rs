@@ -1,9 +1,9 @@
 //! What clients ask before they log in: where the endpoints of a directory are, and which kind of user this
 //! is.
 //!
-//! Microsoft's libraries take `https` only, so the URLs in here are those of whatever stands before this
-//! service and takes TLS for it: by `X-Forwarded-Proto`, else by the name in `Host`, which is not this
-//! service's own then.
+//! Microsoft's libraries accept `https` only, so the URLs in here are those of the proxy that stands before
+//! this service and terminates TLS for it. They are taken from `X-Forwarded-Proto`, or else from the name in
+//! `Host`, which is then not this service's own.
 
 use axum::response::Response;
 use http::{StatusCode, header};
@@ -27,8 +27,8 @@ pub(crate) fn answer(world: &World, exchange: &mut Exchange) -> Outcome {
         _ if path.starts_with("/common/userrealm/") => {
             Ok(json_response(StatusCode::OK, &realm(world, &path)))
         }
-        // Nobody outside knows the key, so none is published: what clients cannot check they must not look
-        // into.
+        // No client outside knows the key, so none is published: clients must not look into a token that they
+        // cannot check.
         _ if path.ends_with("/keys") => Ok(json_response(StatusCode::OK, &json!({ "keys": [] }))),
         _ => configuration(world, exchange),
     };
@@ -40,7 +40,7 @@ fn configuration(world: &World, exchange: &mut Exchange) -> Result<Response, Log
     let name = directory_name(exchange);
     let tenant = world.tenant(&name);
     exchange.directory = tenant.map(|tenant| tenant.directory.name().to_owned());
-    // As the real service does, by the GUID whatever the URL says.
+    // With the GUID whatever the URL names, as the real service does.
     let (directory, issuer) = match tenant {
         Some(tenant) => (tenant.directory.id().to_string(), tenant.directory.id().to_string()),
         None if is_shared(&name) => (name.to_ascii_lowercase(), "{tenantid}".to_owned()),
@@ -67,7 +67,7 @@ fn configuration(world: &World, exchange: &mut Exchange) -> Result<Response, Log
     ))
 }
 
-/// Which login services are known, and that the one asked for is.
+/// Lists the known login services, and confirms the one in the request.
 fn instance(world: &World, exchange: &Exchange) -> Result<Response, LoginError> {
     let query: Vec<(String, String)> = pairs(exchange.uri.query().unwrap_or_default()).collect();
     let endpoint = query.iter().find(|(name, _)| name == "authorization_endpoint").map(|(_, value)| value);
@@ -95,7 +95,7 @@ fn instance(world: &World, exchange: &Exchange) -> Result<Response, LoginError> 
     ))
 }
 
-/// MSAL asks before it sends a password: whether that goes here, or to a server of the organisation's own.
+/// MSAL asks before it sends a password: whether to send it here, or to a server of the organisation's own.
 fn realm(world: &World, path: &str) -> Value {
     let user = decode_percent(path.rsplit('/').next().unwrap_or_default(), false);
     let domain = user.rsplit_once('@').map_or("", |(_, domain)| domain);
@@ -124,7 +124,7 @@ pub(super) fn base(world: &World, exchange: &Exchange) -> String {
     format!("{scheme}://{host}")
 }
 
-/// Where login services are.
+/// The hosts of the login services.
 pub(super) const LOGIN_SERVICES: [&str; 4] = [
     "https://login.microsoftonline.com",
     "https://login.microsoftonline.us",
@@ -136,7 +136,7 @@ fn is_login_service(host: &str) -> bool {
     LOGIN_SERVICES.iter().any(|base| base.strip_prefix("https://") == Some(host))
 }
 
-/// What this service calls itself.
+/// The bases by which this service calls itself.
 pub(super) fn own_bases(url: &str) -> [String; 2] {
     [url.to_owned(), url.replace("//127.0.0.1:", "//localhost:")]
 }

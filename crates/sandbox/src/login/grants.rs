@@ -1,4 +1,4 @@
-//! The token endpoint: which grant is asked for, and the one of an application for itself.
+//! The token endpoint: chooses the grant, and serves the one of an application for itself.
 
 use axum::{body::Body, response::Response};
 use serde_json::json;

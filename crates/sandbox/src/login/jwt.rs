@@ -1,4 +1,4 @@
-//! JSON Web Tokens that others made (RFC 7515 compact form, RFC 7519), and RSA signatures on them.
+//! JSON Web Tokens made by others (RFC 7515 compact form, RFC 7519), and RSA signatures on them.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use ring::signature::{self, RsaParameters, UnparsedPublicKey};
@@ -16,7 +16,7 @@ pub(super) struct Jwt<'a> {
 }
 
 impl<'a> Jwt<'a> {
-    /// `None`: it is no signed JSON Web Token. Padding and the letters of plain base64 are wrong in one.
+    /// `None`: it is not a signed JSON Web Token. Padding and the letters of plain base64 are wrong in one.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
@@ -40,13 +40,12 @@ impl<'a> Jwt<'a> {
         self.claims.get(name).and_then(Value::as_str)
     }
 
-    /// A NumericDate, in milliseconds. It may have a fraction (RFC 7519 section 2), and MSAL for Python's
-    /// have one.
+    /// A NumericDate, in milliseconds. It may have a fraction (RFC 7519 section 2), as MSAL for Python's do.
     pub(super) fn time(&self, name: &str) -> Option<i64> {
         self.claims.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1000.0) as i64)
     }
 
-    /// One audience, or any of several: Kubernetes writes a list.
+    /// Accepts a single audience, or any one of several: Kubernetes writes a list.
     pub(super) fn is_for(&self, accepted: impl Fn(&str) -> bool) -> bool {
         match self.claims.get("aud") {
             Some(Value::String(one)) => accepted(one),

@@ -14,7 +14,7 @@ pub(crate) struct Logins {
     pub(crate) load: Load,
 }
 
-/// How many token requests are worked on at a time.
+/// Number of token requests being handled at a time.
 #[derive(Default)]
 pub(crate) struct Load {
     now: AtomicU32,

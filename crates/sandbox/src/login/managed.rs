@@ -1,7 +1,7 @@
-//! Tokens for the identities of the machine, without any secret of the application's: the endpoints of a
+//! Tokens for the identities of the machine, without any secret of the application: the endpoints of a
 //! virtual machine (IMDS), of App Service and of an Azure Arc agent, all at once.
 //!
-//! They are another protocol than the login service's, by GET, with `resource` in place of `scope`, and with
+//! They use another protocol than the login service: by GET, with `resource` in place of `scope`, and with
 //! numbers in quotes.
 
 use std::{collections::HashMap, sync::Arc};
@@ -124,7 +124,7 @@ fn token(
     Ok(success(&body))
 }
 
-/// What keeps requests out that a program was tricked into.
+/// Refuses requests that a program was tricked into making.
 fn admit(
     world: &World,
     exchange: &Exchange,
@@ -188,7 +188,7 @@ fn identities(world: &World) -> impl Iterator<Item = (&Arc<Tenant>, &ManagedIden
         .flat_map(|tenant| tenant.directory.managed_identities.iter().map(move |identity| (tenant, identity)))
 }
 
-/// The machine's own, or else the only one that it has.
+/// The machine's own identity, or else the only one that it has.
 fn default_identity(world: &World) -> Option<(&Arc<Tenant>, &ManagedIdentity)> {
     identities(world).find(|(_, identity)| identity.system_assigned).or_else(|| {
         let mut all = identities(world);

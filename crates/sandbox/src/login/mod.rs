@@ -1,14 +1,14 @@
 //! `POST /{directory}/oauth2/v2.0/token`: every grant of Entra ID that a mail program can use.
 //!
-//! Checks in the order of what is missing, then who asks, then what for. Answers in Entra's JSON. Where the
-//! real service has been seen to answer with a number that Microsoft's list lacks, that number is here; where
+//! Checks first what is missing, then who asks, then what for. Answers in Entra's JSON. Where the real
+//! service has been seen to answer with a number that Microsoft's list lacks, that number is here; where
 //! nothing is known, there is none.
 //!
 //! | file | what |
 //! |---|---|
 //! | `grants` | the token endpoint |
-//! | `request`, `refusals` | a form that was posted; what grants refuse alike |
-//! | `client`, `assertion`, `jwt` | is it the application |
+//! | `request`, `refusals` | a posted form; refusals that grants have in common |
+//! | `client`, `assertion`, `jwt` | whether it is the application |
 //! | `scopes` | what is asked for |
 //! | `user_flows`, `accounts`, `refresh` | logins of users: password, device code, refresh token |
 //! | `device`, `device_codes` | the device code flow; codes that wait for their user |

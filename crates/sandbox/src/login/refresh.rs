@@ -16,13 +16,13 @@ use super::{
 #[derive(Default)]
 pub(super) struct RefreshTokens(Mutex<HashMap<String, Session>>);
 
-/// The login of a user that a refresh token goes on with.
+/// The login of a user that a refresh token continues.
 #[derive(Clone)]
 pub(super) struct Session {
     pub(super) tenant: Arc<Tenant>,
     pub(super) client_id: String,
     pub(super) user: String,
-    /// As it was asked for at first.
+    /// As it was first requested.
     pub(super) scope: String,
     pub(super) logged_in: Instant,
     issued: Instant,
@@ -45,14 +45,14 @@ impl RefreshTokens {
         let now = Instant::now();
         let mut sessions = lock(&self.0);
         if sessions.len() >= 1024 && sessions.len().is_power_of_two() {
-            // Those that are gone answer like those that never were; the real service forgets too.
+            // Forgotten tokens are answered like unknown ones; the real service forgets too.
             sessions.retain(|_, session| session.issued + rules.refresh_lifetime > now);
         }
         sessions.insert(token.clone(), Session { issued: now, used: None, ..session });
         token
     }
 
-    /// The session, if the token still works for this application. It goes on working.
+    /// Returns the session, if the token still works for this application. The token continues to work.
     pub(super) fn look(
         &self,
         token: &str,
@@ -68,7 +68,7 @@ impl RefreshTokens {
         Ok(session.clone())
     }
 
-    /// Uses the token up, if nobody else did meanwhile.
+    /// Uses the token up, unless another request did so meanwhile.
     pub(super) fn redeem(&self, token: &str, rules: &LoginRules) -> Result<(), LoginError> {
         let mut sessions = lock(&self.0);
         usable(sessions.get(token), rules)?;
@@ -89,7 +89,7 @@ fn usable<'a>(session: Option<&'a Session>, rules: &LoginRules) -> Result<&'a Se
             "The refresh token has expired due to inactivity. The token was inactive for longer than it is kept.",
         ));
     }
-    // What the real service says of a token that it no longer takes after its use is not known.
+    // It is not known what the real service answers about a token that it no longer accepts after its use.
     if session.used.is_some_and(|used| used + rules.refresh_grace <= now) {
         return Err(invalid_grant(
             70008,

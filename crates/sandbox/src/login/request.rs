@@ -1,4 +1,4 @@
-//! A request to the login service, read: its form, its directory, and who it says it is.
+//! A parsed request to the login service: its form, its directory, and who it claims to be.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -44,7 +44,7 @@ impl<'a> Request<'a> {
         Self { world, exchange, form, basic: basic_credentials(exchange), name, tenant }
     }
 
-    /// An empty field is none.
+    /// An empty field counts as missing.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.form.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -84,7 +84,7 @@ pub(super) fn directory_name(exchange: &Exchange) -> String {
     decode_percent(name, false)
 }
 
-/// Names of no directory: the user decides, or the application.
+/// Names that are not a directory: the user decides, or the application.
 pub(super) fn is_shared(name: &str) -> bool {
     ["common", "organizations", "consumers"].iter().any(|shared| name.eq_ignore_ascii_case(shared))
 }

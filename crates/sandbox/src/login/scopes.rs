@@ -1,4 +1,4 @@
-//! The parameter `scope`: permissions of one service, and what a user's login is to return besides.
+//! The parameter `scope`: permissions of one service, and what else a user's login should return.
 
 use http::StatusCode;
 
@@ -7,13 +7,13 @@ use super::super::{errors::LoginError, options::Directory, token::Audience};
 const OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 const GRAPH: &str = "https://graph.microsoft.com";
 
-/// What an application asks for.
+/// What an application requests.
 pub(super) struct Resource {
     pub(super) audience: Audience,
     pub(super) name: String,
 }
 
-/// What a user's client asks for, granted.
+/// What a user's client requested and was granted.
 #[derive(Debug)]
 pub(super) struct Scopes {
     pub(super) audience: Audience,
@@ -21,14 +21,14 @@ pub(super) struct Scopes {
     pub(super) resource: String,
     /// Permissions without their resource.
     pub(super) permissions: Vec<String>,
-    /// As they go back to the client.
+    /// As they are returned to the client.
     pub(super) granted: Vec<String>,
     pub(super) open_id: bool,
     pub(super) offline: bool,
 }
 
 impl Resource {
-    /// From `RESOURCE/.default`, and nothing besides.
+    /// From `RESOURCE/.default`, and nothing else.
     pub(super) fn of_application(scope: &str, own: &str) -> Result<Self, LoginError> {
         let Some(name) = scope.strip_suffix("/.default").filter(|r| !r.contains(' ')) else {
             let message = format!(
@@ -67,7 +67,7 @@ impl Scopes {
                 }
                 continue;
             }
-            // `Mail.Send` alone is Graph's.
+            // `Mail.Send` alone belongs to Graph.
             let (resource, permission) = one.rsplit_once('/').unwrap_or((GRAPH, one));
             let resource = resource.trim_end_matches('/');
             if resource.is_empty() || permission.is_empty() {

@@ -1,6 +1,6 @@
-//! Logins of users: with a password (ROPC), with a device code, and on with a refresh token.
+//! Logins of users: with a password (ROPC), with a device code, and continued with a refresh token.
 //!
-//! They get delegated permissions: what the user may do and the application too.
+//! They get delegated permissions: those that both the user and the application have.
 
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ pub(super) fn refresh(request: &Request<'_>) -> Result<Response, LoginError> {
     Ok(respond(request, session, &scopes, true, GrantKind::RefreshToken))
 }
 
-/// Whether the application is known there, consented to, and itself.
+/// Whether the application is known there, has been consented to, and is who it claims to be.
 fn admit(request: &Request<'_>, tenant: &Arc<Tenant>, id: &str) -> Result<(), LoginError> {
     if !tenant.directory.is_application(id) {
         return Err(unknown_application(id, tenant.directory.name()));

@@ -1,4 +1,4 @@
-//! One line of a client: which command, and what stands in the log for it.
+//! One line of a client: which command it is, and what the log shows of it.
 
 /// A line that can be a command: UTF-8 without control characters.
 pub(super) struct Command {
@@ -14,7 +14,7 @@ pub(super) struct Path<'a> {
     pub(super) parameters: Vec<&'a str>,
 }
 
-/// Those whose arguments may be shown.
+/// Verbs whose arguments may be shown.
 const VERBS: [&str; 14] = [
     "EHLO", "HELO", "STARTTLS", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "HELP", "VRFY",
     "EXPN", "ETRN",
@@ -44,14 +44,14 @@ impl Command {
                 }
             }
             Some(command) if VERBS.contains(&command.verb.as_str()) => String::from_utf8_lossy(line).into(),
-            // Whatever it is: a client that has lost its place in an exchange may send a token as a command.
+            // Whatever it is: a client that has lost track of an exchange may send a token as a command.
             _ => format!("({} octets)", line.len()),
         }
     }
 }
 
 impl<'a> Path<'a> {
-    /// `argument` is `FROM:<…> …` with `keyword` FROM. RFC 5321 section 3.3 has no space behind the colon.
+    /// `argument` is `FROM:<…> …` with `keyword` FROM. RFC 5321 section 3.3 allows no space after the colon.
     pub(super) fn parse(argument: &'a str, keyword: &str) -> Option<Self> {
         let (found, rest) = argument.split_once(':')?;
         if !found.eq_ignore_ascii_case(keyword) {
@@ -67,7 +67,7 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Where the closing bracket is: the first one that no quotes hold.
+/// Position of the closing bracket: the first one outside quotes.
 fn end_of_path(text: &str) -> Option<usize> {
     let mut is_quoted = false;
     let mut is_escaped = false;

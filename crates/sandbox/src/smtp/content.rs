@@ -1,7 +1,7 @@
 //! DATA and BDAT: the octets of a message.
 //!
-//! After DATA only CR LF `.` CR LF ends it, and a dot that begins a line (after CR LF, that is) is taken off.
-//! In chunks nothing means anything. Octets over [`MAX_SIZE`] are counted and not kept.
+//! After DATA only CR LF `.` CR LF ends it, and a dot that begins a line (after CR LF, that is) is removed.
+//! In chunks nothing has a special meaning. Octets over [`MAX_SIZE`] are counted and not kept.
 
 use bytes::Buf;
 
@@ -29,7 +29,7 @@ impl Session {
         }
         let go = self.say(&said);
         if cut {
-            // Once the client has begun.
+            // Once the client has started sending.
             let _ = self.wire.content().await;
             return Go::Cut;
         }
@@ -81,11 +81,11 @@ impl Session {
 
     pub(super) async fn bdat(&mut self, argument: &str) -> Go {
         let Some((octets, is_last)) = chunk(argument) else {
-            // How many octets follow that are no commands? Nobody knows.
+            // The number of octets that follow and are not commands is unknown.
             self.say(&replies::ARGUMENTS.into());
             return Go::Close;
         };
-        // RFC 3030 section 2: the octets of a chunk that is refused come all the same.
+        // RFC 3030 section 2: the octets of a refused chunk are sent all the same.
         let allowed = self.transaction_with_recipients().map(drop);
         let transaction = self.transaction.take().filter(|_| allowed.is_ok());
         let is_first = transaction.as_ref().is_none_or(|transaction| !transaction.chunking);
@@ -135,7 +135,7 @@ impl Session {
         Ok(())
     }
 
-    /// The message has arrived whole. `said` is what is to be said instead of what the judgement is.
+    /// The message has arrived whole. `said` is the reply to send instead of the judgement.
     async fn finish(&mut self, transaction: Transaction, said: Option<Reply>) -> Go {
         match self.fate(On::SmtpContent).await {
             Fate::Refuse(reply) => self.say(&reply),
@@ -179,7 +179,7 @@ fn chunk(argument: &str) -> Option<(u64, bool)> {
     words.next().is_none().then_some((octets, is_last))
 }
 
-/// What of the content of DATA has been seen, as far as the next octet depends on it.
+/// What has been seen of the content of DATA, as far as the next octet depends on it.
 #[derive(Default)]
 enum Unstuffer {
     /// After CR LF, or at the very beginning.
@@ -192,7 +192,7 @@ enum Unstuffer {
 }
 
 impl Unstuffer {
-    /// How many octets of `input` were used, and whether the content has ended behind them.
+    /// Returns how many octets of `input` were used, and whether the content has ended after them.
     fn feed(&mut self, input: &[u8], plain: &mut Vec<u8>) -> (usize, bool) {
         let mut at = 0;
         while at < input.len() {

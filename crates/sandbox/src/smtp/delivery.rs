@@ -1,4 +1,4 @@
-//! What becomes of a message that has arrived whole: it is judged, and delivered.
+//! A message that has arrived whole: it is judged, and delivered.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -51,7 +51,7 @@ impl Session {
             return Err(replies::thread_limit());
         }
         if !header.is_ascii() && !transaction.parameters.smtputf8 {
-            // RFC 6531 section 3.5; RFC 5248 has X.6.9 for it.
+            // RFC 6531 section 3.5; RFC 5248 gives X.6.9 for it.
             return Err("554 5.6.9 SMTPUTF8 is required for this header".into());
         }
         let head = mime::head(content)
@@ -101,7 +101,7 @@ impl Session {
     }
 }
 
-/// For Sent Items. Recipients in the header that Graph would not take are left out: the envelope has them.
+/// For Sent Items. Recipients in the header that Graph would not accept are left out: the envelope has them.
 fn sent(raw: Bytes, head: Head) -> Submission {
     mime::read(raw.clone()).unwrap_or_else(|_| Submission {
         from: head.from,

@@ -1,4 +1,4 @@
-//! The course of one connection: commands in, and who answers each.
+//! The course of one connection: commands in, and which function answers each.
 
 use super::{
     command::Command,
@@ -23,7 +23,7 @@ impl Session {
                 Heard::End => Go::Cut,
             };
         }
-        // Before the client learns that the connection is over: its place is free by then.
+        // Before the client learns that the connection is over: its place is already free then.
         self.login = None;
         match go {
             Go::Cut => {
@@ -97,7 +97,7 @@ impl Session {
         }
         let go = self.say(&said);
         if cut {
-            // Once the client has begun.
+            // Once the client has begun the handshake.
             self.wire.flush().await;
             let _ = self.wire.content().await;
             return Go::Cut;

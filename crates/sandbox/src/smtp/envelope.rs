@@ -5,15 +5,15 @@ use serde::Serialize;
 /// How a message was submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SmtpEnvelope {
-    /// Of MAIL, without the angle brackets.
+    /// The sender in MAIL, without the angle brackets.
     pub mail_from: String,
-    /// Of MAIL, as they were written, such as `SIZE=1234`.
+    /// The parameters of MAIL, as they were written, such as `SIZE=1234`.
     pub parameters: Vec<String>,
-    /// Those that were accepted, in the order of RCPT.
+    /// The accepted recipients, in the order of RCPT.
     pub recipients: Vec<SmtpRecipient>,
     /// It came by BDAT.
     pub chunking: bool,
-    /// Octets that came as content, without dots that were put before dots.
+    /// Octets of content received, without dots that were put before dots.
     pub size: u64,
     /// It has octets above 127, whatever BODY said.
     pub eight_bit: bool,
@@ -24,7 +24,7 @@ pub struct SmtpEnvelope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SmtpRecipient {
     pub address: String,
-    /// Of RCPT, as they were written, such as `NOTIFY=NEVER`.
+    /// The parameters of RCPT, as they were written, such as `NOTIFY=NEVER`.
     pub parameters: Vec<String>,
 }
 

@@ -24,7 +24,7 @@ enum IdentityError {
 
 impl Identity {
     pub(super) fn new() -> Self {
-        // Names and algorithms are written below; nothing of it comes from outside but random octets.
+        // Names and algorithms are written below; nothing here comes from outside but random octets.
         Self::make().expect("certificates of fixed names")
     }
 

@@ -1,4 +1,4 @@
-//! AUTH: XOAUTH2 with a token for Exchange Online, and LOGIN, which nobody gets in by any more.
+//! AUTH: XOAUTH2 with a token for Exchange Online, and LOGIN, which no longer admits anybody.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -17,7 +17,7 @@ struct Credentials {
     token: String,
 }
 
-/// A login that got as far as its answer.
+/// A login that got as far as being answered.
 enum Attempt {
     XOAuth2(Option<Credentials>),
     Login { user: String },
@@ -61,7 +61,7 @@ impl Session {
         if reply.code() != 334 {
             return self.say(&reply);
         }
-        // The form of other services: what is wrong in JSON, the client's empty line, and then the refusal.
+        // The form that other services use: the error in JSON, the client's empty line, and then the refusal.
         match self.ask(&reply).await {
             Ok(_) => self.say(&replies::wrong_credentials(self.session_id)),
             Err(NoAttempt::Refused(reply)) => self.say(&reply),
@@ -73,7 +73,7 @@ impl Session {
         let refuse = |text: &str| Err(NoAttempt::Refused(text.into()));
         match (self.greeted, self.is_encrypted, &self.login) {
             (None | Some(false), _, _) => return refuse(replies::SEND_HELLO),
-            // Not offered, so not known.
+            // Not offered, so unknown.
             (_, false, _) => return refuse(replies::NO_SUCH_MECHANISM),
             (_, _, Some(_)) => return refuse(replies::BAD_SEQUENCE),
             _ => {}
@@ -105,7 +105,7 @@ impl Session {
         }
     }
 
-    /// Says a 334 and hears what the client answers.
+    /// Sends a 334 and returns the client's answer.
     async fn ask(&mut self, challenge: &Reply) -> Result<String, NoAttempt> {
         self.say(challenge);
         match self.wire.response().await {
@@ -131,7 +131,7 @@ impl Session {
             Attempt::XOAuth2(None) => return replies::BAD_XOAUTH2.into(),
             Attempt::Login { .. } => return replies::basic_is_disabled(self.session_id),
         };
-        // One answer to all that can be wrong with a token, as for the real one.
+        // One reply for everything that can be wrong with a token, as at the real service.
         let Ok(grant) = self.world.tokens.check_exchange(&token) else {
             return replies::wrong_credentials(self.session_id);
         };
@@ -164,7 +164,7 @@ impl Attempt {
         }
     }
 
-    /// Whose login it is: by the token, or, if that is no good, by the address.
+    /// The organisation of the login: by the token, or, if that is not valid, by the address.
     fn tenant(&self, session: &Session) -> Option<Directory> {
         let by_token = match self {
             Self::XOAuth2(Some(credentials)) => {

@@ -1,4 +1,4 @@
-//! MAIL and RCPT: who a message is from, and whom it is for.
+//! MAIL and RCPT: the sender and the recipients of a message.
 
 use super::{
     command::Path,

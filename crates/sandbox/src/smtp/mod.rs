@@ -2,16 +2,16 @@
 //! that logged in.
 //!
 //! As strict as the documents are, and where they say nothing, harder on the client ([`SubmissionRules`] has
-//! the choices). A message is among the delivered ones before its 250 is sent; once its last octet has
-//! arrived it is judged and delivered, whether the client is still there or not. What was said is kept
+//! the choices). A message is among the delivered ones before its 250 is sent. Once its last octet has
+//! arrived it is judged and delivered, whether the client is still there or not. The dialogue is kept
 //! ([`SmtpLine`]), without passwords, tokens and content.
 //!
 //! | file | what |
 //! |---|---|
-//! | `dialogue` | one connection: commands in, and who answers each |
+//! | `dialogue` | one connection: commands in, and which function answers each |
 //! | `session` | its state, replies out, faults |
 //! | `login` | AUTH |
-//! | `mail`, `delivery` | MAIL and RCPT; the judgement over a message |
+//! | `mail`, `delivery` | MAIL and RCPT; the judgement on a message |
 //! | `transaction` | a message until its content ends |
 //! | `content` | DATA and BDAT |
 //! | `command`, `parameters` | one line, and the parameters of MAIL and RCPT |

@@ -1,11 +1,11 @@
 //! The parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (RFC 6152, RFC 3030), SMTPUTF8 (RFC 6531), DSN (RFC
-//! 3461), and AUTH (RFC 4954 section 5), which says nothing here.
+//! 3461), and AUTH (RFC 4954 section 5), which has no effect here.
 
 use std::collections::HashSet;
 
 use super::replies;
 
-/// What a server has to know of them. All are kept as they were written.
+/// What a server must know of them. All are kept as they were written.
 #[derive(Debug, Default)]
 pub(super) struct MailParameters {
     pub(super) size: Option<u64>,
@@ -14,7 +14,7 @@ pub(super) struct MailParameters {
 }
 
 impl MailParameters {
-    /// The reply that says what is wrong, if something is.
+    /// The error is the reply that says what is wrong.
     pub(super) fn parse(words: &[&str]) -> Result<Self, &'static str> {
         let mut parameters = Self::default();
         for (name, value) in pairs(words)? {
@@ -57,7 +57,7 @@ pub(super) fn check_rcpt(words: &[&str]) -> Result<(), &'static str> {
                 && kind.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
                 && !address.is_empty()
                 && original.len() <= 500
-                // RFC 6533 section 3 has characters, or \x{…} for them.
+                // RFC 6533 section 3 allows characters, or \x{…} for them.
                 && (is_utf8 || is_xtext(address))
         }),
         _ => false,
@@ -65,7 +65,7 @@ pub(super) fn check_rcpt(words: &[&str]) -> Result<(), &'static str> {
     if valid { Ok(()) } else { Err(replies::ARGUMENTS) }
 }
 
-/// Names in upper case, each of them once.
+/// Pairs with names in upper case, each name once.
 fn pairs<'a>(words: &[&'a str]) -> Result<Vec<(String, Option<&'a str>)>, &'static str> {
     let mut seen = HashSet::new();
     words
@@ -76,7 +76,7 @@ fn pairs<'a>(words: &[&'a str]) -> Result<Vec<(String, Option<&'a str>)>, &'stat
                 None => (*word, None),
             };
             let name = name.to_ascii_uppercase();
-            // RFC 5321 section 4.1.2 has no second equals sign.
+            // RFC 5321 section 4.1.2 allows no second equals sign.
             let is_whole = value.is_none_or(|value| !value.is_empty() && !value.contains('='));
             if is_whole && seen.insert(name.clone()) { Ok((name, value)) } else { Err(replies::ARGUMENTS) }
         })

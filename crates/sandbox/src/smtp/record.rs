@@ -1,4 +1,4 @@
-//! What is remembered of the sessions.
+//! What is remembered about the sessions.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,10 +19,10 @@ pub struct SmtpSessions {
     pub connections: u64,
     /// Logins that succeeded.
     pub auths: u64,
-    /// Answers to AUTH that were refusals, those on demand included.
+    /// Answers to AUTH that were refusals, those by faults included.
     pub refused_auths: u64,
     pub messages: u64,
-    /// The most sessions that were logged in at one time, by mailbox in lower case, those over the limit
+    /// The highest number of sessions logged in at one time, by mailbox in lower case, those over the limit
     /// included.
     pub peaks: BTreeMap<String, u32>,
 }
@@ -32,12 +32,12 @@ pub struct SmtpSessions {
 pub struct SmtpLine {
     /// 1, 2, 3 … in the order of acceptance.
     pub connection: u64,
-    /// The client's; else the server's.
+    /// From the client; otherwise from the server.
     pub from_client: bool,
-    /// It came or went by TLS.
+    /// It was sent by TLS.
     pub encrypted: bool,
-    /// Without its end. What is secret, unknown or content stands as `(…)` or as a number of octets in round
-    /// brackets; what happened without being said stands in round brackets, too.
+    /// Without its line end. Secrets, unknown text and content appear as `(…)` or as a number of octets in
+    /// round brackets; events without a line of their own appear in round brackets, too.
     pub text: String,
 }
 
@@ -87,7 +87,7 @@ impl Record {
         lines.push_back(line);
     }
 
-    /// With the peaks of the mailboxes, which they know themselves.
+    /// With the peaks of the mailboxes, which keep them themselves.
     pub(crate) fn totals(&self, peaks: BTreeMap<String, u32>) -> SmtpSessions {
         let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
         SmtpSessions {
@@ -104,7 +104,7 @@ impl Record {
     }
 }
 
-/// `3 C: EHLO relay.example`, and `S` for the server.
+/// `3 C: EHLO relay.example`, with `S` for the server.
 impl fmt::Display for SmtpLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = if self.from_client { 'C' } else { 'S' };

@@ -1,10 +1,11 @@
-//! Microsoft's words. Those that its documents or other people's logs do not have are Exchange Server's.
+//! Microsoft's wording. Replies that are not in its documents or in other people's logs are Exchange
+//! Server's.
 
 use std::{fmt, net::IpAddr};
 
 use crate::clock;
 
-/// What `SIZE` says, whatever the mailbox may really send: 150 MiB.
+/// The `SIZE` offered, whatever the mailbox may really send: 150 MiB.
 pub(super) const MAX_SIZE: u64 = 157_286_400;
 
 /// The machine that clients talk to.
@@ -33,12 +34,12 @@ pub(super) const QUOTA: &str = "554 5.2.0 STOREDRV.Submission.Exception:Submissi
 pub(super) struct Reply(String);
 
 impl Reply {
-    /// Its lines end in LF or CRLF, the last one need not.
+    /// Its lines end in LF or CRLF; the last one need not.
     pub(super) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// 0, if it begins with none.
+    /// 0 if it begins with no code.
     pub(super) fn code(&self) -> u16 {
         self.0.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0)
     }
@@ -54,7 +55,7 @@ impl From<&str> for Reply {
     }
 }
 
-/// As it is sent.
+/// The reply as it is sent.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().try_for_each(|line| write!(f, "{line}\r\n"))
@@ -62,7 +63,7 @@ impl fmt::Display for Reply {
 }
 
 pub(super) fn greeting(session_id: u64) -> Reply {
-    // RFC 5322 has the zone in digits.
+    // RFC 5322 writes the zone in digits.
     let date = httpdate::fmt_http_date(clock::now().as_system_time()).replace("GMT", "+0000");
     Reply::new(format!("220 {FRONT} Microsoft ESMTP MAIL Service ready at {date} [{session_id:016X}]"))
 }
@@ -109,7 +110,7 @@ pub(super) fn not_authenticated(session_id: u64) -> Reply {
     traced("530 5.7.57 Client not authenticated to send mail.", session_id)
 }
 
-/// Of the machine that clients talk to, with when and in which session.
+/// A reply of the machine that clients talk to, with time and session.
 fn traced(text: &str, session_id: u64) -> Reply {
     Reply::new(format!("{text} [{FRONT} {:?} {session_id:016X}]", clock::now()))
 }
@@ -122,7 +123,7 @@ pub(super) fn accepted(id: &str) -> Reply {
     from_the_store(&format!("250 2.0.0 OK <{id}@{BACK}>"))
 }
 
-/// Of the machine that has the mailbox.
+/// A reply of the machine that has the mailbox.
 pub(super) fn from_the_store(text: &str) -> Reply {
     Reply::new(format!("{text} [Hostname={BACK}]"))
 }

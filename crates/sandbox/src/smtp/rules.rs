@@ -2,27 +2,27 @@
 
 use std::time::Duration;
 
-/// How SMTP submission does what is left open. The default is what was seen most lately, or else what is
-/// harder on a client.
+/// How SMTP submission behaves where Microsoft leaves it open. The default is what was seen most recently, or
+/// else what is harder on a client.
 #[derive(Debug, Clone)]
 pub struct SubmissionRules {
-    /// Where a connection too many is told so.
+    /// The step at which a connection over the limit is refused.
     pub connections_count_at: ConnectionsCountAt,
-    /// How a sender that is not the mailbox's is refused.
+    /// How a sender that does not belong to the mailbox is refused.
     pub sender_refusal: SenderRefusal,
     /// Pairs (address, reply): recipients that are refused at RCPT, such as
     /// `("gone@example.net", "550 5.1.1 User unknown")`. Case does not matter.
     pub refused_recipients: Vec<(String, String)>,
-    /// The 31st message of a minute is taken late instead of being refused, which is what Microsoft writes of
-    /// late. Refused is what it wrote before, and what is seen.
+    /// The 31st message of a minute is accepted late instead of being refused, as Microsoft has written
+    /// lately. Refusing is what it wrote before, and what is observed.
     pub surplus_waits: bool,
     /// The parameter SMTPUTF8 is answered with 502 5.3.3, although it is offered; seen in 2026.
     pub refuses_smtputf8: bool,
-    /// How long a client may say nothing before it gets its 421.
+    /// How long a client may be silent before it gets its 421.
     pub idle_timeout: Duration,
 }
 
-/// Which step tells a mailbox's fourth connection `432 4.3.2`, if the others are still logged in then.
+/// The step at which a mailbox's fourth connection gets `432 4.3.2`, if the others are still logged in then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionsCountAt {
     /// The login is refused.
@@ -33,8 +33,8 @@ pub enum ConnectionsCountAt {
     Content,
 }
 
-/// What is said about a sender that is neither the mailbox nor one of
-/// [`Directory::send_as`](crate::Directory::send_as). One in the header is found when the content has
+/// The reply to a sender that is neither the mailbox nor one of
+/// [`Directory::send_as`](crate::Directory::send_as). A sender in the header is found when the content has
 /// arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SenderRefusal {

@@ -20,7 +20,7 @@ impl Login {
         login
     }
 
-    /// Whether it has a place, which it may get now if it had none.
+    /// Whether it has a place; if it had none, it may get one now.
     pub(super) fn take_place(&mut self, most: Option<u32>) -> bool {
         self.placed = self.placed || self.mailbox.standing.take_place(most);
         self.placed

@@ -1,4 +1,4 @@
-//! One connection: its state, what is said and heard, and what faults make of a step.
+//! One connection: its state, its dialogue, and what faults make of a step.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -22,7 +22,7 @@ pub(super) struct Session {
     pub(super) wire: Wire,
     /// 1, 2, 3 … in the order of acceptance.
     pub(super) connection: u64,
-    /// What it goes by in replies.
+    /// Its name in replies.
     pub(super) session_id: u64,
     pub(super) client: IpAddr,
     pub(super) is_encrypted: bool,
@@ -37,9 +37,9 @@ pub(super) struct Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Go {
     On,
-    /// All has been said.
+    /// Everything has been said.
     Close,
-    /// Nothing more is said: by a fault, or since the client is gone.
+    /// Nothing more is sent: because of a fault, or because the client is gone.
     Cut,
 }
 
@@ -70,7 +70,7 @@ impl Session {
         }
     }
 
-    /// Does `act` and says what it answers, unless faults say otherwise.
+    /// Does `act` and sends the reply that it returns, unless faults decide otherwise.
     pub(super) async fn step(&mut self, on: On, act: impl FnOnce(&mut Self) -> Reply) -> Go {
         let reply = match self.fate(on).await {
             Fate::Do => act(self),
@@ -91,7 +91,7 @@ impl Session {
         self.say(&reply)
     }
 
-    /// For a step of whoever has logged in.
+    /// For a step of the mailbox that has logged in.
     pub(super) async fn fate(&mut self, on: On) -> Fate {
         let login = self.login.as_ref().map(|login| (login.tenant.clone(), login.mailbox.clone()));
         let directory = login.as_ref().map(|(tenant, _)| &tenant.directory);
@@ -107,7 +107,7 @@ impl Session {
     ) -> Fate {
         let struck = self.world.faults.strike(on, directory, mailbox);
         if !struck.delay.is_zero() {
-            // What was answered before is no part of it.
+            // Earlier replies are not part of this step.
             self.wire.flush().await;
             tokio::time::sleep(struck.delay).await;
         }
@@ -116,7 +116,7 @@ impl Session {
             Some(Action::ReplyAfter(text)) => Fate::DoThenSay(Reply::new(text)),
             Some(Action::CutBefore) => Fate::Cut,
             Some(Action::CutAfter) => Fate::DoThenCut,
-            // A status is of HTTP, and is not let in here.
+            // A status belongs to HTTP, and is not accepted here.
             None | Some(Action::Delay(_) | Action::Status(_) | Action::StatusAfter(_)) => Fate::Do,
         }
     }

@@ -4,14 +4,14 @@ use std::sync::Mutex;
 
 use super::super::store::lock;
 
-/// Of one mailbox.
+/// The sessions of one mailbox.
 #[derive(Default)]
 pub(crate) struct Standing(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     logged_in: u32,
-    /// Those among them that the limit allows.
+    /// Sessions among them that the limit allows.
     placed: u32,
     peak: u32,
 }
@@ -34,7 +34,7 @@ impl Standing {
         free
     }
 
-    /// For a session that is over, and had a place or had none.
+    /// For a session that is over, with or without a place.
     pub(super) fn leave(&self, placed: bool) {
         let mut state = lock(&self.0);
         state.logged_in -= 1;
@@ -43,7 +43,7 @@ impl Standing {
         }
     }
 
-    /// The most sessions that were logged in at one time, those without a place included.
+    /// The highest number of sessions logged in at one time, those without a place included.
     pub(crate) fn peak(&self) -> u32 {
         lock(&self.0).peak
     }

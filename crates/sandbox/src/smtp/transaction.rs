@@ -9,9 +9,9 @@ pub(super) struct Transaction {
     pub(super) words: Vec<String>,
     pub(super) parameters: MailParameters,
     pub(super) recipients: Vec<SmtpRecipient>,
-    /// A chunk has come.
+    /// A chunk has arrived.
     pub(super) chunking: bool,
     pub(super) content: Vec<u8>,
-    /// Octets of content, with those that were too many to be kept.
+    /// Octets of content, including those that were too many to keep.
     pub(super) size: u64,
 }

@@ -1,7 +1,7 @@
 //! The two directions of one connection: lines and octets in, replies out.
 //!
-//! Replies gather until a read has to wait, so a pipelined batch is answered at once. A client that no longer
-//! reads is still read to its end: what it has sent whole counts.
+//! Replies are collected until a read has to wait, so a pipelined batch is answered at once. A client that no
+//! longer reads is still read to its end: everything that it has sent whole counts.
 
 use std::{io, time::Duration};
 
@@ -12,11 +12,12 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Octets of a command, its end included: RFC 5321 section 4.5.3.1.4 has 512, and each extension adds some.
+/// Octets of a command, its end included: RFC 5321 section 4.5.3.1.4 allows 512, and each extension adds
+/// some.
 const MAX_LINE: usize = 2048;
 /// RFC 4954 section 4.
 const MAX_AUTH_LINE: usize = 12_288;
-/// For a client that does not read, and for one that is hung up on.
+/// For a client that does not read, and for one whose connection is being closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(2);
 const READ: usize = 64 << 10;
@@ -38,9 +39,9 @@ pub(super) struct Wire {
 pub(super) enum Heard {
     /// Without its CRLF.
     Line(Vec<u8>),
-    /// It was thrown away up to its end.
+    /// It was discarded up to its end.
     TooLong,
-    /// For too long.
+    /// The client was silent for too long.
     Silence,
     /// The client is gone.
     End,
@@ -93,7 +94,7 @@ impl Wire {
                 }
                 None if too_long || self.input.len() >= most => {
                     too_long = true;
-                    // A CR may be the first half of an end.
+                    // A CR may be the first half of a line end.
                     let keep = usize::from(self.input.ends_with(b"\r"));
                     self.input.advance(self.input.len() - keep);
                 }
@@ -107,7 +108,7 @@ impl Wire {
         }
     }
 
-    /// What has come of the content: at least one octet. What is used of it is to be taken out.
+    /// The content received so far: at least one octet. The caller removes the octets that it has used.
     pub(super) async fn content(&mut self) -> Result<&mut BytesMut, Nothing> {
         if self.input.is_empty() {
             self.fill().await?;
@@ -125,7 +126,7 @@ impl Wire {
         }
     }
 
-    /// Adds to what waits to be sent.
+    /// Adds to the replies that wait to be sent.
     pub(super) fn say(&mut self, text: &str) {
         self.output.extend_from_slice(text.as_bytes());
     }
@@ -147,8 +148,8 @@ impl Wire {
         self.output.clear();
     }
 
-    /// Sends what waits and shakes hands. What came in clear behind STARTTLS is forgotten (RFC 3207 section
-    /// 4.2).
+    /// Sends the waiting replies and shakes hands. Unencrypted input after STARTTLS is discarded (RFC 3207
+    /// section 4.2).
     pub(super) async fn encrypt(&mut self, acceptor: &TlsAcceptor) -> io::Result<()> {
         self.flush().await;
         self.input.clear();
@@ -157,7 +158,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends what waits, and hangs up so that the client gets to read it.
+    /// Sends the waiting replies, and closes so that the client can still read them.
     pub(super) async fn close(mut self) {
         self.flush().await;
         let _ = self.stream.shutdown().await;
@@ -166,11 +167,11 @@ impl Wire {
                 self.input.clear();
             }
         };
-        // However it ends, all was said.
+        // However it ends, everything was sent.
         let _ = timeout(LINGER, drain).await;
     }
 
-    /// Sends what waits, and lets go.
+    /// Sends the waiting replies, and drops the connection.
     pub(super) async fn cut(mut self) {
         self.flush().await;
     }

@@ -1,4 +1,4 @@
-//! The service as its clients see it: over loopback, with an HTTP client that knows nothing of it.
+//! The service as its clients see it: over loopback, with an HTTP client that knows nothing about it.
 
 mod attachments;
 mod control;
@@ -25,7 +25,7 @@ const MAIL: &str = "From: Scanner <scanner@contoso.example>\r\nTo: ann@example.n
                     Cc: ANN@example.net\r\nBcc: carol@example.net\r\nSubject: A =?utf-8?Q?sc=C3=A4n?=\r\n\
                     Message-ID: <one@contoso.example>\r\n\r\nHello.\r\n";
 
-/// A service, a client and a token, all of one organisation.
+/// A service, a client and a token, all for one organisation.
 struct Lab {
     service: Service,
     http: reqwest::Client,

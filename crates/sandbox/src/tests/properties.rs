@@ -1,4 +1,5 @@
-//! What a JSON message says besides its text, and what of it reaches the MIME and the copy in Sent Items.
+//! What a JSON message contains besides its text, and what of that reaches the MIME and the copy in Sent
+//! Items.
 
 use mail_parser::{HeaderValue, MessageParser};
 use serde_json::json;
@@ -188,7 +189,7 @@ async fn basic_readers_see_no_bodies_and_no_attachments() {
         ..Directory::new(DOMAIN, id, "s3cret+&")
     };
     for (role, bodies) in [("Mail.ReadBasic", false), ("Mail.ReadBasic.All", false), ("Mail.Read", true)] {
-        // Two organisations cannot share a mailbox, so what is there to read is put there from inside.
+        // Two organisations cannot share a mailbox, so the message to be read is put there from inside.
         let lab = Lab::start(Options { directories: vec![app(role, "app-1")], ..options() }).await;
         let mailbox = lab.service.0.world.tenants[0].mailbox(MAILBOX).expect("a mailbox");
         let message = serde_json::from_value(json!({ "body": { "contentType": "text", "content": "x" } }));

@@ -1,4 +1,4 @@
-//! Faults that meet one step of the way by drafts and uploads, and what the log of calls says of it.
+//! Faults that meet one step of sending by drafts and uploads, and how the log of calls shows them.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ fn messages() -> String {
 }
 
 /// One call of each kind on a new draft, in this order: create, read, list, change, attach, list the
-/// attachments, begin an upload, delete. The statuses.
+/// attachments, begin an upload, delete. Returns the statuses.
 async fn walk(lab: &Lab) -> Vec<u16> {
     let created = lab.json("POST", &messages(), json!({ "subject": "x" })).await;
     let id = match created.status {

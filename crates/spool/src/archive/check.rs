@@ -1,4 +1,4 @@
-//! Is every message in the spool as it was stored?
+//! Checks whether every message in the spool is as it was stored.
 
 use std::{io, path::Path};
 
@@ -15,24 +15,24 @@ use relay_mail::MessageId;
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 pub struct Checked {
-    /// All that the index has.
+    /// All messages in the index.
     pub messages: usize,
     pub waiting: usize,
-    /// By an operator.
+    /// Messages that an operator holds.
     pub held: usize,
     /// Messages with a worker when the relay ended. The next start finds them in doubt.
     pub leased: Vec<String>,
-    /// Of bodies, as the index says.
+    /// Octets of bodies, according to the index.
     pub octets: u64,
     pub damaged: Vec<Damaged>,
-    /// What is wrong with the index as a whole: records are missing, or have come back. The next start makes
-    /// it anew from the bodies.
+    /// What is wrong with the index as a whole: records are missing, or have come back. The next start
+    /// rebuilds it from the bodies.
     pub index: Option<String>,
     pub unreadable_lanes: usize,
     /// Records of the index that this version does not know.
     pub unknown_records: usize,
     pub unowned: Unowned,
-    /// Put aside earlier.
+    /// Messages that were quarantined earlier.
     pub quarantined: usize,
 }
 
@@ -89,7 +89,7 @@ fn read(inspector: &mut Inspector<'_>, id: MessageId, state: &State) -> Option<D
         Err(damage) => return Some(damage),
     };
     match inspected.copy(&mut |_| Ok(())) {
-        // Nothing is done with the octets that could fail.
+        // The octets go nowhere, so this cannot fail.
         Ok(()) | Err(Fault::Sink(_)) => None,
         Err(Fault::Damage(damage)) => Some(damage),
     }

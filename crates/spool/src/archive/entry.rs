@@ -1,4 +1,4 @@
-//! `ID.json`: what an export says of a message, beside its octets.
+//! `ID.json`: what an export states of a message, besides its octets.
 //!
 //! ```json
 //! {
@@ -18,9 +18,9 @@
 //! }
 //! ```
 //!
-//! A recipient whose sender wants to be told of it in another way than usual is an object:
-//! `{ "address": "b@example.net", "notify": "SUCCESS,FAILURE", "orcpt": "rfc822;b@example.org" }`. The
-//! envelope has the keys `utf8`, `ret` and `envid` where the client said SMTPUTF8, RET or ENVID.
+//! If the sender wants other reports on a recipient than the usual ones, that recipient is an object: `{
+//! "address": "b@example.net", "notify": "SUCCESS,FAILURE", "orcpt": "rfc822;b@example.org" }`. The envelope
+//! has the keys `utf8`, `ret` and `envid` if the client said SMTPUTF8, RET or ENVID.
 //!
 //! People edit these files, so errors name the key, and a key that nobody knows is an error.
 
@@ -38,7 +38,7 @@ use relay_mail::{
     OriginalRecipient, Recipient, RecipientWish, Return, TenantName, Timestamp,
 };
 
-/// The last time that RFC 3339 can say: the end of the year 9999.
+/// The last time that RFC 3339 can express: the end of the year 9999.
 const LAST: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 
 /// A message that waits or is held, without the octets of its body.
@@ -46,7 +46,7 @@ const LAST: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 pub(super) struct Entry {
     pub(super) id: MessageId,
     pub(super) message: Message,
-    /// By an operator.
+    /// Whether an operator holds it.
     pub(super) held: bool,
     /// `None`: at once.
     pub(super) due: Option<Timestamp>,
@@ -54,7 +54,7 @@ pub(super) struct Entry {
     pub(super) in_doubt: bool,
     /// Octets of the body.
     pub(super) size: u64,
-    /// Of the body.
+    /// Checksum of the body.
     pub(super) crc32: u32,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Entry {
 #[error("{0}")]
 pub(super) struct InvalidEntry(String);
 
-/// Read before all else: another number is another meaning of the keys.
+/// Read before all else: with another number, the keys have another meaning.
 #[derive(Deserialize)]
 #[serde(expecting = "an object in braces")]
 struct Versioned {
@@ -170,9 +170,9 @@ struct Due(Timestamp);
 struct Crc(u32);
 
 impl Entry {
-    /// JSON for people: a key a line.
+    /// JSON for people: one key a line.
     pub(super) fn to_json(&self) -> Vec<u8> {
-        // Text, numbers and lists of them: there is nothing that JSON has no form for.
+        // Text, numbers and lists of them: JSON has a form for all of them.
         let mut text = serde_json::to_vec_pretty(&Document::from(self)).expect("an entry can be written");
         text.push(b'\n');
         text
@@ -184,7 +184,7 @@ impl Entry {
     }
 }
 
-/// An error says where it is: serde_json knows the line, and the path is that of the key.
+/// An error says where it is: serde_json gives the line, and the path gives the key.
 fn parse<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, InvalidEntry> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let document = serde_path_to_error::deserialize(&mut json).map_err(|error| {

@@ -1,7 +1,7 @@
 //! Messages as files, for another disk, another machine, or a person.
 //!
 //! Works in groups: the files of a group are written, then synced together, then the bodies get their names,
-//! then the JSON files. So whoever finds an `ID.json` finds a complete message, after a power failure too.
+//! then the JSON files. So where there is an `ID.json`, the message is complete, even after a power failure.
 
 use std::{
     collections::HashSet,
@@ -25,7 +25,7 @@ use crate::{
 };
 use relay_mail::{MessageId, Timestamp};
 
-/// Messages of a group, and octets of their bodies: as many as there may be open files, twice over.
+/// The most messages in a group, each with two open files, and the most octets of their bodies.
 const GROUP: usize = 128;
 const GROUP_OCTETS: u64 = 16 * 1024 * 1024;
 
@@ -33,7 +33,7 @@ const GROUP_OCTETS: u64 = 16 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Source {
     pub spool: PathBuf,
-    /// How long a message waits whose attempt was under way when the relay ended.
+    /// How long a message waits whose attempt was in progress when the relay ended.
     pub settle_after: Duration,
 }
 
@@ -41,11 +41,11 @@ pub struct Source {
 pub struct Exported {
     /// Messages written by this run.
     pub exported: usize,
-    /// Messages that already there, complete.
+    /// Messages that were already there, complete.
     pub skipped: usize,
     /// Octets of the bodies that this run has written.
     pub octets: u64,
-    /// What is wrong with the index as a whole: messages may be missing. The next start makes it anew.
+    /// What is wrong with the index as a whole: messages may be missing. The next start rebuilds it.
     pub index: Option<String>,
     /// Messages that were not exported.
     pub damaged: Vec<Damaged>,
@@ -61,7 +61,7 @@ impl Exported {
     }
 }
 
-/// Writes every message into `folder`, and changes nothing in the spool.
+/// Writes every message to `folder`, and changes nothing in the spool.
 pub fn export(
     source: &Source,
     folder: &Path,
@@ -126,7 +126,7 @@ struct Group {
 }
 
 impl Export<'_> {
-    /// Answers what is wrong with the message; nothing of it is exported then.
+    /// Returns what is wrong with the message, if anything; nothing of it is exported then.
     fn message(
         &mut self,
         id: MessageId,
@@ -169,7 +169,7 @@ impl Export<'_> {
         Ok(None)
     }
 
-    /// As the next start would find it.
+    /// The message as the next start would find it.
     fn entry(&self, id: MessageId, state: &State, inspected: &Inspected) -> Entry {
         let (due, attempts, in_doubt) = match state.phase {
             Phase::Waiting { due } => (Some(due), state.attempts, state.doubt.is_some()),
@@ -194,10 +194,10 @@ impl Export<'_> {
         let Ok(text) = fs::read(self.folder.json(&name)) else { return false };
         let Ok(mut there) = Entry::parse(&text) else { return false };
         if matches!(state.phase, Phase::Leased) {
-            // The time of the earlier export is as good.
+            // The time from the earlier export is just as good.
             there.due = entry.due;
         }
-        // What is written may say less than what is known.
+        // The written text may say less than what is known, so texts are compared.
         there.to_json() == entry.to_json()
             && fs::metadata(self.folder.eml(&name)).is_ok_and(|eml| eml.is_file() && eml.len() == entry.size)
     }

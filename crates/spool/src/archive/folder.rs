@@ -1,4 +1,4 @@
-//! The folder of an export: names, modes, and what has to be synced. Mail is private, so nobody else can read
+//! The folder of an export: names, modes, and what must be synced. Mail is private, so no other user can read
 //! it.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use super::ArchiveError;
 
-/// Files synced at a time: file systems make one journal entry of what is asked for together.
+/// Files synced at a time: file systems make one journal entry for syncs that are requested together.
 const SYNCS: usize = 8;
 
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub(super) struct Part {
 }
 
 impl Folder {
-    /// The folder at `path`, made if it is missing.
+    /// Opens the folder at `path`, or makes it if it is missing.
     pub(super) fn make(path: &Path) -> Result<Self, ArchiveError> {
         if !path.is_dir() {
             fs::DirBuilder::new()
@@ -38,7 +38,7 @@ impl Folder {
         Ok(Self(path.to_path_buf()))
     }
 
-    /// The folder at `path`, which has to be there.
+    /// Opens the folder at `path`, which must exist.
     pub(super) fn existing(path: &Path) -> Result<Self, ArchiveError> {
         fs::read_dir(path).map_err(ArchiveError::io(path))?;
         Ok(Self(path.to_path_buf()))
@@ -58,7 +58,7 @@ impl Folder {
         self.0.join(format!("{name}.eml"))
     }
 
-    /// The names of files, in order, but for those that begin with a dot.
+    /// The names of files, in order, except those that begin with a dot.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.0)? {
@@ -68,7 +68,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// Removes what an export that broke off has left.
+    /// Removes what an interrupted export has left.
     pub(super) fn remove_parts(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.0)? {
             let name = entry?.file_name();
@@ -80,7 +80,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Begins a file that will be `name`, which is in this folder.
+    /// Begins a file that will get the path `name`, which is in this folder.
     pub(super) fn begin(&self, name: PathBuf) -> io::Result<Part> {
         let last = name.file_name().unwrap_or_default().to_string_lossy();
         let path = self.0.join(format!(".{last}.part"));
@@ -121,7 +121,7 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// An export does not belong into a spool, nor an import's source.
+/// Refuses a folder inside a spool: neither an export nor an import's source belongs there.
 pub(super) fn refuse_inside(folder: &Path, spool: &Path) -> Result<(), ArchiveError> {
     let real = resolve(folder)?;
     let of_spool = resolve(spool)?;
@@ -131,7 +131,7 @@ pub(super) fn refuse_inside(folder: &Path, spool: &Path) -> Result<(), ArchiveEr
     Ok(())
 }
 
-/// The real path of what may not be there yet.
+/// The real path of a file or folder that may not exist yet.
 fn resolve(path: &Path) -> Result<PathBuf, ArchiveError> {
     match path.canonicalize() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -1,8 +1,8 @@
-//! Exported messages back into a spool, which may be a new one.
+//! Takes exported messages back into a spool, which may be a new one.
 //!
-//! Works in groups. When a group is durable in the spool, its files go to `imported/`, and that is synced:
-//! whatever is left in the folder is still to be imported. If the process dies in between, the next run finds
-//! the messages in the spool.
+//! Works in groups. When a group is durable in the spool, its files are moved to `imported/`, and that is
+//! synced: whatever is left in the folder must still be imported. If the process dies in between, the next
+//! run finds the messages in the spool.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,14 +30,14 @@ use crate::{
 };
 use relay_mail::{ByteSize, MessageId, Timestamp};
 
-/// Messages made durable together at most, and octets of their bodies.
+/// The most messages made durable together, and the most octets of their bodies.
 const GROUP: usize = 256;
 const GROUP_OCTETS: u64 = 4 * 1024 * 1024;
 /// Octets read at a time.
 const CHUNK: usize = 256 * 1024;
 /// No JSON file of ours is larger: a thousand recipients are some 50 KB.
 const LARGEST_ENTRY: ByteSize = ByteSize::mib(16);
-/// An id holds the time of acceptance, and later ids go on from the latest: one far ahead is a mistake.
+/// An id contains the time of acceptance, and later ids follow the latest one: one far ahead is a mistake.
 const FAR_AHEAD: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Where to import to.
@@ -45,7 +45,7 @@ const FAR_AHEAD: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 pub struct Target {
     /// The folder of the spool.
     pub spool: PathBuf,
-    /// What has to stay free on its disk: a full one would fail the index in the middle of its work.
+    /// What must stay free on its disk: a full disk would fail the index in the middle of its work.
     pub floor: Floor,
 }
 
@@ -54,11 +54,11 @@ pub struct Imported {
     /// Whether there was no spool before.
     pub new_spool: bool,
     pub imported: usize,
-    /// Octets of the bodies of these.
+    /// Octets of the bodies of the imported messages.
     pub octets: u64,
-    /// Messages that the spool had already.
+    /// Messages that the spool already had.
     pub already_there: usize,
-    /// Damaged messages of the spool itself that were put aside as it was opened.
+    /// Damaged messages of the spool itself that were quarantined when it was opened.
     pub put_aside: usize,
     /// Files that were left where they are.
     pub problems: Vec<Problem>,
@@ -72,7 +72,7 @@ pub struct Problem {
 }
 
 impl Imported {
-    /// Whether all that was in the folder is in the spool, and the spool is whole.
+    /// Whether everything in the folder is in the spool, and the spool is whole.
     pub fn is_complete(&self) -> bool {
         self.problems.is_empty() && self.put_aside == 0
     }
@@ -120,7 +120,7 @@ struct Import {
     /// Bodies are written by tasks.
     runtime: tokio::runtime::Runtime,
     folder: Folder,
-    /// Where files go that are done with.
+    /// Where the files of imported messages are moved.
     done: Folder,
     group: Group,
     imported: Imported,
@@ -131,15 +131,15 @@ struct Group {
     /// New lanes.
     changes: Vec<Change>,
     arriving: Vec<Arriving>,
-    /// Of these, in their order; where their bodies are comes when they are stored.
+    /// The states of these, in the same order. The places of their bodies are set when they are stored.
     states: Vec<State>,
-    /// Names of files, with nothing behind the dot, to move away once the group is durable.
+    /// Names of files, without the dot and the ending, to move away once the group is durable.
     stems: Vec<String>,
     octets: u64,
 }
 
 enum Fault {
-    /// With this file: the others go on.
+    /// A problem with this file: the others go on.
     Problem(Problem),
     Failed(ArchiveError),
 }
@@ -165,7 +165,7 @@ impl Import {
         for (id, lane) in store.lanes().map_err(ArchiveError::store(spool))? {
             lanes.add(id, lane.into());
         }
-        // As at each start: what belongs to nobody is swept, and the store learns which segments are in use.
+        // As at each start, what belongs to nobody is swept, and the store learns which segments are in use.
         imported.put_aside =
             store.load(&mut |_, state| lanes.enter(state.lane)).map_err(ArchiveError::store(spool))?;
         store.sweep().map_err(ArchiveError::store(spool))?;
@@ -200,7 +200,8 @@ impl Import {
         Ok(())
     }
 
-    /// The spool has a message of this id: this one, as a rule, from a run that broke off.
+    /// Checks a message whose id the spool already has. As a rule it is this message, from an interrupted
+    /// run.
     fn is_the_same(&mut self, entry: &Entry, state: &State, json: &Path) -> Result<(), Fault> {
         let no_lanes = HashMap::new();
         let damaged = |damage: Damage| problem(json, format!("the spool has it, but {}", damage.reason));
@@ -211,7 +212,7 @@ impl Import {
                 "the spool has another message of this id: give this one a free id, in both file names and in \"id\"",
             ));
         }
-        // The copy in the folder is given away for the one in the spool.
+        // The copy in the folder is given up for the one in the spool, so that one is read.
         match known.copy(&mut |_| Ok(())) {
             Err(inspection::Fault::Damage(found)) => Err(damaged(found)),
             Ok(()) | Err(inspection::Fault::Sink(_)) => {
@@ -243,7 +244,7 @@ impl Import {
         let due = due.unwrap_or_else(|| id.accepted().min(clock::now()));
         let place = BodyPlace { segment: None, offset: 0, len: size };
         let phase = if held { Phase::Held } else { Phase::Waiting { due } };
-        // Since when is not exported; it is long enough.
+        // The time since when it is in doubt is not exported; this one is long enough ago.
         let doubt = in_doubt.then(Timestamp::default);
         self.group.states.push(State { lane, phase, epoch: 0, attempts, doubt, body: place });
         self.group.arriving.push(Arriving { id, message, body, place });
@@ -269,15 +270,15 @@ impl Import {
             return Ok(());
         }
         stems.iter().try_for_each(|stem| {
-            // The JSON first: a body without one is not taken for something to import.
+            // The JSON first: a body without one is not taken for a message to import.
             rename(&self.folder.json(stem), &self.done.json(stem))?;
             rename(&self.folder.eml(stem), &self.done.eml(stem))
         })?;
         self.sync_folders()
     }
 
-    /// Bodies without a JSON file: what an import left that broke off while it moved files away, or an
-    /// export.
+    /// Handles bodies without a JSON file: what an export left that was interrupted, or an import that was
+    /// interrupted while it moved files away.
     fn lone_bodies<'n>(&mut self, stems: impl Iterator<Item = &'n str>) -> Result<(), ArchiveError> {
         let mut moved = false;
         for stem in stems {
@@ -294,7 +295,7 @@ impl Import {
     }
 
     fn sync_folders(&self) -> Result<(), ArchiveError> {
-        // Where they went to, first: in a crash a file is rather in both than in none.
+        // The destination first: after a crash, a file should be in both folders rather than in neither.
         for folder in [&self.done, &self.folder] {
             folder.sync().map_err(ArchiveError::io(folder.path()))?;
         }

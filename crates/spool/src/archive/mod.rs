@@ -1,18 +1,18 @@
-//! Looking into a spool that no relay has open, and carrying it elsewhere.
+//! Inspecting a spool that no relay has open, and moving its mail elsewhere.
 //!
 //! # Contract
 //!
-//! * [`check()`] and [`export()`] change nothing in the spool: nothing is swept or put aside, and no lease is
-//!   released.
+//! * [`check()`] and [`export()`] change nothing in the spool: nothing is swept or quarantined, and no lease
+//!   is released.
 //! * An export is a folder of pairs, `ID.eml` (the octets of the body) and `ID.json` (all else, see
-//!   `entry.rs`). The JSON comes last and only when both are on stable storage: what has one is complete. A
-//!   second run does what is left.
+//!   `entry.rs`). The JSON comes last, and only when both are on stable storage: a message that has one is
+//!   complete. A second run does what is left.
 //! * [`import()`] makes messages durable in groups, and takes their files out of the way (to `imported/`)
 //!   after that: a second run imports nothing twice, even if a relay has delivered in between.
-//! * One damaged message or wrong file does not keep the others: it is reported, and left where it is.
-//! * What belongs to a tenant that no configuration has is mail like any other.
+//! * One damaged message or wrong file does not stop the others: it is reported, and left where it is.
+//! * Mail of a tenant that no configuration has is treated like any other mail.
 //!
-//! Called by `m365-relay spool`. Everything here blocks, and is not for async tasks to call.
+//! Called by `m365-relay spool`. Everything here blocks, so async tasks must not call it.
 
 mod check;
 mod entry;
@@ -45,7 +45,7 @@ pub struct Damaged {
     pub file: PathBuf,
 }
 
-/// How far a work has come.
+/// How far the work has come.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Step {
     pub done: usize,
@@ -102,9 +102,9 @@ impl Damaged {
     }
 }
 
-/// Opens a spool that is there.
+/// Opens a spool that exists.
 fn open(spool: &Path) -> Result<DiskStore, ArchiveError> {
-    // Opening makes what is missing.
+    // Opening would make what is missing.
     if !spool.join("VERSION").is_file() {
         return Err(ArchiveError::NoSpool(spool.to_path_buf()));
     }
@@ -112,8 +112,8 @@ fn open(spool: &Path) -> Result<DiskStore, ArchiveError> {
     Ok(DiskStore::open(spool)?)
 }
 
-/// Root may do everything in a spool that belongs to the relay's user, and the relay then nothing with the
-/// outcome.
+/// Refuses to run as root in a spool that belongs to the relay's user: root may do everything there, and the
+/// relay can then do nothing with the files that result.
 fn refuse_root(path: &Path) -> Result<(), ArchiveError> {
     let owner = path.metadata().map_err(ArchiveError::io(path))?.uid();
     if rustix::process::geteuid().is_root() && owner != 0 {

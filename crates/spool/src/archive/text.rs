@@ -1,5 +1,5 @@
-//! Values that JSON holds as text, by their `Display` and `FromStr`: for `#[serde(with = …)]`. Errors quote the
-//! text, since people edit it.
+//! Values that JSON holds as text, by their `Display` and `FromStr`: for `#[serde(with = …)]`. Errors quote
+//! the text, since people edit it.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -44,8 +44,8 @@ pub(super) mod nullable {
     }
 }
 
-/// A key that may be missing, and is never `null`: beside `default` and
-/// `skip_serializing_if = "Option::is_none"`.
+/// A key that may be missing, and is never `null`: for use with `default` and `skip_serializing_if =
+/// "Option::is_none"`.
 pub(super) mod optional {
     use super::*;
 

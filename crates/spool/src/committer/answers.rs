@@ -1,4 +1,4 @@
-//! Once a group is durable: its callers are answered, the scheduler hears of it.
+//! What happens once a group is durable: its callers are answered, and the scheduler hears of it.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use relay_mail::{MessageId, TenantName};
 
 impl Committer {
     pub(super) fn answer(&mut self, operation: Operation, effect: Result<Effect, SpoolError>) {
-        // Whoever no longer waits for the answer changes nothing: what was asked for has been done.
+        // The caller may have gone. The change is made all the same.
         match (operation, effect) {
             (Operation::Claim { answer, .. }, Ok(Effect::Claimed(granted))) => {
                 self.context.tally.tenant(&granted.lane.tenant).lease();
@@ -36,7 +36,8 @@ impl Committer {
             }
             (Operation::Alter { id, answer, .. }, effect) => {
                 if effect.is_ok() {
-                    // An operator has found it before its caller was done with it, and says what it is.
+                    // An operator has found the message before its caller was done with it, and the
+                    // operator's word counts.
                     self.context.announcer.take_over(id);
                 }
                 self.tell(answer, effect);
@@ -46,8 +47,8 @@ impl Committer {
         }
     }
 
-    /// Gives the message to whoever brought it. If nobody waits for it any more, it is dropped and so
-    /// announced.
+    /// Gives the message to the caller that submitted it. If that caller no longer waits, the message is
+    /// dropped and so announced.
     fn hand_out(&self, answer: Responder<Accepted>, effect: Result<Effect, SpoolError>) {
         let Context { announcer, operations, tally, .. } = &self.context;
         let waiting = match effect {
@@ -83,7 +84,7 @@ impl Committer {
         let _ = answer.send(unwound);
     }
 
-    /// Of a part of the messages, so that no commit has to wait long.
+    /// Tells of a part of the messages only, so that no commit has to wait long.
     fn tell_again(
         &self,
         tenants: &HashSet<TenantName>,
@@ -101,7 +102,7 @@ impl Committer {
                     Event::Waiting(Waiting { id, lane, due })
                 }
                 Phase::Held => Event::Held { id, lane },
-                // Its worker says how it went.
+                // Its worker reports the outcome.
                 Phase::Leased => return,
             };
             self.context.announcer.announce_found(id, event);
@@ -136,7 +137,7 @@ impl Committer {
                 let _ = answer.send(Ok(()));
                 self.announce(event);
             }
-            // The others have answers of their own.
+            // The others are answered elsewhere.
             Ok(_) => respond(answer, Ok(())),
             Err(error) => respond(answer, Err(error)),
         }

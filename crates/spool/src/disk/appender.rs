@@ -1,7 +1,7 @@
 //! Writing bodies: the half of the store on disk that takes them in.
 //!
 //! A synced append to a file has to change the file's length on the disk, too, which takes a journal commit;
-//! a synced write to octets that the file has already does not, and takes half the time. So when little is
+//! a synced write to octets that the file already has does not, and takes half the time. So when little is
 //! written at a time, the segment is filled with zeros a bit ahead ([`AHEAD`]).
 
 use std::{
@@ -54,7 +54,7 @@ struct Current {
 struct Sparse {
     number: u32,
     file: File,
-    /// How far it has been looked through.
+    /// How far it has been searched.
     at: u64,
     ended: std::collections::HashSet<MessageId>,
 }
@@ -128,8 +128,8 @@ impl Appender {
         Ok(Self { segments, dir, large_dir, current: None, sparse: None })
     }
 
-    /// Appends, syncs, and answers where the bodies are. After an error the segment is not used any more:
-    /// nobody knows what is at its end.
+    /// Appends, syncs, and returns where the bodies are. After an error the segment is no longer used, since
+    /// it is unknown what is at its end.
     fn append(&mut self, records: &[Record]) -> Result<Vec<BodyPlace>, StoreError> {
         if records.is_empty() {
             return Ok(Vec::new());
@@ -211,7 +211,7 @@ impl Current {
     }
 }
 
-/// A few live records of a sparse segment, and of each whose it is and where.
+/// A few live records of a sparse segment, with the message and the place of each.
 #[derive(Default)]
 struct Step {
     records: Vec<Record>,
@@ -219,7 +219,7 @@ struct Step {
 }
 
 impl Sparse {
-    /// The next ones; none at the end.
+    /// The next records; none at the end.
     fn step(&mut self) -> io::Result<Step> {
         let mut step = Step::default();
         let mut octets = 0;
@@ -236,7 +236,7 @@ impl Sparse {
             let whole = Bytes::from(whole);
             let body = whole.slice(RecordHeader::LEN..RecordHeader::LEN + found.place.len as usize);
             if crc32fast::hash(&body) != found.header.body_crc {
-                // It stays where it is, and so does its segment: whoever delivers it puts it aside.
+                // It stays where it is, and so does its segment: the worker that delivers it quarantines it.
                 warn!(id = %found.id, segment = self.number, "damaged body left in place");
                 continue;
             }

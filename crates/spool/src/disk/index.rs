@@ -1,13 +1,13 @@
-//! The index: sled 0.34.7, used within what it can do.
+//! The index: sled 0.34.7, used within its limits.
 //!
-//! * `flush()` writes but does not sync the drive, so every commit ends with our own `fdatasync` on sled's
+//! * `flush()` writes but does not sync the drive, so every commit ends with our own `fdatasync` of sled's
 //!   file.
 //! * Values stay far below the size at which sled would put them into files of their own, which it never
-//!   syncs and never removes; that is why bodies and envelopes are not in here.
+//!   syncs and never removes. That is why bodies and envelopes are not stored here.
 //! * A left-over `snap.*.generating` of an unfinished snapshot would keep sled from opening: it is moved
 //!   aside.
 //! * One tree, so that a batch over all kinds of records is atomic without sled's optimistic transactions.
-//! * Damage to its file sled meets in one of three ways: it panics, it answers an error, or it silently
+//! * Sled reacts to damage of its file in one of three ways: it panics, it returns an error, or it silently
 //!   leaves out some records. Against the last there is a [`Sum`] of everything that is in the index, stored
 //!   with each batch.
 //!
@@ -39,8 +39,7 @@ const NOTE: u8 = b'n';
 const STATE: u8 = b's';
 const SUM: &[u8] = b"c";
 
-/// What all records of the index amount to: how many they are, and a hash that does not depend on their
-/// order.
+/// The sum of all records of the index: their number, and a hash that does not depend on their order.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sum {
     records: u64,
@@ -61,8 +60,9 @@ impl Sum {
 
 /// The sum after a commit, with the commit's number: the latest one counts.
 ///
-/// A commit of several changes has it in a record of its own. One that stores a single state has it behind
-/// that state: a batch of two would take sled a second write, one after the other, and half as long again.
+/// A commit of several changes has it in a record of its own. A commit that stores a single state has it
+/// after that state: for a batch of two, sled would need a second write after the first, and half as long
+/// again.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     commit: u64,
@@ -99,7 +99,7 @@ pub(super) struct Seen {
     latest: Stamp,
 }
 
-/// Spreads two checksums over 64 bits, so that a sum of many says something. (The finish of SplitMix64.)
+/// Spreads two checksums over 64 bits, so that a sum of many is meaningful. (The finish of SplitMix64.)
 fn mix(key: &[u8], value: &[u8]) -> u64 {
     let mut x = u64::from(crc32fast::hash(key)) << 32 | u64::from(crc32fast::hash(value));
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -116,7 +116,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Opens the index in `dir`, or makes one, which `may_be_new` has to allow: where there was one, an empty
+    /// Opens the index in `dir`, or makes one if `may_be_new` allows it: where there was one before, an empty
     /// one is damage.
     pub(super) fn open(dir: &Path, may_be_new: bool) -> Result<Self, StoreError> {
         let io = |what| move |source| StoreError::Io { what, source };
@@ -143,7 +143,7 @@ impl Index {
         Ok(Self { db, tree, file, stamp })
     }
 
-    /// Every lane, and what they amount to. Unreadable ones are left out, which the sum tells.
+    /// Every lane, and their sum. Unreadable ones are left out, which the sum shows.
     pub(super) fn lanes(&self) -> Result<(Vec<(LaneId, Lane)>, Seen), StoreError> {
         let mut lanes = Vec::new();
         let mut seen = Seen::default();
@@ -159,7 +159,7 @@ impl Index {
         Ok((lanes, seen))
     }
 
-    /// Every note. Adds to what was `seen` of the lanes.
+    /// Every note. Adds them to `seen`, which has the lanes.
     pub(super) fn notes(&self, seen: &mut Seen) -> Result<Vec<(MessageId, Note)>, StoreError> {
         let mut notes = Vec::new();
         for entry in self.tree.scan_prefix([NOTE]) {
@@ -174,8 +174,8 @@ impl Index {
         Ok(notes)
     }
 
-    /// Every state, oldest message first; the raw octets where they are no state. Adds to what was `seen` of
-    /// the lanes.
+    /// Every state, oldest message first; the raw octets where they are not a state. Adds them to `seen`,
+    /// which has the lanes.
     pub(super) fn states(
         &self,
         seen: &mut Seen,
@@ -317,7 +317,7 @@ impl Index {
     }
 }
 
-/// A stored state, and the stamp behind it, if there is one.
+/// A stored state, and the stamp after it, if there is one.
 fn split(value: &[u8]) -> (&[u8], Stamp) {
     match split_state(value) {
         Some((state, stamp)) if stamp.len() == Stamp::LEN => {
@@ -332,8 +332,8 @@ fn lane_value(lane: &Lane) -> Vec<u8> {
     postcard::to_stdvec(lane).expect("a lane can be serialised")
 }
 
-/// Opens sled. We hold the spool's lock, so nobody else has it open, but for the threads of a sled that this
-/// process has just dropped: they let go of its lock a moment later.
+/// Opens sled. We hold the spool's lock, so no other process has it open. Only the threads of a sled that
+/// this process has just dropped may still have it: they release its lock a moment later.
 fn open_sled(dir: &Path) -> sled::Result<Db> {
     const TRIES: u32 = 500;
     let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(500));

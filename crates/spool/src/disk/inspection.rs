@@ -1,6 +1,6 @@
-//! Looking into a spool without changing it: what the index holds, and whether each body is what was stored.
+//! Inspects a spool without changing it: what the index contains, and whether each body is what was stored.
 //!
-//! Works on a store that was opened and not [loaded](super::Store::load): a load puts aside, and sweeps.
+//! Works on a store that was opened and not [loaded](super::Store::load): a load quarantines and sweeps.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,11 +32,12 @@ pub(crate) struct Damage {
 #[derive(Debug)]
 pub(crate) enum Fault {
     Damage(Damage),
-    /// It could be read, and whoever wanted it failed.
+    /// It could be read, but the receiver of the octets failed.
     Sink(io::Error),
 }
 
-/// What belongs to no message: never acknowledged, or of one that has ended. The next start sweeps it.
+/// Records that belong to no message: never acknowledged, or of a message that has ended. The next start
+/// sweeps it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Unowned {
     pub large_bodies: usize,
@@ -48,11 +49,11 @@ pub struct Unowned {
 pub(crate) struct Inspector<'a> {
     store: &'a DiskStore,
     lanes: &'a HashMap<LaneId, Lane>,
-    /// The segment that was looked into last: the next body is most likely in the same.
+    /// The segment that was read last: the next body is most likely in the same one.
     segment: Option<(u32, Arc<File>)>,
 }
 
-/// A message of which all but the octets of its body was found right.
+/// A message that was found correct in all but the octets of its body, which are not checked yet.
 pub(crate) struct Inspected {
     pub(crate) message: Message,
     pub(crate) body_len: u64,
@@ -71,7 +72,7 @@ impl DiskStore {
         Inspector { store: self, lanes, segment: None }
     }
 
-    /// What the index has, or has not, of a message that nothing is known about.
+    /// Damage of the index: what it has, or lacks, of a message about which nothing else is known.
     pub(crate) fn damage_of_index(&self, reason: &str) -> Damage {
         Damage { reason: reason.to_owned(), file: self.root.join("index") }
     }
@@ -108,7 +109,7 @@ impl DiskStore {
         Ok(unowned)
     }
 
-    /// Damaged messages that were put aside earlier.
+    /// The number of damaged messages that were quarantined earlier.
     pub(crate) fn quarantined(&self) -> io::Result<usize> {
         let mut count = 0;
         for entry in fs::read_dir(self.root.join("quarantine"))? {
@@ -130,7 +131,7 @@ impl Inspector<'_> {
         Ok(found)
     }
 
-    /// Looks at the record of the body, and at nothing in the index.
+    /// Looks only at the record of the body, and at nothing in the index.
     pub(crate) fn record(&mut self, id: MessageId, place: BodyPlace) -> Result<Inspected, Damage> {
         let path: Arc<Path> = self.store.path(id, place).into();
         let damage = |reason: String| Damage { reason, file: path.to_path_buf() };
@@ -166,8 +167,8 @@ impl Inspector<'_> {
 }
 
 impl Inspected {
-    /// Hands the octets of the body over, part by part, and says at the end whether they are those that were
-    /// stored.
+    /// Passes the octets of the body to `sink`, part by part, and states at the end whether they are those
+    /// that were stored.
     pub(crate) fn copy(&self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), Fault> {
         let damage = |reason| Fault::Damage(Damage { reason, file: self.path.to_path_buf() });
         let mut hasher = crc32fast::Hasher::new();

@@ -10,9 +10,9 @@
 //!   quarantine/        what was damaged, with the reason beside it
 //! ```
 //!
-//! The order of a commit is what its promise rests on: bodies written and synced, directories with new files
-//! synced, the index written and synced. Only then does anything that removes run: a body whose removal did
-//! not happen is found at the next start to belong to nobody, and swept.
+//! The promise of a commit rests on its order: bodies written and synced, directories with new files synced,
+//! the index written and synced. Only then is anything removed. The next start finds that a body whose
+//! removal did not happen belongs to nobody, and sweeps it.
 
 mod appender;
 mod index;
@@ -53,16 +53,16 @@ use relay_mail::MessageId;
 const VERSION: &str = "m365-relay spool 2\n";
 
 pub struct DiskStore {
-    /// `None`: it cannot be opened, or is about to be opened anew.
+    /// `None`: it cannot be opened, or is about to be opened again.
     index: Option<Index>,
-    /// Why not.
+    /// Why it cannot be opened.
     broken: String,
-    /// What the lanes and notes amount to that were read last.
+    /// The sum of the lanes and notes that were read last.
     seen: Seen,
     segments: Arc<Segments>,
     large: Arc<Path>,
     root: PathBuf,
-    /// Nothing is on its way in yet, so what nobody has may be counted and swept.
+    /// Nothing is on its way in yet, so bodies without a message may be counted and swept.
     is_starting: bool,
     /// Messages with a large body that a start has found: all others are swept.
     large_found: HashSet<MessageId>,
@@ -83,8 +83,8 @@ pub enum OpenError {
 }
 
 impl DiskStore {
-    /// Opens the spool in `root`, or makes a new one there. A damaged index is no error: a start makes it
-    /// anew.
+    /// Opens the spool in `root`, or makes a new one there. A damaged index is not an error: a start rebuilds
+    /// it.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let io_at = |path: &Path| {
             let path = path.to_path_buf();
@@ -123,7 +123,7 @@ impl DiskStore {
             sync_dir(dir).map_err(io_at(dir))?;
         }
         if is_new {
-            // Its own name must survive a power failure, too.
+            // The spool's own name must survive a power failure, too.
             let parent =
                 root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             sync_dir(parent).map_err(io_at(parent))?;
@@ -163,7 +163,7 @@ impl DiskStore {
         }
     }
 
-    /// What is no longer needed goes. A failure leaves an orphan for the next start.
+    /// Removes a body that is no longer needed. A failure leaves an orphan for the next start.
     fn release(&self, id: MessageId, body: BodyPlace, ended: bool) {
         match body.segment {
             Some(segment) => self.segments.release(id, segment, body, ended),
@@ -317,8 +317,8 @@ impl Store for DiskStore {
 
     fn reopen(&mut self) -> Result<(), StoreError> {
         try_to_write(&self.root.join("PROBE")).map_err(io_error("cannot write a file to try"))?;
-        // Sled answers everything with its first error until it is opened anew. What it does not forget is
-        // that another opens it: the old one has to be gone.
+        // Sled answers everything with its first error until it is opened again. While the old one is open,
+        // it cannot be opened a second time, so the old one must be gone first.
         if let Some(old) = self.index.take() {
             close(old)?;
         }
@@ -332,7 +332,7 @@ impl Store for DiskStore {
     }
 }
 
-/// Sled writes as it is dropped, and may break off at that.
+/// Drops the index. Sled writes as it is dropped, and may panic then.
 fn close(index: Index) -> Result<(), StoreError> {
     guarded(|| {
         drop(index);
@@ -340,7 +340,7 @@ fn close(index: Index) -> Result<(), StoreError> {
     })
 }
 
-/// Whether it is the disk that fails, and not the index that is damaged.
+/// Whether the disk fails, and not the index is damaged.
 fn is_disk(error: &StoreError) -> bool {
     matches!(error, StoreError::Io { .. } | StoreError::Index(sled::Error::Io(_)))
 }
@@ -349,10 +349,10 @@ fn io_error(what: &'static str) -> impl Fn(io::Error) -> StoreError {
     move |source| StoreError::Io { what, source }
 }
 
-/// Writes as much as a busy second needs, and takes it away again.
+/// Writes as much as a busy second needs, and removes it again.
 fn try_to_write(path: &Path) -> io::Result<()> {
     let tried = fs::write(path, vec![0; 1 << 20]).and_then(|()| File::open(path)?.sync_all());
-    // Why it could not be written says more than that it cannot be removed.
+    // A reason why it cannot be written is more useful than one why it cannot be removed.
     let removed = fs::remove_file(path);
     tried.and(removed)
 }
@@ -370,7 +370,7 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::Io { path: path.to_path_buf(), source };
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(io)?;
-    // Whoever can open it can hold it. Versions before made it with the umask alone.
+    // Any user that can open it can lock it. Earlier versions made it with the umask alone.
     make_private(&file).map_err(io)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
@@ -383,7 +383,7 @@ fn check_version(path: &Path) -> Result<(), OpenError> {
     let io = |source| OpenError::Io { path: path.to_path_buf(), source };
     match fs::read_to_string(path) {
         Ok(found) if found == VERSION => File::open(path).and_then(|file| make_private(&file)).map_err(io),
-        // An empty file is what a crash during the very first start leaves.
+        // A crash during the very first start leaves an empty file.
         Ok(found) if !found.is_empty() => Err(OpenError::Version { path: path.to_path_buf(), found }),
         Ok(_) => write_version(path).map_err(io),
         Err(e) if e.kind() == io::ErrorKind::NotFound => write_version(path).map_err(io),

@@ -1,7 +1,7 @@
-//! Putting damaged messages aside, for a person to look at.
+//! Quarantining damaged messages, for a person to look at.
 //!
 //! `quarantine/ID.json` says why and whose it was; `quarantine/ID.raw` has the octets found where the body
-//! should be: of a large body the whole record, of a small one the body. `quarantine/index-TIME/` is a
+//! should be: for a large body the whole record, for a small one the body. `quarantine/index-TIME/` is a
 //! damaged index.
 
 use std::{
@@ -16,7 +16,7 @@ use super::super::{BodyPlace, Message, body_record::RecordHeader};
 use crate::clock;
 use relay_mail::MessageId;
 
-/// Puts aside a message whose body should be at `place` in `file`.
+/// Quarantines a message whose body should be at `place` in `file`.
 pub(super) fn put_aside(
     root: &Path,
     id: MessageId,
@@ -49,7 +49,7 @@ pub(super) fn put_aside(
     write_about(root, id, reason, &json!({ "message": message }))
 }
 
-/// Puts aside a record of the index that is unreadable, or that is all that is left of a message.
+/// Quarantines a record of the index that is unreadable, or that is all that is left of a message.
 pub(super) fn put_aside_record(root: &Path, id: MessageId, raw: &[u8], has_body: bool) -> io::Result<()> {
     let record = raw.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
     let reason = if has_body {
@@ -73,7 +73,7 @@ fn write_about(root: &Path, id: MessageId, reason: &str, more: &Value) -> io::Re
     super::sync_dir(&dir)
 }
 
-/// Whose it is, if that much is whole.
+/// The message whose body it is, if that much is whole.
 fn read_message(file: &File, id: MessageId, place: BodyPlace) -> Option<Message> {
     let header = RecordHeader::read(file, place.offset).ok()??;
     if header.id == id { header.read_message(file, place.offset).ok()? } else { None }

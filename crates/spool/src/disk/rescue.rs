@@ -1,9 +1,9 @@
-//! Making the index anew when it is damaged.
+//! Rebuilding the index when it is damaged.
 //!
-//! What is left of the old one is believed where a body bears it out. A body that the old one does not know
-//! is a message that was lost from it, unless it is known to have ended: it is in doubt whether it was sent,
-//! and it is sent again. So nothing that was acknowledged is lost with the index; what had ended in the last
-//! seconds before a power failure that also damaged the index may go out twice.
+//! What is left of the old index is believed where a body confirms it. A body that the old index does not
+//! know is a message that was lost from it, unless it is known to have ended. Such a message is in doubt, and
+//! is sent again. So nothing that was acknowledged is lost with the index. A message that had ended in the
+//! last seconds before a power failure that also damaged the index may be sent twice.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,7 +17,7 @@ use super::{DiskStore, Index, Seen, close, quarantine::put_aside_record, sync_di
 use crate::{BodyPlace, Change, Lane, LaneId, State, StoreError, clock, lane::Lanes, store::guarded};
 use relay_mail::MessageId;
 
-/// Changes that the new index gets at once.
+/// Changes that are written to the new index at a time.
 const BATCH: usize = 5000;
 
 /// What is known of a message: its state from the old index, its body.
@@ -27,7 +27,7 @@ struct Known {
     body: Option<(BodyPlace, Lane)>,
 }
 
-/// What the old index still says.
+/// What can still be read from the old index.
 #[derive(Default)]
 struct Remains {
     lanes: HashMap<LaneId, Lane>,
@@ -35,7 +35,7 @@ struct Remains {
     unreadable: Vec<(MessageId, Vec<u8>)>,
 }
 
-/// By segment, since an import may bring a message back under the id that it had.
+/// Ended messages by segment, since an import may bring a message back under its old id.
 type Ended = HashMap<u32, HashSet<MessageId>>;
 
 fn has_ended(ended: &Ended, id: MessageId, segment: Option<u32>) -> bool {
@@ -96,7 +96,7 @@ impl DiskStore {
     fn remains(&mut self) -> Remains {
         let mut remains = Remains::default();
         let Some(old) = self.index.take() else { return remains };
-        // Where sled meets the damage it breaks off; what came before is read.
+        // Sled stops where it meets the damage; what came before is read.
         let read = guarded(|| {
             remains.lanes = old.lanes()?.0.into_iter().collect();
             old.states(&mut Seen::default(), &mut |id, state| match state {
@@ -147,8 +147,8 @@ impl DiskStore {
         Ok(bodies)
     }
 
-    /// Fills a new index beside the old one, which is put aside only then: whatever stops this work, the next
-    /// start finds an index that is complete or one that is known to be damaged.
+    /// Fills a new index beside the old one, which is quarantined only then. Whatever interrupts this work,
+    /// the next start finds an index that is either complete or known to be damaged.
     fn replace_index(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let io = |source| StoreError::Io { what: "cannot put the damaged index aside", source };
         let dir = self.root.join("index");

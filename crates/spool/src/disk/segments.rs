@@ -1,16 +1,15 @@
 //! Segments: files that bodies are appended to, one group at a time.
 //!
-//! Appending a group and syncing once is what a disk does fastest; a file a message costs a directory entry
-//! and a journal commit each. A segment is removed when no message in it is left; one in which few are left
-//! is compacted, which moves them. The current one is never taken up again after a start: its tail may be
-//! torn, and what is in the index lies before the tear.
+//! Appending a group and syncing once is what a disk does fastest; one file for each message would cost a
+//! directory entry and a journal commit each. A segment is removed when no message in it is left; one in
+//! which few are left is compacted, which moves them. The current segment is not continued after a start: its
+//! tail may be torn. What is in the index lies before the tear.
 //!
-//! Here is the account of what is in which segment. Both of the spool's threads keep it: the one that
-//! appends, and the one that knows what leaves.
+//! This module keeps the account of what is in which segment. Both of the spool's threads update it: the one
+//! that appends, and the one that knows what leaves.
 //!
-//! Beside a segment, `NNNNNNNN.end` lists the ids of messages in it that have ended, eight octets each.
-//! Nobody syncs it and nobody reads it, but for a rescue: when the index is lost, it tells what need not be
-//! sent again.
+//! Beside a segment, `NNNNNNNN.end` lists the ids of messages in it that have ended, eight octets each. It is
+//! never synced, and only a rescue reads it: when the index is lost, it tells what need not be sent again.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -30,19 +29,19 @@ use tracing::warn;
 use super::super::{BodyPlace, body_record::RecordHeader, stored::RecordFile};
 use relay_mail::MessageId;
 
-/// Tests are to see many segments come and go.
+/// Small in tests, so that they see many segments come and go.
 pub(super) const UNIT: u64 = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
 /// A segment that has grown to this size is followed by the next.
 pub(super) const FULL: u64 = 16 * UNIT;
-/// So much of all segments may be left by messages that are gone before any is compacted.
+/// Dead octets that all segments together may have before any is compacted.
 const TOLERATED: u64 = 48 * UNIT;
 /// When a segment whose compaction has failed is tried again: what cannot be read now most likely cannot be
 /// read for some time.
 const PUT_OFF: Duration = Duration::from_secs(600);
-/// Lists of ended messages that are open at the same time: of so many segments, whatever is in the spool.
+/// Lists of ended messages, one a segment, that are open at the same time, whatever is in the spool.
 pub const OPEN_LISTS: usize = 64;
 
-/// A segment's file, or a large body's. A retired one is removed when the last reader has let go of it.
+/// A segment's file, or a large body's. A retired one is removed when the last reader has released it.
 #[derive(Debug)]
 pub(super) struct BodyFile {
     path: Box<Path>,
@@ -85,7 +84,7 @@ struct Segment {
     ended: Option<File>,
 }
 
-/// Whether a segment may be given out to be compacted.
+/// Whether a segment may be given out for compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Compaction {
     Possible,
@@ -106,7 +105,7 @@ struct Account {
     last: u32,
     used: u64,
     written: u64,
-    /// Segments whose list of ended messages is open, the one that was opened first in front.
+    /// Segments whose list of ended messages is open, the one opened first in front.
     open_lists: VecDeque<u32>,
 }
 
@@ -140,20 +139,20 @@ impl Segments {
         self.account().segments.get(&segment).is_some_and(|segment| end <= segment.written)
     }
 
-    /// Begins to count anew.
+    /// Begins to count again.
     pub(super) fn forget_counts(&self) {
         let mut account = self.account();
         account.used = 0;
         account.segments.values_mut().for_each(|segment| (segment.messages, segment.used) = (0, 0));
     }
 
-    /// One more message lives there.
+    /// Counts one more message in the segment.
     pub(super) fn count(&self, segment: u32, place: BodyPlace) {
         self.account().enter(segment, 1, used_by(place));
     }
 
-    /// After the count: removes segments in which nothing lives, and lists that belong to none. Answers how
-    /// many.
+    /// After the count: removes segments without live messages, and lists that belong to no segment. Returns
+    /// how many.
     pub(super) fn sweep(&self) -> io::Result<usize> {
         let mut account = self.account();
         let empty: Vec<_> =
@@ -202,15 +201,15 @@ impl Segments {
 
     // === for the thread that appends ===
 
-    /// The number for a new segment. It is not given again, whatever becomes of that segment: a file that is
-    /// in the way stands in the way once.
+    /// The number for a new segment. It is not given again, whatever happens to that segment, so a file that
+    /// is in the way is in the way only once.
     pub(super) fn take_number(&self) -> u32 {
         let mut account = self.account();
         account.last += 1;
         account.last
     }
 
-    /// A segment that bodies are appended to from now on, and to no other.
+    /// Begins the segment that bodies are appended to from now on.
     pub(super) fn begin(&self, number: u32) {
         let mut account = self.account();
         account.end_current();
@@ -220,23 +219,23 @@ impl Segments {
         }
     }
 
-    /// A segment that was given out to be compacted, where something else has failed: it may be given out
-    /// again.
+    /// Takes back a segment that was given out for compaction, when something else has failed: it may be
+    /// given out again.
     pub(super) fn take_back(&self, number: u32) {
         self.account().set_compaction(number, Compaction::Possible);
     }
 
-    /// The same, where the segment itself is at fault: not for some time.
+    /// The same, when the segment itself is at fault: it is not given out for some time.
     pub(super) fn put_off(&self, number: u32) {
         self.account().set_compaction(number, Compaction::NotBefore(Instant::now() + PUT_OFF));
     }
 
-    /// Nothing more is appended to the current segment.
+    /// Ends the current segment: nothing more is appended to it.
     pub(super) fn end_current(&self) {
         self.account().end_current();
     }
 
-    /// Records were appended: nobody has them yet, but somebody will.
+    /// Counts appended records: no message has them yet, but messages will.
     pub(super) fn appended(&self, number: u32, messages: u64, used: u64, written: u64) {
         let mut account = self.account();
         account.enter(number, messages, used);
@@ -248,7 +247,7 @@ impl Segments {
 
     // === for the thread that knows what leaves ===
 
-    /// A record that no message has any more. `ended`: the message is gone, too.
+    /// Releases a record that no message has any more. `ended`: the message is gone, too.
     pub(super) fn release(&self, id: MessageId, number: u32, place: BodyPlace, ended: bool) {
         let mut account = self.account();
         let used = used_by(place);
@@ -266,12 +265,12 @@ impl Segments {
         if is_empty {
             account.retire(number);
             drop(account);
-            // It may not be there.
+            // There may be no list.
             let _ = fs::remove_file(self.list_of(number));
         }
     }
 
-    /// The sparsest segment, if what is left by messages that are gone has become more than what lives.
+    /// The sparsest segment, once dead octets outnumber live ones.
     pub(super) fn sparsest(&self) -> Option<u32> {
         let mut account = self.account();
         if account.written - account.used.min(account.written) < account.used.max(TOLERATED) {
@@ -346,7 +345,7 @@ impl Account {
         listed
     }
 
-    /// Forgets a segment; its file goes when nobody reads it any more.
+    /// Forgets a segment. Its file is removed when nobody reads it any more.
     fn retire(&mut self, number: u32) {
         self.open_lists.retain(|open| *open != number);
         if let Some(segment) = self.segments.remove(&number) {
@@ -367,7 +366,7 @@ impl Compaction {
     }
 }
 
-/// Octets of a segment that a message is held to take, the envelope left out.
+/// Octets of a segment that a message is taken to use, without the envelope.
 pub(super) fn used_by(place: BodyPlace) -> u64 {
     RecordHeader::LEN as u64 + place.len
 }

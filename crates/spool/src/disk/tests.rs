@@ -1,4 +1,4 @@
-//! Faults that only a store on disk has, by a store that fails when it is told to.
+//! Faults that only a store on disk has, tested with a store that fails on request.
 
 use std::{
     fs,
@@ -14,7 +14,8 @@ use crate::{
     tests::{accept, new_message},
 };
 
-/// A store whose commits may be durable and answer an error all the same; notes which segments are compacted.
+/// A store whose commits may be durable and return an error all the same. It notes which segments are
+/// compacted.
 struct Fails {
     store: DiskStore,
     fails: Arc<AtomicBool>,
@@ -103,7 +104,7 @@ impl Store for Fails {
     }
 }
 
-/// A spool that fails when it is told to.
+/// A spool that fails on request.
 struct House {
     folder: tempfile::TempDir,
     spool: Spool,
@@ -139,7 +140,7 @@ impl House {
         self.spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
     }
 
-    /// A file goes when the last who has it open lets go of it, which may be a moment after the answer.
+    /// A file is removed when the last user closes it, which may be a moment after the answer.
     async fn until_large_bodies(&self, count: usize) {
         let large = self.folder.path().join("body/large");
         let are_so_many = async {
@@ -155,7 +156,7 @@ impl House {
 
 const LARGE: &[u8] = &[7; crate::SEGMENT_BODY + 1];
 
-/// It was durable although its commit answered an error, so it is not stored again.
+/// It was durable although its commit returned an error, so it is not stored again.
 #[tokio::test]
 async fn what_a_failed_commit_has_ended_is_released_when_the_spool_heals() {
     let house = House::new();
@@ -167,7 +168,7 @@ async fn what_a_failed_commit_has_ended_is_released_when_the_spool_heals() {
         leases.push(house.spool.claim(id).await.unwrap().lease);
     }
     house.fail(true);
-    // What an operator does is refused, and not tried again.
+    // An operator's change is refused, and not tried again.
     assert!(house.spool.remove(small[1]).await.is_err());
     house.fail(false);
     house.until(true).await;
@@ -183,7 +184,7 @@ async fn what_a_failed_commit_has_ended_is_released_when_the_spool_heals() {
     }
     house.until_large_bodies(0).await;
     assert_eq!(house.segments.messages_in(1), 1);
-    // A rescue is not to send them again.
+    // A rescue must not send them again.
     assert_eq!(house.segments.ended_in(1).unwrap(), small.into_iter().collect());
     house.end(stays).await;
     assert_eq!(house.segments.messages_in(1), 0);
@@ -214,7 +215,7 @@ async fn bodies_of_a_group_that_failed_are_not_counted() {
         let place = BodyPlace { segment: None, offset: 0, len: 0 };
         group.push(Arriving { id: new.id, message: new.message, body: new.body, place });
     }
-    // What is no folder cannot be synced.
+    // A file that is not a folder cannot be synced as one.
     let folder = house.folder.path().join("body");
     let mut appender = Appender::new(house.segments.clone(), &folder, Path::new("/dev/null")).unwrap();
     assert!(matches!(group[1].body, Body::File(_)));
@@ -222,7 +223,7 @@ async fn bodies_of_a_group_that_failed_are_not_counted() {
     assert_eq!(house.segments.messages_in(1), 0);
 }
 
-/// Their compaction fails, which concerns nobody's mail.
+/// Their compaction fails, which affects no mail.
 #[tokio::test]
 async fn unreadable_sparse_segments_are_given_out_once_and_the_others_are_compacted() {
     let house = House::new();

@@ -1,4 +1,4 @@
-//! Finding records in a file of which nobody knows any more where they are.
+//! Finding records in a file when their places are no longer known.
 
 use std::{fs::File, io};
 
@@ -60,7 +60,7 @@ impl Iterator for Walk<'_> {
 }
 
 impl Found {
-    /// Whose it is; `None` if that is damaged.
+    /// The message whose record it is; `None` if that part is damaged.
     pub(super) fn message(&self, file: &File) -> io::Result<Option<Message>> {
         self.header.read_message(file, self.place.offset)
     }

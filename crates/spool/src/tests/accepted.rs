@@ -109,7 +109,7 @@ async fn healing_holds_back_what_was_held_back() {
             tokio::task::yield_now().await;
         }
         assert!(waiting.try_recv().is_none());
-        // Whoever was refused is right: the message is not there.
+        // The caller that was refused is right: the message is not there.
         assert!(spool.find(vec![refused_id]).await.unwrap().is_empty());
         assert_eq!(tally(&spool), (1, 4));
         assert_eq!(store.count().0, 1);

@@ -1,4 +1,4 @@
-//! Each kind of damage on the disk, found at the start: it stays alone, and nothing whole is lost.
+//! Each kind of damage on the disk, found at the start: it does not spread, and nothing whole is lost.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +30,7 @@ async fn quarantine_puts_aside() {
     }
 }
 
-/// A file that a segment's beginning left behind, or that somebody put there, costs one group and no more.
+/// A file that was left when a segment was begun, or that somebody put there, costs one group and no more.
 #[tokio::test]
 async fn a_file_in_the_way_of_a_segment_is_in_the_way_once() {
     let place = Place::Disk(tempfile::tempdir().unwrap());
@@ -45,7 +45,7 @@ async fn a_file_in_the_way_of_a_segment_is_in_the_way_once() {
     assert!(segments.join("00000002.seg").exists());
 }
 
-/// A spool on disk with a few messages of each size, and nobody who has it open.
+/// A spool on disk with a few messages of each size, which no process has open.
 struct Damaged {
     place: Place,
     small: Vec<MessageId>,
@@ -73,7 +73,7 @@ impl Damaged {
             spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
         }
         drop((spool, _heard));
-        // The last spool lets go of its folder when its threads have ended.
+        // The last spool releases its folder when its threads have ended.
         drop(place.store());
         Self { place, small, large }
     }
@@ -96,15 +96,15 @@ impl Damaged {
         self.small.iter().chain(&self.large).copied().collect()
     }
 
-    /// Starts it, and claims and reads what there is. Those are whole that are not among `gone`, which are in
-    /// quarantine.
+    /// Starts it, and claims and reads what there is. All messages are whole, except those in `gone`, which
+    /// are in quarantine.
     async fn all_but(&self, gone: &[MessageId], in_doubt: bool) {
         let (spool, mut waiting) = self.place.start();
         let mut whole = BTreeSet::new();
         while let Some(Waiting { id, .. }) = waiting.try_recv() {
             let claim = match spool.claim(id).await {
                 Ok(claim) => claim,
-                // Told of a second time, after the rescue.
+                // It was announced a second time, after the rescue.
                 Err(SpoolError::StaleLease(_)) if whole.contains(&id) => continue,
                 Err(SpoolError::Damaged { .. } | SpoolError::NoSuchMessage(_)) => continue,
                 Err(error) => panic!("{error}"),
@@ -129,7 +129,7 @@ impl Damaged {
             let about = fs::read_to_string(self.dir().join(format!("quarantine/{id}.json"))).unwrap();
             assert!(about.contains("\"reason\": \""), "{about}");
         }
-        // And the spool goes on.
+        // And the spool still works.
         let new = accept(&spool, SMALL).await;
         assert!(read(&spool.claim(new).await.unwrap()).await == SMALL);
     }
@@ -209,7 +209,7 @@ async fn what_belongs_to_nobody_and_an_unfinished_snapshot() {
     assert!(damaged.dir().join("index/unfinished-snap.0000000000000ABC.generating").exists());
 }
 
-/// A record of the index that is unreadable is put aside; its message goes on from its body.
+/// An unreadable record of the index is quarantined. Its message is restored from its body.
 #[tokio::test]
 async fn an_unreadable_record() {
     let damaged = Damaged::new().await;
@@ -229,7 +229,7 @@ async fn an_unreadable_record() {
     }
 }
 
-/// Sled may leave out what it cannot read, and may bring back what was removed, without a word.
+/// Sled may silently leave out what it cannot read, and bring back what was removed.
 #[tokio::test]
 async fn records_that_are_silently_lost_or_come_back() {
     let damaged = Damaged::new().await;
@@ -249,7 +249,7 @@ async fn records_that_are_silently_lost_or_come_back() {
     damaged.all_but(&[], false).await;
 }
 
-/// What had ended does not come back, though its body is still there.
+/// A message that had ended does not come back, though its body is still there.
 #[tokio::test]
 async fn an_index_that_is_lost() {
     for file in ["db", "conf"] {
@@ -272,8 +272,8 @@ async fn an_index_that_is_lost() {
     assert_eq!(aside.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 1);
 }
 
-/// An index that was being made anew when the process died says nothing: what it does not have yet is not
-/// swept.
+/// An index that was being rebuilt when the process died proves nothing: bodies that it does not have yet are
+/// not swept.
 #[tokio::test]
 async fn a_rescue_that_broke_off() {
     let damaged = Damaged::new().await;
@@ -287,13 +287,13 @@ async fn a_rescue_that_broke_off() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever bit of the index's file flips, every message is there.
+    /// Whichever bit of the index's file flips, every message is there.
     #[test]
     fn a_bit_that_flips_in_the_index_loses_nothing(at: prop::sample::Index, bit in 0..8u32) {
         model::block_on(async {
             let damaged = Damaged::new().await;
             change(&damaged.dir().join("index/db"), |octets| {
-                // Where there is something: sled makes room ahead.
+                // Only where there is data: sled makes room ahead.
                 let end = octets.iter().rposition(|octet| *octet != 0).unwrap() + 1;
                 octets[at.index(end)] ^= 1 << bit;
             });

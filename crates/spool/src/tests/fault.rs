@@ -1,9 +1,9 @@
-//! Faults of a store: it breaks and works again, it breaks off.
+//! Faults of a store: it breaks and works again, or it panics.
 
 use super::*;
 
-/// A worker knows how a delivery went, and the disk fails: it is stored when the disk works again, and nobody
-/// asks for a restart.
+/// A worker knows the outcome of a delivery, and the disk fails: the outcome is stored when the disk works
+/// again, without a restart.
 #[tokio::test]
 async fn a_broken_store_heals_by_itself() {
     for fault in [Fault::Lost, Fault::Stored] {
@@ -44,7 +44,7 @@ async fn a_broken_store_heals_by_itself() {
         while spool.unhealthy().is_some() {
             tokio::task::yield_now().await;
         }
-        // All that waits is told of again.
+        // All waiting messages are announced again.
         let mut told = std::collections::BTreeSet::new();
         while told.len() < 2 {
             told.insert(waiting.recv().await.unwrap().id);

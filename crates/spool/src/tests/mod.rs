@@ -16,7 +16,7 @@ use relay_mail::{BodyKind, Envelope, MailboxAddress};
 
 const SETTLE_AFTER: Duration = Duration::from_secs(300);
 
-/// A place that a spool can be started in again and again: a start is what follows a crash.
+/// A place in which a spool can be started again and again, as after a crash.
 enum Place {
     Memory(MemoryStore),
     Disk(TempDir),
@@ -35,8 +35,8 @@ impl Place {
         (spool, Heard(events))
     }
 
-    /// The store on disk. The committer of the last spool gives the lock back when it has seen that nobody is
-    /// left.
+    /// The store on disk. The committer of the last spool releases the lock when it has seen that no caller
+    /// is left.
     fn store(&self) -> DiskStore {
         let Self::Disk(dir) = self else { unreachable!() };
         loop {
@@ -189,7 +189,7 @@ async fn a_lease_of_a_dead_process_is_in_doubt() {
         let first = waiting.recv().await.unwrap();
         let second = waiting.recv().await.unwrap();
         assert_eq!((first.id, second.id), (leased, untouched));
-        // It is for its route to find out what became of the attempt, and to wait.
+        // Its route must find out what happened to the attempt, and wait.
         assert!(first.due >= before && first.due <= clock::now());
         assert!(second.due <= before);
         let claim = spool.claim(leased).await.unwrap();
@@ -209,7 +209,7 @@ async fn bodies_go_when_their_messages_do() {
         let lease = spool.claim(id).await.unwrap().lease;
         spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
     }
-    // A body that nobody finished leaves with its writer.
+    // An unfinished body is removed with its writer.
     let (_, mut body) = spool.begin();
     body.write(&[1; 600_000]).await.unwrap();
     let count = |sub: &str| std::fs::read_dir(dir.path().join(sub)).unwrap().count();
@@ -222,7 +222,7 @@ async fn bodies_go_when_their_messages_do() {
     assert_eq!(count("body"), 1);
 }
 
-/// A few messages that wait long do not hold the space of all that have left, wherever they are.
+/// A few messages that wait long do not keep the space of all that have left, wherever they are.
 #[tokio::test]
 async fn what_stays_moves_together() {
     let place = Place::Disk(tempfile::tempdir().unwrap());
@@ -249,14 +249,14 @@ async fn what_stays_moves_together() {
         let segments = std::fs::read_dir(dir.path().join("body")).unwrap().map(|entry| entry.unwrap());
         segments.map(|segment| segment.metadata().unwrap().len()).sum::<u64>()
     };
-    // Who has a lease can read and settle as if nothing had been moved.
+    // A worker with a lease can read and settle as if nothing had been moved.
     for (claim, n) in leased {
         assert!(read(&claim).await == content(n));
         let wait = Settlement::Wait { due: clock::now(), counted: true, doubt: None };
         spool.settle(claim.lease, wait).await.unwrap();
         stay.push((claim.lease.id, n));
     }
-    // Eleven megabytes have come, one and a half stay; in tests a segment has 256 KiB.
+    // Eleven megabytes have arrived, and one and a half stay. In tests a segment has 256 KiB.
     while occupied() > 3_600_000 {
         tokio::task::yield_now().await;
     }
@@ -325,7 +325,7 @@ async fn an_id_from_the_future_delays_nobody() {
     }
 }
 
-/// A wait ends when it was to end; one by a clock that was ahead, when the longest is over.
+/// A wait ends at its stored time. If a clock that was ahead stored it, it ends after the longest wait.
 #[tokio::test]
 async fn a_wait_outlasts_a_start_and_none_is_longer_than_the_longest() {
     const DAY: Duration = LONGEST_WAIT;
@@ -368,7 +368,7 @@ async fn what_is_remembered_of_a_message_lasts_as_long_as_it_does() {
         let (spool, waiting) = place.start();
         let claim = spool.claim(id).await.unwrap();
         assert_eq!(claim.note, note(b"second"));
-        // Only whoever has the lease may.
+        // Only the worker with the lease may.
         let stale = Lease { epoch: claim.lease.epoch - 1, ..claim.lease };
         assert!(matches!(spool.remember(stale, None).await, Err(SpoolError::StaleLease(_))));
         spool.remember(claim.lease, None).await.unwrap();
@@ -379,7 +379,7 @@ async fn what_is_remembered_of_a_message_lasts_as_long_as_it_does() {
         spool.remember(claim.lease, note(b"third")).await.unwrap();
         spool.settle(claim.lease, Settlement::End { bounce: None }).await.unwrap();
         drop((spool, waiting));
-        // Nothing is left of it, and the index is whole.
+        // Nothing of it is left, and the index is whole.
         let (spool, mut waiting) = place.start();
         assert!(waiting.try_recv().is_none());
         assert_eq!(spool.tally().tenants().iter().map(|(_, tenant)| tenant.messages()).sum::<u64>(), 0);

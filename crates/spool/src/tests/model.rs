@@ -1,4 +1,4 @@
-//! A model of the spool, driven at random with crashes in between, beside the real one on both stores.
+//! A model of the spool, run at random with crashes in between, beside the real spool on both stores.
 
 use std::collections::BTreeMap;
 
@@ -83,7 +83,7 @@ impl Known {
 
 type Model = BTreeMap<MessageId, Known>;
 
-/// One of the messages that are so.
+/// One of the messages for which `is_so` holds.
 fn pick(model: &Model, which: usize, is_so: impl Fn(&Known) -> bool) -> Option<MessageId> {
     let ids: Vec<_> = model.iter().filter(|(_, known)| is_so(known)).map(|(id, _)| *id).collect();
     if ids.is_empty() { None } else { Some(ids[which % ids.len()]) }
@@ -96,7 +96,7 @@ fn is_leased(known: &Known) -> bool {
 async fn run(place: Place, steps: Vec<Step>) {
     let (mut spool, mut waiting) = place.start();
     let mut model = Model::new();
-    // Messages that only whoever brought them knows of.
+    // Messages that only the caller that submitted them knows of.
     let mut tokens = BTreeMap::<MessageId, Accepted>::new();
     for (n, step) in steps.into_iter().enumerate() {
         match step {

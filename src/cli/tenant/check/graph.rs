@@ -107,7 +107,7 @@ fn not_tried(report: &mut Report, mailbox: &MailboxAddress, tried: &Tried) {
     }
 }
 
-/// What is to be done so that this is permitted.
+/// What to do so that this is permitted.
 fn how_to_permit(
     check: &Check<'_>,
     permission: &str,

@@ -1,7 +1,7 @@
-//! `m365-relay tenant check T`: can mail of this tenant be sent, and if not, what has to be corrected?
+//! `m365-relay tenant check T`: can mail of this tenant be sent, and if not, what must be corrected?
 //!
 //! Gets the tokens that its route needs, shows what they permit, and tries it on a mailbox, without sending
-//! anything. Needs no relay that runs. `--send` sends a message by the tenant's route, in the way that the
+//! anything. Needs no running relay. `--send` sends a message by the tenant's route, in the way that the
 //! relay would.
 
 mod graph;
@@ -119,7 +119,7 @@ async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Re
     Ok(check.report)
 }
 
-/// A mailbox that the tenant's mail goes out of, as far as the configuration tells.
+/// A mailbox that the tenant's mail is sent from, as far as the configuration tells.
 fn a_mailbox(tenant: &Tenant) -> Option<MailboxAddress> {
     let fixed = match &tenant.mailbox {
         MailboxRule::Fixed(mailbox) => Some(mailbox),
@@ -219,7 +219,7 @@ impl Check<'_> {
         }
     }
 
-    /// What the token says that it permits. Nobody has to believe it: some permissions are not in it.
+    /// What the token says that it permits. It need not be believed: some permissions are not in it.
     fn show_permissions(&mut self, topic: &'static str, claims: Option<&TokenClaims>) {
         match claims {
             None => self.report.good(topic, "the token does not say"),

@@ -16,7 +16,7 @@ pub(super) struct Report {
     pub(super) directory: String,
     pub(super) client_id: String,
     pub(super) route: &'static str,
-    /// Nothing is missing that the configuration asks for.
+    /// Nothing that the configuration asks for is missing.
     pub(super) ok: bool,
     /// The mailbox that was tried.
     pub(super) tried: Option<String>,
@@ -40,7 +40,7 @@ pub(super) enum State {
     Ok,
     /// Mail can be sent without it, with restrictions.
     Warning,
-    /// Mail cannot go, or not as configured.
+    /// Mail cannot be sent, or not as configured.
     Missing,
 }
 

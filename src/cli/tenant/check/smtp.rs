@@ -31,7 +31,7 @@ pub(super) async fn check(check: &mut Check<'_>, mailbox: Option<&MailboxAddress
     }
 }
 
-/// With `auto`, what goes by Graph goes all the same.
+/// With `auto`, mail that Graph carries is sent all the same.
 fn fail(check: &mut Check<'_>, why: String, mend: String) {
     match check.tenant.route {
         RouteRule::Auto => {

@@ -62,7 +62,7 @@ fn object_faults(name: &str, object: &Map<String, Value>, path: &str) -> Vec<Str
         let path = format!("{path}/{key}");
         match property(name, key) {
             Some(kind) => faults(kind, value, &path),
-            // A control information of OData's JSON (OData JSON Format 4.01, section 4.6.3), not a property.
+            // Control information of OData's JSON (OData JSON Format 4.01, section 4.6.3), not a property.
             None if key == "@odata.type" => Vec::new(),
             None => vec![format!("{path}: {name} has no such property")],
         }

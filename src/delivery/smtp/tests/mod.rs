@@ -44,7 +44,7 @@ impl Bench {
             smtp: None,
             ..Options::default()
         };
-        // It gives the tokens.
+        // It issues the tokens.
         let service = Service::start(options).await.unwrap();
         let script = Script::start(offers, rule).await;
         let folder = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ impl Bench {
         Self { script, smtp, tenant, spool, metrics, _waiting: waiting, _service: service, _folder: folder }
     }
 
-    /// Sends a message with this body to so many recipients.
+    /// Sends a message with this body to this many recipients.
     async fn deliver(&self, recipients: usize, lines: &[&str]) -> Disposition {
         self.deliver_with("", recipients, lines).await
     }
@@ -111,7 +111,7 @@ impl Bench {
     }
 }
 
-/// Some 700 KB: three chunks, and more than lies between two sockets.
+/// Some 700 KB: three chunks, and more than fits between two sockets.
 fn large() -> Vec<&'static str> {
     vec![".234567890123456789012345678901234567890123456789012345678901234567890"; 10_000]
 }
@@ -180,7 +180,7 @@ async fn content_that_is_cut_in_the_middle_was_not_sent() {
         let disposition = bench.deliver(1, &large()).await;
         assert!(matches!(disposition, Disposition::Retry { .. }), "{disposition:?}");
     }
-    // Behind DATA the rest may lie on this machine when the other one ends, and who has it is not known.
+    // After DATA the rest may still be on this machine when the other one ends, and nobody knows who has it.
     let rule: Rule = |_, step| (step == "DATA").then_some(Act::SayAndCutAfter("354 go", 300_000));
     let disposition = Bench::new(LITTLE, rule).await.deliver(1, &large()).await;
     assert!(
@@ -189,7 +189,7 @@ async fn content_that_is_cut_in_the_middle_was_not_sent() {
     );
 }
 
-/// Whatever is answered before it was asked, and wherever: it is an answer to nothing.
+/// Whatever the server sends before it was asked, and wherever, is a reply to nothing.
 #[tokio::test]
 async fn an_answer_to_nothing_is_not_believed() {
     let rules: [(&'static [&'static str], Rule); 11] = [
@@ -207,7 +207,7 @@ async fn an_answer_to_nothing_is_not_believed() {
             step.starts_with("EHLO").then_some(Act::Say("250-a\r\n250 STARTTLS\r\n220 go"))
         }),
         (EVERYTHING, |_, step| step.starts_with("RSET").then_some(Act::Say("250 ok\r\n250 stray"))),
-        // The next message finds what stands behind the answer to this one.
+        // The next message finds what follows the reply to this one.
         (EVERYTHING, |connection, step| {
             (connection == 1 && step.ends_with("LAST"))
                 .then_some(Act::Say("250 ok\r\n250 1\r\n250 2\r\n250 3"))
@@ -221,14 +221,14 @@ async fn an_answer_to_nothing_is_not_believed() {
                 let received =
                     bench.script.lines().iter().filter(|line| line.contains("From: a@contoso")).count();
                 let is_delivered = matches!(disposition, Disposition::Delivered(_));
-                // RSET is not said when all goes well, and the last rule strikes behind the end.
+                // RSET is not sent when all is well, and the last rule acts after the end.
                 let may_be = number >= 9;
                 assert_eq!(is_delivered, may_be, "rule {number}: {disposition:?}");
                 assert!(may_be || matches!(disposition, Disposition::Retry { .. }), "{disposition:?}");
                 assert!(!is_delivered || received > 0);
             }
             if number == 10 {
-                // On another connection, after none of what was said on the first.
+                // On another connection, and without any of what was sent on the first.
                 assert!(bench.script.lines().iter().any(|line| line.starts_with("2 MAIL")));
             }
         }
@@ -262,7 +262,7 @@ async fn a_refusal_in_the_middle_of_the_content_counts() {
         (reason.status.to_string(), reason.diagnostic.as_str()),
         ("5.3.4".into(), "552 5.3.4 Too large")
     );
-    // What the server thinks of that connection nobody knows.
+    // Nobody knows what the server thinks of that connection.
     bench.deliver(1, &["small"]).await;
     assert!(bench.script.said("2 MAIL").len() == 1);
 }
@@ -272,7 +272,7 @@ async fn no_token_without_tls() {
     for rule in [
         (|_, step| step.starts_with("EHLO").then_some(Act::Say("250 script"))) as Rule,
         |_, step| (step == "STARTTLS").then_some(Act::Say("454 4.7.0 TLS not available")),
-        // What is said in clear is not to be taken for something under TLS.
+        // What is sent unencrypted must not be taken for something under TLS.
         |_, step| (step == "STARTTLS").then_some(Act::Say("220 go\r\n250-injected\r\n250 AUTH XOAUTH2")),
     ] {
         let bench = Bench::new(EVERYTHING, rule).await;
@@ -324,7 +324,7 @@ async fn recipients_and_what_becomes_of_each() {
         assert_eq!((division.taken.len(), division.later.len(), division.failed.len()), (248, 1, 1));
         assert_eq!(division.failed[0].1.status.to_string(), "5.1.1");
         assert_eq!(division.later[0].as_str(), "r2@example.net");
-        // Nothing was sent, and the connection is good for the next one.
+        // Nothing was sent, and the connection can be used for the next message.
         assert!(bench.script.lines().iter().all(|line| !line.contains("BDAT") && !line.contains("DATA")));
         assert!(matches!(bench.deliver(1, &["a"]).await, Disposition::Delivered(_)));
         assert!(bench.script.said("2 ").is_empty());
@@ -367,7 +367,7 @@ async fn a_refused_token_is_renewed_once() {
         bench.script.lines().iter().filter(|line| line.contains(" AUTH ")).cloned().collect();
     assert_eq!(tokens.len(), 2);
     assert_ne!(tokens[0][2..], tokens[1][2..]);
-    // A third is not to be had so soon, and the same again would only be refused again.
+    // A third token is not available so soon, and the same one would only be refused again.
     assert!(matches!(bench.deliver(1, &["a"]).await, Disposition::MailboxBlocked { .. }));
     assert_eq!(bench.script.lines().iter().filter(|line| line.contains(" AUTH ")).count(), 3);
 }
@@ -409,7 +409,7 @@ async fn what_is_idle_is_closed_with_a_word() {
     assert_eq!((open(), bench.script.said("1 QUIT")), (0, vec![String::new()]));
 }
 
-/// Of commands that were said at once, the replies behind the one that decides are still to come.
+/// When commands are sent together, the replies behind the deciding one are still to come.
 #[tokio::test]
 async fn replies_that_nobody_waits_for_are_not_taken_for_others() {
     let rule: Rule = |_, step| (step == "RCPT TO:<r1@example.net>").then_some(Act::Say("432 4.3.2 busy"));
@@ -443,7 +443,7 @@ async fn a_header_in_utf8_goes_without_smtputf8_if_the_server_will_not_have_it()
     assert!(said[0].ends_with(" SMTPUTF8") && said[1].ends_with(" BODY=8BITMIME"), "{said:?}");
 }
 
-/// The relay's own mark stands on top, above what a client has written.
+/// The relay's own mark is at the top, above what a client has written.
 #[tokio::test]
 async fn a_clients_header_goes_as_it_came_whatever_it_says() {
     let bench = Bench::new(EVERYTHING, |_, _| None).await;

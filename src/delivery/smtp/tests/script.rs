@@ -17,13 +17,13 @@ pub(super) enum Act {
     Say(&'static str),
     /// The connection is closed.
     Cut,
-    /// Says it, takes so many octets more, and closes the connection.
+    /// Says it, takes this many octets more, and closes the connection.
     SayAndCutAfter(&'static str, usize),
 }
 
 /// Names of steps are `connect`, `starttls`, and the line itself: `EHLO relay.example`, `DATA`,
-/// `BDAT 12 LAST`; at the end of content behind DATA it is `.`. `None`: as a server that has nothing against
-/// anybody.
+/// `BDAT 12 LAST`; at the end of content after DATA it is `.`. `None`: acts as a server that accepts
+/// everything.
 pub(super) type Rule = fn(connection: usize, step: &str) -> Option<Act>;
 
 pub(super) struct Script {
@@ -46,7 +46,7 @@ enum Ended {
 }
 
 impl Script {
-    /// `offers` are the lines behind EHLO, with TLS; STARTTLS is offered without.
+    /// `offers` are the lines after EHLO under TLS; without TLS, STARTTLS is offered.
     pub(super) async fn start(offers: &'static [&'static str], rule: Rule) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -80,7 +80,7 @@ impl Script {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Those that begin so, without that.
+    /// Lines that begin with `start`, without it.
     pub(super) fn said(&self, start: &str) -> Vec<String> {
         self.lines().iter().filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
     }
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Some(String::from_utf8_lossy(&content).into_owned())
     }
 
-    /// Answers the code that was said.
+    /// Returns the code that was sent.
     async fn act(&mut self, step: &str, usual: &str) -> Option<u16> {
         let act = (self.rule)(self.number, step);
         let (text, cut_after) = match &act {

@@ -44,7 +44,7 @@ async fn store(intake: &Intake, begun: Begun) -> StoredFile {
     intake.store(&name("contoso"), begun).await.ok().unwrap()
 }
 
-/// Takes the file as far as `last`. Everything that a process has is dropped then.
+/// Takes the file as far as `last`. Then everything that a process has is dropped.
 async fn go(intake: &Intake, folder: &Path, last: Step) {
     if last == Step::Nothing {
         return;
@@ -100,7 +100,7 @@ async fn whatever_step_a_process_dies_after_the_file_is_one_message() {
             settle(&folders.1, house.door.spool()).await;
             let mut running = Running::start(house, folders).await;
             assert!(running.house.next().await.content.ends_with(b"hello\r\n"));
-            // Whatever is taken in after it shows that nothing came in between.
+            // A file taken in after it shows that nothing came in between.
             running.move_in("b.eml", &MAIL.replace("hello", "next"));
             let next = running.house.next().await.content;
             assert!(next.ends_with(b"next\r\n"), "twice after {first:?}, {second:?}");
@@ -111,7 +111,7 @@ async fn whatever_step_a_process_dies_after_the_file_is_one_message() {
     }
 }
 
-/// The file has been unlinked, and then comes back by a failure of power: its message is still there.
+/// The file has been unlinked, and then comes back after a power failure: its message is still there.
 #[tokio::test]
 async fn a_claimed_file_that_comes_back_while_its_message_waits_is_removed() {
     let (_dir, pickup, staging) = temp();
@@ -172,7 +172,7 @@ async fn a_message_whose_file_goes_on_is_unwound() {
     assert!(running.house.next().await.content.ends_with(b"and more\r\n"));
 }
 
-/// Its program has renamed the file while it was under way, and put something else in its place: the message
+/// Its program renamed the file while it was in progress, and put something else in its place: the message
 /// does not stay while its file does, and what is in its place is not removed.
 #[tokio::test]
 async fn a_message_whose_file_is_elsewhere_by_now_is_unwound() {
@@ -193,8 +193,8 @@ async fn a_message_whose_file_is_elsewhere_by_now_is_unwound() {
     assert!(house.is_empty());
 }
 
-/// The disk fails, and has stored the message all the same: the file is taken when it works again, and is one
-/// message.
+/// The disk fails, but has stored the message all the same: the file is taken when the disk works again, and
+/// is one message.
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_fails_doubles_nothing() {
     for fault in [Fault::Lost, Fault::Stored] {
@@ -276,7 +276,7 @@ async fn a_planted_leftover_removes_no_message() {
         let ready = vec![Ready { name: file.into(), last_chance: false }];
         let begun = intake.claim(&name(tenant), folder.into(), ready).await.pop().unwrap().1.unwrap();
         let path = begun.claim.claimed_path();
-        // Or its inode would be used again, perhaps by what is planted.
+        // Otherwise its inode might be used again, perhaps by what is planted.
         fs::hard_link(&path, staging.join(file)).unwrap();
         ids.push((begun.claim.id(), path.file_name().unwrap().to_owned()));
         let stored = intake.store(&name(tenant), begun).await.ok().unwrap();
@@ -298,7 +298,7 @@ async fn a_planted_leftover_removes_no_message() {
     for file in &planted {
         fs::write(contoso.join(file), "planted").unwrap();
     }
-    // What cannot be unlinked, by its name: then the message used to be taken out of the spool.
+    // Names of claims that cannot be unlinked: for these, the message used to be taken out of the spool.
     for id in [ids[0].0, by_smtp, ids[1].0] {
         fs::create_dir(contoso.join(format!(".folder-{id}.eml.{id}.claimed"))).unwrap();
         fs::create_dir(contoso.join(format!(".folder-{id}.eml.{id}-0000000000000000.claimed"))).unwrap();
@@ -311,7 +311,7 @@ async fn a_planted_leftover_removes_no_message() {
     }
 
     // A claim of an earlier version, whose message is in the spool: it has been taken. One whose message is
-    // not: it was not.
+    // not in the spool: it has not been taken.
     let begun_before = format!(".old.eml.{}.claimed", ids[1].0);
     fs::write(contoso.join(&begun_before), MAIL).unwrap();
     fs::write(contoso.join(".older.eml.0000000000001.claimed"), MAIL).unwrap();

@@ -36,7 +36,7 @@ fn temp() -> (TempDir, PathBuf, PathBuf) {
     (dir, pickup, staging)
 }
 
-/// Those of the spool beside these folders.
+/// The marks of the spool beside these folders.
 fn marks(pickup: &Path) -> Marks {
     let spool = pickup.with_file_name("spool");
     fs::create_dir_all(&spool).unwrap();
@@ -84,7 +84,7 @@ impl Running {
     }
 }
 
-/// The unlinking of a file, for one, comes a moment after its message is in the spool.
+/// The unlinking of a file, for example, comes a moment after its message is in the spool.
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         sleep(Duration::from_millis(2)).await;
@@ -101,7 +101,7 @@ async fn a_file_moved_in_is_sent_and_gone() {
     assert_eq!(found.message.envelope.recipients()[0].as_str(), "b@example.net");
     let content = String::from_utf8(found.content).unwrap();
     assert!(content.starts_with("Received: "), "{content}");
-    // Lines with LF have become mail.
+    // Lines that ended in LF have become mail.
     assert!(content.contains("Subject: s\r\n") && content.ends_with("\r\n\r\nhello\r\n"), "{content}");
     assert_eq!(content.matches('\n').count(), content.matches("\r\n").count());
     running.until_names("", &[]).await;
@@ -114,7 +114,7 @@ async fn a_file_moved_in_is_sent_and_gone() {
 async fn a_file_outlives_a_tenant_that_goes_while_it_is_taken() {
     let mut running = Running::new().await;
     running.house.take_away("contoso");
-    // As a folder would ask that has not heard of it.
+    // As a folder that has not heard of it would ask.
     let door = &running.house.door;
     assert!(door.is_open_to(&name("contoso")).is_err());
     let refusal = door.admit_file(&name("contoso"), None, 1).unwrap_err();
@@ -207,7 +207,7 @@ async fn a_bad_file_is_put_aside_with_the_reason() {
     running.move_in("a.EML", &MAIL.replace("contoso.example", "elsewhere.example"));
     running.until_names("", &["a.1.bad", "a.1.bad.txt", "a.bad", "a.bad.txt"]).await;
     assert!(reason("a.1.bad.txt").contains("550 5.7.1"));
-    // A reason without its file, as a crash leaves it, or somebody's own file, is not replaced either.
+    // A reason without its file, as a crash leaves it, or a user's own file, is not replaced either.
     fs::write(running.path("cr.bad.txt"), "other").unwrap();
     fs::write(running.path("cr.1.bad"), "other").unwrap();
     running.move_in("cr.eml", &format!("{MAIL}a\rb\n"));
@@ -266,7 +266,7 @@ async fn what_is_no_plain_file_is_left_alone() {
     sleep(SLOW_SCAN * 2).await;
     assert_eq!(running.names(""), left);
     assert!(running.house.is_empty());
-    // A file whose other name goes is one like others: some programs hand over so.
+    // A file whose other name is removed is like any other: some programs hand files over in this way.
     fs::remove_file(running.staging.join("secret")).unwrap();
     assert!(running.house.next().await.content.ends_with(b"hello\r\n"));
     until(|| !running.path("hard.eml").exists()).await;

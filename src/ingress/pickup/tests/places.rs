@@ -41,7 +41,7 @@ async fn a_folder_that_everybody_can_write_to_is_not_read_until_that_is_mended()
     running.until_names("", &[]).await;
 }
 
-/// The folder was fine at the last look, and is not when a file is to be claimed.
+/// The folder was fine at the last look, but is not when a file is about to be claimed.
 #[tokio::test]
 async fn each_file_is_claimed_in_a_folder_that_was_checked_just_then() {
     let mut running = Running::new().await;
@@ -76,7 +76,7 @@ fn what_makes_a_folder_unusable() {
         let why = OpenFolder::open(&contoso).unwrap_err();
         assert!(matches!(&why, Barrier::Writable { path, .. } if *path == pickup), "{rights:o}: {why}");
         assert!(why.to_string().ends_with(&format!("{command} {}", pickup.display())), "{why}");
-        // A command that makes nothing says the same.
+        // A command that makes nothing reports the same.
         for walker in [Walker::Check, Walker::Sender] {
             assert_eq!(way::open(&contoso, walker).unwrap_err().to_string(), why.to_string());
         }
@@ -100,7 +100,7 @@ fn what_makes_a_folder_unusable() {
     // A link on the way, and names that go up.
     symlink("../pickup/../pickup", staging.join("round")).unwrap();
     assert!(OpenFolder::open(&staging.join("round/contoso")).is_ok());
-    // Missing folders are made, behind a link too.
+    // Missing folders are made, even past a link.
     assert!(OpenFolder::open(&staging.join("round/behind")).is_ok() && pickup.join("behind").is_dir());
     assert!(OpenFolder::open(&pickup.join("new")).is_ok() && pickup.join("new").is_dir());
 
@@ -111,7 +111,7 @@ fn what_makes_a_folder_unusable() {
     }
 }
 
-/// Root can give a folder away, and tries all of it.
+/// Root can give a folder away, and so can test all of it.
 #[test]
 fn a_stranger_owns_nothing_on_the_way() {
     const STRANGER: u32 = 12_345;
@@ -131,7 +131,7 @@ fn a_stranger_owns_nothing_on_the_way() {
     lchown(pickup.join("linked"), Some(STRANGER), None).unwrap();
     let linked = OpenFolder::open(&pickup.join("linked"));
     assert!(matches!(linked, Err(Barrier::StrangersLink { user: STRANGER, .. })));
-    // In a folder such as /tmp, a stranger's is the stranger's, and root's is root's.
+    // In a folder such as /tmp, a stranger's folder is the stranger's, and root's is root's.
     let shared = dir.path().join("shared");
     fs::create_dir(&shared).unwrap();
     chmod(dir.path(), 0o755);
@@ -145,7 +145,7 @@ fn a_stranger_owns_nothing_on_the_way() {
         assert!(matches!(strangers, Err(Barrier::Stranger { user: STRANGER, .. })), "{walker:?}");
         assert!(way::open(&shared.join("roots/pickup/contoso"), walker).is_ok(), "{walker:?}");
     }
-    // A sender learns who the relay is from what root has given away.
+    // A sender learns who the relay's user is from what root has given away.
     chown(&pickup, Some(STRANGER), None).unwrap();
     chown(&contoso, Some(STRANGER), None).unwrap();
     assert!(way::open(&contoso, Walker::Sender).is_ok());
@@ -177,7 +177,7 @@ async fn a_folder_that_is_a_link_is_read() {
     until(|| fs::read_dir(&elsewhere).unwrap().count() == 0).await;
 }
 
-/// What is done with an open place is done there, whatever stands at its path by then.
+/// What is done with an open place is done there, whatever is at its path by then.
 #[test]
 fn a_swap_after_the_check_does_not_matter() {
     let (_dir, pickup, _) = temp();

@@ -1,10 +1,9 @@
-//! A whole session, judged by one who sees both directions of the wire and knows nothing of the server's
-//! inside.
+//! A whole session, checked by a judge that sees both directions of the wire and knows nothing of the
+//! server's internals.
 //!
 //! The judge goes through what the client sent, line by line, and takes the server's replies as they come: a
-//! `354` to DATA or a chunk's size says where content begins, the plainest search where it ends. From that
-//! follows which messages were accepted, with which recipients and which octets; exactly those must be in the
-//! spool.
+//! `354` to DATA or a chunk's size says where content begins, the plainest search where it ends. That shows
+//! which messages were accepted, with which recipients and which octets; exactly those must be in the spool.
 
 use std::{
     collections::VecDeque,
@@ -37,7 +36,7 @@ use relay_mail::{
 
 pub(crate) fn session(octets: &[u8]) {
     let runtime = runtime();
-    // Reads of some size, another one for each input.
+    // Reads of some size, a different one for each input.
     let chunk = 1 + crc32fast::hash(octets) as usize % 100;
     for (bare_newlines, lenience, chunk) in
         [(BareNewlines::Refuse, Lenience::None, chunk), (BareNewlines::Fix, Lenience::Both, usize::MAX)]
@@ -139,11 +138,11 @@ impl<'a> Judge<'a> {
     fn read(&mut self) {
         assert_eq!(self.replies.pop_front().unwrap().code, 220);
         while self.exchange_all() {}
-        // At most one word more: why it hangs up.
+        // At most one more reply: why it hangs up.
         assert!(self.replies.len() <= 1 && self.replies.iter().all(|said| said.code == 421));
     }
 
-    /// Up to the end of a transaction, or of the session: `false`.
+    /// Goes on to the end of a transaction, or to that of the session: `false`.
     fn exchange_all(&mut self) -> bool {
         let mut transaction = None::<Transaction>;
         loop {
@@ -152,7 +151,7 @@ impl<'a> Judge<'a> {
             let verb = String::from_utf8_lossy(word).to_ascii_uppercase();
             let is_too_long = line.len() > MAX_LINE;
             let chunk = chunk(line).filter(|_| !is_too_long);
-            // No reply comes before all of a chunk is there.
+            // No reply comes before the whole chunk is there.
             let content = match chunk {
                 Some((octets, _)) => self.octets(octets),
                 None => Some(&b""[..]),
@@ -173,7 +172,7 @@ impl<'a> Judge<'a> {
                         }
                         continue;
                     }
-                    // Refused, and over with it.
+                    // Refused, which ends the transaction.
                     Some(begun) if !begun.recipients.is_empty() => return true,
                     _ => assert_ne!(said.code, 250, "a chunk without a transaction"),
                 }
@@ -211,14 +210,14 @@ impl<'a> Judge<'a> {
                     return self.settle(said, transaction);
                 }
                 (_, 354) => panic!("{verb} began content"),
-                // A conversation of several lines, such as AUTH: the next line is no command.
+                // A conversation of several lines, such as AUTH: the next line is not a command.
                 (_, 334) => panic!("not offered here"),
                 _ => {}
             }
         }
     }
 
-    /// Content is over.
+    /// The content has ended.
     fn settle(&mut self, said: Said, transaction: Transaction) -> bool {
         if said.code == 250 {
             let id = said.text.strip_prefix("2.0.0 Ok: queued as ").unwrap().to_owned();
@@ -253,7 +252,7 @@ fn chunk(line: &[u8]) -> Option<(u64, bool)> {
     Some((octets.parse().ok().filter(|_| is_number)?, is_last))
 }
 
-/// Nobody knows how much follows: no command may be read after it.
+/// It is not known how much follows: no command may be read after it.
 fn is_bad_chunk(line: &[u8]) -> bool {
     let word = line.trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
     word.eq_ignore_ascii_case(b"BDAT") && line.len() <= MAX_LINE && chunk(line).is_none()
@@ -276,7 +275,7 @@ impl Expected {
         let SplitMessage { header, body } = HeaderScanner::split_message(&content).unwrap();
         let (stored, stored_body) = split_stored(stored);
         assert_eq!(body, stored_body);
-        // Received is on top; otherwise nothing is new but what was missing.
+        // Received is on top; otherwise only what was missing is new.
         let mut fields = stored.fields();
         assert!(fields.next().unwrap().is("Received"));
         let rest: Vec<_> = fields.filter(is_untouched).map(|field| field.raw()).collect();
@@ -285,7 +284,7 @@ impl Expected {
         for name in ["From", "Date", "Message-ID"] {
             assert!(stored.named(name).next().is_some(), "{name}");
         }
-        // Nobody sends as somebody else.
+        // No client sends as another sender.
         let author = message::author(&stored).unwrap();
         assert_eq!(author.mailbox(), &message.author);
         let domain = format!("{}.example", message.tenant);

@@ -92,7 +92,7 @@ async fn a_login_decides_the_tenant_and_shows_in_received() {
         let content = String::from_utf8(found.content).unwrap();
         assert!(content.contains(&format!("\tby relay.example with {protocol} id ")), "{content}");
         assert!(!content.to_lowercase().contains("scanner"));
-        // The header From is held to the tenant's senders, too.
+        // The header From, too, must be one of the tenant's senders.
         let foreign = "From: a@fabrikam.example\r\n\r\n.\r\n";
         assert!(client.raw_mail(foreign).await.starts_with("550 5.7.1"));
     }
@@ -214,7 +214,7 @@ async fn auth_has_its_place() {
             ("RSET", "250"),
             (&right, "235"),
             (&right, "503 5.5.1"),
-            // It stays.
+            // The login stays.
             ("EHLO client", "250-"),
             ("RSET", "250"),
             ("MAIL FROM:<a@fabrikam.example>", "550 5.7.1"),
@@ -229,7 +229,7 @@ async fn without_a_login_the_network_decides_as_ever() {
     let mut client = greeted(&house).await;
     client.script(&[("MAIL FROM:<a@contoso.example>", "530 5.7.0 Authentication required")]).await;
     assert_eq!(house.metric("refused_total{ingress=\"smtp\",reason=\"no_login\"}"), 1.0);
-    // Where nobody can log in, it would not help to say so; and the parameter is not known.
+    // Where nobody can log in, it would not help to ask for a login; and the parameter is not known.
     let mut client = from(Peer::new(STRANGER, false), &service(&house));
     client.hello().await;
     client
@@ -333,7 +333,7 @@ async fn failures_slow_down_and_lock_out() {
         [logins(&house, "wrong"), logins(&house, "unknown"), logins(&house, "locked")],
         [2.0, 1.0, 2.0]
     );
-    // Others go on; and so does this one, after a time.
+    // Other clients go on; and so does this one, after a time.
     let other = Peer { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), ..trusted() };
     for (peer, pause) in [(other, 0), (trusted(), 15 * 60)] {
         tokio::time::advance(std::time::Duration::from_secs(pause)).await;

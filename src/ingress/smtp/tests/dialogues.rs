@@ -130,7 +130,7 @@ async fn a_batch_is_answered_in_one_write() {
     assert_eq!(codes, ["250", "250", "250", "501", "354"]);
     let len = replies.len();
     client.stream.consume(len);
-    // The content with the next transaction behind it.
+    // The content, followed by the next transaction.
     client.send(format!("{HEADER}one\r\n.\r\n{mail}{rcpt}DATA\r\n{HEADER}two\r\n.\r\nQUIT\r\n")).await;
     for expected in ["250 2.0.0", "250 2.1.0", "250 2.1.5", "250 2.1.5", "354", "250 2.0.0", "221 2.0.0"] {
         let reply = client.reply().await;
@@ -225,7 +225,7 @@ async fn too_many_recipients() {
     for number in 0..MAX_RECIPIENTS {
         client.script(&[(&format!("RCPT TO:<r{number}@example.net>"), "250 2.1.5")]).await;
     }
-    // However many more: the client sends to these in another transaction.
+    // Any number more: the client sends to these in another transaction.
     for _ in 0..30 {
         client.script(&[("RCPT TO:<more@example.net>", "452 4.5.3")]).await;
     }

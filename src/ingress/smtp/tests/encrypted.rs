@@ -79,7 +79,7 @@ async fn start_tls(
     shake(client, root).await.unwrap()
 }
 
-/// A record of the most octets that make one, which begins a hello of the most that TLS allows.
+/// A record of the largest size, which begins a hello of the largest size that TLS allows.
 fn endless_hello() -> Vec<u8> {
     let mut octets = Vec::new();
     for n in 0..8 {
@@ -202,7 +202,7 @@ async fn what_is_sent_behind_starttls_is_no_command() {
         drop(client);
         session.await.unwrap().unwrap();
     }
-    // What comes a moment later is no handshake.
+    // What comes a moment later is not a handshake.
     let (mut client, session) = talk(&house, &secured, Offer::StartTls);
     client.hello().await;
     client.script(&[("STARTTLS", "220 ")]).await;

@@ -17,7 +17,7 @@ async fn a_message_in_chunks() {
     let second = "\n..two\r\n";
     client.send(format!("BDAT {}\r\n{first}", first.len())).await;
     assert_eq!(client.reply().await, format!("250 2.0.0 {} octets received\r\n", first.len()));
-    // A chunk of none, and the rest in one write with what follows.
+    // An empty chunk, and the rest in one write with what follows.
     client.send(format!("bdat 0\r\nBDAT {}\r\n{second}BDAT 0 last\r\nNOOP\r\n", second.len())).await;
     assert!(client.reply().await.starts_with("250 2.0.0 0 octets"));
     assert!(client.reply().await.starts_with("250 2.0.0 8 octets"));
@@ -25,7 +25,7 @@ async fn a_message_in_chunks() {
     assert!(client.reply().await.starts_with("250 2.0.0 Ok\r\n"));
     let found = house.next().await;
     assert_eq!(reply, format!("250 2.0.0 Ok: queued as {}\r\n", found.id));
-    // No dot is stuffing, and none ends the message.
+    // No dot is stuffing, and no dot ends the message.
     assert!(found.content.ends_with(b"\r\n\r\n.one\r\n.\r\n..two\r\n"));
 }
 
@@ -150,7 +150,7 @@ async fn addresses_beyond_ascii() {
     assert!(found.message.envelope.utf8());
     assert_eq!(found.message.envelope.recipients()[0].as_str(), "\u{e9}@b\u{fc}cher.example");
     assert_eq!(found.message.author.as_str(), "j\u{f6}rn@contoso.example");
-    // Octets that are no UTF-8 are no address.
+    // Octets that are not UTF-8 are not an address.
     client.send(b"MAIL FROM:<\xe9@contoso.example> SMTPUTF8\r\n").await;
     assert!(client.reply().await.starts_with("553 5.6.7"));
 }

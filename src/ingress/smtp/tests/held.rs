@@ -8,7 +8,7 @@ fn client_of(service: &Arc<Service>, n: u8) -> Client<DuplexStream> {
     connect_through(64 * 1024, IpAddr::from(Ipv4Addr::new(127, 0, 0, n)), service.clone()).0
 }
 
-/// So many octets of a header, in whole lines.
+/// This many octets of a header, in whole lines.
 fn header(octets: usize) -> String {
     let line = format!("X-Long: {}\r\n", "x".repeat(90));
     format!("From: a@contoso.example\r\n{}", line.repeat(octets / line.len()))
@@ -34,7 +34,7 @@ async fn unfinished_headers_are_bounded_over_all_connections() {
     while held(&house) < 100_000.0 {
         tokio::task::yield_now().await;
     }
-    // Another client goes on, and of the first no transaction that wants more than its share.
+    // Another client goes on. Of the first client's transactions, those that want more than its share do not.
     let mut other = client_of(&service, 2);
     other.hello().await;
     assert!(other.mail("content\r\n.\r\n").await.starts_with("250 2.0.0"));

@@ -28,7 +28,7 @@ async fn a_client_that_vanishes_at_any_octet_leaves_nothing() {
     let service = service(&house);
     let accepted_from = DIALOGUE.find(".\r\nQUIT").unwrap() + 3;
     for cut in 0..=DIALOGUE.len() {
-        // One that hangs up, and one that only stops sending and hears what comes.
+        // A client that hangs up, and one that only stops sending and reads what comes.
         for listens in [false, true] {
             let (mut client, session) = connect_through(4096, LOOPBACK, service.clone());
             client.send(&DIALOGUE[..cut]).await;
@@ -148,7 +148,7 @@ async fn a_silent_client_is_hung_up_on() {
     let mut client = connect(&house);
     client.hello().await;
     let began = tokio::time::Instant::now();
-    // Octets that do not make a line do not count as talking.
+    // Octets that do not complete a line do not count as talking.
     client.send("NOO").await;
     assert_eq!(client.reply().await, "421 4.4.2 Timeout, closing\r\n");
     assert_eq!(began.elapsed().as_secs(), 300);
@@ -180,7 +180,7 @@ async fn a_client_that_does_not_read_is_hung_up_on() {
     assert_eq!(began.elapsed().as_secs(), 60);
 }
 
-/// What one client says over and over, a minute apart, until it is hung up on: how often.
+/// How often one client can say the same, a minute apart, before it is hung up on.
 async fn minutes_until_hung_up_on(octets: &[u8], begin: &[(&str, &str)]) -> usize {
     let house = House::new();
     let (mut client, session) = connect_through(64 * 1024, LOOPBACK, service(&house));
@@ -227,7 +227,7 @@ async fn recipients_without_end_are_enough() {
     for _ in 0..MAX_RECIPIENTS {
         client.script(&[("RCPT TO:<b@example.net>", "250 2.1.5")]).await;
     }
-    // With EHLO and MAIL these are more than a thousand.
+    // With EHLO and MAIL, there are more than a thousand.
     for _ in 0..999 {
         client.script(&[("RCPT TO:<b@example.net>", "452 4.5.3")]).await;
     }

@@ -1,4 +1,4 @@
-//! A spool that is slower than its clients wait.
+//! A spool that takes longer than its clients wait.
 
 use tokio::time::{advance, timeout};
 
@@ -31,7 +31,7 @@ async fn a_message_stored_too_late_is_taken_back_and_refused() {
     assert_eq!(house.metric("refused_total{ingress=\"smtp\",reason=\"late\"}"), 1.0);
     assert_eq!(house.metric("received_total{ingress=\"smtp\",tenant=\"contoso\"}"), 0.0);
 
-    // The client comes again, and its message is there once.
+    // The client sends again, and its message is there once.
     assert!(client.mail("again\r\n.\r\n").await.starts_with("250 2.0.0"));
     assert!(house.next().await.content.ends_with(b"again\r\n"));
     assert!(house.is_empty());

@@ -128,7 +128,7 @@ async fn connections_in_excess_are_told_so() {
     first.script(&[("QUIT", "221")]).await;
     assert_eq!(first.rest().await, "");
     drop(first);
-    // The slot is free once the session has seen the end of it.
+    // The slot is free once the session has seen the connection end.
     loop {
         let mut again = dial(running.addresses[0]).await;
         if again.reply().await.starts_with("220 ") {

@@ -1,4 +1,4 @@
-//! What is mended in a message, and what is refused of it.
+//! What is corrected in a message, and what is refused.
 
 use super::*;
 use crate::{
@@ -125,7 +125,7 @@ async fn commands_without_a_message_run_out() {
     let mut client = connect_limited(&house, SessionLimits { max_commands: 20, ..SessionLimits::default() });
     client.hello().await;
     client.script(&[("NOOP", "250"); 15]).await;
-    // MAIL counts; RCPT and the message itself do not, and the count begins anew.
+    // MAIL counts; RCPT and the message itself do not, and the count starts again.
     assert!(client.mail("x\r\n.\r\n").await.starts_with("250 2.0.0"));
     client.script(&[("NOOP", "250"); 20]).await;
     assert_eq!(client.reply().await, "421 4.7.0 Too many commands without a message, closing\r\n");
@@ -147,7 +147,7 @@ async fn the_time_of_a_connection_runs_out() {
     assert_eq!(client.rest().await, "");
 }
 
-/// Whatever a client says a bit at a time, and behind what: it has the hour of its connection and no more.
+/// Whatever a client sends a bit at a time, and after what: it has the hour of its connection and no more.
 async fn trickles_until_hung_up_on(begin: &[(&str, &str)], pieces: &[&str]) {
     let house = House::new();
     let mut client = connect(&house);
@@ -185,7 +185,7 @@ async fn a_client_that_trickles_has_the_time_of_its_connection() {
     ] {
         trickles_until_hung_up_on(begin, pieces).await;
     }
-    // Inside of one large chunk.
+    // Inside one large chunk.
     let house = House::new();
     let mut client = connect(&house);
     client.hello().await;

@@ -9,7 +9,7 @@ use super::{
     *,
 };
 
-/// The first listener takes PROXY headers from loopback, the second none.
+/// The first listener takes PROXY headers from loopback, the second takes none.
 async fn serve(house: &House, per_address: usize) -> Running {
     let mut config = config(10);
     config.listeners[0].proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -79,15 +79,16 @@ async fn a_bad_header_ends_the_connection_without_a_word() {
 async fn a_slow_header_ends_the_connection() {
     let house = House::new();
     let running = serve(&house, 0).await;
+    // The five seconds begin with the connection, and the clock is paused some time after that.
+    let began = tokio::time::Instant::now();
     let mut client = dial(running.addresses[0]).await;
     client.send("PROXY TCP4 ").await;
     while house.metric("smtp_connections") < 1.0 {
         tokio::task::yield_now().await;
     }
     tokio::time::pause();
-    let began = tokio::time::Instant::now();
     assert_eq!(client.rest().await, "");
-    assert_eq!(began.elapsed().as_secs(), 5);
+    assert!((5..60).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     assert_eq!(house.metric("smtp_connections"), 0.0);
 }
 
@@ -104,8 +105,8 @@ async fn connections_are_counted_by_the_address_of_the_client() {
         open.push(connection);
     }
     assert_eq!(dial_for(proxied, ALLOWED).await.rest().await, TOO_MANY);
-    // The proxy's own connections have no limit of their own, and do not count for those of its address
-    // without proxy.
+    // The proxy's own connections have no limit of their own, and do not count as those of its address
+    // without a proxy.
     for _ in 0..3 {
         let mut connection = dial(proxied).await;
         connection.send("PROXY UNKNOWN\r\n").await;

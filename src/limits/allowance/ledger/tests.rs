@@ -32,7 +32,7 @@ fn what_was_noted_is_remembered_by_mailbox_and_hour() {
     ledger.note(a(), NOW, -2, NOW + 1);
     ledger.note(key("b@contoso.example"), NOW, -7, NOW + 1);
 
-    // The one that wrote still lives, and has synced nothing: as after kill -9.
+    // The ledger that wrote is still alive, and has synced nothing: as after kill -9.
     let folder = folder.path().join("limits/recipients");
     let remembered = reopened(&folder, NOW + 1);
     assert_eq!(remembered.len(), 1);
@@ -116,7 +116,7 @@ fn hours_of_a_clock_that_ran_ahead_count_from_now() {
     assert!(reopened(folder.path(), NOW + DAY + 1).is_empty());
 }
 
-/// What is wrong with a file or with the folder keeps nobody from starting.
+/// No fault in a file or in the folder prevents a start.
 #[test]
 fn a_file_that_cannot_be_read_is_put_aside_and_the_others_count() {
     let folder = tempfile::tempdir().unwrap();

@@ -43,7 +43,7 @@ async fn lab() -> Lab {
     Lab::start(Options { directories: vec![directory()], ..options() }).await
 }
 
-/// A JSON Web Token in the making.
+/// A JSON Web Token under construction.
 struct Token {
     header: Value,
     claims: Value,
@@ -52,7 +52,7 @@ struct Token {
 }
 
 impl Token {
-    /// As Microsoft's document has it.
+    /// As Microsoft's document describes it.
     fn of_certificate(lab: &Lab) -> Self {
         let now = crate::clock::now().as_millis() / 1000;
         Self {
@@ -221,7 +221,7 @@ async fn each_way_to_get_a_certificates_assertion_wrong_has_its_number() {
         println!("{what}: {}", answer.body);
         assert_refused(&answer, 401, "invalid_client", number);
     }
-    // Five minutes either way are for the clocks.
+    // Five minutes either way allow for the clocks.
     assert_accepted(&good().later(-600 - 240).send(&lab).await);
     assert_accepted(&good().later(299).send(&lab).await);
     assert_eq!(lab.service.assertions().len(), 2);
@@ -253,7 +253,7 @@ async fn an_id_stands_for_one_assertion() {
     let second = Token::of_certificate(&lab).claim("jti", id);
     assert_refused(&second.send(&lab).await, 401, "invalid_client", 50027);
 
-    // PSS signs differently each time: the very same octets are meant.
+    // PSS signs differently each time: the very same octets are needed.
     let same = Token::of_certificate(&lab).text();
     assert_accepted(&send(&lab, &same).await);
     assert_accepted(&send(&lab, &same).await);
@@ -281,7 +281,7 @@ async fn an_outside_issuer_speaks_for_the_application() {
     let answer = Token::of_issuer().send(&lab).await;
     assert_accepted(&answer);
     assert_accepted(&Token::of_issuer().claim("aud", "api://AzureADTokenExchange").send(&lab).await);
-    // It is used until the issuer gives out another one.
+    // It is used until the issuer issues another one.
     let same = Token::of_issuer().text();
     assert_accepted(&send(&lab, &same).await);
     assert_accepted(&send(&lab, &same).await);

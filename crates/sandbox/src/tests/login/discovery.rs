@@ -20,7 +20,7 @@ async fn discovery_names_urls_as_the_client_sees_them() {
     let forwarded = Answer::of(lab.http.get(&url).header("x-forwarded-proto", "https")).await.json();
     let device = forwarded["device_authorization_endpoint"].as_str().expect("text");
     assert!(device.starts_with("https://127.0.0.1:") && device.ends_with("/devicecode"), "{device}");
-    // What is handed out works.
+    // The endpoints that are given work.
     let form = GOOD.to_owned();
     assert_eq!(lab.ask_token(&id.to_string(), &form).await.status, 200);
     let common = get(&lab, "/organizations/v2.0/.well-known/openid-configuration").await.json();
@@ -52,7 +52,7 @@ async fn instances_and_realms_are_known() {
     assert_eq!(unknown["account_type"], "Unknown");
 }
 
-/// As a browser that shows where it is sent.
+/// Acts as a browser that shows where it is sent.
 async fn consent(lab: &Lab, directory: &str, query: &str) -> Answer {
     let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build();
     let url = format!("{}/{directory}/v2.0/adminconsent?{query}", lab.service.url());

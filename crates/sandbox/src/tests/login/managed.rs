@@ -57,7 +57,7 @@ async fn an_identity_goes_by_three_ids() {
     for (query, error) in [
         ("client_id=three", "invalid_request"),
         ("client_id=one&object_id=two", "invalid_request"),
-        // Two identities, and none is the machine's own.
+        // Two identities, and neither is the machine's own.
         ("x=y", "invalid_request"),
     ] {
         let answer = imds(&lab, &format!("{RESOURCE}&{query}")).await;
@@ -110,7 +110,7 @@ async fn a_machine_may_not_be_ready() {
         assert_eq!((answer.status, &answer.json()["error"]), (code, &"not_ready".into()));
     }
     assert_eq!(imds(&lab, RESOURCE).await.status, 200);
-    // Neither a fault of Graph nor of the login service is about this.
+    // Faults of Graph or of the login service do not apply here.
     lab.service.inject(Fault::status(On::AnyGraph, 503, "x"));
     lab.service.inject(Fault::status(On::Token, 503, "x"));
     assert_eq!(imds(&lab, RESOURCE).await.status, 200);
@@ -156,6 +156,6 @@ async fn an_arc_machine_shows_who_can_read_its_files() {
     assert_eq!(appid(&ask(Some(secret.clone())).await), "machine");
     assert_eq!(ask(Some(secret)).await.status, 401, "once");
     assert_eq!(Answer::of(get(&lab, &path)).await.status, 400);
-    // The other endpoints of the machine want no secret.
+    // The other endpoints of the machine require no secret.
     assert_eq!(imds(&lab, RESOURCE).await.status, 200);
 }

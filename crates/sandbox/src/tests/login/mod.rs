@@ -24,7 +24,7 @@ fn assert_refused(answer: &Answer, status: u16, error: &str, number: u32) {
     assert!(text.contains(trace) && body["timestamp"].as_str().is_some_and(|t| t.contains(' ')), "{text}");
 }
 
-/// What an access token says of itself.
+/// The claims of an access token.
 fn claims(token: &str) -> Value {
     let parts: Vec<&str> = token.split('.').collect();
     assert_eq!(parts.len(), 3, "{token}");

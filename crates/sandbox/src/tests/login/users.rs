@@ -87,7 +87,7 @@ async fn a_users_token_says_so_and_opens_the_users_mailbox_only() {
     assert_eq!(lab.send(MAIL).await.status, 202);
     let other = Answer::of(lab.mail("other@contoso.example", MAIL.as_bytes())).await;
     assert_eq!((other.status, other.code().as_str()), (403, "ErrorAccessDenied"));
-    // Mail.Send does not read.
+    // Mail.Send does not permit reading.
     let read = Answer::of(lab.graph("GET", &format!("{USER}/messages"))).await;
     assert_eq!((read.status, read.code().as_str()), (403, "ErrorAccessDenied"));
 
@@ -145,7 +145,7 @@ async fn scopes_are_of_one_resource_and_agreed_to() {
         ("https://files.example/Mail.Send".into(), "invalid_resource", 500011),
         ("https://graph.microsoft.com/".into(), "invalid_scope", 70011),
         ("https://graph.microsoft.com/Calendars.Read".into(), "invalid_grant", 65001),
-        // Exchange's permission, not Graph's.
+        // A permission of Exchange, not of Graph.
         ("https://graph.microsoft.com/SMTP.Send".into(), "invalid_grant", 65001),
     ] {
         let answer = lab.ask_token(DOMAIN, &form(USER, "pass+word", &scope)).await;

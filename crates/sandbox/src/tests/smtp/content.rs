@@ -116,7 +116,7 @@ async fn sizes_are_limited() {
     let lab = Lab::start_smtp(options).await;
     let mut client = lab.submitter(MAILBOX).await;
     let long = |octets: usize| format!("{}\r\n", "x".repeat(70)).repeat(octets / 72);
-    // What a mailbox may send is not known before the content.
+    // The mailbox's limit is not known before the content.
     client.dialogue(&[(&format!("{FROM} SIZE=400000"), "250"), ("RSET", "250")]).await;
     assert!(client.send(&format!("{MAIL}{}", long(299_000))).await.starts_with("250"));
     assert_eq!(

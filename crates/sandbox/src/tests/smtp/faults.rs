@@ -5,7 +5,7 @@ use super::*;
 const AUTH: &str = "(auth)";
 const CONTENT: &str = "(content)";
 
-/// What each step of a whole session is answered with, up to the end of the connection.
+/// The replies to each step of a whole session, up to the end of the connection.
 async fn walk(lab: &Lab) -> Vec<String> {
     let mut client = lab.connect_silently().await;
     let mut replies = vec![client.reply().await];
@@ -82,7 +82,7 @@ async fn each_step_can_be_cut() {
     for (number, (on, name)) in STEPS.into_iter().enumerate() {
         lab.service.inject(Fault::new(on, Action::CutAfter).times(1));
         let replies = walk(&lab).await;
-        // What begins something else is cut in that.
+        // A step that begins something else is cut in that.
         let begins = matches!(on, On::SmtpStartTls | On::SmtpData);
         let last = number + usize::from(begins);
         assert_eq!((replies.len(), replies.last().map(String::as_str)), (last + 1, Some("")), "{name}");
@@ -106,7 +106,7 @@ async fn a_refusal_can_come_after_delivery() {
     assert!(replies[3] == "451 4.4.2 Timeout" && replies[4].starts_with("250"), "{replies:?}");
     lab.service.inject(after(On::SmtpConnect));
     assert!(walk(&lab).await[1].starts_with("503"), "who is turned away has QUIT only");
-    // Nothing begins that the client has not been told of.
+    // Nothing begins that the client has not been told about.
     lab.service.inject(after(On::SmtpStartTls));
     assert!(walk(&lab).await[3].starts_with("504"));
     lab.service.inject(after(On::SmtpData));

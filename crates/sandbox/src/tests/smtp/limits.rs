@@ -66,7 +66,7 @@ async fn messages_in_a_minute() {
     {
         assert!(client.send(MAIL).await.starts_with(expected));
     }
-    // The limit is the mailbox's, however it sends.
+    // The limit belongs to the mailbox, however it sends.
     let mut lab = lab;
     lab.token = lab.log_in(&lab.service.url()).await;
     assert_eq!(lab.send(MAIL).await.status, 429);
@@ -84,7 +84,7 @@ async fn surplus_can_be_slowed_down_instead() {
     client.dialogue(&[(FROM, "250"), (TO, "250"), ("DATA", "354")]).await;
     tokio::time::pause();
     client.write(format!("{MAIL}.\r\n")).await;
-    // Nothing else is left to do, so the paused clock goes on.
+    // Nothing else is left to do, so the paused clock advances.
     let begun = tokio::time::Instant::now();
     while lab.delivered() < 2 {
         tokio::time::sleep(Duration::from_secs(1)).await;

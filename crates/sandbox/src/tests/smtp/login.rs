@@ -59,7 +59,7 @@ async fn data_that_is_no_xoauth2() {
             (&format!("AUTH XOAUTH2 {}", "A".repeat(12_300)), "500 5.5.2"),
         ])
         .await;
-    // What a client says that has lost its place: the log has nothing of it.
+    // A client that has lost its place may send this: the log shows none of it.
     client.dialogue(&[(&xoauth2(MAILBOX, token), "500")]).await;
     let heard = lab.heard(1).join("\n");
     assert!(!heard.contains(&xoauth2(MAILBOX, token)[..20]), "{heard}");
@@ -97,7 +97,7 @@ async fn an_expired_token_opens_nothing() {
 
 #[tokio::test]
 async fn the_application_needs_its_permission() {
-    // Those of Graph only.
+    // Permissions of Graph only.
     let lab = Lab::start_smtp(options()).await;
     assert!(lab.encrypted().await.log_in(MAILBOX, &lab.token).await.starts_with(WRONG));
 }

@@ -60,7 +60,7 @@ impl Lab {
         Client(BufReader::new(Box::new(stream)))
     }
 
-    /// With TLS, and EHLO said.
+    /// Connected with TLS, and EHLO sent.
     async fn encrypted(&self) -> Client {
         let mut client = self.connect().await;
         client.say("EHLO client.example").await;
@@ -77,7 +77,7 @@ impl Lab {
         client
     }
 
-    /// What was said on the connection of that number.
+    /// The dialogue on the connection of that number.
     fn heard(&self, connection: u64) -> Vec<String> {
         let lines = self.service.smtp_log().into_iter().filter(|line| line.connection == connection);
         lines.map(|line| line.to_string()).collect()
@@ -131,7 +131,7 @@ impl Client {
         self.reply().await
     }
 
-    /// Says them all, and holds each answer to what it is to begin with.
+    /// Sends them all, and checks how each answer must begin.
     async fn dialogue(&mut self, exchanges: &[(&str, &str)]) {
         for (line, expected) in exchanges {
             let reply = self.say(line).await;
@@ -143,7 +143,7 @@ impl Client {
         self.say(&format!("AUTH XOAUTH2 {}", xoauth2(mailbox, token))).await
     }
 
-    /// MAIL, RCPT, DATA and the content, all well; the answer to the content.
+    /// Sends MAIL, RCPT, DATA and the content, all accepted; returns the answer to the content.
     async fn send(&mut self, content: &str) -> String {
         self.dialogue(&[(FROM, "250"), (TO, "250"), ("DATA", "354")]).await;
         self.say(&format!("{content}.")).await

@@ -195,7 +195,7 @@ async fn smtputf8_is_needed_for_what_is_not_ascii() {
             (&format!("{umlaut}."), "250"),
         ])
         .await;
-    // A body is another matter.
+    // For a body, other rules apply.
     assert!(client.send(&format!("{MAIL}scän\r\n")).await.starts_with("250"));
     let messages = lab.service.messages();
     assert_eq!((messages.len(), messages[0].subject.as_str()), (2, "A scän"));

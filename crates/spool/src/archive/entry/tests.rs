@@ -172,7 +172,7 @@ fn every_key_is_known_and_there_once() {
         ("7", "invalid type: integer `7`, expected an object in braces"),
         ("", "EOF while parsing"),
         (&format!("{written}{{}}"), "trailing characters at line "),
-        // The number of another version says more than what this version does not know of it.
+        // Another version's number says more than a key that this version does not know.
         ("{\"format\": 2, \"new\": 1}", "format: is 2; this version reads format 1"),
     ] {
         let error = Entry::parse(text.as_bytes()).unwrap_err().to_string();

@@ -1,19 +1,19 @@
-//! Everything in the index, as it is: for looking into a spool that nobody works on.
+//! Everything in the index, as it is: for inspecting a spool that no relay has open.
 
 use std::collections::HashMap;
 
 use super::{Index, LANE, Lane, LaneId, MessageId, NOTE, STATE, SUM, Seen, State, StoreError, split};
 
-/// What the index holds, readable or not.
+/// What the index contains, readable or not.
 #[derive(Default)]
 pub(crate) struct Census {
     pub(crate) lanes: HashMap<LaneId, Lane>,
     pub(crate) unreadable_lanes: usize,
-    /// Oldest message first; `None` where the record is no state.
+    /// Oldest message first; `None` where the record is not a state.
     pub(crate) states: Vec<(MessageId, Option<State>)>,
     /// Records of no kind that this version knows.
     pub(crate) unknown: usize,
-    /// That records are missing or have come back, which nothing else shows.
+    /// Damage that nothing else shows: records are missing or have come back.
     pub(crate) damage: Option<String>,
 }
 

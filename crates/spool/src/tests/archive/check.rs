@@ -84,7 +84,7 @@ async fn each_damage_is_named() {
     assert_eq!(names(&scene.folder()), [format!("{whole}.eml"), format!("{whole}.json")]);
 }
 
-/// What the index says beside what the bodies say.
+/// What the index says, against what the bodies say.
 #[tokio::test]
 async fn an_index_that_contradicts_the_bodies_is_damage() {
     let scene = Scene::new();

@@ -23,7 +23,7 @@ async fn what_is_exported_and_imported_is_the_same() {
     let many_message = many.message.clone();
     spool.accept(many).await.unwrap().announce();
     bodies.insert(many_id, b"to many".to_vec());
-    // One waits for its third attempt, in doubt; another's second attempt is under way.
+    // One waits for its third attempt, in doubt; another's second attempt is in progress.
     let ids: Vec<_> = bodies.keys().copied().collect();
     let due = clock::now() + Duration::from_millis(1_234_567);
     for _ in 0..2 {
@@ -79,7 +79,7 @@ async fn what_is_exported_and_imported_is_the_same() {
         assert_eq!(*claim.message, if *id == many_id { many_message.clone() } else { message(2) });
     }
     assert_eq!(spool.tally().tenant(&"contoso".parse().unwrap()).messages(), 5);
-    // Lanes are stored once a pair.
+    // Each pair of tenant and author is stored as one lane.
     assert_eq!(spool.tally().tenants().len(), 2);
     let next = accept(&spool, b"new").await;
     assert!(next > many_id);
@@ -92,7 +92,7 @@ async fn an_export_goes_on_where_it_broke_off() {
     let scene = Scene::new();
     let (spool, waiting) = scene.place.start();
     let mut ids = Vec::new();
-    // More than a group.
+    // More than one group.
     for n in 0..300_u32 {
         ids.push(accept(&spool, &n.to_be_bytes()).await);
     }

@@ -1,4 +1,4 @@
-//! Imports: broken off, into a spool with mail, from files that are wrong.
+//! Imports: interrupted, into a spool with mail, from files that are wrong.
 
 use super::*;
 
@@ -13,7 +13,7 @@ async fn an_import_goes_on_where_it_broke_off() {
     let large = accept(&spool, &[1; 600_000]).await;
     old.stop((spool, waiting));
     old.export();
-    // Broken off after a group was durable, and before all its files were moved away.
+    // Interrupted after a group was durable, and before all its files were moved away.
     let again = old.out.path().join("again");
     copy_all(&old.folder(), &again);
     let new = Scene::new();
@@ -25,7 +25,7 @@ async fn an_import_goes_on_where_it_broke_off() {
     }
     let name = format!("{}.json", ids[1]);
     fs::rename(again.join(&name), again.join("imported").join(&name)).unwrap();
-    // A large body that the index never got to know.
+    // A large body that the index never knew.
     fs::write(new.spool().join(format!("body/large/{}", large.next())), "half").unwrap();
 
     let imported = new.import(&again);
@@ -41,7 +41,7 @@ async fn an_import_goes_on_where_it_broke_off() {
     assert_eq!((imported.imported, imported.already_there, imported.is_complete()), (0, 0, true));
 }
 
-/// Opening without loading would take the last segment for one that nobody uses.
+/// Opening without loading would take the last segment for an unused one.
 #[tokio::test]
 async fn an_import_leaves_the_mail_that_is_there() {
     let one = Scene::new();
@@ -88,7 +88,7 @@ async fn wrong_files_are_named_and_left_and_the_rest_is_imported() {
     fs::rename(path(6, "json"), old.folder().join("note.json")).unwrap();
     let whole = old.out.path().join("whole");
     copy_all(&old.folder(), &whole);
-    // Edited as one may.
+    // A permitted edit.
     edit(7, "attempts", json!(0));
     edit(7, "due", Value::Null);
     fs::write(old.folder().join("README"), "is let pass").unwrap();
@@ -126,7 +126,7 @@ async fn wrong_files_are_named_and_left_and_the_rest_is_imported() {
         "{checked:?}"
     );
 
-    // Mended, they come in too.
+    // Corrected, they are imported too.
     fs::rename(old.folder().join("note.json"), path(6, "json")).unwrap();
     flip(&path(0, "eml"), 10);
     flip(&path(1, "eml"), 99_000);
@@ -151,7 +151,7 @@ async fn another_message_of_the_same_id_is_not_lost() {
     let imported = new.import(&old.folder());
     assert_eq!((imported.imported, imported.already_there), (0, 0));
     assert!(imported.problems[0].reason.starts_with("the spool has another message of this id"));
-    // As the error says.
+    // Done as the error says.
     let free = id.next();
     let mut entry = old.entry(id);
     entry["id"] = free.to_string().into();

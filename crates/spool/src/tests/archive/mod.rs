@@ -33,7 +33,7 @@ impl Scene {
         dir.path()
     }
 
-    /// Stops the spool, and waits until it is let go of.
+    /// Stops the spool, and waits until its lock is released.
     fn stop(&self, spool: (Spool, Heard)) {
         drop(spool);
         drop(self.place.store());
@@ -65,12 +65,12 @@ impl Scene {
     }
 }
 
-/// On a thread of its own, since it has a runtime of its own.
+/// Imports on a thread of its own, since an import has a runtime of its own.
 fn import_blocking(target: &Target, from: &Path) -> Result<Imported, ArchiveError> {
     std::thread::scope(|scope| scope.spawn(|| import(target, from, &mut |_| {})).join().unwrap())
 }
 
-/// Every file below, with its content.
+/// Every file below `dir`, with its content.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {

@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Texts,
     /// A type of this schema.
     One(&'static str),
-    /// A collection of one.
+    /// A collection of such a type.
     Many(&'static str),
 }
 use Kind::{Binary, Boolean, Int64, Many, One, Text, Texts};
@@ -101,7 +101,7 @@ pub(super) const STRUCTURED: &[Structured] = &[
     },
 ];
 
-/// Enumerations: in JSON a member goes by its name.
+/// Enumerations: in JSON a member is written by its name.
 pub(super) const ENUMERATIONS: &[(&str, &[&str])] = &[
     ("importance", &["low", "normal", "high"]),
     ("bodyType", &["text", "html"]),
