@@ -25,21 +25,14 @@ pub use report::{Kind, MAX_RETURNED_BODY, Notification, RecipientReport, Service
 pub use status::{EnhancedStatus, InvalidStatus};
 
 use crate::config::{BounceTo, BouncesConfig};
-use relay_mail::{Envelope, HeaderBlock};
+use relay_mail::Envelope;
 
-/// Whether anybody is to be told that the message was given up.
-///
-/// Not if the sender is null, not if the tenant wants none, and not if the message is a report itself
-/// (`multipart/report`): mail servers behind this relay may send theirs with a sender.
-pub fn wants_bounce(envelope: &Envelope, header: &HeaderBlock, bounces: &BouncesConfig) -> bool {
+/// Whether anybody is to be told that the message was given up: not if the sender is null, and not if the
+/// tenant wants none. A report with a sender, as abuse reports have one, is mail like any other.
+pub fn wants_bounce(envelope: &Envelope, bounces: &BouncesConfig) -> bool {
     let wanted = match bounces.to {
         BounceTo::Mailbox => true,
         BounceTo::None => false,
     };
-    let is_report = header.named("Content-Type").any(|field| {
-        field.value().get(..REPORT.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(REPORT.as_bytes()))
-    });
-    wanted && envelope.sender().is_some() && !is_report
+    wanted && envelope.sender().is_some()
 }
-
-const REPORT: &str = "multipart/report";

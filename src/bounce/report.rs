@@ -89,6 +89,8 @@ impl RecipientReport<'_> {
 pub enum Service {
     Graph,
     Smtp,
+    /// This relay itself.
+    Relay,
 }
 
 /// The report as a whole message, to be queued with a null sender for `told.to`.
@@ -185,6 +187,7 @@ fn push_said(text: &mut String, kind: Kind, outcome: &RecipientReport<'_>, longe
     let said = match outcome.service {
         Service::Graph => "Microsoft 365 said",
         Service::Smtp => "The mail server said",
+        Service::Relay => "This relay said",
     };
     let diagnostic = one_line(outcome.diagnostic, longest);
     let advice = advice(kind, status);
@@ -241,6 +244,7 @@ fn delivery_status(told: &Notification<'_>, host: &str) -> String {
         let kind = match outcome.service {
             Service::Graph => "X-Microsoft-Graph",
             Service::Smtp => "smtp",
+            Service::Relay => "X-M365-Relay",
         };
         let said = one_line(outcome.diagnostic, longest);
         push_field(&mut fields, "Diagnostic-Code", &format!("{kind}; {said}"));

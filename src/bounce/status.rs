@@ -19,6 +19,8 @@ impl EnhancedStatus {
     pub const EXPIRED: Self = Self { class: 4, subject: 4, detail: 7 };
     /// Handed over.
     pub const RELAYED: Self = Self { class: 2, subject: 0, detail: 0 };
+    /// Something is wrong with the relay itself.
+    pub const SYSTEM: Self = Self { class: 5, subject: 3, detail: 0 };
     /// Nothing more is known.
     pub const UNDEFINED: Self = Self { class: 5, subject: 0, detail: 0 };
 

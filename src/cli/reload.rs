@@ -92,6 +92,6 @@ mod tests {
         };
         let (out, err) = shown(&Reloaded { ok: true, errors: Vec::new(), warnings: Vec::new(), changes });
         assert_eq!(out, "added      a, b\nchanged    21 tenants\nunchanged  1 tenant\n");
-        assert_eq!(err, "warning: smtp has changed too: that counts from the next start on\n");
+        assert_eq!(err, "warning: smtp has changed too: it takes effect at the next start\n");
     }
 }

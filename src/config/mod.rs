@@ -111,6 +111,18 @@ pub struct Config {
 pub struct PickupConfig {
     /// Holds one folder per tenant.
     pub path: PathBuf,
+    pub dots: Dots,
+}
+
+/// `pickup.dots`: what is done with two dots at the beginning of a line of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dots {
+    #[default]
+    Keep,
+    /// One of them is taken off.
+    Unstuff,
+    /// The same in files with X-Sender lines in which no line begins with a single dot.
+    Auto,
 }
 
 /// `[log]`
@@ -220,7 +232,10 @@ pub fn known_keys(text: &str, file: &Path) -> BTreeSet<String> {
 impl PickupConfig {
     fn read(table: &mut TableReader<'_>) -> Option<Self> {
         let path = table.required("path", r#""/var/spool/m365-relay/pickup""#, |item| item.path());
-        Some(Self { path: path? })
+        let dots = table.or_default("dots", Dots::Keep, |item| {
+            item.choice(&[("keep", Dots::Keep), ("unstuff", Dots::Unstuff), ("auto", Dots::Auto)])
+        });
+        Some(Self { path: path?, dots })
     }
 }
 

@@ -177,7 +177,7 @@ fn a_secret_of_the_wrong_kind_is_not_shown() {
 fn a_secret_is_in_one_place() {
     for secret in ["{}", r#"{ file = "a", env = "B" }"#] {
         let text = format!("{MINIMAL}{TENANT}").replace("\"s3cret\"", secret);
-        assert_error(parse(&text), "tenants.contoso.client_secret", "names not exactly one place");
+        assert_error(parse(&text), "tenants.contoso.client_secret", "must name exactly one source");
     }
     let text = format!("{MINIMAL}{TENANT}").replace("\"s3cret\"", r#"{ env = "M365_RELAY_NO_SUCH" }"#);
     assert_error(parse(&text), "tenants.contoso.client_secret", "M365_RELAY_NO_SUCH is not set");
@@ -195,7 +195,7 @@ fn single_values() {
     for (lines, key, part) in [
         ("[admin]\naddress = \"0.0.0.0:8025\"", "admin.address", "other machines can reach this"),
         ("[admin]\ntoken = \"0123456789abcde\"", "admin.token", "openssl rand -hex 32"),
-        ("[admin]\nhosts = [\"relay.example:8025\"]", "admin.hosts[0]", "without port"),
+        ("[admin]\nhosts = [\"relay.example:8025\"]", "admin.hosts[0]", "without a port"),
         ("[admin]\nhosts = \"relay.example\"", "admin.hosts", "a list such as"),
         ("[admin]\nsocket = \"\"", "admin.socket", "is not a path"),
         ("[log]\nformat = \"jsn\"", "log.format", "did you mean \"json\"?"),
@@ -226,7 +226,7 @@ fn single_values() {
         (
             "envelope_mismatch = \"smtp\"",
             "tenants.contoso.envelope_mismatch",
-            "all mail of this tenant goes by Graph",
+            "all mail of this tenant is sent by Graph",
         ),
         ("envelope_mismatch = \"refus\"", "tenants.contoso.envelope_mismatch", "did you mean \"refuse\"?"),
         ("mailboxes = \"from\"", "tenants.contoso.mailboxes", "is text: write a table"),
@@ -265,7 +265,7 @@ fn aliases_go_before_the_mailbox_and_after_that_of_bounces() {
 
     let twice = r#"mailboxes = { "a@contoso.com" = "b@contoso.com", "A@contoso.com" = "c@contoso.com" }"#;
     let errors = errors(with(twice));
-    assert!(errors[0].contains("twice, since case does not count"), "{errors:?}");
+    assert!(errors[0].contains("twice (case makes no difference)"), "{errors:?}");
 }
 
 #[test]

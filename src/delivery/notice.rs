@@ -6,7 +6,9 @@ use crate::{
     clock,
     config::Tenant,
 };
-use relay_mail::{BodyKind, Envelope, HeaderBlock, Ingress, MailboxAddress, RecipientWish, Return};
+use relay_mail::{
+    BodyKind, Envelope, HeaderBlock, Ingress, MailboxAddress, MessageId, RecipientWish, Return,
+};
 use relay_spool::{BodyReader, Claim, DamagedBody, Message, NewMessage, Spool, SpoolError};
 
 /// The outcome of a message, for its sender.
@@ -45,7 +47,22 @@ impl<'a> Whom<'a> {
     }
 }
 
-/// The notification that tells the sender of `claim`, or `None` if nobody is to be told.
+/// The message that there is news of.
+#[derive(Clone, Copy)]
+pub(super) struct Original<'a> {
+    pub(super) id: MessageId,
+    pub(super) message: &'a Message,
+    /// `None`: it must not be touched.
+    pub(super) body: Option<&'a BodyReader>,
+}
+
+impl<'a> From<&'a Claim> for Original<'a> {
+    fn from(claim: &'a Claim) -> Self {
+        Self { id: claim.lease.id, message: &claim.message, body: Some(&claim.body) }
+    }
+}
+
+/// The notification that tells the sender of `original`, or `None` if nobody is to be told.
 ///
 /// It is sent to the envelope sender, from the tenant's bounce mailbox or else from the mailbox that was to
 /// send the message.
@@ -54,10 +71,10 @@ pub(super) async fn notification_for(
     tenant: &Tenant,
     hostname: &str,
     mailbox: &MailboxAddress,
-    claim: &Claim,
+    original: Original<'_>,
     news: News<'_>,
 ) -> Result<Option<Box<NewMessage>>, SpoolError> {
-    let message = &claim.message;
+    let Original { id: original, message, body } = original;
     let News { kind, whom, service, remote } = news;
     let outcome = |(address, wish): (_, RecipientWish)| {
         let (status, diagnostic) = whom.news_of(address)?;
@@ -66,19 +83,22 @@ pub(super) async fn notification_for(
     let told_of = message.envelope.wishes().filter(|(_, wish)| kind.is_wished(wish));
     let recipients: Vec<_> = told_of.filter_map(outcome).collect();
     let Some(to) = message.envelope.sender().filter(|_| !recipients.is_empty()) else { return Ok(None) };
-    let is_full = kind != Kind::Relayed && message.envelope.ret() == Some(Return::Full);
-    // A damaged body has no header to quote, but its sender must be told all the same.
-    let (header, body) = quoted(&claim.body, is_full).await.unwrap_or_default();
-    if !bounce::wants_bounce(&message.envelope, &header, &tenant.bounces) {
+    if !bounce::wants_bounce(&message.envelope, &tenant.bounces) {
         return Ok(None);
     }
+    let is_full = kind != Kind::Relayed && message.envelope.ret() == Some(Return::Full);
+    // A damaged body has no header to quote, but its sender must be told all the same.
+    let (header, body) = match body {
+        Some(body) => quoted(body, is_full).await.unwrap_or_default(),
+        None => Default::default(),
+    };
     let author = tenant.bounces.mailbox.as_ref().unwrap_or(mailbox);
     let report = bounce::report(&Notification {
         kind,
         reporting_mta: hostname,
         from: tenant.mailbox_for(author),
         to,
-        id: claim.lease.id,
+        id: original,
         recipients,
         envid: message.envelope.envid(),
         header: &header,
@@ -93,7 +113,7 @@ pub(super) async fn notification_for(
         ingress: Ingress::Bounce,
         envelope,
         author: author.clone(),
-        bounce_of: Some(claim.lease.id),
+        bounce_of: Some(original),
     };
     Ok(Some(Box::new(NewMessage { id, message, body: body.finish().await? })))
 }

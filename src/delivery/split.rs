@@ -37,10 +37,11 @@ pub(super) async fn parts_for(
     spool: &Spool,
     claim: &Claim,
     recipients: [&[MailboxAddress]; 2],
+    header: Header,
 ) -> Result<Vec<NewMessage>, SpoolError> {
     let envelope = &claim.message.envelope;
     let parts = recipients.into_iter().filter_map(|part| part_of(envelope, part));
-    write_parts(spool, claim, parts, Header::Shared).await
+    write_parts(spool, claim, parts, header).await
 }
 
 async fn write_parts(
@@ -133,7 +134,7 @@ mod tests {
             let letter = Letter::open(&claim).await.unwrap();
             assert_eq!(letter.is_part(), round > 0);
             assert_eq!(letter.as_it_is().header, "From: a@x.se\r\n\r\n");
-            new = parts_for(&spool, &claim, [&to, &[]]).await.unwrap().remove(0);
+            new = parts_for(&spool, &claim, [&to, &[]], Header::Shared).await.unwrap().remove(0);
         }
     }
 

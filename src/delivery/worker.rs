@@ -20,7 +20,7 @@
 //! What concerns the queue is reported before the message is settled. A damaged body is quarantined. A body
 //! that merely cannot be read now, and a bounce that cannot be written now, are looked at again after a
 //! minute. A delivery that panics is an `Unknown`; a message that still panics when its time is up is
-//! quarantined, since a bounce may panic, too.
+//! quarantined. The sender of a message that is quarantined is told.
 //!
 //! If the process dies between the claim and the settlement, the next start finds a lease, and the message is
 //! treated as `Unknown`.
@@ -38,7 +38,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Attempted, Disposition, Division, Reason, Receipt, Routes,
-    notice::{News, Whom, notification_for},
+    notice::{News, Original, Whom, notification_for},
     route::Carried,
 };
 use crate::{
@@ -50,7 +50,7 @@ use crate::{
     telemetry::{Metrics, Outcome, Route},
 };
 use relay_mail::{MailboxAddress, Timestamp};
-use relay_spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError};
+use relay_spool::{Claim, DamagedBody, Lease, Message, NewMessage, Settlement, Spool, SpoolError};
 
 /// How long a message waits when something on this machine stops it: too many open files, no room for its
 /// bounce.
@@ -117,8 +117,16 @@ impl Courier for Worker {
             Err(e) => return cannot_claim(&job, &e),
         };
         let is_call = job.task == Task::Deliver;
-        let broken = Broken { lease: claim.lease, attempts: claim.attempts, doubt: claim.doubt, is_call };
         let tenant = &job.tenant;
+        let broken = Broken {
+            lease: claim.lease,
+            message: claim.message.clone(),
+            tenant,
+            mailbox: &job.mailbox,
+            attempts: claim.attempts,
+            doubt: claim.doubt,
+            is_call,
+        };
         let route = Routes::usual(tenant);
         let attempt = Attempt { worker: self, tenant, mailbox: &job.mailbox, claim, early, route };
         let carried = async {
@@ -132,8 +140,11 @@ impl Courier for Worker {
 }
 
 /// What must be known of an attempt that panics.
-struct Broken {
+struct Broken<'a> {
     lease: Lease,
+    message: Arc<Message>,
+    tenant: &'a Tenant,
+    mailbox: &'a MailboxAddress,
     attempts: u16,
     doubt: Option<Timestamp>,
     is_call: bool,
@@ -141,22 +152,55 @@ struct Broken {
 
 impl Worker {
     /// Without this, a message whose delivery panics would stay leased until the next start.
-    async fn unless_it_panics(&self, carried: impl Future<Output = Verdict>, broken: Broken) -> Verdict {
+    async fn unless_it_panics(&self, carried: impl Future<Output = Verdict>, broken: Broken<'_>) -> Verdict {
         // Nothing of the attempt is used after a panic, and what it shares belongs to the process, behind its
         // locks.
         if let Ok(verdict) = AssertUnwindSafe(carried).catch_unwind().await {
             return verdict;
         }
-        let Broken { lease, attempts, doubt, is_call } = broken;
+        let Broken { lease, message, tenant, mailbox, attempts, doubt, is_call } = broken;
         error!(id = %lease.id, "delivery panicked: this is a bug");
-        let settlement = if clock::now() >= self.give_up_at(lease) {
-            Settlement::Quarantine { reason: "its delivery panics".into() }
-        } else {
-            let due = clock::now() + self.unknown_wait(attempts);
-            let doubt = doubt.or_else(|| is_call.then(clock::now));
-            Settlement::Wait { due, counted: true, doubt }
+        if clock::now() >= self.give_up_at(lease) {
+            // Its octets are what the delivery panics at.
+            let original = Original { id: lease.id, message: &message, body: None };
+            return self.quarantine(lease, tenant, mailbox, original, "its delivery panics".into()).await;
+        }
+        let due = clock::now() + self.unknown_wait(attempts);
+        let doubt = doubt.or_else(|| is_call.then(clock::now));
+        self.settle(lease, Settlement::Wait { due, counted: true, doubt }, Verdict::Done).await
+    }
+
+    /// The message is put aside, and its sender is told. Should the process end between the two, the sender
+    /// is told twice.
+    async fn quarantine(
+        &self,
+        lease: Lease,
+        tenant: &Tenant,
+        mailbox: &MailboxAddress,
+        original: Original<'_>,
+        reason: String,
+    ) -> Verdict {
+        let diagnostic = "the relay cannot read the message any more";
+        let whom = Whom::All { status: EnhancedStatus::SYSTEM, diagnostic };
+        let news = News { kind: Kind::Failed, whom, service: Service::Relay, remote: None };
+        let hostname = &self.settings.hostname;
+        let told = async {
+            let notice = notification_for(&self.spool, tenant, hostname, mailbox, original, news).await?;
+            let Some(notice) = notice else { return Ok(()) };
+            info!(id = %notice.id, bounce_of = %lease.id, tenant = %tenant.name, "bounce queued");
+            self.spool.accept(*notice).await?.announce();
+            self.metrics.bounce(&tenant.name, label(Kind::Failed));
+            Ok::<_, SpoolError>(())
         };
-        self.settle(lease, settlement, Verdict::Done).await
+        // Whatever the delivery panicked at may be in the envelope.
+        let told = AssertUnwindSafe(told).catch_unwind().await.unwrap_or(Ok(()));
+        if let Err(e) = told {
+            error!(id = %lease.id, error = %e, "bounce not stored");
+            let due = clock::now() + LOCAL_FAULT;
+            let settlement = Settlement::Wait { due, counted: false, doubt: None };
+            return self.settle(lease, settlement, Verdict::Done).await;
+        }
+        self.settle(lease, Settlement::Quarantine { reason }, Verdict::Done).await
     }
 
     /// Not even the message's owner can be read, though nothing says that the message is damaged.
@@ -307,7 +351,12 @@ impl Attempt<'_> {
     /// The body cannot be read, and nothing was sent.
     async fn cannot_read(self, damaged: DamagedBody) -> Verdict {
         if damaged.is_certain() {
-            return self.settle(Settlement::Quarantine { reason: damaged.to_string() }, Verdict::Done).await;
+            let original = Original { body: None, ..Original::from(&self.claim) };
+            let lease = self.claim.lease;
+            return self
+                .worker
+                .quarantine(lease, self.tenant, self.mailbox, original, damaged.to_string())
+                .await;
         }
         let why = damaged.to_string();
         warn!(id = %self.claim.lease.id, tenant = %self.tenant.name, why, "message not readable");
@@ -385,8 +434,15 @@ impl Attempt<'_> {
     /// The notification for the sender, if one is wanted.
     async fn notification(&self, news: News<'_>) -> Result<Option<Box<NewMessage>>, SpoolError> {
         let Worker { spool, settings, .. } = self.worker;
-        let told =
-            notification_for(spool, self.tenant, &settings.hostname, self.mailbox, &self.claim, news).await?;
+        let told = notification_for(
+            spool,
+            self.tenant,
+            &settings.hostname,
+            self.mailbox,
+            (&self.claim).into(),
+            news,
+        )
+        .await?;
         if let Some(told) = &told {
             info!(id = %told.id, bounce_of = %self.claim.lease.id, tenant = %self.tenant.name, "bounce queued");
         }

@@ -28,12 +28,11 @@ use Class::{Blocked, Failing, Fault, Later, Transient, User};
 const CONSENT: &str =
     "no administrator has consented to the app: grant consent in the app registration, API permissions";
 const OTHER_CLOUD: &str = "the directory belongs to another cloud: set cloud";
-const CONDITIONAL_ACCESS: &str = "Conditional Access or security defaults block the login: exclude the app, \
-or the user, from the \
-                                  policy, or allow this machine's address";
+const CONDITIONAL_ACCESS: &str = "Conditional Access or security defaults block the login: exclude the app, or the \
+                                  user, from the policy, or allow this machine's address";
 const MFA: &str = "multi-factor authentication is required, which a program cannot perform: with grant = \
-\"refresh_token\", run \
-                   m365-relay tenant login; better, let the app send by itself (client_secret or certificate)";
+                   \"refresh_token\", run m365-relay tenant login; better, let the app send by itself \
+                   (client_secret or certificate)";
 const SIGN_IN_AGAIN: &str = "the refresh token is no longer valid (revoked, expired, or the password was changed): run \
                              m365-relay tenant login";
 const SCOPE: &str = "the scope is not accepted: check graph and exchange of the cloud";
@@ -41,27 +40,34 @@ const MALFORMED: &str = "the login service does not understand the request: this
 const BUSY: &str = "the login service cannot answer now";
 const FAILED: &str = "the login service has failed";
 const NO_USER: &str = "the user is not in this directory: check username and directory";
+const NO_DIRECTORY: &str = "the directory is not known: check directory, and that cloud is the right one";
+const FEDERATION: &str = "the user's own identity provider refuses or fails: ask its administrator, or let the app send by \
+                          itself, which needs no user";
+const NOT_FROM_HERE: &str = "tenant restrictions or a cross-tenant access policy forbid the login: allow the app there, or reach \
+                             the login service without the proxy that adds Restrict-Access-To-Tenants";
+const NEW_PASSWORD: &str =
+    "the user's password must be changed first, which a program cannot do: sign in as the user once";
+const NOT_FOR_PROGRAMS: &str = "the login service wants to show the user a page, which a program cannot answer: run m365-relay \
+                                tenant login, or let the app send by itself";
+const SET_UP: &str =
+    "the app registration is not set up for this kind of login: compare it with docs/tenants.md";
 const FEDERATED: &str = "no federated credential of the app fits the token in federated_token_file: compare its issuer, subject \
                          and audience (api://AzureADTokenExchange) with the app registration";
 
 #[rustfmt::skip] // One line for each meaning.
-const CODES: [(&[u32], Class, &str); 44] = [
+const CODES: &[(&[u32], Class, &str)] = &[
     (&[7000215], Blocked, "the client secret is wrong: put the secret's value, not its ID, into client_secret"),
     (&[7000222], Blocked, "the client secret has expired: make a new one in the app registration"),
     (&[70002, 50012], Blocked, "the app's credential is not accepted: check the client secret or certificate"),
     (&[700016], Blocked, "the app is not known in this directory: check client_id and directory, and that an administrator consented"),
     (&[700011, 70001], Blocked, "the app is not known or disabled: check client_id"),
     (&[7000112], Blocked, "the app is disabled: enable it in Entra ID"),
-    (&[7000218], Blocked, "the app must authenticate: add client_secret or certificate, or allow public \
-        client flows in the app registration"),
-    (&[700025], Blocked, "the app is a public client and must not authenticate: remove client_secret or \
-        certificate"),
-    (&[700027], Blocked, "the certificate is not registered for the app, or the key does not match it: \
-        upload the certificate to the app registration"),
+    (&[7000218], Blocked, "the app must authenticate: add client_secret or certificate, or allow public client flows in the app registration"),
+    (&[700025], Blocked, "the app is a public client and must not authenticate: remove client_secret or certificate"),
+    (&[700027], Blocked, "the certificate is not registered for the app, or the key does not match it: upload the certificate to the app registration"),
     (&[700024], Blocked, "the assertion is not valid now: check this machine's clock"),
     (&[70021, 700211, 700212, 700213], Blocked, FEDERATED),
-    (&[700030], Blocked, "the certificate's subject is not allowed for this app: register it, or use one \
-        that is registered"),
+    (&[700030], Blocked, "the certificate's subject is not allowed for this app: register it, or use one that is registered"),
     (&[90002], Blocked, "the directory is not known: check directory, and that cloud is the right one"),
     (&[90038, 900382, 900432], Blocked, OTHER_CLOUD),
     (&[500011, 50001, 650052, 650057], Blocked, "Graph or Exchange is not known in this directory: check cloud, and that the directory has a subscription"),
@@ -96,6 +102,30 @@ const CODES: [(&[u32], Class, &str); 44] = [
     (&[50000], Failing, FAILED),
     (&[50086], Failing, FAILED),
     (&[50085], Blocked, SIGN_IN_AGAIN),
+    // The rest of Microsoft's public list. Few of them can be met by a program that asks for tokens only.
+    (&[7000229], Blocked, "the app has no service principal in this directory: an administrator has to consent, see m365-relay tenant consent-url"),
+    (&[500014], Blocked, "Graph or Exchange is disabled in this directory: enable its enterprise application, and check that the subscription is paid"),
+    (&[5000224], Blocked, "Microsoft does not let this directory log in (blocked or being deleted): its administrator has to ask Microsoft's support"),
+    (&[90099, 90008, 65002, 65004, 90093, 52004], Blocked, CONSENT),
+    (&[1000031, 7000114, 51000, 100007, 230109], Blocked, "the app may not log in at present: ask the directory's administrator, or Microsoft's support"),
+    (&[650054], Blocked, "a resource that the app asks for is gone: check the app's API permissions"),
+    (&[50059, 50128, 90019, 50049, 90051, 90043, 90027, 90124, 90125, 90126, 90130, 9002332, 50029], Blocked, NO_DIRECTORY),
+    (&[50002, 500021, 500022, 500208, 500212, 500213, 1000104], Blocked, NOT_FROM_HERE),
+    (&[500133, 76026], Blocked, "the assertion is not valid now: check this machine's clock"),
+    (&[50003, 50006, 50013, 50017, 50027, 50032, 50048, 50099, 900384, 90114, 240002, 220501, 50007], Blocked, "the certificate or the assertion is not accepted: register the certificate again, or use another"),
+    (&[700229], Blocked, "federated_token_file holds a user's token: a token of an app or a workload is needed"),
+    (&[50105], Blocked, "the user is not assigned to the app: assign the user, or switch off 'Assignment required' of the enterprise application"),
+    (&[50005, 50097, 50127, 50129, 50155, 50161, 50170, 50187, 53010, 53011, 530034, 54000, 50015, 130007, 130008, 135011], Blocked, CONDITIONAL_ACCESS),
+    (&[16000, 16003, 50014, 90072, 50197, 90101, 90022, 120016], User, NO_USER),
+    (&[120014, 120015], User, "the user is locked out or disabled: wait, or enable the user"),
+    (&[50135, 50125, 120000, 120002, 120003, 120004, 120005, 120008, 120011, 120012, 120013, 120018, 120020], User, NEW_PASSWORD),
+    (&[16001, 16002, 160021, 50058, 50134, 50136, 50139, 50140, 50143, 50168, 50177, 50178, 50199, 51006, 54005, 700005, 700084, 90120, 140000, 140001, 1000000, 1000002, 220450], Blocked, NOT_FOR_PROGRAMS),
+    (&[20001, 20012, 20033, 40008, 40009, 40015, 50008, 5000819, 50107, 50169, 50180, 50192, 51001, 67003, 80007, 80010, 80012, 80013, 81004, 81005, 81006, 81007, 81009, 81010, 81011, 81012, 90020, 90081, 90082, 90084, 90085, 90086, 90087, 90123, 17003, 130004, 130005, 130006, 135010], Blocked, FEDERATION),
+    (&[50010, 50011, 50042, 50043, 50120, 50124, 501241, 50146, 501461, 700054, 70004, 90009, 90016, 900971, 221000, 240001, 75001, 75003, 75005, 7500514, 7500529, 750054, 75008, 75011, 75016, 76021, 900236, 165004], Blocked, SET_UP),
+    (&[28003], Blocked, SCOPE),
+    (&[80001, 80005, 80014, 50166], Transient, "the organisation's own directory does not answer the login service"),
+    (&[50088, 70012, 501621, 120021], Transient, BUSY),
+    (&[50050, 50061, 50068, 50070, 50071, 50147, 501481, 501491, 70005, 70007, 90004, 90005, 90007, 90010, 90013, 90015, 90023, 90056, 900561, 90100, 901002, 90102, 90107, 90117, 90119, 90121, 165900], Fault, MALFORMED),
 ];
 
 /// An answer with an OAuth error: `error`, `error_description` and `error_codes`.
@@ -252,5 +282,46 @@ mod tests {
                 assert!(error.why.contains(&format!("AADSTS{code}")), "{code}: {}", error.why);
             }
         }
+    }
+
+    /// Microsoft, "Microsoft Entra authentication and authorization error codes", and three that its service
+    /// gives besides.
+    #[rustfmt::skip]
+    const PUBLIC: &[u32] = &[
+        16000, 16001, 16002, 160021, 16003, 17003, 20001, 20012, 20033, 230109, 28002, 28003, 40008,
+        40009, 40010, 40015, 50000, 50001, 50002, 500011, 500021, 500022, 50003, 50005, 50006, 50007,
+        50008, 5000819, 50010, 50011, 50012, 50013, 500133, 50014, 50015, 50017, 50020, 500208, 500212,
+        500213, 50027, 50029, 50032, 50033, 50034, 50042, 50043, 50048, 50049, 50050, 50053, 50055,
+        50056, 50057, 50058, 50059, 50061, 50064, 50068, 50070, 50071, 50072, 50074, 50076, 50078,
+        50079, 50085, 50086, 50087, 50088, 50089, 50097, 50099, 50105, 50107, 50120, 50124, 501241,
+        50125, 50126, 50127, 50128, 50129, 50131, 50132, 50133, 50134, 50135, 50136, 50139, 50140,
+        50143, 50144, 50146, 501461, 50147, 501481, 501491, 50155, 50158, 50161, 50166, 50168, 50169,
+        50170, 50173, 50177, 50178, 50180, 50187, 50192, 50194, 50196, 50197, 50199, 51000, 51001,
+        1000104, 51004, 51005, 51006, 52004, 53000, 53001, 53002, 53003, 530035, 53004, 53010, 53011,
+        530034, 54000, 54005, 65001, 65002, 65004, 65005, 650052, 650054, 650056, 650057, 67003, 70000,
+        70001, 700011, 70002, 700025, 700027, 70003, 700030, 70004, 70005, 700054, 70007, 70008, 700082,
+        700084, 70011, 70012, 70016, 70018, 70019, 70043, 75001, 75003, 75005, 7500514, 750054, 75008,
+        75011, 75016, 76021, 76026, 80001, 80002, 80005, 80007, 80010, 80012, 80013, 80014, 81004,
+        81005, 81006, 81007, 81009, 81010, 81011, 81012, 90002, 90004, 90005, 90006, 90007, 90008,
+        90009, 90010, 9001023, 90012, 90013, 90014, 900144, 90015, 90016, 90019, 90020, 90022, 90023,
+        900236, 9002313, 9002332, 90024, 90027, 90033, 90036, 90038, 900384, 90043, 900432, 90051,
+        90055, 90056, 900561, 90072, 90081, 90082, 90084, 90085, 90086, 90087, 90090, 90091, 90092,
+        90093, 90094, 900382, 90095, 90099, 900971, 90100, 901002, 90101, 90102, 90107, 90114, 90117,
+        90119, 90120, 90121, 90123, 90124, 90125, 90126, 90130, 120000, 120002, 120003, 120004, 120005,
+        120008, 120011, 120012, 120013, 120014, 120015, 120016, 120018, 120020, 120021, 130004, 130005,
+        130006, 130007, 130008, 135010, 135011, 140000, 140001, 165004, 165900, 220450, 220501, 221000,
+        240001, 240002, 501621, 530032, 700016, 700020, 700022, 700023, 7000215, 7000218, 7000222,
+        700229, 700005, 1000000, 1000002, 100007, 1000031, 7000112, 7000114, 7500529, 7000229, 500014,
+        5000224,
+    ];
+
+    #[test]
+    fn every_public_code_has_a_sentence_and_one() {
+        let known: Vec<u32> = CODES.iter().flat_map(|(codes, ..)| codes.iter().copied()).collect();
+        for code in PUBLIC {
+            assert_eq!(known.iter().filter(|known| *known == code).count(), 1, "{code}");
+        }
+        let unique: std::collections::HashSet<&u32> = known.iter().collect();
+        assert_eq!(unique.len(), known.len());
     }
 }

@@ -259,7 +259,7 @@ async fn a_token_that_has_ended_when_it_comes_is_a_failure_with_a_pause() {
             let error = bench.token("contoso").await.unwrap_err();
             assert_eq!(error.kind, TokenErrorKind::Transient);
             assert!(error.retry_after > Duration::from_millis(500), "{:?}", error.retry_after);
-            assert!(error.why.contains("ends at once"), "{}", error.why);
+            assert!(error.why.contains("expires at once"), "{}", error.why);
         }
         assert_eq!(bench.requests(), 1);
     }

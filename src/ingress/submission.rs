@@ -17,7 +17,7 @@ use crate::{clock, config::EnvelopeMismatch, telemetry::Refused};
 use relay_mail as message;
 use relay_mail::{
     Encryption, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS, MailboxAddress,
-    Mending, MessageId, Received, SplitMessage, Visible,
+    Mending, MessageId, NewFrom, Received, RepairedFrom, SplitMessage, Visible,
 };
 use relay_spool::{Accepted, ArrivingBytes, BodyWriter, Message, NewMessage};
 
@@ -57,6 +57,12 @@ pub struct Submission {
     body: BodyWriter,
     /// The same as `size`, counted towards the tenant's share.
     arriving: ArrivingBytes,
+}
+
+/// The From field that is written instead of the one that came, or was missing.
+struct WrittenFrom {
+    name: Option<String>,
+    address: MailboxAddress,
 }
 
 /// Octets that come in between two questions for room.
@@ -198,7 +204,9 @@ impl Submission {
         };
         let mut top = Received { origin, by, id: self.id, at: now }.to_bytes();
         top.reserve(header.as_bytes().len() + 256);
-        let mending = Mending { id: self.id, hostname: by, at: now, from: from.as_ref() };
+        let from =
+            from.as_ref().map(|WrittenFrom { name, address }| NewFrom { name: name.as_deref(), address });
+        let mending = Mending { id: self.id, hostname: by, at: now, from };
         message::mend(&header, &mending, &mut top);
         top.extend_from_slice(b"\r\n");
         drop(header);
@@ -220,26 +228,32 @@ impl Submission {
 
     /// The mailbox that the message goes out of, and the From field if it needs one. The tenant must be
     /// allowed every address that From and Sender name.
-    fn author(&self, header: &HeaderBlock) -> Result<(MailboxAddress, Option<MailboxAddress>), Refusal> {
+    fn author(&self, header: &HeaderBlock) -> Result<(MailboxAddress, Option<WrittenFrom>), Refusal> {
         // Also where From is added.
         if let Some(sender) = message::sender(header).map_err(|error| refuse_author(&error))? {
             self.door.check_author(&self.grant, &sender, "Sender")?;
         }
-        let author = match message::author(header) {
-            Ok(author) => author,
-            // RFC 6409 section 8.1, as simple devices need it.
-            Err(error @ (InvalidAuthor::Missing | InvalidAuthor::Empty)) => {
-                let default = self.grant.tenant.default_sender.as_ref();
-                let from = self.envelope.sender().or(default).ok_or_else(|| refuse_author(&error))?;
-                self.door.check_author(&self.grant, from, "From")?;
-                return Ok((from.clone(), Some(from.clone())));
+        let error = match message::author(header) {
+            Ok(author) => {
+                for mailbox in author.from() {
+                    self.door.check_author(&self.grant, mailbox, "From")?;
+                }
+                return Ok((author.mailbox().clone(), None));
             }
-            Err(error) => return Err(refuse_author(&error)),
+            Err(error) => error,
         };
-        for mailbox in author.from() {
-            self.door.check_author(&self.grant, mailbox, "From")?;
-        }
-        Ok((author.mailbox().clone(), None))
+        // RFC 6409 section 8.1, as simple devices need it.
+        let RepairedFrom { name, address } = match (&error, message::repaired_from(header)) {
+            (_, Some(repaired)) => repaired,
+            (InvalidAuthor::Missing | InvalidAuthor::Empty, None) => {
+                RepairedFrom { name: None, address: None }
+            }
+            (_, None) => return Err(refuse_author(&error)),
+        };
+        let default = || self.envelope.sender().or(self.grant.tenant.default_sender.as_ref()).cloned();
+        let address = address.or_else(default).ok_or_else(|| refuse_author(&error))?;
+        self.door.check_author(&self.grant, &address, "From")?;
+        Ok((address.clone(), Some(WrittenFrom { name, address })))
     }
 }
 
@@ -257,7 +271,7 @@ fn refuse_header(error: InvalidHeader) -> Refusal {
         InvalidHeader::TooLarge => {
             Refusal::new(552, "5.3.4", format!("Message refused: {error}"), Refused::TooLarge)
         }
-        InvalidHeader::BareCarriageReturn => {
+        InvalidHeader::BareCarriageReturn | InvalidHeader::Utf16 => {
             Refusal::new(550, "5.6.0", format!("Message refused: {error}"), Refused::Malformed)
         }
     }

@@ -143,7 +143,7 @@ mod tests {
     async fn a_name_that_leads_home_leads_nowhere() {
         let error = PublicOnly.resolve("localhost".parse().unwrap()).await.err().unwrap().to_string();
         assert!(
-            error.starts_with("localhost leads to ") && error.ends_with(", which is no public address"),
+            error.starts_with("localhost resolves to ") && error.ends_with(", which is not a public address"),
             "{error}"
         );
     }

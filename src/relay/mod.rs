@@ -252,9 +252,8 @@ impl Relay {
         let smtp = smtp.serve(door.clone(), logins, metrics.clone(), vital.clone(), stop.clone());
         parts.spawn("smtp", "the SMTP server", smtp);
         if let Some(pickup) = &config.pickup {
-            let path = pickup.path.clone();
             let hostname = config.smtp.hostname.clone();
-            let pickup = Pickup::new(path, roster, door, hostname, marks.clone(), metrics.clone());
+            let pickup = Pickup::new(pickup, roster, door, hostname, marks.clone(), metrics.clone());
             parts.spawn("pickup", "pickup", pickup.run(stop.clone()));
         }
         let usage = Usage::of(&config.spool.path);

@@ -24,8 +24,7 @@ impl Incoming {
                 "Messages and connections refused.",
                 &["ingress", "reason"],
             ),
-            smtp_header_bytes: build
-                .gauge("smtp_header_bytes", "Memory used by incoming envelopes and headers, in octets."),
+            smtp_header_bytes: build.gauge("smtp_header_bytes", "Octets of incoming envelopes and headers."),
             smtp_connections: build.gauge("smtp_connections", "SMTP connections open."),
             smtp_commands: build.counters(
                 "smtp_commands_total",

@@ -81,7 +81,7 @@ fn a_socket_elsewhere_and_one_that_is_taken() {
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink(lab.folder().join("planted"), &path).unwrap();
     let (code, said) = serve(&lab);
-    assert!(code == Some(1) && said.contains("is no socket: remove it"), "{said}");
+    assert!(code == Some(1) && said.contains("is not a socket: remove it"), "{said}");
     assert!(!lab.folder().join("planted").exists());
 
     lab.setup.admin = format!("socket = '/{}/admin.sock'", "x".repeat(100));

@@ -1,7 +1,7 @@
 //! Mail that cannot be delivered: its sender is told, once, and no sender is told about a bounce.
 
 use m365_relay::clock;
-use relay_sandbox::{Action, Fault, On, StatusFault};
+use relay_sandbox::{Action, Fault, On, StatusFault, Unresolvable};
 
 use crate::harness::{Lab, Mail, message};
 
@@ -143,18 +143,53 @@ fn a_tenant_may_do_without_bounces() {
 }
 
 #[test]
-fn a_text_too_large_for_graph_bounces_without_a_call() {
+fn what_cannot_be_taken_apart_bounces_without_a_call() {
     let lab = Lab::start();
-    let mut mail = message(FROM, TO, "too large");
+    let header = "Content-Type: multipart/signed; boundary=b\r\n";
+    let mut mail = message(FROM, TO, "signed");
+    let at = mail.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 2;
+    mail.splice(at..at, header.bytes());
+    mail.extend_from_slice(b"--b\r\n\r\n");
     for _ in 0..50_000 {
         mail.extend_from_slice(&[[b'x'; 78].as_slice(), b"\r\n"].concat());
     }
+    mail.extend_from_slice(b"--b--\r\n");
     lab.send(FROM, &[TO], &mail);
 
     let bounce = lab.wait_for(1).remove(0);
     assert!(bounce.text().contains("Status: 5.3.4\r\n"), "{}", bounce.text());
     lab.wait_until_empty();
     assert_eq!(lab.sends(FROM).len(), 1);
+}
+
+/// One recipient that Graph cannot resolve costs no other the message, whether the response names it or not.
+#[test]
+fn one_bad_recipient_costs_no_other() {
+    const RECIPIENTS: [&str; 5] =
+        ["a@example.net", "bad@example.net", "c@example.net", "d@example.net", "e@example.net"];
+    for is_named in [true, false] {
+        let lab = Lab::with(move |setup| {
+            setup.service = Box::new(move |options| {
+                let address = "bad@example.net".to_owned();
+                options.unresolvable = Some(Unresolvable { address, is_named });
+            });
+        });
+        lab.send(FROM, &RECIPIENTS, &message(FROM, TO, "to five"));
+        lab.wait_until_empty();
+        let all = lab.service.messages();
+        let (reports, sent): (Vec<_>, Vec<_>) =
+            all.iter().partition(|message| message.subject.starts_with("Undelivered"));
+        let mut reached: Vec<_> = sent.iter().flat_map(|message| message.recipients.clone()).collect();
+        reached.sort();
+        let good: Vec<_> = RECIPIENTS.iter().filter(|address| !address.starts_with("bad")).collect();
+        assert_eq!(reached.iter().collect::<Vec<_>>(), good, "named: {is_named}");
+        let [report] = &reports[..] else { panic!("{} reports", reports.len()) };
+        let text = report.text();
+        assert!(text.contains("Final-Recipient: rfc822; bad@example.net\r\n"), "{text}");
+        assert_eq!(text.matches("Final-Recipient").count(), 1, "{text}");
+        let calls = lab.sends(FROM).len();
+        assert!(calls <= if is_named { 3 } else { 11 }, "{calls} calls");
+    }
 }
 
 /// Submits a message whose sender has wishes about its two recipients.
@@ -194,7 +229,7 @@ fn who_asks_for_it_is_told_that_microsoft_365_has_the_message() {
 #[test]
 fn a_failure_is_reported_of_the_recipients_that_it_is_wished_of() {
     let lab = Lab::start();
-    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").times(1));
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorMimeContentInvalid").times(1));
     send_with_wishes(&lab, "RET=FULL", "FAILURE");
     let text = lab.wait_for(1)[0].text();
     assert!(text.contains("Final-Recipient: rfc822; b@example.net\r\n"), "{text}");
@@ -202,7 +237,7 @@ fn a_failure_is_reported_of_the_recipients_that_it_is_wished_of() {
     // The whole message is returned.
     assert!(text.contains("message/rfc822") && text.contains("\r\nHello.\r\n"), "{text}");
 
-    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").times(1));
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorMimeContentInvalid").times(1));
     send_with_wishes(&lab, "RET=HDRS", "NEVER");
     lab.wait_for_metric("m365_relay_deliveries_total", &[("outcome", "failed")], 2.0);
     lab.wait_until_empty();

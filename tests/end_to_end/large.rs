@@ -90,6 +90,16 @@ fn up_to_the_limit_it_is_mime_and_above_it_is_taken_apart() {
 }
 
 #[test]
+fn a_text_too_large_for_a_request_is_attached() {
+    let lab = lab();
+    let text = format!("{}\r\n", "x".repeat(78)).repeat(50_000);
+    lab.send(FROM, &[TO], format!("From: {FROM}\r\nTo: {TO}\r\nSubject: long\r\n\r\n{text}").as_bytes());
+    let delivered = lab.wait_for(1).remove(0);
+    let [attachment] = &delivered.attachments[..] else { panic!("{:?}", delivered.attachments) };
+    assert_eq!((attachment.name.as_str(), attachment.size), ("attachment-1.txt", text.len()));
+}
+
+#[test]
 fn five_and_thirty_megabytes_go_by_upload_session() {
     let lab = lab();
     let attached = [

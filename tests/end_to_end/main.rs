@@ -29,6 +29,7 @@ mod pickup;
 mod pickup_crash;
 mod proxy;
 mod queue_show;
+mod real_mail;
 mod recipients;
 mod refusals;
 mod reload;

@@ -31,6 +31,21 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// The file is one that .NET Framework wrote: a line of quoted-printable text begins with two dots.
+#[test]
+fn dots_that_dotnet_has_doubled() {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/end_to_end/real_mail"].iter().collect();
+    let content = fs::read(path.join("pickup-dotnet-dot-stuffed.eml")).unwrap();
+    for (setting, line) in [("", "..png"), ("keep", "..png"), ("unstuff", ".png"), ("auto", ".png")] {
+        let option = if setting.is_empty() { String::new() } else { format!("dots = '{setting}'\n") };
+        let lab = Lab::with(|setup| setup.pickup = option.clone());
+        drop_in(&lab, "contoso", "dots.eml", &content);
+        let delivered = lab.wait_for(1).remove(0);
+        let text = String::from_utf8_lossy(delivered.as_sent()).into_owned();
+        assert!(text.contains(&format!("a=\r\n{line}\">\r\n")), "{setting}: {text}");
+    }
+}
+
 #[test]
 fn a_plain_file_goes_to_to_cc_and_bcc() {
     let lab = Lab::start();

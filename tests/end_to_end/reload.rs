@@ -135,7 +135,7 @@ fn the_command_says_what_has_changed() {
     lab.setup.smtp = "max_recipients = 700".into();
     let (code, out, err) = reload(&lab, &[]);
     assert_eq!((code, &*out), (Some(0), "changed    contoso\nunchanged  1 tenant\n"), "{err}");
-    assert_eq!(err, "warning: smtp has changed too: that counts from the next start on\n");
+    assert_eq!(err, "warning: smtp has changed too: it takes effect at the next start\n");
 
     let (code, out, _) = reload(&lab, &["--json"]);
     let json: Value = serde_json::from_str(&out).unwrap();

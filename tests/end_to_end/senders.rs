@@ -87,7 +87,9 @@ fn a_null_sender_is_taken_where_one_tenant_is() {
 fn mail_without_one_author_is_refused() {
     let lab = lab();
     let mut smtp = lab.smtp();
-    for header in ["From: nobody", "From: a@contoso.example\r\nFrom: b@contoso.example"] {
+    for header in
+        ["From: a@contoso.example, b@contoso.example", "From: a@contoso.example\r\nFrom: b@contoso.example"]
+    {
         smtp.begin("a@contoso.example", &["b@example.net"]);
         let reply = smtp.data(format!("{header}\r\n\r\nHello.\r\n").as_bytes());
         assert!(refused(&reply, "5.6.0 "), "{header}: {reply:?}");

@@ -213,7 +213,7 @@ fn each_mistake_has_its_exit_code() {
     assert!(said.contains("no-such.toml") && said.contains("--pickup"), "{said}");
     fs::remove_dir(folder(&lab, "contoso")).unwrap();
     let said = refused(sendmail(&lab).arg(to), MAIL, 75);
-    assert!(said.contains("pickup/contoso is not there"), "{said}");
+    assert!(said.contains("pickup/contoso does not exist"), "{said}");
 }
 
 #[test]

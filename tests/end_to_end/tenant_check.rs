@@ -159,7 +159,7 @@ fn a_tenant_that_is_none_is_an_error_that_names_those_there_are() {
     let output = tenant(&lab, &["check", "contosso"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("there is no tenant \"contosso\": there are contoso, fabrikam"), "{said}");
+    assert!(said.contains("there is no tenant \"contosso\": the tenants are contoso, fabrikam"), "{said}");
 }
 
 /// The whole procedure of a user who has nothing but a mailbox: sign in by a code, send, and continue after a
@@ -190,7 +190,7 @@ fn somebody_signs_in_by_a_code_and_mail_goes() {
     let code = loop {
         let mut line = String::new();
         assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0, "no code was shown");
-        if let Some((_, code)) = line.split_once("type in  ") {
+        if let Some((_, code)) = line.split_once("enter  ") {
             break code.trim().to_owned();
         }
     };

@@ -22,7 +22,7 @@ fn the_days_recipients_are_counted_over_a_kill_and_a_restart() {
     }
     // A refused message counts for nothing.
     lab.wait_for(4);
-    lab.inject(Fault::status(On::SendMail, 400, "ErrorInvalidRecipients").for_mailbox(FROM).times(1));
+    lab.inject(Fault::status(On::SendMail, 400, "ErrorMimeContentInvalid").for_mailbox(FROM).times(1));
     lab.send(FROM, &[TO, "refused@example.net"], &message(FROM, TO, "refused"));
     // Its bounce is sent from the same mailbox, and is the ninth.
     lab.wait_for(5);

@@ -12,6 +12,8 @@ use relay_sandbox::{Directory, Limits, Options, Service, SubmissionRules};
 pub struct Setup {
     pub spool: String,
     pub smtp: String,
+    /// Further lines of `[pickup]`.
+    pub pickup: String,
     /// The address of the first listener, if not 127.0.0.1.
     pub listener_address: String,
     pub listener: String,
@@ -73,6 +75,7 @@ impl Default for Setup {
         Self {
             spool: "min_free = 0".into(),
             smtp: String::new(),
+            pickup: String::new(),
             listener_address: "127.0.0.1:0".into(),
             listener: String::new(),
             more_listeners: String::new(),
@@ -151,6 +154,7 @@ impl Setup {
         let Self {
             spool,
             smtp,
+            pickup,
             listener_address,
             listener,
             more_listeners,
@@ -191,6 +195,7 @@ address = "{listener_address}"
 
 [pickup]
 path = "pickup"
+{pickup}
 
 [admin]
 address = "127.0.0.1:0"

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use relay_mail::{HeaderScanner, MailboxAddress, addresses, author};
+use relay_mail::{HeaderScanner, MailboxAddress, RepairedFrom, addresses, author, repaired_from};
 
 /// The sender may use this.
 pub(crate) const OWN: &str = "a@contoso.example";
@@ -161,6 +161,14 @@ pub(crate) fn header(value: &[u8]) -> Vec<u8> {
 pub(crate) fn checked(value: &[u8]) -> Option<Vec<MailboxAddress>> {
     let split = HeaderScanner::split_message(&header(value)).ok()?;
     author(&split.header).ok().map(|author| author.everybody().cloned().collect())
+}
+
+/// The mailbox that the relay writes into such a field instead of what is in it; that of the envelope, if
+/// there is none.
+pub(crate) fn repaired(value: &[u8], envelope: &str) -> Option<MailboxAddress> {
+    let split = HeaderScanner::split_message(&header(value)).ok()?;
+    let RepairedFrom { address, .. } = repaired_from(&split.header)?;
+    address.or_else(|| envelope.parse().ok())
 }
 
 /// The same, if the relay accepted whatever has mailboxes in it: what the check is for.

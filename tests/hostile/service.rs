@@ -184,6 +184,6 @@ fn an_answer_to_another_tenants_call_delivers_nothing() {
     assert_eq!(lab.wait_for_logs("message delivered", 1).len(), 1, "{:?}", lab.logged("message delivered"));
     let unknown = lab.logged("delivery outcome unknown");
     assert_eq!(unknown.len(), TRIES);
-    assert!(unknown.iter().all(|line| line["why"].as_str().unwrap().contains("is one to another call")));
+    assert!(unknown.iter().all(|line| line["why"].as_str().unwrap().contains("belongs to another call")));
     held("Answers to another tenant's call", TRIES);
 }

@@ -38,7 +38,7 @@ fn ends(hang: &str) {
     assert_eq!(lab.wait_for_end(), Some(1), "{hang}");
     let acknowledged = courier.end();
     let errors: Vec<_> = lab.log().into_iter().filter(|line| line.contains("vital part ended")).collect();
-    assert!(errors.len() == 1 && errors[0].contains("has not come back for 2s"), "{hang}: {errors:?}");
+    assert!(errors.len() == 1 && errors[0].contains("has not returned for 2s"), "{hang}: {errors:?}");
     lab.restart();
     all_arrive(&lab, &acknowledged);
 }

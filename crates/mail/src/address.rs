@@ -14,7 +14,8 @@ use crate::outside::is_hidden;
 const MAX_LOCAL: usize = 64;
 const MAX_DOMAIN: usize = 255;
 
-/// `local@domain`, well-formed, as it was written.
+/// `local@domain`, well-formed, as it was written. `a..b@x.se` is taken as `"a..b"@x.se`, which the grammar
+/// wants, and `b@x.se.` as `b@x.se`.
 ///
 /// Two addresses that are written differently are equal if they mean the same. They may differ in case
 /// (Exchange ignores the case of local parts too, and every mailbox that this relay sends from is in
@@ -22,6 +23,7 @@ const MAX_DOMAIN: usize = 255;
 /// ASCII form or its own letters (RFC 5890).
 ///
 /// ```
+/// # use m365_relay_mail as relay_mail;
 /// use relay_mail::{InvalidAddress, MailboxAddress};
 ///
 /// let ann: MailboxAddress = "Ann.Lee@Contoso.com".parse()?;
@@ -132,7 +134,7 @@ impl FromStr for MailboxAddress {
     type Err = InvalidAddress;
 
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
-        let address = Self::well_formed(text)?;
+        let address = Self::well_formed(text).or_else(|error| Self::repaired(text).ok_or(error))?;
         if text.contains(is_refused) { Err(InvalidAddress::Hidden) } else { Ok(address) }
     }
 }
@@ -154,6 +156,19 @@ impl MailboxAddress {
             return Err(InvalidAddress::Domain);
         }
         Ok(Self { text: text.into(), at })
+    }
+
+    /// Two things that the grammar refuses and that addresses of real mailboxes have: dots at the ends of
+    /// the local part or side by side, which need quotes (RFC 5321 section 4.1.2), and the dot at the end
+    /// of a domain.
+    fn repaired(text: &str) -> Option<Self> {
+        let (local, domain) = text.rsplit_once('@')?;
+        let domain = domain.strip_suffix('.').unwrap_or(domain);
+        let without_dots = local.replace('.', "");
+        let needs_quotes = !valid_local(local) && valid_local(&without_dots) && !local.contains('"');
+        let repaired =
+            if needs_quotes { format!("\"{local}\"@{domain}") } else { format!("{local}@{domain}") };
+        Self::well_formed(&repaired).ok()
     }
 
     /// Whether the address can be written differently only in case, as is true of nearly all.

@@ -1,22 +1,22 @@
 //! Mailboxes in header fields: RFC 5322 `address-list`.
 //!
 //! The question is not "what can be made of this text" but "whom will the service deliver to". So this is a
-//! strict reader. An entry is *regular* if RFC 5322 leaves one reading of it, with the few liberties that
-//! every mailer takes (dots and raw 8-bit text in display names). What can be made out but has another
-//! reading too (`a@x; b@y`, an unquoted `@` in a display name, an address outside the angle brackets) is
-//! *irregular*: whoever must be certain writes it anew. What names no mailbox at all is *broken*. Display
-//! names are decoded by mail-parser.
+//! strict reader. An entry is *regular* if RFC 5322 allows only one reading of it, with the few liberties
+//! that every mailer takes (dots and raw 8-bit text in display names). An entry that can be read, but also in
+//! another way (`a@x; b@y`, an unquoted `@` in a display name, an address outside the angle brackets), is
+//! *irregular*: a caller that must be certain writes it again. An entry that names no mailbox at all is
+//! *broken*.
 
 use std::ops::Range;
 
-use super::{Field, MailboxAddress};
+use super::{Field, MailboxAddress, words::decode_words};
 
 /// An entry of an address list that names no mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {entry:?} is not an address (RFC 5322 section 3.4)")]
 pub struct BrokenAddress {
     pub field: String,
-    /// As it was written, shortened.
+    /// The entry as it was written, shortened.
     pub entry: String,
 }
 
@@ -38,34 +38,65 @@ impl BrokenAddress {
     }
 }
 
-/// A field's value, taken apart.
+/// A field's value, parsed.
 pub(super) struct AddressList<'a> {
     pub(super) entries: Vec<Entry<'a>>,
-    /// The commas, colons and semicolons between the entries stand where RFC 5322 has them.
+    /// The commas, colons and semicolons between the entries are where RFC 5322 has them.
     pub(super) regular: bool,
     /// There is a group, or something like one.
     pub(super) groups: bool,
 }
 
-/// One mailbox, or what stands in its place. Groups are not entries, their members are.
+/// One mailbox, or the text in its place. Groups are not entries; their members are.
 pub(super) struct Entry<'a> {
-    /// As it was written, folding included, without white space at both ends.
+    /// The entry as it was written, folding included, without white space at both ends.
     pub(super) raw: &'a [u8],
     pub(super) address: Option<MailboxAddress>,
     pub(super) regular: bool,
-    /// Not regular for nothing but brackets in the display name, or a display name that is the address once
-    /// more.
+    /// The entry is regular, except for brackets in the display name or a display name that repeats the
+    /// address.
     pub(super) tolerable: bool,
 }
 
 impl Entry<'_> {
-    /// The display name, decoded, where mail-parser finds one beside this very address.
+    /// The display name, decoded.
     pub(super) fn name(&self) -> Option<String> {
-        let parsed = mail_parser::parsers::MessageStream::new(self.raw).parse_address();
-        let parsed = parsed.as_address()?.first()?;
-        let same = parsed.address()?.parse::<MailboxAddress>().ok() == self.address;
-        parsed.name().filter(|_| same).map(str::to_owned)
+        let name = decode_words(&phrase(self.raw));
+        (!name.is_empty()).then_some(name)
     }
+}
+
+/// Whether the entry has the address in just that form, and not one that was repaired.
+fn is_written_in(entry: &[u8], address: &str) -> bool {
+    let found = memchr::memmem::find(entry, address.as_bytes());
+    found.is_some_and(|at| entry.get(at + address.len()) != Some(&b'.'))
+}
+
+/// What stands in front of the angle brackets, without quotes and comments. Without such brackets the last
+/// comment, which was the name of old.
+fn phrase(entry: &[u8]) -> Vec<u8> {
+    let mut name = Vec::new();
+    let mut comment = Vec::new();
+    let mut depth = 0_usize;
+    let mut quoted = false;
+    let mut octets = entry.iter().copied();
+    while let Some(octet) = octets.next() {
+        let text = if depth > 0 { &mut comment } else { &mut name };
+        match octet {
+            b'\\' if quoted || depth > 0 => text.extend(octets.next()),
+            b'"' if depth == 0 => quoted = !quoted,
+            b'(' if !quoted => {
+                if depth == 0 {
+                    comment.clear();
+                }
+                depth += 1;
+            }
+            b')' if depth > 0 => depth -= 1,
+            b'<' if !quoted && depth == 0 => return name,
+            octet => text.push(octet),
+        }
+    }
+    comment
 }
 
 impl<'a> AddressList<'a> {
@@ -91,7 +122,7 @@ struct Reader<'a> {
     value: &'a [u8],
     list: AddressList<'a>,
     group: Group,
-    /// A comma was the last separator, so that another entry should follow.
+    /// A comma was the last separator, so another entry should follow.
     comma: bool,
     entry: Draft,
 }
@@ -101,7 +132,7 @@ enum Group {
     None,
     /// Between the colon and the semicolon.
     Open,
-    /// Behind the semicolon, where only a comma may follow.
+    /// After the semicolon, where only a comma may follow.
     Closed,
 }
 
@@ -111,16 +142,16 @@ struct Draft {
     start: usize,
     /// From the first to after the last byte that is neither white space, nor comment, nor in angle brackets.
     bare: Option<Range<usize>>,
-    /// White space or a comment stands inside of `bare`.
+    /// There is white space or a comment inside `bare`.
     gap: bool,
     /// Between the angle brackets.
     angle: Option<Range<usize>>,
-    /// An `@` stands outside of quotes, comments and angle brackets.
+    /// There is an `@` outside quotes, comments and angle brackets.
     at_sign: bool,
     comment: bool,
-    /// `[` or `]` outside of quotes, comments, angle brackets and address literals.
+    /// There is a `[` or `]` outside quotes, comments, angle brackets and address literals.
     brackets: bool,
-    /// Behind a `[`, before its `]`.
+    /// After a `[`, before its `]`.
     in_brackets: bool,
     quoted: bool,
     irregular: bool,
@@ -170,7 +201,7 @@ impl Reader<'_> {
         at + 1 + usize::from(escaped)
     }
 
-    /// Skips a comment, which may hold comments; an unfinished one to the end.
+    /// Skips a comment, which may contain comments. If it is unfinished, it extends to the end.
     fn comment(&mut self, open: usize) -> usize {
         self.entry.comment = true;
         let mut depth = 0;
@@ -220,8 +251,8 @@ impl Reader<'_> {
 
     fn at_sign(&mut self, at: usize) -> usize {
         self.entry.at_sign = true;
-        // An address literal may hold colons: [IPv6:::1]. One that is too long does not count: looking for the end
-        // of each would cost a header full of them its size squared.
+        // An address literal may contain colons: [IPv6:::1]. One that is too long does not count: in a header
+        // full of them, looking for the end of each would take time that grows with the square of its size.
         let rest = &self.value[at..];
         let literal = &rest[..if rest.starts_with(b"@[") { rest.len().min(MAX_LITERAL) } else { 0 }];
         let close = memchr::memchr(b']', literal).unwrap_or(0);
@@ -278,7 +309,7 @@ impl Reader<'_> {
         std::mem::replace(&mut self.entry, Draft { start: end + 1, ..Draft::default() })
     }
 
-    /// `expected`: something must stand here. RFC 5322 section 4.4 lets old programs leave it out; that is
+    /// `expected`: there must be an entry here. RFC 5322 section 4.4 lets old programs leave it out; that is
     /// irregular.
     fn end_entry(&mut self, end: usize, expected: bool) {
         let entry = self.next_entry(end);
@@ -289,28 +320,29 @@ impl Reader<'_> {
         self.list.regular &= self.group != Group::Closed;
         let address = entry.address(self.value);
         let named = entry.angle.is_some();
-        let plain = address.is_some() && !entry.irregular && !entry.in_brackets;
+        let raw = self.value[entry.start..end].trim_ascii();
+        let is_as_written = address.as_ref().is_some_and(|address| is_written_in(raw, address.as_str()));
+        let plain = is_as_written && !entry.irregular && !entry.in_brackets;
         let regular = plain && !entry.brackets && !(named && entry.at_sign);
         let tolerable = match (entry.brackets, entry.at_sign) {
-            // Brackets beside quotes pass for a domain in some eyes.
+            // Some parsers take brackets beside quotes for a domain.
             (true, false) => plain && named && !entry.quoted,
             (false, true) => plain && named && entry.is_twice_the_same(self.value, address.as_ref()),
             _ => regular,
         };
-        let raw = self.value[entry.start..end].trim_ascii();
         self.list.entries.push(Entry { raw, address, regular, tolerable });
     }
 }
 
 impl Draft {
-    /// Brackets in a display name, in pairs.
+    /// Notes a bracket in a display name. Brackets must come in pairs.
     fn bracket(&mut self, byte: u8) {
         self.brackets = true;
         self.irregular |= self.in_brackets == (byte == b'[');
         self.in_brackets = byte == b'[';
     }
 
-    /// The display name is the address.
+    /// Whether the display name is the address.
     fn is_twice_the_same(&self, value: &[u8], address: Option<&MailboxAddress>) -> bool {
         // With a fold or a comment between the two, mail-parser reads them as one.
         let (Some(name), Some(angle)) = (&self.bare, &self.angle) else { return false };
@@ -328,10 +360,10 @@ impl Draft {
             (None, Some(bare)) if !self.gap => bare,
             _ => return None,
         };
-        // Folding white space and no other: a form feed is part of what stands there.
+        // Only folding white space is trimmed: a form feed is part of the text.
         let text = str::from_utf8(&value[range.clone()]).ok()?.trim_matches([' ', '\t', '\r', '\n']);
-        // RFC 2047 section 5 forbids encoded words in addresses; who decodes them there reads another
-        // address.
+        // RFC 2047 section 5 forbids encoded words in addresses. A program that decodes them there reads
+        // another address.
         if text.contains("=?") { None } else { text.parse().ok() }
     }
 }

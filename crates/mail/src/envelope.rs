@@ -7,6 +7,7 @@ use super::{EnvelopeId, MailboxAddress, Recipient, RecipientWish, Return};
 /// `MAIL FROM` and `RCPT TO` of one message. Has at least one recipient, none of them twice.
 ///
 /// ```
+/// # use m365_relay_mail as relay_mail;
 /// use relay_mail::{BodyKind, EmptyEnvelope, Envelope, MailboxAddress};
 ///
 /// let sender: MailboxAddress = "ann@contoso.com".parse()?;

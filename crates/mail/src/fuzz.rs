@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use mail_parser::{HeaderName, HeaderValue, MessageParser};
 
 use super::*;
-use crate::Timestamp;
+use crate::{Timestamp, header::in_front};
 
 // === recipients ===
 
@@ -130,7 +130,8 @@ pub fn pickup(octets: &[u8]) {
     check_block(&header);
     // Nothing is lost between header and body except a folded line of white space, or the empty line.
     let visible = |octets: &[u8]| octets.iter().filter(|octet| !octet.is_ascii_whitespace()).count();
-    assert_eq!(visible(header.as_bytes()) + visible(&body), visible(octets));
+    let message = &octets[in_front(octets)..];
+    assert_eq!(visible(header.as_bytes()) + visible(&body), visible(message));
 
     if let Ok(Some((envelope, rest))) = injected_envelope(&header) {
         check_rest(&header, &rest);
@@ -179,7 +180,8 @@ fn mended(header: &HeaderBlock) {
     let mut out = Received { origin, by: "relay.example", id, at }.to_bytes();
     let has_author = author(header).is_ok();
     let from = "a@x.se".parse().ok().filter(|_| !has_author);
-    mend(header, &Mending { id, hostname: "relay.example", at, from: from.as_ref() }, &mut out);
+    let new_from = from.as_ref().map(|address| NewFrom { name: None, address });
+    mend(header, &Mending { id, hostname: "relay.example", at, from: new_from }, &mut out);
     let stored = HeaderBlock::from_lines(out);
     check_block(&stored);
     assert_eq!(hops(&stored), hops(header) + 1);

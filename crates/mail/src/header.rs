@@ -5,30 +5,31 @@
 //! line, `body`; that is the message as it came, byte for byte, unless it broke the rules of RFC 5322 in one
 //! of these ways:
 //!
-//! - A continuation line held white space only, which some programs take for the empty line: it is left out.
+//! - A continuation line contained white space only, which some programs take for the empty line: it is left
+//!   out.
 //! - A line feed without carriage return ended a header line: it becomes CRLF.
-//! - No empty line stood between header and body: it is put in. A line that is neither a field nor the
+//! - There was no empty line between header and body: it is put in. A line that is neither a field nor the
 //!   continuation of one cannot belong to the header (RFC 5322 section 2.2: every header line is a field), so
 //!   it begins the body. With the empty line put in before it, the service reads the same header that this
 //!   relay has checked.
 //!
 //! A carriage return without line feed is refused: some programs see a line end there and some do not, and a
-//! `To:` behind it would be a recipient that only some of them know of.
+//! `To:` after it would be a recipient that only some of them know of.
 
 use std::{borrow::Cow, fmt};
 
-use crate::ByteSize;
+use crate::{ByteSize, words::decode_words};
 
 /// Exchange refuses larger headers with `552 5.3.4`.
 pub const MAX_HEADER: usize = 256 * 1024;
 
 /// The largest header that this relay itself has written: one of [`MAX_HEADER`] with the fields that are
-/// added at the way in, which have some 1500 octets at most.
+/// added on arrival, which have some 1500 octets at most.
 pub const MAX_STORED_HEADER: usize = MAX_HEADER + 8 * 1024;
 
 /// A header block without the empty line that ends it.
 ///
-/// A sequence of fields; every line ends in CRLF, and no CR or LF stands elsewhere.
+/// A sequence of fields. Every line ends in CRLF, and there is no CR or LF elsewhere.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct HeaderBlock {
     bytes: Vec<u8>,
@@ -55,12 +56,14 @@ pub enum InvalidHeader {
     TooLarge,
     #[error("the header has a carriage return without a line feed (RFC 5322 section 2.2)")]
     BareCarriageReturn,
+    #[error("the message is in UTF-16: write it in ASCII or UTF-8")]
+    Utf16,
 }
 
 /// Finds the end of the header in a stream of chunks.
 #[derive(Debug)]
 pub struct HeaderScanner {
-    /// The largest header that passes.
+    /// The largest header that is accepted.
     limit: usize,
     /// Whole lines with CRLF, then the beginning of a line as it came.
     bytes: Vec<u8>,
@@ -82,7 +85,7 @@ impl Default for HeaderScanner {
 }
 
 impl HeaderScanner {
-    /// For headers of up to `limit` octets, [`MAX_HEADER`] at least.
+    /// A scanner for headers of up to `limit` octets, [`MAX_HEADER`] at least.
     pub fn with_limit(limit: usize) -> Self {
         Self { limit, bytes: Vec::new(), line: 0 }
     }
@@ -144,7 +147,14 @@ impl HeaderScanner {
 
     /// Judges the line at `self.line`, whose line end has been cut off, and closes it if it is a header line.
     fn end_line(&mut self) -> Result<Line, InvalidHeader> {
+        if self.line == 0 {
+            self.begin()?;
+        }
         let line = &self.bytes[self.line..];
+        if self.line == 0 && is_mbox_line(line) {
+            self.bytes.clear();
+            return Ok(Line::Header);
+        }
         if line.is_empty() {
             return Ok(Line::Separator);
         }
@@ -165,6 +175,18 @@ impl HeaderScanner {
             return Err(InvalidHeader::TooLarge);
         }
         Ok(Line::Header)
+    }
+
+    /// Programs put a byte order mark in front of the header, which is part of no message.
+    fn begin(&mut self) -> Result<(), InvalidHeader> {
+        match self.bytes.as_slice() {
+            [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [_, 0, _, 0, ..] | [0, _, 0, _, ..] => {
+                return Err(InvalidHeader::Utf16);
+            }
+            [0xEF, 0xBB, 0xBF, ..] => drop(self.bytes.drain(..3)),
+            _ => {}
+        }
+        Ok(())
     }
 
     fn split(&mut self, rest: &[u8]) -> SplitMessage {
@@ -221,7 +243,8 @@ impl<'a> Field<'a> {
         self.raw
     }
 
-    /// As it was written, without the white space that may stand before the colon (RFC 5322 section 4.5).
+    /// The name as it was written, without the white space that may come before the colon (RFC 5322 section
+    /// 4.5).
     pub fn name(&self) -> &'a [u8] {
         self.raw[..self.colon].trim_ascii_end()
     }
@@ -242,8 +265,7 @@ impl<'a> Field<'a> {
 
     /// The value as people read it: unfolded, encoded words decoded (RFC 2047). For unstructured fields.
     pub fn text(&self) -> String {
-        let value = mail_parser::parsers::MessageStream::new(self.raw_value()).parse_unstructured();
-        value.as_text().unwrap_or_default().to_owned()
+        decode_words(self.raw_value())
     }
 
     /// All that follows the colon, with folding and the line end.
@@ -251,14 +273,35 @@ impl<'a> Field<'a> {
         &self.raw[self.colon + 1..]
     }
 
-    /// Whether the colon follows the name at once, as every writer must do since RFC 2822.
+    /// Whether the colon follows the name directly, as every writer must do since RFC 2822.
     pub(super) fn has_strict_name(&self) -> bool {
         self.name().len() == self.colon
     }
 }
 
+/// The line in front of a message in a file of the format mbox (RFC 4155), where it is no field.
+fn is_mbox_line(line: &[u8]) -> bool {
+    let line = line.strip_prefix(b">").unwrap_or(line);
+    line.starts_with(b"From ") && name_length(line).is_none()
+}
+
+/// Octets in front of the header that are left out of it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn in_front(octets: &[u8]) -> usize {
+    let mut rest = octets;
+    loop {
+        rest = rest.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(rest);
+        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        let line = rest[..end].strip_suffix(b"\n").unwrap_or(&rest[..end]);
+        if !is_mbox_line(line.strip_suffix(b"\r").unwrap_or(line)) {
+            return octets.len() - rest.len();
+        }
+        rest = &rest[end..];
+    }
+}
+
 /// The length of the field name, if this line begins a field.
-fn name_length(line: &[u8]) -> Option<usize> {
+pub(crate) fn name_length(line: &[u8]) -> Option<usize> {
     let colon = memchr::memchr(b':', line)?;
     let name = line[..colon].trim_ascii_end();
     let valid = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
@@ -300,6 +343,17 @@ mod tests {
     }
 
     #[test]
+    fn utf_16_is_named() {
+        let text = "From: a@x.se\r\n\r\nx\r\n";
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for octets in [&little, &big, &[b"\xFF\xFE", &little[..]].concat(), &[b"\xFE\xFF", &big[..]].concat()]
+        {
+            assert_eq!(HeaderScanner::split_message(octets).unwrap_err(), InvalidHeader::Utf16);
+        }
+    }
+
+    #[test]
     fn the_header_ends_where_it_ends() {
         let rows = [
             // message, header, body
@@ -316,7 +370,13 @@ mod tests {
             ("A: 1\r\nhello\r\nB: 2\r\n\r\n", "A: 1\r\n", "hello\r\nB: 2\r\n\r\n"),
             ("A: 1\r\nhello", "A: 1\r\n", "hello"),
             (" A: 1\r\n\r\nB", "", " A: 1\r\n\r\nB"),
-            ("From a@b Mon Jan 1 00:00\nA: 1\r\n", "", "From a@b Mon Jan 1 00:00\nA: 1\r\n"),
+            // Octets in front of the header.
+            ("From a@b Mon Jan 1 00:00\nA: 1\r\n", "A: 1\r\n", ""),
+            (">From a@b Mon Jan 1 00:00\nA: 1\r\n\r\nx", "A: 1\r\n", "x"),
+            ("\u{FEFF}A: 1\r\n\r\nx", "A: 1\r\n", "x"),
+            ("\u{FEFF}From a@b Mon Jan 1 00:00\nA: 1\r\n", "A: 1\r\n", ""),
+            ("A: 1\r\nFrom a@b Mon Jan 1 00:00\r\n", "A: 1\r\n", "From a@b Mon Jan 1 00:00\r\n"),
+            ("From : a@b\r\n", "From : a@b\r\n", ""),
             (": 1\r\nA: 1\r\n", "", ": 1\r\nA: 1\r\n"),
             ("Ä: 1\r\nA: 1\r\n", "", "Ä: 1\r\nA: 1\r\n"),
         ];

@@ -324,24 +324,24 @@ mod tests {
             ("X-Sender: a@x.se\nX-Receiver: <b@y.se> <c@y.se>\n", "KEY=VALUE"),
             ("X-Sender: a@x.se\nX-Receiver: <>\n", "X-Receiver: \"<>\""),
             ("X-Sender: root\nX-Receiver: b@y.se\n", "X-Sender: \"root\""),
-            ("From: a@x.se\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "before all of them"),
-            (
-                "X-Sender: a@x.se\nX-Receiver: b@y.se\nFrom: a@x.se\nX-Receiver: c@y.se\n",
-                "before all of them",
-            ),
+            ("From: a@x.se\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "must come first"),
+            ("X-Sender: a@x.se\nX-Receiver: b@y.se\nFrom: a@x.se\nX-Receiver: c@y.se\n", "must come first"),
             (
                 "X-Sender: a@x.se\nX-Receiver: b@y.se\nX-EndOfInjectedXHeaders: many\n",
                 "\"many\" is not the size",
             ),
             ("X-CreatedBy:\nX-Sender: a@x.se\nX-Receiver: b@y.se\n", "X-CreatedBy is blank"),
-            ("X-Sender: a@x.se BODY=9bit\nX-Receiver: b@y.se\n", "X-Sender: \"BODY=9bit\": BODY is 7bit"),
+            (
+                "X-Sender: a@x.se BODY=9bit\nX-Receiver: b@y.se\n",
+                "X-Sender: \"BODY=9bit\": BODY must be 7bit",
+            ),
             (
                 "X-Sender: a@x.se RET=all\nX-Receiver: b@y.se\n",
                 "X-Sender: \"RET=all\": RET must be FULL or HDRS",
             ),
             (
                 "X-Sender: a@x.se\nX-Receiver: b@y.se notify=maybe\n",
-                "X-Receiver: \"notify=maybe\": NOTIFY is",
+                "X-Receiver: \"notify=maybe\": NOTIFY must be",
             ),
         ];
         for (lines, part) in rows {

@@ -1,7 +1,7 @@
 //! Mail as this relay sees it: an envelope, a header block that it may edit, and a body that it never
-//! touches; and the few words that every other package uses: tenants' names, times, sizes, shares.
+//! touches; and the few terms that every other package uses: tenants' names, times, sizes, shares.
 //!
-//! Pure: no I/O but a look at the clock, no thread, no knowledge of any other package.
+//! Pure: no I/O except a look at the clock, no thread, no knowledge of any other package.
 //!
 //! | file           | what it does                                                                    |
 //! |----------------|---------------------------------------------------------------------------------|
@@ -13,10 +13,10 @@
 //! | `notification` | what the sender wants to be told: NOTIFY, ORCPT, RET, ENVID                       |
 //! | `trace`        | the Received field                                                               |
 //! | `mended`       | what a submission server adds to a header and takes out of it                    |
-//! | `mime`         | what a message consists of, where it has to be taken apart                       |
+//! | `mime`         | what a message consists of, where it must be taken apart                         |
 //! | `clock`        | wall-clock time                                                                  |
 //! | `ingress`      | the way by which a message came in                                               |
-//! | `outside`      | text from outside, cleaned for the eyes                                          |
+//! | `outside`      | text from outside, cleaned for display                                           |
 //! | `share`        | how much one may take of what all tenants have together                          |
 //! | `size`         | sizes in bytes, as they are written down                                         |
 //! | `tenant`       | the name of an organisation                                                      |
@@ -26,14 +26,17 @@
 mod address;
 mod address_list;
 mod author;
+mod charset;
 mod clock;
 mod envelope;
+mod from_repair;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod header;
 mod id;
 mod ingress;
 mod injected;
+mod loose;
 mod mended;
 mod mime;
 mod notification;
@@ -45,22 +48,25 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod words;
 
 pub use address::{InvalidAddress, MailboxAddress};
 pub use address_list::{BrokenAddress, addresses};
 pub use author::{Author, InvalidAuthor, Twist, author, sender};
+pub use charset::decode_text;
 pub use clock::Timestamp;
 pub use envelope::{BodyKind, EmptyEnvelope, Envelope, MailParameters};
+pub use from_repair::{RepairedFrom, repaired_from};
 pub use header::{
     Field, HeaderBlock, HeaderScanner, InvalidHeader, MAX_HEADER, MAX_STORED_HEADER, SplitMessage,
 };
 pub use id::{InvalidMessageId, MessageId};
 pub use ingress::Ingress;
 pub use injected::{InvalidParameter, InvalidPickup, injected_envelope, pickup_envelope};
-pub use mended::{MAX_HOPS, Mending, from_field, hops, mend};
+pub use mended::{MAX_HOPS, Mending, NewFrom, from_field, hops, mend};
 pub use mime::{
     Attachment, BodyText, Decoder, Importance, Mailbox, NotCarriable, Outline, Properties, StructureScanner,
-    TransferEncoding, Unreadable, decode_text, outline,
+    TransferEncoding, Unreadable, outline,
 };
 pub use notification::{
     EnvelopeId, InvalidNotification, Notify, OriginalRecipient, Recipient, RecipientWish, Return,

@@ -14,8 +14,15 @@ pub struct Mending<'a> {
     pub id: MessageId,
     pub hostname: &'a str,
     pub at: Timestamp,
-    /// The From field, if the header has none.
-    pub from: Option<&'a MailboxAddress>,
+    /// The From field, if the header has none, or none that can stay as it is.
+    pub from: Option<NewFrom<'a>>,
+}
+
+/// A From field that the relay writes.
+#[derive(Debug, Clone, Copy)]
+pub struct NewFrom<'a> {
+    pub name: Option<&'a str>,
+    pub address: &'a MailboxAddress,
 }
 
 /// Writes the header with Message-ID and Date, and with From if it is given, and without:
@@ -52,8 +59,8 @@ pub fn mend(header: &HeaderBlock, mending: &Mending<'_>, out: &mut Vec<u8>) {
     if !has_date {
         out.extend_from_slice(format!("Date: {}\r\n", date(at)).as_bytes());
     }
-    if let Some(from) = from {
-        out.extend_from_slice(&from_field(None, from));
+    if let Some(NewFrom { name, address }) = from {
+        out.extend_from_slice(&from_field(name, address));
     }
 }
 
@@ -95,9 +102,9 @@ mod tests {
 
     fn mended(text: &str, from: Option<&str>) -> String {
         let at = Timestamp::from_millis(1_784_793_901_000);
-        let from = from.map(|text| text.parse().unwrap());
-        let mending =
-            Mending { id: MessageId::first_at(at), hostname: "relay.example.net", at, from: from.as_ref() };
+        let from: Option<MailboxAddress> = from.map(|text| text.parse().unwrap());
+        let from = from.as_ref().map(|address| NewFrom { name: None, address });
+        let mending = Mending { id: MessageId::first_at(at), hostname: "relay.example.net", at, from };
         let mut out = Vec::new();
         mend(&header(text), &mending, &mut out);
         String::from_utf8(out).unwrap()

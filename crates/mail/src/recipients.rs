@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use mail_builder::headers::{Header, address::Address};
 
 use super::{AddressList, BrokenAddress, Entry, Envelope, Field, HeaderBlock, MailboxAddress, addresses};
+use crate::loose::addresses_in;
 
 /// A header whose To, Cc and Bcc name the envelope's recipients, and what was changed for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +111,11 @@ impl<'a> Group<'a> {
                 group.fate = group.fate.max(Visible::Mended);
             }
             for entry in &list.entries {
-                let known = entry.address.as_ref().and_then(|address| wanted.get(address).copied());
+                let Some(address) = &entry.address else {
+                    group.take_loose(entry, wanted);
+                    continue;
+                };
+                let known = wanted.get(address).copied();
                 group.fate = group.fate.max(match known {
                     Some(_) if entry.regular => Visible::Kept,
                     Some(_) => Visible::Mended,
@@ -124,6 +129,25 @@ impl<'a> Group<'a> {
             }
         }
         group
+    }
+
+    /// An entry that is not an address: `'b@y.se'`, half of a name with a comma, `undisclosed recipients`. A
+    /// stranger is only who has an address.
+    fn take_loose(&mut self, entry: &Entry<'_>, wanted: &HashSet<&'a MailboxAddress>) {
+        let Some(addresses) = addresses_in(entry.raw) else {
+            self.fate = Visible::Reduced;
+            return;
+        };
+        self.fate = self.fate.max(Visible::Mended);
+        for address in addresses {
+            match wanted.get(&address).copied() {
+                Some(address) if self.found.insert(address) => {
+                    self.members.push(format!("<{address}>").into_bytes());
+                }
+                Some(_) => {}
+                None => self.fate = Visible::Reduced,
+            }
+        }
     }
 
     /// Writes the replacement of `field`, which is one of the group.

@@ -139,7 +139,12 @@ impl Operation {
 
 /// The mailbox and the operation requested on it. Names in the path are compared without case, as Graph does.
 fn parse(method: &Method, path: &str) -> (Option<String>, Result<Operation, GraphError>) {
-    let segments: Vec<String> = path.split('/').skip(2).map(|part| decode_percent(part, false)).collect();
+    let mut segments: Vec<String> = path.split('/').skip(2).map(|part| decode_percent(part, false)).collect();
+    // A key in parentheses, with quotes doubled (OData 4.01, URL conventions, section 4.3.1).
+    if let Some(key) = segments.first().and_then(|first| first.strip_prefix("users('")?.strip_suffix("')")) {
+        let key = key.replace("''", "'");
+        segments.splice(..1, ["users".to_owned(), key]);
+    }
     let lower: Vec<String> = segments.iter().map(|part| part.to_ascii_lowercase()).collect();
     let mailbox = match lower.first().map(String::as_str) {
         Some("users") => segments.get(1).cloned(),

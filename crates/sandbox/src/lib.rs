@@ -88,7 +88,7 @@ pub use identities::{
     FederatedIdentity, LoginRules, ManagedIdentity, RegisteredCertificate, User, UserState,
 };
 pub use login::Assertion;
-pub use options::{Directory, Limits, MailboxPolicy, Options, RetryAfter};
+pub use options::{Directory, Limits, MailboxPolicy, Options, RetryAfter, Unresolvable};
 pub use smtp::{
     ConnectionsCountAt, SenderRefusal, SmtpEnvelope, SmtpLine, SmtpRecipient, SmtpSessions, SubmissionRules,
 };

@@ -103,7 +103,12 @@ pub(super) fn parse_address(text: &str) -> Result<MailboxAddress, GraphError> {
     text.parse().map_err(|_| unresolved(text))
 }
 
-fn unresolved(text: &str) -> GraphError {
+/// The answer that does not say which.
+pub(super) fn invalid_recipients() -> GraphError {
+    GraphError::bad("ErrorInvalidRecipients", "At least one recipient is not valid.")
+}
+
+pub(super) fn unresolved(text: &str) -> GraphError {
     let message = format!(
         "At least one recipient is not valid., Recipient '{text}' is not resolved. All recipients must be resolved \
          before a message can be submitted."

@@ -27,6 +27,8 @@ pub struct Options {
     pub submission: SubmissionRules,
     pub directories: Vec<Directory>,
     pub limits: Limits,
+    /// A recipient for which Graph refuses every message.
+    pub unresolvable: Option<Unresolvable>,
     /// How 429 answers state the time to wait.
     pub retry_after: RetryAfter,
     /// `expires_in` of tokens. Zero: every token is expired when it arrives. Microsoft: 60 to 90 minutes.
@@ -49,6 +51,14 @@ pub struct Options {
     pub keep_bytes: usize,
     /// Calls to keep in the log, the last ones; all are counted. As many lines of SMTP are kept.
     pub keep_calls: usize,
+}
+
+/// A recipient that Graph cannot resolve.
+#[derive(Debug, Clone)]
+pub struct Unresolvable {
+    pub address: String,
+    /// Whether the answer names it. Both have been seen.
+    pub is_named: bool,
 }
 
 /// One organisation, with the one application that may log in to it, and everything else that can log in.
@@ -155,6 +165,7 @@ impl Default for Options {
             keep_messages: 1000,
             keep_bytes: 256 << 20,
             keep_calls: 10_000,
+            unresolvable: None,
         }
     }
 }

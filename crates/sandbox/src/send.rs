@@ -14,6 +14,7 @@ use super::{
     errors::GraphError,
     exchange::{Exchange, empty, is_media_type},
     mime::{self, Submission},
+    options::Unresolvable,
     rendering,
     resource::{self, MessageResource},
     store::lock,
@@ -88,6 +89,11 @@ pub(super) fn submit(caller: &Caller<'_>, message: Submission, via: Via) -> Resu
         let message =
             format!("The message has {} recipients, more than the mailbox may use.", recipients.len());
         return Err(GraphError::bad("ErrorInvalidRecipients", message));
+    }
+    if let Some(Unresolvable { address, is_named }) = &options.unresolvable
+        && recipients.iter().any(|recipient| recipient.eq_ignore_ascii_case(address))
+    {
+        return Err(if *is_named { mime::unresolved(address) } else { mime::invalid_recipients() });
     }
     if limits.message_bytes.is_some_and(|most| message.size > most) {
         let message = "The message exceeds the maximum supported size.";

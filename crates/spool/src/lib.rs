@@ -110,6 +110,7 @@ const WAITING_OPERATIONS: usize = 1024;
 /// The spool. Cheap to clone; its threads end when the last clone is gone.
 ///
 /// ```
+/// # use m365_relay_spool as relay_spool;
 /// use relay_mail::{BodyKind, Envelope, Ingress, MailboxAddress};
 /// use relay_spool::{Event, MemoryStore, Message, NewMessage, Settlement, Spool};
 ///

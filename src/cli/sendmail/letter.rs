@@ -349,6 +349,6 @@ mod tests {
         let many: Vec<String> = (0..9000).map(|n| format!("a-rather-long-name{n}@y.se")).collect();
         let arguments: Vec<&str> = many.iter().map(String::as_str).collect();
         let (exit, text) = letter(&arguments, None, "From: o@x.se\n").unwrap_err();
-        assert_eq!((exit, text.contains("256 KiB")), (Exit::Data, true));
+        assert_eq!((exit, text.contains("256KiB")), (Exit::Data, true));
     }
 }

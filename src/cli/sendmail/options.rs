@@ -371,7 +371,7 @@ mod tests {
             ("--help=x", "--help takes no value"),
             ("-t -f", "-f needs a value"),
             ("--tenant", "--tenant needs a value"),
-            ("-bd", "-b: there is no mode \"d\""),
+            ("-bd", "-b: unknown mode \"d\""),
             ("-BBINARYMIME", "-B: \"BINARYMIME\""),
             ("-N never,delay", "-N: "),
             ("-N always", "-N: "),

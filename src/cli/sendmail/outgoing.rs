@@ -255,7 +255,7 @@ mod tests {
         let failed = |path: PathBuf| Outgoing::create(path).unwrap_err();
         let missing = failed(folder.join("nowhere"));
         assert_eq!(missing.exit, Exit::TempFail);
-        assert!(missing.text.contains("nowhere is not there"), "{missing}");
+        assert!(missing.text.contains("nowhere does not exist"), "{missing}");
         File::create(folder.join("file")).unwrap();
         assert_eq!(failed(folder.join("file")).exit, Exit::Config);
         for (kind, exit) in [

@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(tenant(&site, &["both@x.se", "a@fabrikam.com"]), Ok("fabrikam".into()));
         let (exit, text) = tenant(&site, &["both@x.se", "both@x.se"]).unwrap_err();
         assert_eq!(exit, Exit::Config);
-        assert!(text.contains("as both@x.se: contoso and fabrikam: name one, with --tenant"), "{text}");
+        assert!(text.contains("as both@x.se: contoso and fabrikam: name one with --tenant"), "{text}");
         let (exit, text) = tenant(&site, &["a@contoso.com", "a@fabrikam.com"]).unwrap_err();
         assert_eq!(exit, Exit::NoPerm);
         assert!(text.contains("a@contoso.com and a@fabrikam.com"), "{text}");

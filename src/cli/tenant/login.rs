@@ -78,11 +78,9 @@ mod tests {
         };
         let shown = instructions(&code);
         assert!(
-            shown.starts_with(
-                "Open  https://x.example/\\u{9b}1A\\u{a}\nand type in  ABC\\u{1b}[2J\\u{d}XYZ\n"
-            ),
+            shown.starts_with("Open  https://x.example/\\u{9b}1A\\u{a}\nand enter  ABC\\u{1b}[2J\\u{d}XYZ\n"),
             "{shown:?}"
         );
-        assert!(shown.ends_with("good for 15m.") && !shown.replace('\n', "").contains(char::is_control));
+        assert!(shown.ends_with("valid for 15m.") && !shown.replace('\n', "").contains(char::is_control));
     }
 }

@@ -96,12 +96,8 @@ fn a_managed_identity_needs_no_application() {
         ("managed_identity = { kind = 'vm', client_id = 'a', object_id = 'b' }", "managed_identity", "twice"),
         ("managed_identity = { kind = 'arc', object_id = 'b' }", "managed_identity", "its own identity only"),
         ("managed_identity = { king = 'arc' }", "managed_identity.king", "did you mean kind?"),
-        (
-            "managed_identity = true\nclient_secret = 's'",
-            "client_secret",
-            "does not go with managed_identity",
-        ),
-        ("managed_identity = true\ngrant = 'password'", "grant", "does not go with managed_identity"),
+        ("managed_identity = true\nclient_secret = 's'", "client_secret", "conflicts with managed_identity"),
+        ("managed_identity = true\ngrant = 'password'", "grant", "conflicts with managed_identity"),
     ] {
         assert_error(managed(lines), &format!("tenants.contoso.{key}"), part);
     }
@@ -120,26 +116,26 @@ fn a_tenant_has_exactly_one_credential() {
         (
             "certificate = CERTIFICATE\nprivate_key = KEY\nclient_secret = 's'",
             "certificate",
-            "there is client_secret, too",
+            "there is client_secret too",
         ),
         (
             "client_secret = 's'\nfederated_token_file = 'TOKEN_FILE'",
             "federated_token_file",
             "there is client_secret",
         ),
-        ("client_secret = 's'\nprivate_key = KEY", "private_key", "of no use without certificate"),
+        ("client_secret = 's'\nprivate_key = KEY", "private_key", "has no effect without certificate"),
         (
             "client_secret = 's'\nassertion_algorithm = 'PS256'",
             "assertion_algorithm",
-            "of no use without certificate",
+            "has no effect without certificate",
         ),
-        ("client_secret = 's'\nusername = 'u'", "username", "goes with grant = \"password\" only"),
+        ("client_secret = 's'\nusername = 'u'", "username", "is only for grant = \"password\""),
         (
             "client_secret = 's'\nrefresh_token = 't'",
             "refresh_token",
-            "goes with grant = \"refresh_token\" only",
+            "is only for grant = \"refresh_token\"",
         ),
-        ("grant = 'refresh_token'\npassword = 't'", "password", "goes with grant = \"password\" only"),
+        ("grant = 'refresh_token'\npassword = 't'", "password", "is only for grant = \"password\""),
         ("grant = 'password'\nusername = 'u'", "password", "missing: write password = "),
         ("grant = 'password'\npassword = 'u'", "username", "missing: write username = "),
         ("grant = 'pasword'\nclient_secret = 's'", "grant", "did you mean \"password\"?"),
@@ -165,7 +161,7 @@ fn a_tenant_has_exactly_one_credential() {
             "client_secret.credential",
             "not the name of a systemd credential",
         ),
-        ("client_secret = { credential = 'x', env = 'Y' }", "client_secret", "names not exactly one place"),
+        ("client_secret = { credential = 'x', env = 'Y' }", "client_secret", "must name exactly one source"),
         ("client_secret = { credential = 'contoso' }", "client_secret", "LoadCredential=contoso:PATH"),
     ] {
         assert_error(tenant(lines), &format!("tenants.contoso.{key}"), part);
@@ -185,7 +181,7 @@ fn warnings_of_credentials() {
     };
     let password = warnings("grant = 'password'\nusername = 'u@contoso.com'\npassword = 'p'");
     assert!(
-        password[0].starts_with("tenants.contoso.grant: a user's password works until multi-factor"),
+        password[0].starts_with("tenants.contoso.grant: a user's password works only until multi-factor"),
         "{password:?}"
     );
     assert!(password[0].contains("weeks"), "{password:?}");

@@ -148,6 +148,16 @@ impl CallError {
         matches!(self, Self::Refused(error, _) if error.class == Class::Message(Fault::TooLarge))
     }
 
+    /// What the service said, if that was about the recipients.
+    pub(super) fn about_recipients(&self) -> Option<&str> {
+        match self {
+            Self::Refused(error, _) if error.class == Class::Message(Fault::Recipients) => {
+                Some(&error.message)
+            }
+            Self::Refused(..) | Self::Broken { .. } | Self::Stopped(_) => None,
+        }
+    }
+
     /// What it means for the message. `look_after`: when the service can be asked about the outcome of an
     /// interrupted call.
     pub(super) fn dispose(

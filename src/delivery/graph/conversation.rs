@@ -256,12 +256,33 @@ impl<'a> Conversation<'a> {
         if let Some(page) = &request.page {
             return Some(page.clone());
         }
-        let mut url = Url::parse(&self.tenant.cloud.graph).ok()?;
-        // A segment is escaped where it needs to be; an address may hold a slash or a question mark.
-        let path = ["v1.0", "users", self.mailbox.as_str()];
-        url.path_segments_mut().ok()?.extend(path).extend(&request.path);
-        url.set_query(request.query.as_deref());
-        Some(url)
+        message_url(&self.tenant.cloud.graph, self.mailbox, &request.path, request.query.as_deref())
+    }
+}
+
+/// `…/v1.0/users/{mailbox}/…`
+fn message_url(graph: &str, mailbox: &MailboxAddress, path: &[&str], query: Option<&str>) -> Option<Url> {
+    let mut url = Url::parse(graph).ok()?;
+    let users = format!("{}/v1.0/{}", url.path().trim_end_matches('/'), users(mailbox));
+    url.set_path(&users);
+    // Segments are escaped where they need to be.
+    url.path_segments_mut().ok()?.extend(path);
+    url.set_query(query);
+    Some(url)
+}
+
+/// The mailbox's resource, escaped. One with a `$` in front cannot be a segment of its own (Microsoft, "Get a
+/// user"): it becomes a key in quotes, and so does any other that is not plain.
+fn users(mailbox: &MailboxAddress) -> String {
+    const ESCAPED: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'@').remove(b'.').remove(b'-').remove(b'_').remove(b'+');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "@.-_+".contains(c);
+    let escaped = |text: &str| percent_encoding::utf8_percent_encode(text, ESCAPED).to_string();
+    match mailbox.as_str() {
+        plain if plain.starts_with(|c: char| c.is_ascii_alphanumeric()) && plain.chars().all(is_plain) => {
+            format!("users/{plain}")
+        }
+        other => format!("users('{}')", escaped(&other.replace('\'', "''"))),
     }
 }
 
@@ -291,4 +312,51 @@ fn broken_off(error: reqwest::Error, client_request_id: &str) -> CallError {
     let is_unsent = error.is_connect() || error.is_builder();
     let why = format!("{} (client-request-id {client_request_id})", network::describe(error));
     CallError::Broken { why, is_unsent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn url(mailbox: &str) -> String {
+        message_url("https://graph.example/base/", &mailbox.parse().unwrap(), &["sendMail"], None)
+            .unwrap()
+            .into()
+    }
+
+    #[test]
+    fn a_mailbox_is_one_segment() {
+        for (mailbox, users) in [
+            ("ann.lee+x@contoso.example", "users/ann.lee+x@contoso.example"),
+            ("$ales@contoso.example", "users('%24ales@contoso.example')"),
+            ("o'neil@contoso.example", "users('o%27%27neil@contoso.example')"),
+            ("a/b?c#d@contoso.example", "users('a%2Fb%3Fc%23d@contoso.example')"),
+            ("100%25@contoso.example", "users('100%2525@contoso.example')"),
+            ("_a@contoso.example", "users('_a@contoso.example')"),
+        ] {
+            assert_eq!(url(mailbox), format!("https://graph.example/base/v1.0/{users}/sendMail"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_reaches_another_resource(local in "(\\PC|[!-~]){1,20}", quoted: bool) {
+            let address = if quoted { format!("\"{local}\"@x.se") } else { format!("{local}@x.se") };
+            let Ok(mailbox) = address.parse::<MailboxAddress>() else { return Ok(()) };
+            let url = message_url("https://graph.example/base", &mailbox, &["messages", "id"], Some("q=1")).unwrap();
+            prop_assert_eq!((url.host_str(), url.query(), url.fragment()), (Some("graph.example"), Some("q=1"), None));
+            let segments: Vec<_> = url.path_segments().unwrap().collect();
+            let (resource, rest) = match segments[..] {
+                ["base", "v1.0", "users", mailbox, ref rest @ ..] => (mailbox.to_owned(), rest),
+                ["base", "v1.0", users, ref rest @ ..] => {
+                    let key = users.strip_prefix("users('").unwrap().strip_suffix("')").unwrap();
+                    let key = percent_encoding::percent_decode_str(key).decode_utf8().unwrap();
+                    (key.replace("''", "'"), rest)
+                }
+                _ => panic!("{url}"),
+            };
+            prop_assert_eq!((resource.as_str(), rest), (mailbox.as_str(), &["messages", "id"][..]));
+        }
+    }
 }

@@ -27,8 +27,7 @@ use super::{
 };
 use crate::delivery::{Disposition, Reason, letter::Mime};
 use relay_mail::{
-    Attachment, BodyText, HeaderScanner, Outline, Properties, StructureScanner, TransferEncoding,
-    decode_text, outline,
+    Attachment, BodyText, HeaderScanner, Properties, StructureScanner, TransferEncoding, decode_text, outline,
 };
 
 /// Large messages in flight at a time, one per mailbox: each takes some 12 MB of memory.
@@ -41,24 +40,35 @@ const TRIES: u32 = 4;
 /// Pages of a list of attachments: a message has some hundreds of them at most.
 const MOST_PAGES: usize = 100;
 
+/// `bodyType` of Graph.
+const TEXT: &str = "text";
+const HTML: &str = "html";
+
+/// What a message consists of, for Graph's JSON.
+struct Apart {
+    properties: Properties,
+    body: ItemBody,
+    attachments: Vec<Attachment>,
+}
+
 impl Passage<'_> {
     pub(super) async fn send_large(&mut self) -> Disposition {
         let allowance = self.talk.allowance.clone();
         let _turn = allowance.large_turn().await;
         // The semaphore is never closed.
         let _place = self.graph.large.acquire().await;
-        let (properties, outline) = match self.take_apart().await {
+        let apart = match self.take_apart().await {
             Ok(apart) => apart,
             Err(disposition) => return disposition,
         };
         // A draft that cannot be used is made again, once.
         for _ in 0..2 {
             let was_begun = self.draft.is_some();
-            let (draft, done) = match self.large_draft(&properties, &outline).await {
+            let (draft, done) = match self.large_draft(&apart).await {
                 Ok(draft) => draft,
                 Err(disposition) => return disposition,
             };
-            match self.fill(&draft, &outline, done, was_begun).await {
+            match self.fill(&draft, &apart.attachments, done, was_begun).await {
                 Ok(true) => {}
                 Ok(false) => {
                     warn!(id = %self.claim.lease.id, "draft has unexpected attachments; creating another");
@@ -86,27 +96,27 @@ impl Passage<'_> {
     async fn fill(
         &mut self,
         draft: &Draft,
-        outline: &Outline,
+        attachments: &[Attachment],
         done: usize,
         was_begun: bool,
     ) -> Result<bool, CallError> {
         let mut is_in_doubt = was_begun;
-        for (before, attachment) in outline.attachments.iter().enumerate().skip(done) {
+        for (before, attachment) in attachments.iter().enumerate().skip(done) {
             let added = self.attach(draft, attachment, before).await?;
             is_in_doubt |= added == Added::PerhapsTwice;
         }
-        Ok(!is_in_doubt || self.attached(draft).await? == outline.attachments.len())
+        Ok(!is_in_doubt || self.attached(draft).await? == attachments.len())
     }
 
     /// What the message consists of. `Err`: Graph cannot carry it this way.
-    async fn take_apart(&mut self) -> Result<(Properties, Outline), Disposition> {
+    async fn take_apart(&mut self) -> Result<Apart, Disposition> {
         let mut is_unsuited = false;
         let apart = self.look_through(&mut is_unsuited).await;
         self.is_unsuited |= is_unsuited;
         apart
     }
 
-    async fn look_through(&self, is_unsuited: &mut bool) -> Result<(Properties, Outline), Disposition> {
+    async fn look_through(&self, is_unsuited: &mut bool) -> Result<Apart, Disposition> {
         let mut refused = |why: String| {
             *is_unsuited = true;
             let octets = self.mime.len();
@@ -122,26 +132,28 @@ impl Passage<'_> {
         let mut scanner = StructureScanner::new(&header);
         scanner.push(&self.mime.begun);
         let mut rest = self.mime.rest.clone();
-        while let Some(chunk) =
-            rest.next().await.map_err(|e| self.failed(CallError::cannot_read(&e), Effect::Harmless))?
-        {
+        let unreadable = |e: io::Error| self.failed(CallError::cannot_read(&e), Effect::Harmless);
+        while let Some(chunk) = rest.next().await.map_err(unreadable)? {
             scanner.push(&chunk);
         }
         let structure = scanner.finish().map_err(|e| refused(e.to_string()))?;
-        let outline = outline(&structure).map_err(|e| refused(e.to_string()))?;
-        Ok((Properties::of(&header), outline))
+        let mut outline = outline(&structure).map_err(|e| refused(e.to_string()))?;
+        let body = match &outline.body {
+            Some(body) => self.text(body).await.map_err(unreadable)?,
+            None => ItemBody { content_type: TEXT, content: String::new() },
+        };
+        if body.content_type == HTML {
+            outline.find_inline(&body.content);
+        }
+        Ok(Apart { properties: Properties::of(&header), body, attachments: outline.attachments })
     }
 
     /// The draft to fill, and how many attachments it has.
-    async fn large_draft(
-        &mut self,
-        properties: &Properties,
-        outline: &Outline,
-    ) -> Result<(Draft, usize), Disposition> {
+    async fn large_draft(&mut self, apart: &Apart) -> Result<(Draft, usize), Disposition> {
         if let Some(draft) = self.draft.take() {
             match self.attached(&draft).await {
-                Ok(done) if done <= outline.attachments.len() => {
-                    info!(id = %self.claim.lease.id, done, of = outline.attachments.len(), "draft resumed");
+                Ok(done) if done <= apart.attachments.len() => {
+                    info!(id = %self.claim.lease.id, done, of = apart.attachments.len(), "draft resumed");
                     return Ok((draft, done));
                 }
                 Ok(_) => draft.delete(&mut self.talk).await,
@@ -149,14 +161,7 @@ impl Passage<'_> {
                 Err(error) => return Err(self.failed(error, Effect::Harmless)),
             }
         }
-        let body = match &outline.body {
-            Some(body) => {
-                let text = self.text(body).await;
-                text.map_err(|e| self.failed(CallError::cannot_read(&e), Effect::Harmless))?
-            }
-            None => ItemBody { content_type: "text", content: String::new() },
-        };
-        let message = Message::new(properties.clone(), body);
+        let message = Message::new(apart.properties.clone(), &apart.body);
         let made =
             Draft::make(&mut self.talk, json_body(&message), &self.graph.spool, self.claim.lease).await;
         match made {
@@ -251,12 +256,12 @@ impl Passage<'_> {
         let mut reader = self.mime.content(body.range.clone(), body.encoding);
         while reader.more(&mut octets).await? {}
         let content = decode_text(&octets, body.charset.as_deref());
-        Ok(ItemBody { content_type: if body.is_html { "html" } else { "text" }, content })
+        Ok(ItemBody { content_type: if body.is_html { HTML } else { TEXT }, content })
     }
 
     /// A draft that can still be used is kept: its id is remembered.
     async fn give_up_draft(&mut self, draft: Draft, disposition: Disposition) -> Disposition {
-        if matches!(disposition, Disposition::Failed(_)) {
+        if matches!(disposition, Disposition::Failed(_) | Disposition::Divided(_)) {
             draft.delete(&mut self.talk).await;
         } else {
             warn!(id = %self.claim.lease.id, "draft kept for the next attempt");

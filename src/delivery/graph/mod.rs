@@ -14,6 +14,7 @@
 //! On a crash: what was remembered of a draft is in the spool, and the message is in doubt.
 
 mod answer;
+mod blame;
 mod confirm;
 mod content;
 mod content_reader;
@@ -317,7 +318,7 @@ impl Passage<'_> {
             Err(NotSent::Gone) => None,
             Err(NotSent::Call(error)) => {
                 let disposition = self.failed(error, Effect::Sends);
-                if matches!(disposition, Disposition::Failed(_)) {
+                if matches!(disposition, Disposition::Failed(_) | Disposition::Divided(_)) {
                     draft.delete(&mut self.talk).await;
                 }
                 Some(disposition)
@@ -326,7 +327,14 @@ impl Passage<'_> {
     }
 
     fn failed(&self, error: CallError, effect: Effect) -> Disposition {
-        error.dispose(effect, self.talk.mailbox, self.graph.look_after(self.talk.tenant))
+        let said = error.about_recipients().map(str::to_owned);
+        let disposition = error.dispose(effect, self.talk.mailbox, self.graph.look_after(self.talk.tenant));
+        match (disposition, said) {
+            (Disposition::Failed(reason), Some(said)) => {
+                blame::blame(reason, &said, &self.claim.message.envelope)
+            }
+            (disposition, _) => disposition,
+        }
     }
 }
 

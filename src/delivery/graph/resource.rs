@@ -8,9 +8,9 @@ use relay_mail::{Importance, Mailbox, Properties};
 /// Without a sender, which Graph sets itself: one that is not the mailbox would be refused.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Message {
+pub(super) struct Message<'a> {
     pub(super) subject: String,
-    pub(super) body: ItemBody,
+    pub(super) body: &'a ItemBody,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<Recipient>,
     pub(super) to_recipients: Vec<Recipient>,
@@ -134,8 +134,8 @@ impl UploadProgress {
     }
 }
 
-impl Message {
-    pub(super) fn new(properties: Properties, body: ItemBody) -> Self {
+impl<'a> Message<'a> {
+    pub(super) fn new(properties: Properties, body: &'a ItemBody) -> Self {
         let threading = [(IN_REPLY_TO, properties.in_reply_to), (REFERENCES, properties.references)];
         let threading =
             threading.into_iter().filter_map(|(id, value)| Some(ExtendedProperty { id, value: value? }));
@@ -167,7 +167,7 @@ impl Message {
 
 impl From<Mailbox> for Recipient {
     fn from(Mailbox { name, address }: Mailbox) -> Self {
-        Self { email_address: EmailAddress { address: address.as_str().to_owned(), name } }
+        Self { email_address: EmailAddress { address, name } }
     }
 }
 

@@ -148,6 +148,8 @@ impl Reply {
             _ if self.says("sendasdenied") || self.is(7, 60..=60) || self.is(2, 252..=252) => Class::SendAs,
             // "Bad outbound sender", and accounts that are barred as spammers.
             _ if self.is(1, 8..=8) || self.is(7, 501..=503) || self.is(7, 511..=511) => Class::Mailbox,
+            // The same, told in other words: OutboundSpamException; verdict RefuseQuota or Suspend.
+            _ if self.bars_the_sender(step) => Class::Mailbox,
             // The tenant has exceeded a threshold; its address; a domain that is not registered.
             _ if self.is(7, 705..=705) || self.is(7, 708..=708) || self.is(7, 750..=750) => Class::Tenant,
             // In reply to a recipient, it is that recipient's mailbox which is full.
@@ -156,6 +158,13 @@ impl Reply {
             }
             _ => Class::Refused,
         }
+    }
+
+    /// Microsoft's filter against outgoing spam has closed the mailbox. Of a recipient it says nothing.
+    fn bars_the_sender(&self, step: Step) -> bool {
+        let words = ["outboundspamexception", "refusequota", "useraction verdict is suspend"];
+        step != Step::Rcpt
+            && (self.is(1, 90..=90) || self.is(1, 92..=92) || words.into_iter().any(|words| self.says(words)))
     }
 
     /// The status for the report of a permanent refusal.
@@ -287,6 +296,20 @@ mod tests {
             (Content, "550 5.1.8 Access denied, bad outbound sender", Mailbox),
             (Mail, "550 5.1.8 Access denied, bad outbound sender", Mailbox),
             (Mail, "550 5.7.501 Access denied, spam abuse detected", Mailbox),
+            (
+                Content,
+                "554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; Failed to process message due to a \
+                 permanent exception with message [BeginDiagnosticData]WASCL UserAction verdict is RefuseQuota.",
+                Mailbox,
+            ),
+            (Content, "554 5.2.0 Failed; WASCL UserAction verdict is Suspend. Actions: LogOnly", Mailbox),
+            (
+                Content,
+                "550 5.1.90 Your message can't be sent because you've reached your daily limit",
+                Mailbox,
+            ),
+            (Mail, "550 5.1.92 Access denied", Mailbox),
+            (Rcpt, "550 5.1.90 no such user", Refused),
             (Content, "550 5.7.705 Access denied, tenant has exceeded threshold", Tenant),
             (Mail, "552 5.3.4 Message size exceeds fixed maximum message size", Refused),
             (Content, "554 5.6.0 STOREDRV.Submit; invalid message content", Refused),

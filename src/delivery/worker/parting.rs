@@ -16,11 +16,7 @@ impl Attempt<'_> {
         let id = self.claim.lease.id;
         let tenant = &self.tenant.name;
         let recipients = self.claim.message.envelope.recipients().len();
-        let header = match self.route {
-            Route::Graph => split::Header::OfItsOwn,
-            Route::Smtp => split::Header::Shared,
-        };
-        match split::parts(&self.worker.spool, &self.claim, most, header).await {
+        match split::parts(&self.worker.spool, &self.claim, most, self.header()).await {
             Ok(parts) => {
                 let into: Vec<_> = parts.iter().map(|part| part.id.to_string()).collect();
                 info!(%id, %tenant, recipients, most, ?into, "message split: the service accepts fewer recipients per message");
@@ -33,6 +29,13 @@ impl Attempt<'_> {
         }
     }
 
+    fn header(&self) -> split::Header {
+        match self.route {
+            Route::Graph => split::Header::OfItsOwn,
+            Route::Smtp => split::Header::Shared,
+        }
+    }
+
     /// The failed recipients are reported at once, and the others no longer wait for each other.
     pub(super) async fn divide(self, division: Division) -> Verdict {
         let Division { taken, later, failed } = division;
@@ -41,13 +44,14 @@ impl Attempt<'_> {
         }
         let id = self.claim.lease.id;
         let tenant = &self.tenant.name;
-        let mut entering = match split::parts_for(&self.worker.spool, &self.claim, [&taken, &later]).await {
-            Ok(parts) => parts,
-            Err(error) => {
-                warn!(%id, %tenant, %error, "message division failed");
-                return self.wait_for_machine().await;
-            }
-        };
+        let mut entering =
+            match split::parts_for(&self.worker.spool, &self.claim, [&taken, &later], self.header()).await {
+                Ok(parts) => parts,
+                Err(error) => {
+                    warn!(%id, %tenant, %error, "message division failed");
+                    return self.wait_for_machine().await;
+                }
+            };
         let into: Vec<_> = entering.iter().map(|part| part.id.to_string()).collect();
         let taken = taken.len();
         let later = later.len();

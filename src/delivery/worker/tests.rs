@@ -1,5 +1,7 @@
 //! The worker with a real spool, and a service that does what the test says.
 
+use std::collections::HashSet;
+
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -12,6 +14,7 @@ use crate::{
     },
     limits::allowance::Allowances,
     network::Clients,
+    telemetry::LimitKind,
 };
 use relay_mail::{BodyKind, Envelope, Ingress, MessageId};
 use relay_sandbox as sandbox;
@@ -188,7 +191,7 @@ async fn a_body_that_cannot_be_read_now_waits_and_costs_no_attempt() {
 #[tokio::test]
 async fn a_bounce_that_cannot_be_written_leaves_its_message_waiting() {
     let mut bench = Bench::new().await;
-    bench.answers(StatusFault::new(400, "ErrorInvalidRecipients"));
+    bench.answers(StatusFault::new(400, "ErrorMimeContentInvalid"));
     // A bounce for this many recipients is too large to be held in memory.
     let id = bench.accept(9000, 0).await;
     std::fs::remove_dir_all(bench.dir.path().join("spool/body/large")).unwrap();
@@ -204,12 +207,146 @@ async fn a_panic_leaves_its_message_waiting_and_in_doubt() {
     let mut bench = Bench::new().await;
     let id = bench.accept(1, 0).await;
     let claim = bench.spool.claim(id).await.unwrap();
-    let broken =
-        Broken { lease: claim.lease, attempts: claim.attempts, doubt: Some(clock::now()), is_call: true };
+    let mailbox = "a@contoso.example".parse().unwrap();
+    let broken = Broken {
+        lease: claim.lease,
+        message: claim.message.clone(),
+        tenant: &bench.tenant,
+        mailbox: &mailbox,
+        attempts: claim.attempts,
+        doubt: Some(clock::now()),
+        is_call: true,
+    };
     let delivery = async { panic!("this is part of the test") };
     assert_eq!(bench.worker.unless_it_panics(delivery, broken).await, Verdict::Done);
     let waiting = bench.waiting.recv().await.unwrap().waiting().unwrap();
     assert!(waiting.due > clock::now() + SETTLE_AFTER);
     let claim = bench.spool.claim(id).await.unwrap();
     assert_eq!((claim.attempts, claim.doubt.is_some()), (1, true));
+}
+
+/// The recipients of `id` that are still on their way, in it or in its parts, and those that a notice names:
+/// all `wanted` ones, or those that were found in ten seconds.
+async fn accounted_for(bench: &mut Bench, id: MessageId, wanted: &HashSet<String>) -> HashSet<String> {
+    let mut found = HashSet::new();
+    while found != *wanted
+        && let Ok(Some(event)) = tokio::time::timeout(SECOND * 10, bench.waiting.recv()).await
+    {
+        let Some(waiting) = event.waiting() else { continue };
+        let claim = bench.spool.claim(waiting.id).await.unwrap();
+        if claim.message.bounce_of == Some(id) {
+            let mut rest = claim.body.open().await.unwrap();
+            let mut report = Vec::new();
+            while let Some(part) = rest.next().await.unwrap() {
+                report.extend_from_slice(&part);
+            }
+            let report = String::from_utf8(report).unwrap();
+            let named = report.split("Final-Recipient: rfc822; ").skip(1);
+            found.extend(named.map(|rest| rest.split_whitespace().next().unwrap().to_owned()));
+        } else {
+            found.extend(claim.message.envelope.recipients().iter().map(ToString::to_string));
+        }
+        bench.spool.settle(claim.lease, Settlement::End { bounce: None }).await.unwrap();
+    }
+    found
+}
+
+fn every_disposition(recipients: &[MailboxAddress]) -> Vec<Disposition> {
+    let why = || "as the test says".to_owned();
+    let reason = Reason { status: EnhancedStatus::UNDEFINED, diagnostic: why() };
+    let failed = |recipients: &[MailboxAddress]| {
+        recipients.iter().map(|recipient| (recipient.clone(), reason.clone())).collect::<Vec<_>>()
+    };
+    let divided = |taken: usize, later: usize| {
+        let (taken, rest) = recipients.split_at(taken);
+        let (later, refused) = rest.split_at(later);
+        Disposition::Divided(Division {
+            taken: taken.to_vec(),
+            later: later.to_vec(),
+            failed: failed(refused),
+        })
+    };
+    let hour = MINUTE * 60;
+    vec![
+        Disposition::Retry { after: None, why: why() },
+        Disposition::Retry { after: Some(hour), why: why() },
+        Disposition::Failed(reason.clone()),
+        Disposition::Unknown { look_after: None, after: None, why: why() },
+        Disposition::Unknown { look_after: Some(hour), after: Some(hour), why: why() },
+        Disposition::Unsettled { look_after: hour, why: why() },
+        Disposition::Split { most: 1 },
+        divided(1, 1),
+        divided(0, 2),
+        divided(2, 0),
+        divided(0, 0),
+        divided(3, 0),
+        Disposition::TenantBlocked { reason: "permission", why: why(), retry_after: hour },
+        Disposition::MailboxBlocked { until: Instant::now() + hour, limit: LimitKind::Service, why: why() },
+    ]
+}
+
+#[tokio::test]
+async fn no_recipient_is_given_up_without_a_word() {
+    let mut bench = Bench::new().await;
+    let mailbox: MailboxAddress = "a@contoso.example".parse().unwrap();
+    let recipients: Vec<MailboxAddress> =
+        (0..3).map(|n| format!("recipient.{n}@example.net").parse().unwrap()).collect();
+    let all: HashSet<String> = recipients.iter().map(ToString::to_string).collect();
+    for give_up_after in [Duration::ZERO, RETRY.give_up_after] {
+        bench.worker.settings.retry.give_up_after = give_up_after;
+        for doubt in [None, Some(Timestamp::from_millis(0))] {
+            for disposition in every_disposition(&recipients) {
+                let id = bench.accept(3, 0).await;
+                let claim = bench.spool.claim(id).await.unwrap();
+                let shown = format!("{disposition:?}, doubt {doubt:?}, given up after {give_up_after:?}");
+                let early = Early::unheard();
+                let tenant = bench.tenant.clone();
+                let worker = &bench.worker;
+                let attempt = Attempt {
+                    worker,
+                    tenant: &tenant,
+                    mailbox: &mailbox,
+                    claim,
+                    early: &early,
+                    route: Route::Graph,
+                };
+                attempt.act(disposition, doubt).await;
+                assert_eq!(accounted_for(&mut bench, id, &all).await, all, "{shown}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_sender_of_what_is_quarantined_is_told() {
+    let mut bench = Bench::new().await;
+    let all: HashSet<String> = HashSet::from(["recipient.0@example.net".to_owned()]);
+    // An octet of its body is another, which shows when it is sent.
+    let id = bench.accept(1, 600_000).await;
+    let body = bench.dir.path().join("spool/body/large").join(id.to_string());
+    let mut octets = std::fs::read(&body).unwrap();
+    octets[300_000] ^= 1;
+    std::fs::write(&body, octets).unwrap();
+    let mailbox: MailboxAddress = "a@contoso.example".parse().unwrap();
+    let job = |id| Job { id, tenant: bench.tenant.clone(), mailbox: mailbox.clone(), task: Task::Deliver };
+    let damaged = job(id);
+    assert_eq!(bench.worker.carry(damaged, &Early::unheard()).await, Verdict::Done);
+    assert_eq!(accounted_for(&mut bench, id, &all).await, all);
+
+    // Its delivery panics, and its time is up.
+    bench.worker.settings.retry.give_up_after = Duration::ZERO;
+    let id = bench.accept(1, 0).await;
+    let claim = bench.spool.claim(id).await.unwrap();
+    let broken = Broken {
+        lease: claim.lease,
+        message: claim.message.clone(),
+        tenant: &bench.tenant,
+        mailbox: &mailbox,
+        attempts: claim.attempts,
+        doubt: None,
+        is_call: true,
+    };
+    let delivery = async { panic!("this is part of the test") };
+    assert_eq!(bench.worker.unless_it_panics(delivery, broken).await, Verdict::Done);
+    assert_eq!(accounted_for(&mut bench, id, &all).await, all);
 }

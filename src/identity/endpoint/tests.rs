@@ -29,7 +29,7 @@ fn lifetimes_in_all_forms() {
     let left = lifetime(&format!(r#"{{"access_token":"t","expires_on":"{at}"}}"#)).unwrap();
     assert!((998..=1000).contains(&left), "{left}");
     assert!(lifetime(&format!(r#"{{"access_token":"t","expires_on":{at}}}"#)).is_ok());
-    assert!(lifetime(r#"{"access_token":"t","expires_on":"1"}"#).unwrap_err().contains("ends at once"));
+    assert!(lifetime(r#"{"access_token":"t","expires_on":"1"}"#).unwrap_err().contains("expires at once"));
 }
 
 #[test]

@@ -113,7 +113,7 @@ async fn a_certificate_that_is_not_registered_says_so() {
     let bench = Bench::of(options(), &lines).await;
     let error = bench.token("contoso").await.unwrap_err();
     assert_eq!(error.kind, TokenErrorKind::Blocked);
-    assert!(error.why.contains("upload it to the app registration (AADSTS700027)"), "{error}");
+    assert!(error.why.contains("upload the certificate to the app registration (AADSTS700027)"), "{error}");
     fs::remove_file(folder.path().join("c.key")).unwrap();
     let error = bench.token("fabrikam").await.unwrap_err();
     assert!(error.why.starts_with("certificate: ") && error.why.contains("c.key"), "{error}");
@@ -179,8 +179,8 @@ async fn whether_the_app_proves_itself_has_to_fit_its_registration() {
     let user = "grant = 'password'\nusername = 'relay@contoso.example'\npassword = 'pass word'";
     for (lines, expected) in [
         ("client_id = 'app'\nclient_secret = 'right-secret'", None),
-        ("client_id = 'app'", Some("has to prove itself")),
-        ("client_id = 'public'\nclient_secret = 'right-secret'", Some("must not prove itself")),
+        ("client_id = 'app'", Some("must authenticate")),
+        ("client_id = 'public'\nclient_secret = 'right-secret'", Some("must not authenticate")),
     ] {
         let bench = Bench::of(options(), &format!("{lines}\n{user}")).await;
         let error = bench.token("contoso").await.err().map(|error| error.why);

@@ -175,6 +175,6 @@ async fn what_the_relay_did_not_write_is_named() {
     bench.restart();
     let error = bench.token("contoso").await.unwrap_err();
     assert_eq!(error.kind, TokenErrorKind::Blocked);
-    let is_named = error.why.contains("contoso.json is not as the relay writes it");
+    let is_named = error.why.contains("contoso.json is not in the relay's format");
     assert!(is_named && !error.why.contains("s3cret"), "{error}");
 }

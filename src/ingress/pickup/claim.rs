@@ -161,6 +161,11 @@ impl FileClaim {
         Ok(chunk)
     }
 
+    /// The file, for reads that do not move it on.
+    pub(super) fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
     /// What the file is like now: its writer may not have finished.
     pub(super) fn stamp_now(&self) -> io::Result<Stamp> {
         Stamp::of_file(&self.file)

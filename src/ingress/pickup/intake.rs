@@ -18,11 +18,13 @@ use super::{
     blocking,
     candidates::{Ready, Stamp},
     claim::{self, Claimant, FileClaim, FileContent, Opened},
+    dots::{self, Unstuffer},
     marks::Marks,
     place::OpenFolder,
 };
 use crate::{
     clock,
+    config::Dots,
     ingress::{
         Door, Origin, Refusal, Submission,
         newlines::{BareNewline, Lenience, Newlines},
@@ -42,6 +44,7 @@ const LONGEST_REASON: usize = 2000;
 pub(super) struct Intake {
     pub(super) door: Door,
     pub(super) hostname: String,
+    pub(super) dots: Dots,
     pub(super) metrics: Metrics,
     /// The marks of this relay's claims.
     pub(super) marks: Marks,
@@ -231,7 +234,12 @@ impl Intake {
         mut is_whole: bool,
     ) -> Result<(Accepted, Envelope), Failure> {
         let SplitMessage { header, body: mut chunk } = begun;
-        let (envelope, header) = envelope(&header)?;
+        let (envelope, header, is_injected) = envelope(&header)?;
+        let are_doubled = match (self.dots, claim.file()) {
+            (Dots::Keep, _) => false,
+            (dots, file) => blocking(move || dots::are_doubled(dots, is_injected, &file)).await?,
+        };
+        let mut unstuffer = are_doubled.then(Unstuffer::default);
         let grant = self.door.admit_file(tenant, envelope.sender(), claim.stamp().size)?;
         let origin = Origin { client: None, by: self.hostname.clone() };
         let begun = (claim.id(), body);
@@ -241,7 +249,11 @@ impl Intake {
 
         let mut newlines = Newlines::new(Lenience::LineFeed);
         loop {
-            submission.write(&newlines.mend(&chunk)?).await?;
+            let mended = newlines.mend(&chunk)?;
+            match &mut unstuffer {
+                Some(unstuffer) => submission.write(&unstuffer.unstuff(&mended)).await?,
+                None => submission.write(&mended).await?,
+            }
             if is_whole {
                 break;
             }
@@ -254,6 +266,9 @@ impl Intake {
             chunk = next;
         }
         newlines.finish()?;
+        if let Some(unstuffer) = unstuffer {
+            submission.write(unstuffer.finish()).await?;
+        }
         Ok((submission.finish().await?, envelope))
     }
 
@@ -294,10 +309,11 @@ impl Intake {
     }
 }
 
-fn envelope(header: &HeaderBlock) -> Result<(Envelope, HeaderBlock), InvalidPickup> {
+/// The envelope, the header of the message, and whether the envelope was in lines of its own.
+fn envelope(header: &HeaderBlock) -> Result<(Envelope, HeaderBlock, bool), InvalidPickup> {
     match injected_envelope(header)? {
-        Some(found) => Ok(found),
-        None => pickup_envelope(header),
+        Some((envelope, header)) => Ok((envelope, header, true)),
+        None => pickup_envelope(header).map(|(envelope, header)| (envelope, header, false)),
     }
 }
 

@@ -52,6 +52,7 @@
 
 mod candidates;
 mod claim;
+mod dots;
 mod folder;
 mod intake;
 mod leftovers;
@@ -82,7 +83,7 @@ use tracing::{error, warn};
 
 use super::Door;
 use crate::{
-    config::{LiveRoster, Roster},
+    config::{LiveRoster, PickupConfig, Roster},
     telemetry::Metrics,
 };
 use folder::Folder;
@@ -140,10 +141,9 @@ struct Running {
 }
 
 impl Pickup {
-    /// `path` holds a folder for each tenant. `hostname` is this relay's, for `Received`; `marks` are its
-    /// spool's.
+    /// `hostname` is this relay's, for `Received`; `marks` are its spool's.
     pub fn new(
-        path: PathBuf,
+        config: &PickupConfig,
         roster: LiveRoster,
         door: Door,
         hostname: String,
@@ -152,7 +152,8 @@ impl Pickup {
     ) -> Self {
         let slots = Semaphore::new(MAX_FILES).into();
         let looks = Semaphore::new(MAX_LOOKS).into();
-        Self { path, roster, intake: Intake { door, hostname, metrics, marks, slots, looks } }
+        let PickupConfig { path, dots } = config.clone();
+        Self { path, roster, intake: Intake { door, hostname, dots, metrics, marks, slots, looks } }
     }
 
     /// Takes files until `shutdown`, then finishes those that were begun, which takes 10 seconds at most. A

@@ -86,8 +86,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             Offer::NoUsers => return Err(Reply::new(502, "5.5.1", "Command not implemented")),
             Offer::InClear => return Err(Reply::new(538, "5.7.11", "Encryption required")),
         }
-        if !self.said_ehlo() {
-            return Err(out_of_order("Say EHLO first"));
+        // After HELO too, as other servers take it: some devices say no EHLO.
+        if self.greeted.is_none() {
+            return Err(out_of_order("Say EHLO or HELO first"));
         }
         if self.login.is_some() {
             return Err(out_of_order("You are already logged in"));

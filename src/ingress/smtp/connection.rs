@@ -15,7 +15,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tracing::{Instrument, debug, info, info_span};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::{
     addresses::{Addresses, CountedConnection},
@@ -24,7 +24,7 @@ use super::{
     reply::Reply,
     seats::Seat,
     session::{Ended, Session},
-    tls::{self, Current, Offer, Security},
+    tls::{self, Current, NoHandshake, Offer, Security},
 };
 use crate::{
     config::SmtpConfig,
@@ -160,9 +160,16 @@ async fn encrypted<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let Some(shaken) = service.shutdown.run_until_cancelled(handshake).await else { return Ok(()) };
     let (stream, encryption) = match shaken {
         Ok(encrypted) => encrypted,
-        Err(error) => {
+        Err(NoHandshake { error, outdated }) => {
             service.metrics.refused(Ingress::Smtp, Refused::TlsHandshake);
-            info!(%error, "TLS handshake failed");
+            match outdated.filter(|_| service.outdated.is_news(peer.address)) {
+                Some(version) => warn!(
+                    %error, version,
+                    "TLS handshake failed: the client speaks {version}, and TLS 1.2 is needed. Update the client, \
+                     or let it send without TLS from a network of its tenant"
+                ),
+                None => info!(%error, "TLS handshake failed"),
+            }
             return Ok(());
         }
     };

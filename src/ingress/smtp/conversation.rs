@@ -20,6 +20,7 @@ use tracing::info;
 use super::{
     command::Hello,
     memory::{Holding, Memory},
+    outdated::Outdated,
     reply::Reply,
     seats::Seat,
     tls::{Handshakes, Security},
@@ -41,6 +42,7 @@ pub(super) struct Service {
     pub(super) limits: SessionLimits,
     pub(super) memory: Memory,
     pub(super) handshakes: Handshakes,
+    pub(super) outdated: Outdated,
     pub(super) door: Door,
     pub(super) logins: Logins,
     pub(super) metrics: Metrics,
@@ -212,10 +214,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     /// EHLO rather than HELO, or nothing.
-    pub(super) fn said_ehlo(&self) -> bool {
-        self.greeted.as_ref().is_some_and(|greeted| greeted.hello.extended)
-    }
-
     pub(super) fn has_transaction(&self) -> bool {
         self.greeted.as_ref().is_some_and(|greeted| greeted.transaction.is_some())
     }

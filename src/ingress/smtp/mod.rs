@@ -39,6 +39,7 @@ mod exchange;
 #[allow(clippy::unwrap_used, reason = "a panic is how a check fails")]
 pub(crate) mod fuzz;
 mod memory;
+mod outdated;
 pub(crate) mod path;
 mod proxy;
 pub(crate) mod reply;

@@ -65,6 +65,14 @@ pub(super) fn rcpt(text: &[u8]) -> Result<Recipient, Reply> {
         return Err(Reply::new(550, "5.1.1", "This relay has no postmaster mailbox, give a full address"));
     }
     let address = path.mailbox("5.1.3", "recipient")?;
+    // Exchange Online has no route to these, and would refuse the message for all.
+    if !address.domain().contains('.') || address.domain().starts_with('[') {
+        let text = format!(
+            "Microsoft 365 delivers to domains only, such as example.com: not to {}",
+            address.domain()
+        );
+        return Err(Reply::new(550, "5.1.2", text));
+    }
     let mut wish = RecipientWish::default();
     for (name, value) in path.parameters() {
         match name.to_ascii_uppercase().as_slice() {

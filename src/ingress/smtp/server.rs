@@ -25,6 +25,7 @@ use super::{
     connection::{Caller, Connection, refused, turn_away},
     conversation::Service,
     memory::Memory,
+    outdated::Outdated,
     seats::Seats,
     tls::{Handshakes, Offer},
 };
@@ -104,6 +105,7 @@ impl Server {
                 metrics.smtp_header_bytes().clone(),
             ),
             handshakes: Handshakes::default(),
+            outdated: Outdated::default(),
             door,
             logins,
             metrics,

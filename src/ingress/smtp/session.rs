@@ -51,8 +51,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self
     }
 
-    /// The client was greeted unencrypted, and speaks first.
-    pub(super) fn greeted_before(self) -> Self {
+    /// The client was greeted unencrypted, and speaks first. What it said then is forgotten (RFC 3207 section
+    /// 4.2). It should say EHLO again; devices that do not are taken as they are, as other servers do it.
+    pub(super) fn greeted_before(mut self) -> Self {
+        let hello = Hello { name: "unknown".to_owned(), extended: true };
+        self.talk.greeted = Some(Greeted { hello, transaction: None });
         Self { greeting_sent: true, ..self }
     }
 

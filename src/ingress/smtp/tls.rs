@@ -24,6 +24,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::PollSemaphore;
 
+use super::outdated;
 use crate::config::LoadedCertificate;
 use relay_mail::Encryption;
 
@@ -85,16 +86,29 @@ impl Default for Handshakes {
     }
 }
 
+/// Why there is no handshake.
+#[derive(Debug)]
+pub(super) struct NoHandshake {
+    pub(super) error: io::Error,
+    /// What the client speaks, if that is too old.
+    pub(super) outdated: Option<&'static str>,
+}
+
 pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     current: &Current,
     stream: S,
     handshakes: &Handshakes,
-) -> io::Result<(TlsStream<Metered<S>>, Encryption)> {
+) -> Result<(TlsStream<Metered<S>>, Encryption), NoHandshake> {
     let config = current.borrow().clone();
-    let stream = Metered { inner: stream, left: Some(LARGEST_HANDSHAKE) };
-    let work = TlsAcceptor::from(config).accept(stream);
+    let stream = Metered { inner: stream, left: Some(LARGEST_HANDSHAKE), head: Vec::new() };
+    let work = TlsAcceptor::from(config).accept(stream).into_fallible();
     let work = InTurns { work, turns: PollSemaphore::new(handshakes.0.clone()) };
-    let mut stream = timeout(HANDSHAKE_TIMEOUT, work).await??;
+    let shaken = timeout(HANDSHAKE_TIMEOUT, work).await;
+    let shaken = shaken.map_err(|late| NoHandshake { error: late.into(), outdated: None })?;
+    let mut stream = shaken.map_err(|(error, stream)| {
+        let outdated = outdated::version(&stream.head);
+        NoHandshake { error, outdated }
+    })?;
     stream.get_mut().0.left = None;
     let (_, connection) = stream.get_ref();
     let version = connection.protocol_version().and_then(|version| version.as_str());
@@ -125,6 +139,8 @@ pub(super) struct Metered<S> {
     inner: S,
     /// `None`: any number.
     left: Option<usize>,
+    /// The first few.
+    head: Vec<u8>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
@@ -135,7 +151,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        if let Some(left) = &mut self.left {
+        let this = &mut *self;
+        if let Some(left) = &mut this.left {
+            let read = &buffer.filled()[before..];
+            this.head.extend(read.iter().take(outdated::HEAD - this.head.len()));
             *left = left
                 .checked_sub(buffer.filled().len() - before)
                 .ok_or_else(|| io::Error::other("the client's part of the handshake is too large"))?;

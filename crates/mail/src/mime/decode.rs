@@ -1,31 +1,38 @@
 //! Content-Transfer-Encoding (RFC 2045 section 6), taken off as the octets come.
 
+use super::uuencode::Uudecoder;
+
 /// How the content of a part is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransferEncoding {
     /// 7bit, 8bit, binary, and what nobody knows.
     Identity,
     Base64,
+    /// Base64 behind whose end mailing lists have put a footer, as it is.
+    Base64Text,
     QuotedPrintable,
+    Uuencode,
 }
 
 impl TransferEncoding {
-    pub(super) fn of(name: &[u8]) -> Self {
-        let name = name.trim_ascii();
-        if name.eq_ignore_ascii_case(b"base64") {
-            Self::Base64
-        } else if name.eq_ignore_ascii_case(b"quoted-printable") {
-            Self::QuotedPrintable
-        } else {
-            Self::Identity
+    /// `is_text`: text is what it encodes.
+    pub(super) fn of(name: &[u8], is_text: bool) -> Self {
+        // Some put a comment or a semicolon behind it.
+        let end = name.iter().position(|octet| b" \t;(".contains(octet)).unwrap_or(name.len());
+        match name[..end].to_ascii_lowercase().as_slice() {
+            b"base64" if is_text => Self::Base64Text,
+            b"base64" => Self::Base64,
+            b"quoted-printable" => Self::QuotedPrintable,
+            b"x-uuencode" | b"uuencode" | b"x-uue" | b"uue" => Self::Uuencode,
+            _ => Self::Identity,
         }
     }
 }
 
 /// Takes encoded octets in any portions and gives the decoded ones. How they are divided makes no difference.
 ///
-/// Base64: what is not of its alphabet is passed over (RFC 2045 section 6.8). Quoted-printable: what is no
-/// valid escape stays as it is.
+/// Base64: what is not of its alphabet is passed over (RFC 2045 section 6.8), and `=` ends it.
+/// Quoted-printable: what is no valid escape stays as it is.
 #[derive(Debug)]
 pub struct Decoder(State);
 
@@ -35,11 +42,20 @@ enum State {
     Base64 {
         bits: u32,
         digits: u8,
+        /// What comes behind the end is text.
+        has_text: bool,
+    },
+    /// Behind its end: nothing any more.
+    Ended,
+    /// Behind its end: text, but not if it is blank. Its blanks so far.
+    Footer {
+        blanks: Vec<u8>,
     },
     /// An escape that has begun: `=`, and what follows it.
     QuotedPrintable {
         escape: Vec<u8>,
     },
+    Uuencode(Uudecoder),
 }
 
 /// What each octet stands for in base64.
@@ -54,13 +70,17 @@ const DIGITS: [u8; 256] = {
     table
 };
 const NO_DIGIT: u8 = 255;
+/// Blanks in front of a footer that are kept.
+const MOST_BLANKS: usize = 80;
 
 impl Decoder {
     pub fn new(encoding: TransferEncoding) -> Self {
         Self(match encoding {
             TransferEncoding::Identity => State::Identity,
-            TransferEncoding::Base64 => State::Base64 { bits: 0, digits: 0 },
+            TransferEncoding::Base64 => State::Base64 { bits: 0, digits: 0, has_text: false },
+            TransferEncoding::Base64Text => State::Base64 { bits: 0, digits: 0, has_text: true },
             TransferEncoding::QuotedPrintable => State::QuotedPrintable { escape: Vec::new() },
+            TransferEncoding::Uuencode => State::Uuencode(Uudecoder::default()),
         })
     }
 
@@ -68,9 +88,9 @@ impl Decoder {
     pub fn push(&mut self, octets: &[u8], out: &mut Vec<u8>) {
         match &mut self.0 {
             State::Identity => out.extend_from_slice(octets),
-            State::Base64 { bits, digits } => {
+            State::Base64 { bits, digits, has_text } => {
                 out.reserve(octets.len() / 4 * 3 + 3);
-                for &octet in octets {
+                for (at, &octet) in octets.iter().enumerate() {
                     let digit = DIGITS[octet as usize];
                     if digit != NO_DIGIT {
                         *bits = *bits << 6 | u32::from(digit);
@@ -79,9 +99,23 @@ impl Decoder {
                             out.extend_from_slice(&bits.to_be_bytes()[1..]);
                             (*bits, *digits) = (0, 0);
                         }
-                    } else if octet == b'=' {
+                    } else if octet == b'=' && *digits >= 2 {
                         end_group(bits, digits, out);
+                        self.0 = if *has_text { State::Footer { blanks: Vec::new() } } else { State::Ended };
+                        return self.push(&octets[at + 1..], out);
                     }
+                }
+            }
+            State::Ended => {}
+            State::Footer { blanks } => {
+                let is_blank = |octet: &&u8| octet.is_ascii_whitespace() || **octet == b'=';
+                let leading = octets.iter().take_while(is_blank).count();
+                let kept = octets[..leading].iter().filter(|octet| **octet != b'=');
+                blanks.extend(kept.take(MOST_BLANKS - blanks.len()));
+                if leading < octets.len() {
+                    out.append(blanks);
+                    out.extend_from_slice(&octets[leading..]);
+                    self.0 = State::Identity;
                 }
             }
             State::QuotedPrintable { escape } => {
@@ -89,14 +123,15 @@ impl Decoder {
                     push_quoted(escape, octet, out);
                 }
             }
+            State::Uuencode(decoder) => decoder.push(octets, out),
         }
     }
 
     /// The end: what was held back is decided.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         match &mut self.0 {
-            State::Identity => {}
-            State::Base64 { bits, digits } => end_group(bits, digits, out),
+            State::Identity | State::Ended | State::Footer { .. } => {}
+            State::Base64 { bits, digits, .. } => end_group(bits, digits, out),
             State::QuotedPrintable { escape } => {
                 // A lone "=" at the end is a soft line break whose line end has been cut off.
                 if escape.len() > 1 && !escape[1..].iter().all(u8::is_ascii_whitespace) {
@@ -104,6 +139,7 @@ impl Decoder {
                 }
                 escape.clear();
             }
+            State::Uuencode(decoder) => decoder.finish(out),
         }
     }
 }
@@ -194,7 +230,8 @@ mod tests {
             ("aGVs\r\nbG8=", "hello"),
             ("aGVsbG8", "hello"),
             ("a G!V*s bG8=\r\n", "hello"),
-            ("aGVsbG8=aGVsbG8=", "hellohello"),
+            ("=aGVsbG8=aGVsbG8=", "hello"),
+            ("aGVsbA==\r\nlist mailing list", "hell"),
             ("a", ""),
             ("", ""),
         ] {
@@ -203,6 +240,38 @@ mod tests {
                 decoded.as_bytes(),
                 "{encoded}"
             );
+        }
+    }
+
+    #[test]
+    fn a_footer_behind_base64_is_text() {
+        for (encoded, decoded) in [
+            ("aGVsbG8=\r\n\r\n____\r\nlist\r\n", "hello\r\n\r\n____\r\nlist\r\n"),
+            ("aGVsbA==\r\n\r\n", "hell"),
+            ("aGVsbG8=", "hello"),
+            ("aGVs", "hel"),
+        ] {
+            for cut in 0..encoded.len() {
+                let (a, b) = encoded.as_bytes().split_at(cut);
+                assert_eq!(decode(TransferEncoding::Base64Text, &[a, b]), decoded.as_bytes(), "{encoded}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_encodings() {
+        use TransferEncoding::*;
+        for (name, is_text, encoding) in [
+            ("base64", false, Base64),
+            ("BASE64", true, Base64Text),
+            ("Quoted-Printable", true, QuotedPrintable),
+            ("base64 (a comment)", false, Base64),
+            ("x-uuencode", false, Uuencode),
+            ("8bit", true, Identity),
+            ("x-unknown", false, Identity),
+            ("", true, Identity),
+        ] {
+            assert_eq!(TransferEncoding::of(name.as_bytes(), is_text), encoding, "{name}");
         }
     }
 
@@ -222,7 +291,7 @@ mod tests {
         #[test]
         fn portions_make_no_difference(octets in "[=0-9A-F \t\r\na-z+/]{0,60}", cuts in prop::collection::vec(0..60usize, 0..4)) {
             let octets = octets.as_bytes();
-            for encoding in [TransferEncoding::Identity, TransferEncoding::Base64, TransferEncoding::QuotedPrintable] {
+            for encoding in [TransferEncoding::Identity, TransferEncoding::Base64, TransferEncoding::Base64Text, TransferEncoding::QuotedPrintable, TransferEncoding::Uuencode] {
                 let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (octets.len() + 1)).collect();
                 cuts.extend([0, octets.len()]);
                 cuts.sort_unstable();

@@ -7,12 +7,12 @@
 
 mod decode;
 mod outline;
+mod parameters;
 mod properties;
 mod structure;
-mod text;
+mod uuencode;
 
 pub use decode::{Decoder, TransferEncoding};
 pub use outline::{Attachment, BodyText, NotCarriable, Outline, outline};
 pub use properties::{Importance, Mailbox, Properties};
 pub use structure::{StructureScanner, Unreadable};
-pub use text::decode_text;

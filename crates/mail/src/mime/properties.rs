@@ -1,6 +1,6 @@
 //! What the header says, as the properties of a message.
 
-use crate::{AddressList, HeaderBlock, MailboxAddress};
+use crate::{AddressList, HeaderBlock, words::one_line};
 
 /// The names of fields that the service takes as they are: five at most.
 const MAX_X_HEADERS: usize = 5;
@@ -30,7 +30,8 @@ pub struct Properties {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailbox {
     pub name: Option<String>,
-    pub address: MailboxAddress,
+    /// As it was written, if it is not well-formed: the service judges it.
+    pub address: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,18 +65,34 @@ fn mailboxes(header: &HeaderBlock, name: &str) -> Vec<Mailbox> {
     let mut mailboxes = Vec::new();
     for field in header.named(name) {
         for entry in AddressList::parse(field.raw_value()).entries {
-            let name = entry.name();
-            if let Some(address) = entry.address {
-                mailboxes.push(Mailbox { name, address });
-            }
+            let address = match &entry.address {
+                Some(address) => address.as_str().to_owned(),
+                None => match likely_address(entry.raw) {
+                    Some(address) => address,
+                    None => continue,
+                },
+            };
+            mailboxes.push(Mailbox { name: entry.name(), address });
         }
     }
     mailboxes
 }
 
+/// A word with an `@` in it, in an entry that is no address by the grammar: `"ann"carter@x.se`.
+fn likely_address(entry: &[u8]) -> Option<String> {
+    let text = one_line(&String::from_utf8_lossy(entry));
+    let text = match (text.find('<'), text.rfind('>')) {
+        (Some(open), Some(close)) if open < close => text[open + 1..close].to_owned(),
+        _ => text,
+    };
+    let mut words = text.split_whitespace().filter(|word| word.trim_matches('@').contains('@'));
+    words.next().filter(|word| !word.contains(['<', '>', '(', ')', ',', ';'])).map(str::to_owned)
+}
+
 fn value(header: &HeaderBlock, name: &str) -> Option<String> {
     let field = header.named(name).next()?;
-    let value = String::from_utf8_lossy(&field.value()).split_whitespace().collect::<Vec<_>>().join(" ");
+    let value = one_line(&String::from_utf8_lossy(&field.value()));
+    let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
     (!value.is_empty()).then_some(value)
 }
 
@@ -140,7 +157,7 @@ mod tests {
         );
         let mailbox = |name: Option<&str>, address: &str| Mailbox {
             name: name.map(str::to_owned),
-            address: address.parse().unwrap(),
+            address: address.to_owned(),
         };
         assert_eq!(found.from, Some(mailbox(Some("Jürgen"), "a@x.se")));
         assert_eq!(found.reply_to, [mailbox(Some("Help, Desk"), "h@x.se"), mailbox(None, "r@x.se")]);

@@ -5,18 +5,19 @@
 
 use std::ops::Range;
 
-use mail_parser::parsers::MessageStream;
-
-use super::decode::{Decoder, TransferEncoding};
-use crate::{ByteSize, Field, HeaderBlock, HeaderScanner};
+use super::{
+    decode::{Decoder, TransferEncoding},
+    parameters::Parameterized,
+};
+use crate::{ByteSize, HeaderBlock, HeaderScanner, header::name_length, words::one_line};
 
 /// Exchange takes 250 parts.
 const MAX_PARTS: usize = 1000;
 /// Exchange takes 30 messages inside each other.
 const MAX_DEPTH: usize = 30;
 const MAX_PART_HEADER: usize = 64 * 1024;
-/// RFC 2046 section 5.1.1: 70 octets, with two dashes at each end and blanks behind.
-const LONGEST_DELIMITER: usize = 200;
+/// Blanks that may follow a delimiter.
+const MAX_PADDING: usize = 200;
 
 /// The tree of parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub enum Node {
     /// `multipart/…`, with the subtype in lower case.
     Multipart {
         subtype: String,
+        /// RFC 2387: which part the others belong to, without angle brackets.
+        start: Option<String>,
         children: Vec<Node>,
     },
 }
@@ -40,6 +43,8 @@ pub struct Part {
     /// `type/subtype`, in lower case.
     pub media_type: String,
     pub charset: Option<String>,
+    /// Of `text/calendar`: REQUEST, REPLY, CANCEL and so on.
+    pub method: Option<String>,
     /// From Content-Disposition, or else from Content-Type. As it was written, decoded.
     pub name: Option<String>,
     /// Without angle brackets.
@@ -50,6 +55,8 @@ pub struct Part {
     pub range: Range<u64>,
     /// Octets when the encoding is taken off.
     pub decoded_len: u64,
+    /// There is nothing but white space in it.
+    pub is_blank: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +96,15 @@ pub struct StructureScanner {
 struct OpenMultipart {
     subtype: String,
     boundary: Vec<u8>,
+    start: Option<String>,
     children: Vec<Node>,
+    /// What stands before the first delimiter. It counts only if there is none.
+    preamble: Option<Part>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Before the first delimiter of a multipart or behind its last: nobody's.
+    /// Behind the last delimiter of a multipart: nobody's.
     Between,
     Header(Vec<u8>),
     Content(OpenLeaf),
@@ -103,9 +113,19 @@ enum State {
 #[derive(Debug)]
 struct OpenLeaf {
     part: Part,
+    kind: LeafKind,
     decoder: Decoder,
     /// The line end before the next line: it belongs to a delimiter, if one follows.
     line_end: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeafKind {
+    Part,
+    /// A part whose header has no field.
+    Bare,
+    /// Text in front of the first delimiter.
+    Preamble,
 }
 
 /// The line that is being read.
@@ -130,7 +150,7 @@ impl StructureScanner {
             line: Line::Held(Vec::new()),
             scratch: Vec::new(),
         };
-        scanner.begin(header);
+        scanner.begin(header, 0);
         scanner
     }
 
@@ -158,7 +178,7 @@ impl StructureScanner {
         while let Some(multipart) = self.open.pop() {
             self.put(multipart.into_node());
         }
-        let nothing = || Node::Multipart { subtype: "mixed".into(), children: Vec::new() };
+        let nothing = || Node::Multipart { subtype: "mixed".into(), start: None, children: Vec::new() };
         Ok(Structure { root: self.root.unwrap_or_else(nothing) })
     }
 
@@ -178,8 +198,10 @@ impl StructureScanner {
             }
             return;
         }
-        let may_be_delimiter =
-            held.len() <= LONGEST_DELIMITER && (held.starts_with(b"--") || held.len() == 1);
+        let longest = self.open.iter().map(|multipart| multipart.boundary.len()).max().unwrap_or(0);
+        let may_be_delimiter = held.len() <= longest + 4 + MAX_PADDING
+            && !self.open.is_empty()
+            && (held.starts_with(b"--") || held.len() == 1);
         if !may_be_delimiter {
             let held = std::mem::take(held);
             self.line = Line::Passed;
@@ -232,23 +254,38 @@ impl StructureScanner {
         match &mut self.state {
             State::Between => {}
             State::Content(_) => self.content(&line),
-            State::Header(header) => {
-                header.extend_from_slice(&line);
-                if header.len() > MAX_PART_HEADER {
-                    self.failed = Some(Unreadable::HeaderTooLarge);
-                } else if line.trim_ascii().is_empty() {
-                    let header = std::mem::take(header);
-                    self.end_header(&header);
-                }
+            State::Header(header) if line.trim_ascii().is_empty() => {
+                let header = std::mem::take(header);
+                self.end_header(&header, self.at);
             }
+            State::Header(header) => match header_line(header, &line) {
+                HeaderLine::Whole => header.extend_from_slice(&line),
+                HeaderLine::Unfolded => {
+                    header.push(b' ');
+                    header.extend_from_slice(&line);
+                }
+                HeaderLine::Content => {
+                    let header = std::mem::take(header);
+                    self.end_header(&header, self.at - line.len() as u64);
+                    if let State::Content(_) = self.state {
+                        self.content(&line);
+                    }
+                }
+            },
+        }
+        if matches!(&self.state, State::Header(header) if header.len() > MAX_PART_HEADER) {
+            self.failed = Some(Unreadable::HeaderTooLarge);
         }
     }
 
-    fn end_header(&mut self, octets: &[u8]) {
-        match HeaderScanner::split_message(octets) {
-            Ok(split) => self.begin(&split.header),
-            Err(_) => self.begin(&HeaderBlock::default()),
-        }
+    /// The part's content begins at `at`.
+    fn end_header(&mut self, octets: &[u8], at: u64) {
+        let split = HeaderScanner::split_message(octets).or_else(|_| {
+            // All that it can object to is a carriage return inside of a line.
+            let octets: Vec<u8> = octets.iter().copied().filter(|octet| *octet != b'\r').collect();
+            HeaderScanner::split_message(&octets)
+        });
+        self.begin(&split.map(|split| split.header).unwrap_or_default(), at);
     }
 
     /// Which of the open multiparts this line divides, and whether it is its end.
@@ -264,28 +301,28 @@ impl StructureScanner {
         })
     }
 
-    /// A part begins here, and this is its header.
-    fn begin(&mut self, header: &HeaderBlock) {
+    /// A part begins at `at`, and this is its header.
+    fn begin(&mut self, header: &HeaderBlock, at: u64) {
         self.parts += 1;
         if self.parts > MAX_PARTS {
             self.failed = Some(Unreadable::TooManyParts);
             return;
         }
         let in_digest = self.open.last().is_some_and(|outer| outer.subtype == "digest");
-        let part = Part::read(header, if in_digest { "message/rfc822" } else { "text/plain" }, self.at);
-        let boundary = part.media_type.strip_prefix("multipart/").zip(boundary(header));
-        match boundary {
-            Some(_) if self.open.len() >= MAX_DEPTH => self.failed = Some(Unreadable::TooDeep),
-            Some((subtype, boundary)) => {
-                let subtype = subtype.to_owned();
-                self.open.push(OpenMultipart { subtype, boundary, children: Vec::new() });
-                self.state = State::Between;
+        let default = if in_digest { "message/rfc822" } else { "text/plain" };
+        let kind = if header.is_empty() { LeafKind::Bare } else { LeafKind::Part };
+        let leaf = match Part::read(header, default, at) {
+            Read::Leaf(part) => OpenLeaf::new(part, kind),
+            Read::Multipart(_) if self.open.len() >= MAX_DEPTH => {
+                self.failed = Some(Unreadable::TooDeep);
+                return;
             }
-            None => {
-                let decoder = Decoder::new(part.encoding);
-                self.state = State::Content(OpenLeaf { part, decoder, line_end: Vec::new() });
+            Read::Multipart(multipart) => {
+                self.open.push(multipart);
+                OpenLeaf::new(Part::text(at), LeafKind::Preamble)
             }
-        }
+        };
+        self.state = State::Content(leaf);
     }
 
     /// The part that is open ends before the last `delimiter` octets.
@@ -297,12 +334,9 @@ impl StructureScanner {
             State::Header(header) if header.is_empty() && delimiter == 0 => return,
             // A header without a body.
             State::Header(header) => {
-                self.end_header(&header);
+                self.end_header(&header, self.at - delimiter);
                 match std::mem::replace(&mut self.state, State::Between) {
-                    State::Content(mut leaf) => {
-                        leaf.part.range = self.at - delimiter..self.at - delimiter;
-                        leaf
-                    }
+                    State::Content(leaf) => leaf,
                     _ => return,
                 }
             }
@@ -318,9 +352,16 @@ impl StructureScanner {
         }
         self.scratch.clear();
         leaf.decoder.finish(&mut self.scratch);
-        leaf.part.decoded_len += self.scratch.len() as u64;
+        leaf.count(&self.scratch);
         leaf.part.range.end = end.max(leaf.part.range.start);
-        self.put(Node::Leaf(leaf.part));
+        match (leaf.kind, self.open.last_mut()) {
+            (LeafKind::Preamble, Some(multipart)) => {
+                multipart.preamble = Some(leaf.part).filter(|part| !part.is_blank);
+            }
+            // A delimiter too many is no part.
+            (LeafKind::Bare, Some(_)) if leaf.part.is_blank => {}
+            _ => self.put(Node::Leaf(leaf.part)),
+        }
     }
 
     fn put(&mut self, node: Node) {
@@ -333,15 +374,53 @@ impl StructureScanner {
 
 impl OpenMultipart {
     fn into_node(self) -> Node {
-        Node::Multipart { subtype: self.subtype, children: self.children }
+        match self.preamble {
+            // A boundary that never came: all of it is text.
+            Some(text) if self.children.is_empty() => Node::Leaf(text),
+            _ => Node::Multipart { subtype: self.subtype, start: self.start, children: self.children },
+        }
     }
 }
 
 impl OpenLeaf {
+    fn new(part: Part, kind: LeafKind) -> Self {
+        let decoder = Decoder::new(part.encoding);
+        Self { part, kind, decoder, line_end: Vec::new() }
+    }
+
     fn decode(&mut self, octets: &[u8], scratch: &mut Vec<u8>) {
         scratch.clear();
         self.decoder.push(octets, scratch);
-        self.part.decoded_len += scratch.len() as u64;
+        self.count(scratch);
+    }
+
+    fn count(&mut self, decoded: &[u8]) {
+        self.part.decoded_len += decoded.len() as u64;
+        self.part.is_blank = self.part.is_blank && decoded.iter().all(u8::is_ascii_whitespace);
+    }
+}
+
+/// What a line is in the header of a part.
+enum HeaderLine {
+    /// A field, or the continuation of one.
+    Whole,
+    /// A parameter whose fold has lost its blank.
+    Unfolded,
+    /// The empty line in front of the content is missing.
+    Content,
+}
+
+fn header_line(header: &[u8], line: &[u8]) -> HeaderLine {
+    let continues = !header.is_empty() && line.starts_with(b" ") || line.starts_with(b"\t");
+    if continues || name_length(line).is_some() {
+        return HeaderLine::Whole;
+    }
+    let is_token = |octet: &u8| octet.is_ascii_alphanumeric() || b"-*".contains(octet);
+    let name_len = line.iter().take_while(|octet| is_token(octet)).count();
+    let is_parameter = name_len > 0 && line.get(name_len) == Some(&b'=');
+    match !header.is_empty() && (is_parameter || header.trim_ascii_end().ends_with(b";")) {
+        true => HeaderLine::Unfolded,
+        false => HeaderLine::Content,
     }
 }
 
@@ -354,55 +433,91 @@ fn line_end_len(octets: &[u8]) -> usize {
     }
 }
 
+enum Read {
+    Leaf(Part),
+    Multipart(OpenMultipart),
+}
+
 impl Part {
-    fn read(header: &HeaderBlock, default: &str, at: u64) -> Self {
-        let content_type = header.named("Content-Type").next();
-        let content_type = content_type.as_ref().map(parse);
-        let disposition = header.named("Content-Disposition").next();
-        let disposition = disposition.as_ref().map(parse);
-        let attribute = |of: &Option<mail_parser::HeaderValue<'_>>, name| {
-            let parsed = of.as_ref()?.as_content_type()?;
-            parsed.attribute(name).map(str::to_owned).filter(|text| !text.trim().is_empty())
-        };
-        let media_type = content_type.as_ref().and_then(|value| value.as_content_type()).and_then(|parsed| {
-            let subtype = parsed.subtype().filter(|subtype| !subtype.is_empty())?;
-            Some(format!("{}/{subtype}", parsed.ctype()).to_ascii_lowercase())
-        });
-        let kind = disposition.as_ref().and_then(|value| value.as_content_type()).map(|parsed| {
-            match parsed.ctype() {
-                inline if inline.eq_ignore_ascii_case("inline") => Disposition::Inline,
-                // RFC 2183 section 2.8: an unknown one is an attachment.
-                _ => Disposition::Attachment,
-            }
-        });
-        let content_id = header.named("Content-ID").next().map(|field| {
-            let value = String::from_utf8_lossy(&field.value()).into_owned();
-            value.trim().trim_start_matches('<').trim_end_matches('>').to_owned()
-        });
-        let encoding = header.named("Content-Transfer-Encoding").next();
+    /// Text without a header.
+    fn text(at: u64) -> Self {
         Self {
-            media_type: media_type.unwrap_or_else(|| default.to_owned()),
-            charset: attribute(&content_type, "charset"),
-            name: attribute(&disposition, "filename").or_else(|| attribute(&content_type, "name")),
-            content_id: content_id.filter(|id| !id.is_empty()),
-            disposition: kind.unwrap_or(Disposition::Unsaid),
-            encoding: encoding
-                .map_or(TransferEncoding::Identity, |field| TransferEncoding::of(&field.value())),
+            media_type: "text/plain".to_owned(),
+            charset: None,
+            method: None,
+            name: None,
+            content_id: None,
+            disposition: Disposition::Unsaid,
+            encoding: TransferEncoding::Identity,
             range: at..at,
             decoded_len: 0,
+            is_blank: true,
         }
+    }
+
+    /// `default`: the type of a part that does not say one.
+    fn read(header: &HeaderBlock, default: &str, at: u64) -> Read {
+        let parameterized = |name| header.named(name).next().map(|field| Parameterized::read(&field));
+        let content_type = parameterized("Content-Type").unwrap_or_default();
+        let disposition = parameterized("Content-Disposition").unwrap_or_default();
+        let media_type = media_type(&content_type.value).unwrap_or(default);
+        let media_type = match media_type.strip_prefix("multipart/") {
+            None => media_type,
+            Some(subtype) => match content_type.octets("boundary").map(<[u8]>::trim_ascii_end) {
+                Some(boundary) => {
+                    return Read::Multipart(OpenMultipart {
+                        subtype: subtype.to_owned(),
+                        boundary: boundary.to_vec(),
+                        start: content_type.text("start").and_then(|id| without_brackets(&id)),
+                        children: Vec::new(),
+                        preamble: None,
+                    });
+                }
+                // It cannot be divided, and somebody has written text.
+                None => "text/plain",
+            },
+        };
+        let is_text = matches!(media_type, "text/plain" | "text/html");
+        let encoding = header.named("Content-Transfer-Encoding").next();
+        let content_id = header.named("Content-ID").next();
+        Read::Leaf(Self {
+            charset: content_type.text("charset").and_then(|charset| first_word(&charset)),
+            method: content_type.text("method").and_then(|method| first_word(&method)),
+            name: disposition.text("filename").or_else(|| content_type.text("name")),
+            content_id: content_id.and_then(|id| without_brackets(&String::from_utf8_lossy(&id.value()))),
+            disposition: match disposition.value.as_str() {
+                "" => Disposition::Unsaid,
+                "inline" => Disposition::Inline,
+                // RFC 2183 section 2.8: an unknown one is an attachment.
+                _ => Disposition::Attachment,
+            },
+            encoding: encoding
+                .map_or(TransferEncoding::Identity, |field| TransferEncoding::of(&field.value(), is_text)),
+            media_type: media_type.to_owned(),
+            ..Self::text(at)
+        })
     }
 }
 
-fn parse<'a>(field: &Field<'a>) -> mail_parser::HeaderValue<'a> {
-    MessageStream::new(field.raw_value()).parse_content_type()
+/// `type/subtype` of RFC 2045's tokens, or nothing.
+fn media_type(value: &str) -> Option<&str> {
+    let is_token = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
+    };
+    let (kind, subtype) = value.split_once('/')?;
+    (is_token(kind) && is_token(subtype)).then_some(value)
 }
 
-fn boundary(header: &HeaderBlock) -> Option<Vec<u8>> {
-    let field = header.named("Content-Type").next()?;
-    let parsed = parse(&field);
-    let boundary = parsed.as_content_type()?.attribute("boundary")?.trim_end();
-    (!boundary.is_empty() && boundary.len() <= LONGEST_DELIMITER - 10).then(|| boundary.as_bytes().to_vec())
+fn without_brackets(id: &str) -> Option<String> {
+    let id = one_line(id);
+    let id = id.trim_start_matches('<').trim_end_matches('>').trim();
+    (!id.is_empty()).then(|| id.to_owned())
+}
+
+/// Without a comment, or whatever else has got into it.
+fn first_word(text: &str) -> Option<String> {
+    let mut words = text.split(|c: char| c.is_whitespace() || matches!(c, '(' | ';' | ','));
+    words.next().filter(|word| !word.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ fn the_author() {
         Ok::<_, String>(format!("{} by {}", from.join(" "), author.mailbox()))
     };
     assert_eq!(of("from:\r\n =?utf-8?Q?=C3=84?=\r\n <a@x.se>\r\n").unwrap(), "a@x.se by a@x.se");
-    // A Sender beside one author does not choose the mailbox. It is told, if it has an address.
+    // A Sender beside one author does not choose the mailbox. It is returned if it has an address.
     assert_eq!(of("From: a@x.se\r\nSender: root\r\n").unwrap(), "a@x.se by a@x.se");
     assert_eq!(of("From: a@x.se\r\nSender: S <s@y.se>\r\n").unwrap(), "a@x.se by a@x.se");
     let sender = |text: &str| author(&header(text)).map(|author| author.sender().map(ToString::to_string));

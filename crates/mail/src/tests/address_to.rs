@@ -72,13 +72,37 @@ const ROWS: &[Row] = &[
         bcc: 0,
         visible: Visible::Mended,
     },
-    // Not an address: treated like a stranger. An entry that can be read stays.
+    // Not an address: it names nobody, or one of the envelope all the same.
     Row {
         header: "To: root, b@y.se\r\nCc: \"c@y.se\r\n",
         envelope: &["b@y.se", "c@y.se"],
-        becomes: "To: b@y.se\r\nX-Original-To: root, b@y.se\r\nX-Original-Cc: \"c@y.se\r\nBcc: <c@y.se>\r\n",
+        becomes: "To: b@y.se\r\nX-Original-To: root, b@y.se\r\nCc: <c@y.se>\r\nX-Original-Cc: \"c@y.se\r\n",
+        bcc: 0,
+        visible: Visible::Mended,
+    },
+    Row {
+        header: "To: undisclosed recipients\r\nCc: 'b@y.se', Meyer, Greg <c@y.se>\r\n",
+        envelope: &["b@y.se", "c@y.se"],
+        becomes: "X-Original-To: undisclosed recipients\r\nCc: <b@y.se>,\r\n Greg <c@y.se>\r\n\
+                  X-Original-Cc: 'b@y.se', Meyer, Greg <c@y.se>\r\n",
+        bcc: 0,
+        visible: Visible::Mended,
+    },
+    // One that is somebody else's, or may be.
+    Row {
+        header: "To: 'out@y.se'\r\nCc: a@b@y.se\r\n",
+        envelope: &["b@y.se"],
+        becomes: "X-Original-To: 'out@y.se'\r\nX-Original-Cc: a@b@y.se\r\nBcc: <b@y.se>\r\n",
         bcc: 1,
         visible: Visible::Reduced,
+    },
+    // Dots that the grammar wants quotes for, and the dot that ends a domain.
+    Row {
+        header: "To: b..c@y.se, d@y.se.\r\n",
+        envelope: &["b..c@y.se", "d@y.se"],
+        becomes: "To: <\"b..c\"@y.se>,\r\n <d@y.se>\r\nX-Original-To: b..c@y.se, d@y.se.\r\n",
+        bcc: 0,
+        visible: Visible::Mended,
     },
     // Two fields where one is allowed.
     Row {

@@ -189,8 +189,10 @@ fn parse<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, InvalidEntry> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let document = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let key = error.path().to_string();
-        let colon = if key == "." { "" } else { ": " };
-        InvalidEntry(format!("{}{colon}{}", key.trim_start_matches('.'), error.inner()))
+        // Where it is about the file as a whole, or cannot be told.
+        let is_about_a_key = !matches!(key.as_str(), "." | "?");
+        let place = if is_about_a_key { format!("{key}: ") } else { String::new() };
+        InvalidEntry(format!("{place}{}", error.inner()))
     })?;
     json.end().map_err(|error| InvalidEntry(error.to_string()))?;
     Ok(document)

@@ -225,7 +225,7 @@ async fn an_unreadable_record() {
     damaged.all_but(&[], false).await;
     for id in ids {
         let about = fs::read_to_string(damaged.dir().join(format!("quarantine/{id}.json"))).unwrap();
-        assert!(about.contains("unreadable") && about.contains("goes on"), "{about}");
+        assert!(about.contains("unreadable") && about.contains("recovered"), "{about}");
     }
 }
 

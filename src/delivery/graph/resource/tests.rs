@@ -95,7 +95,7 @@ fn message(importance: Importance, content_type: &'static str) -> Value {
         wants_delivery_receipt: true,
         x_headers: vec![("X-One".to_owned(), "1".to_owned())],
     };
-    written(&Message::new(properties, ItemBody { content_type, content: "Text".to_owned() }))
+    written(&Message::new(properties, &ItemBody { content_type, content: "Text".to_owned() }))
 }
 
 fn file_attachment() -> Value {

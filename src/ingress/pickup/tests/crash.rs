@@ -9,6 +9,7 @@ use super::{
     },
     *,
 };
+use crate::config::Dots;
 use crate::ingress::{Origin, Submission};
 use relay_mail::{BodyKind, Envelope, MailboxAddress, MessageId};
 use relay_spool::{Fault, Spool};
@@ -31,7 +32,7 @@ fn intake(house: &House, pickup: &Path) -> Intake {
     let marks = marks(pickup);
     let slots = Semaphore::new(1).into();
     let looks = Semaphore::new(1).into();
-    Intake { door, hostname: "relay.example".into(), metrics, marks, slots, looks }
+    Intake { door, hostname: "relay.example".into(), dots: Dots::Keep, metrics, marks, slots, looks }
 }
 
 async fn claim(intake: &Intake, folder: &Path, file: &str) -> Begun {

@@ -13,7 +13,10 @@ use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::*;
-use crate::ingress::testing::{House, name};
+use crate::{
+    config::Dots,
+    ingress::testing::{House, name},
+};
 
 const MAIL: &str = "From: a@contoso.example\nTo: b@example.net\nSubject: s\n\nhello\n";
 
@@ -48,8 +51,8 @@ impl Running {
         let hostname = "relay.example".into();
         let marks = marks(&pickup);
         let metrics = house.metrics.clone();
-        let service =
-            Pickup::new(pickup.clone(), house.roster(), house.door.clone(), hostname, marks, metrics);
+        let config = PickupConfig { path: pickup.clone(), dots: Dots::Keep };
+        let service = Pickup::new(&config, house.roster(), house.door.clone(), hostname, marks, metrics);
         let shutdown = CancellationToken::new();
         let ended = tokio::spawn(service.run(shutdown.clone()));
         until(|| pickup.join("fabrikam").is_dir()).await;

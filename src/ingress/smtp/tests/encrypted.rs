@@ -176,12 +176,25 @@ async fn nothing_is_remembered_over_starttls() {
     let mut client = start_tls(client, &secured.root).await;
     client
         .script(&[
-            ("DATA", "503 5.5.1 Say EHLO"),
-            ("MAIL FROM:<a@contoso.example>", "503 5.5.1 Say EHLO"),
+            ("DATA", "503 5.5.1 MAIL first"),
+            ("RCPT TO:<b@example.net>", "503 5.5.1 MAIL first"),
             ("EHLO client.example", "250-"),
             ("RCPT TO:<b@example.net>", "503 5.5.1 MAIL first"),
         ])
         .await;
+}
+
+/// A device that does not say EHLO again is served all the same.
+#[tokio::test]
+async fn mail_comes_without_a_second_ehlo() {
+    let mut house = House::new();
+    let secured = secured();
+    let (mut client, _session) = talk(&house, &secured, Offer::StartTls);
+    client.hello().await;
+    let mut client = start_tls(client, &secured.root).await;
+    assert!(client.mail("Subject: s\r\nFrom: a@contoso.example\r\n\r\nx\r\n.\r\n").await.starts_with("250 "));
+    let received = String::from_utf8(house.next().await.content).unwrap();
+    assert!(received.contains("from unknown (") && received.contains(" with ESMTPS id "), "{received}");
 }
 
 #[tokio::test]

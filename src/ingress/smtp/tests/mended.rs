@@ -51,7 +51,7 @@ async fn a_missing_from_under_a_null_sender_is_the_default_sender() {
     let mut house = House::changed(Changed::default());
     let refused = stored(&mut house, "", "Subject: scan\r\n\r\nx\r\n").await.unwrap_err();
     assert!(
-        refused.starts_with("550 5.6.0 Cannot tell who wrote the message: the header has no From"),
+        refused.starts_with("550 5.6.0 Cannot determine the author of the message: the header has no From"),
         "{refused}"
     );
 }

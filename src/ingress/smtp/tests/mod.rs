@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     conversation::{Peer, Service},
     memory::Memory,
+    outdated::Outdated,
     session::Session,
     tls::Handshakes,
 };
@@ -139,6 +140,7 @@ fn remembering(house: &House, limits: SessionLimits, header_memory: ByteSize) ->
             house.metrics.smtp_header_bytes().clone(),
         ),
         handshakes: Handshakes::default(),
+        outdated: Outdated::default(),
         door: house.door.clone(),
         logins: house.logins(LockoutConfig::default()),
         metrics: house.metrics.clone(),

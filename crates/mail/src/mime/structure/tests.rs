@@ -74,8 +74,10 @@ fn odd_messages() {
     for (message, expected) in [
         ("A: 1\r\n\r\nbody\r\n", vec![("text/plain", "body\r\n")]),
         ("A: 1\r\n\r\n", vec![("text/plain", "")]),
-        // Without a boundary it is not divided.
-        ("Content-Type: multipart/mixed\r\n\r\nx", vec![("multipart/mixed", "x")]),
+        // Without a boundary it is not divided, and with one that does not come neither.
+        ("Content-Type: multipart/mixed\r\n\r\nx", vec![("text/plain", "x")]),
+        ("Content-Type: multipart/mixed; boundary=b\r\n\r\nnothing\r\n", vec![("text/plain", "nothing\r\n")]),
+        ("Content-Type: multipart/mixed; boundary=b\r\n\r\n\r\n--b--\r\n", vec![]),
         ("Content-Type: nonsense\r\n\r\nx", vec![("text/plain", "x")]),
         // The last delimiter is missing.
         ("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n", vec![("text/plain", "x\r\n")]),
@@ -83,9 +85,27 @@ fn odd_messages() {
         // Nothing in a part, and no header either.
         (
             "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n--b\r\n--b\r\nX: y\r\n--b--",
-            vec![("text/plain", ""), ("text/plain", ""), ("text/plain", "")],
+            vec![("text/plain", "")],
         ),
-        ("Content-Type: multipart/mixed; boundary=b\r\n\r\nnothing", vec![]),
+        // A delimiter too many, without its dashes, at the end.
+        (
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\n\r\n",
+            vec![("text/plain", "x")],
+        ),
+        // Headers that break off.
+        (
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\nno empty line\r\nX: y\r\n\r\nz\r\n--b--",
+            vec![("text/html", "no empty line\r\nX: y\r\n\r\nz")],
+        ),
+        (
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: application/pdf;\r\nname=\"a.pdf\"\r\n\
+             Content-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n--b--",
+            vec![("application/pdf", "hello")],
+        ),
+        (
+            "Content-Type: multipart/mixed; boundary=\r\n\t\"a b\"\r\n\r\n--a b\r\nContent-Type: text/html charset=utf-8\r\n\r\nx\r\n--a b--",
+            vec![("text/html", "x")],
+        ),
         // The outer one ends while the inner one is open.
         (
             "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n\

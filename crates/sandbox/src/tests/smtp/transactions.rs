@@ -52,7 +52,6 @@ async fn parameters_are_checked_and_kept() {
         .dialogue(&[
             ("RCPT TO:<>", "501 5.1.3 Invalid address"),
             ("RCPT TO:<ann>", "501 5.1.3 Invalid address"),
-            ("RCPT TO:<a..b@example.net>", "501 5.1.3 Invalid address"),
             ("RCPT TO:\"a>b\"@example.net", "501 5.5.4"),
             (&format!("{TO} notify=SUCCESS,DELAY ORCPT=rfc822;old+2Bann@example.net"), "250 2.1.5"),
             ("RCPT TO:<\"a> b\"@example.net>", "250 2.1.5"),

@@ -165,7 +165,7 @@ fn every_key_is_known_and_there_once() {
     }
     let written = String::from_utf8(entry(1).to_json()).unwrap();
     let error = Entry::parse(written.replace("\"size\"", "\"attempts\"").as_bytes()).unwrap_err().to_string();
-    assert!(error.starts_with("attempts: duplicate field `attempts` at line "), "{error}");
+    assert!(error.starts_with("duplicate field `attempts` at line "), "{error}");
     for (text, message) in [
         ("{", "EOF while parsing an object at line 1"),
         ("[]", "invalid length 0, expected an object in braces"),
