@@ -249,7 +249,7 @@ mod tests {
             ("aGVsbG8=\r\n\r\n____\r\nlist\r\n", "hello\r\n\r\n____\r\nlist\r\n"),
             ("aGVsbA==\r\n\r\n", "hell"),
             ("aGVsbG8=", "hello"),
-            ("aGVs", "hel"),
+            ("aGVsbG8h", "hello!"),
         ] {
             for cut in 0..encoded.len() {
                 let (a, b) = encoded.as_bytes().split_at(cut);

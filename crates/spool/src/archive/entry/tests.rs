@@ -117,8 +117,8 @@ fn errors_name_the_key() {
         ),
         (
             "/envelope/recipients/1",
-            serde_json::json!({ "address": "a@b.se", "notfy": "NEVER" }),
-            "envelope.recipients[1].notfy: unknown field `notfy`, expected one of `address`, `notify`, `orcpt`",
+            serde_json::json!({ "address": "a@b.se", "told": "NEVER" }),
+            "envelope.recipients[1].told: unknown field `told`, expected one of `address`, `notify`, `orcpt`",
         ),
         ("/author", Value::Null, "author: invalid type: null, expected a string"),
         ("/bounce_of", 7.into(), "bounce_of: invalid type: integer `7`, expected a string"),
@@ -158,9 +158,9 @@ fn every_key_is_known_and_there_once() {
             assert!(error.starts_with(&format!("{path}{colon}missing field `{key}` at line ")), "{error}");
         }
         let mut value = good.clone();
-        value.pointer_mut(table).unwrap()["sise"] = 1.into();
+        value.pointer_mut(table).unwrap()["sizes"] = 1.into();
         let error = Entry::parse(value.to_string().as_bytes()).unwrap_err().to_string();
-        let message = format!("{path}{dot}sise: unknown field `sise`, expected one of `");
+        let message = format!("{path}{dot}sizes: unknown field `sizes`, expected one of `");
         assert!(error.starts_with(&message), "{error}");
     }
     let written = String::from_utf8(entry(1).to_json()).unwrap();

@@ -83,7 +83,7 @@ async fn wrong_files_are_named_and_left_and_the_rest_is_imported() {
     flip(&path(1, "eml"), 99_000);
     fs::write(path(2, "eml"), "short").unwrap();
     fs::remove_file(path(3, "eml")).unwrap();
-    edit(4, "atempts", json!(1));
+    edit(4, "tries", json!(1));
     edit(5, "id", json!(ids[6].to_string()));
     fs::rename(path(6, "json"), old.folder().join("note.json")).unwrap();
     let whole = old.out.path().join("whole");
@@ -108,7 +108,7 @@ async fn wrong_files_are_named_and_left_and_the_rest_is_imported() {
         (name(1, "eml"), format!("has the CRC-32 {}, and its JSON file says {}", hash(1), crc(1))),
         (name(2, "eml"), format!("is 5 octets long, and {} says 100", name(2, "json"))),
         (name(3, "eml"), "No such file or directory (os error 2)".into()),
-        (name(4, "json"), "atempts: unknown field `atempts`, expected one of `format`".into()),
+        (name(4, "json"), "tries: unknown field `tries`, expected one of `format`".into()),
         (name(5, "json"), format!("id: is \"{}\", and the file's name says \"{}\"", ids[6], ids[5])),
         ("note.json".into(), format!("id: is \"{}\", and the file's name says \"note\"", ids[6])),
         (name(6, "eml"), format!("there is no {} beside it: its export is not complete", name(6, "json"))),
