@@ -1,7 +1,8 @@
-//! Mail that is wrong in the ways that real mail is, taken apart by the relay: what the service gets is what was meant.
+//! Mail that is wrong in the ways that real mail is, taken apart by the relay: what the service gets is
+//! what was meant.
 //!
-//! Each file of `real_mail/` is a small message with one fault. With `graph.max_mime` at 64 KiB and a field of 66 KB
-//! on top, each goes the way of mail above the limit; a line `PAD-…` stands for 2 MB of base64.
+//! Each file of `real_mail/` is a small message with one fault. With `graph.max_mime` at 64 KiB and a field
+//! of 66 KB on top, each goes the way of mail above the limit; a line `PAD-…` stands for 2 MB of base64.
 
 use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
 

@@ -1,9 +1,9 @@
 //! From fields that are not believed as they are, and that say who wrote the message all the same.
 //!
 //! [`author`](crate::author()) believes a field only if all programs read it alike. Real mail has others: an
-//! unquoted comma in the name, no angle brackets, a route, a name that is the address in another form. If there
-//! is one address in the field, in whichever way it is read, then that is the author, and the field is written
-//! again so that nobody can read it otherwise. With two different addresses it stays refused.
+//! unquoted comma in the name, no angle brackets, a route, a name that is the address in another form. If
+//! there is one address in the field, in whichever way it is read, then that is the author, and the field
+//! is written again so that nobody can read it otherwise. With two different addresses it stays refused.
 
 use crate::{HeaderBlock, MailboxAddress, loose::addresses_in, words::decode_words};
 

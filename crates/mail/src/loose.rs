@@ -2,15 +2,15 @@
 
 use crate::{MailboxAddress, outside::is_hidden, words::decode_words};
 
-/// The addresses in the value of a field, raw and decoded, each as often as it is there. `None`: there is something
-/// besides that may be one.
+/// The addresses in the value of a field, raw and decoded, each as often as it is there. `None`: there is
+/// something besides that may be one.
 pub(crate) fn addresses_in(raw: &[u8]) -> Option<Vec<MailboxAddress>> {
     let mut found = Vec::new();
     let decoded = decode_words(raw);
     for (text, is_decoded) in [(&*String::from_utf8_lossy(raw), false), (&*decoded, true)] {
         for token in text.split(separates).filter(|token| token.contains('@')) {
-            // What is in an encoded word shows when it is decoded. One that cannot be, or that has an `@` where
-            // there is none in its alphabet, is no address.
+            // What is in an encoded word shows when it is decoded. One that cannot be, or that has an `@`
+            // where there is none in its alphabet, is no address.
             if token.contains("=?") {
                 if is_decoded || !is_q_word(token) {
                     return None;
@@ -27,8 +27,8 @@ pub(crate) fn addresses_in(raw: &[u8]) -> Option<Vec<MailboxAddress>> {
     Some(found)
 }
 
-/// Between two words, one of which may be an address. Characters that cannot be seen are not among them: with one
-/// in it, a word with an `@` is no address.
+/// Between two words, one of which may be an address. Characters that cannot be seen are not among them:
+/// with one in it, a word with an `@` is no address.
 fn separates(c: char) -> bool {
     c.is_whitespace() && !is_hidden(c) || "<>()[],;:\"'".contains(c)
 }

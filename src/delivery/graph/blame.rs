@@ -1,9 +1,9 @@
 //! Which recipients a refusal is about.
 //!
-//! Graph refuses a message as a whole where it cannot resolve one recipient (`ErrorInvalidRecipients`), and sends
-//! it to nobody. So dividing it is safe. Where the answer names addresses, those are told to the sender and the
-//! others get the message; where it names none, halves of it are sent until the one is found. No message is tried
-//! more often than it has recipients, twice over.
+//! Graph refuses a message as a whole where it cannot resolve one recipient (`ErrorInvalidRecipients`), and
+//! sends it to nobody. So dividing it is safe. Where the answer names addresses, those are told to the
+//! sender and the others get the message; where it names none, halves of it are sent until the one is
+//! found. No message is tried more often than it has recipients, twice over.
 
 use crate::delivery::{Disposition, Division, Reason};
 use relay_mail::{Envelope, MailboxAddress};

@@ -1,5 +1,5 @@
-//! Dots that a program has doubled at the beginning of lines, as SMTP wants it (RFC 5321 section 4.5.2), in a file, where
-//! nobody takes them off again.
+//! Dots that a program has doubled at the beginning of lines, as SMTP wants it (RFC 5321 section 4.5.2), in
+//! a file, where nobody takes them off again.
 //!
 //! .NET Framework, and .NET Core up to 3.1, write files for pickup folders that way; .NET 5 and newer do not.
 
@@ -10,8 +10,8 @@ use crate::config::Dots;
 /// Octets read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Whether the second dot is to be taken off in this file. `is_injected`: it begins with X-Sender and X-Receiver lines, as
-/// .NET writes them. Reads the file for `auto`. Blocks.
+/// Whether the second dot is to be taken off in this file. `is_injected`: it begins with X-Sender and
+/// X-Receiver lines, as .NET writes them. Reads the file for `auto`. Blocks.
 pub(super) fn are_doubled(dots: Dots, is_injected: bool, file: &File) -> io::Result<bool> {
     Ok(match dots {
         Dots::Keep => false,

@@ -1,7 +1,7 @@
 //! Clients that speak a version of TLS which is offered no more.
 //!
-//! Printers and old systems do, and all that their administrators see is that mail fails. So the log says once an
-//! hour for each client what it speaks and what can be done.
+//! Printers and old systems do, and all that their administrators see is that mail fails. So the log says
+//! once an hour for each client what it speaks and what can be done.
 
 use std::{
     net::IpAddr,
@@ -45,7 +45,8 @@ impl Outdated {
 /// The version that a client offers with these first octets, where that is older than TLS 1.2.
 pub(super) fn version(head: &[u8]) -> Option<&'static str> {
     let version = match head {
-        // A record of a handshake, with a ClientHello (RFC 5246 section 7.4.1.2). Newer versions say 1.2 here.
+        // A record of a handshake, with a ClientHello (RFC 5246 section 7.4.1.2). Newer versions say 1.2
+        // here.
         [22, 3, _, _, _, 1, _, _, _, major, minor, ..] => (*major, *minor),
         // The hello of SSL 2.0, in which clients offered later versions (RFC 5246 appendix E.2).
         [length, _, 1, major, minor, ..] if length & 0x80 != 0 => (*major, *minor),

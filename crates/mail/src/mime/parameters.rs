@@ -1,8 +1,8 @@
 //! Fields with parameters, such as Content-Type and Content-Disposition (RFC 2045 section 5.1, RFC 2231).
 //!
 //! Read as they were meant: folded anywhere, without quotes around blanks, without a semicolon between two
-//! parameters, with encoded words in quotes. Pieces of a value (RFC 2231 section 3) are joined as octets before
-//! they become text, since a character may be divided between two.
+//! parameters, with encoded words in quotes. Pieces of a value (RFC 2231 section 3) are joined as octets
+//! before they become text, since a character may be divided between two.
 
 use std::borrow::Cow;
 
@@ -60,8 +60,8 @@ impl Parameterized {
         self.parameters.iter().find(given).map(|parameter| parameter.value.as_slice())
     }
 
-    /// A parameter as people read it: one line, never empty. What was encoded by RFC 2231 comes before the same
-    /// in plain form, which is there for programs that know no better.
+    /// A parameter as people read it: one line, never empty. What was encoded by RFC 2231 comes before the
+    /// same in plain form, which is there for programs that know no better.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         let of_name = || self.parameters.iter().filter(|parameter| parameter.name == name);
         let whole = of_name().find(|parameter| parameter.section == Section::Whole);
@@ -230,8 +230,8 @@ impl Reader<'_> {
         value.trim_ascii_end().to_vec()
     }
 
-    /// Up to the quote that ends it, or the end. A backslash in front of anything but a quote or a backslash is
-    /// one: people send Windows paths.
+    /// Up to the quote that ends it, or the end. A backslash in front of anything but a quote or a
+    /// backslash is one: people send Windows paths.
     fn quoted(&mut self) -> Vec<u8> {
         let mut value = Vec::new();
         while let Some(octet) = self.peek() {
@@ -249,8 +249,8 @@ impl Reader<'_> {
     }
 }
 
-/// The length of a value without quotes: up to a semicolon, or to another parameter, which begins with a blank,
-/// a word of letters and `=`.
+/// The length of a value without quotes: up to a semicolon, or to another parameter, which begins with a
+/// blank, a word of letters and `=`.
 fn unquoted_len(rest: &[u8]) -> usize {
     let mut begin = 0;
     while let Some(mark) = memchr::memchr2(b';', b'=', &rest[begin..]).map(|at| at + begin) {

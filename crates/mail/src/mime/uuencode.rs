@@ -1,11 +1,11 @@
-//! Content that is encoded by `uuencode` (POSIX), as Content-Transfer-Encoding `x-uuencode` says: no standard of
-//! mail, and in use since before there was one.
+//! Content that is encoded by `uuencode` (POSIX), as Content-Transfer-Encoding `x-uuencode` says: no
+//! standard of mail, and in use since before there was one.
 
 /// Octets of a line that are looked at. One of 45 octets of content has 61.
 const MAX_LINE: usize = 200;
 
-/// Takes encoded octets in any portions. Lines in front of `begin` stay as they are, what follows `end` is left
-/// out.
+/// Takes encoded octets in any portions. Lines in front of `begin` stay as they are, what follows `end` is
+/// left out.
 #[derive(Debug, Default)]
 pub(super) struct Uudecoder {
     phase: Phase,
