@@ -16,6 +16,7 @@ mod harness;
 
 mod authors;
 mod curl;
+mod judged;
 mod login;
 mod msal;
 mod msmtp;

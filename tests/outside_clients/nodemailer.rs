@@ -1,6 +1,6 @@
 //! nodemailer, through a script for Node.js.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -14,15 +14,21 @@ use crate::{
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/outside_clients/nodemailer/send.cjs");
 
-/// The result for each message.
-fn nodemailer(lab: &Lab, mut transport: Value, messages: &[Value]) -> Vec<Value> {
-    // Where scripts/test puts it: beside the folder that cargo gives to tests.
+/// Node.js, with the packages that `nodemailer/package.json` names.
+pub(crate) fn node() -> Command {
+    // Where scripts/test puts them: beside the folder that cargo gives to tests.
     let modules = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("nodemailer/node_modules");
     assert!(modules.is_dir(), "nodemailer is not in {}: scripts/test puts it there", modules.display());
+    let mut node = installed("node", "nodejs");
+    node.env("NODE_PATH", modules);
+    node
+}
+
+/// The result for each message.
+fn nodemailer(lab: &Lab, mut transport: Value, messages: &[Value]) -> Vec<Value> {
     transport["port"] = lab.smtp_address().port().into();
     let input = json!({ "transport": transport, "messages": messages, "authority": authority(lab) });
-    let mut node = installed("node", "nodejs");
-    let output = run_with_input(node.arg(SCRIPT).env("NODE_PATH", modules), input.to_string().as_bytes());
+    let output = run_with_input(node().arg(SCRIPT), input.to_string().as_bytes());
     assert_success(&output);
     serde_json::from_slice(&output.stdout).unwrap()
 }

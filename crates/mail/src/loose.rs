@@ -27,10 +27,10 @@ pub(crate) fn addresses_in(raw: &[u8]) -> Option<Vec<MailboxAddress>> {
     Some(found)
 }
 
-/// Between two words, one of which may be an address. Characters that cannot be seen are not among them:
-/// with one in it, a word with an `@` is no address.
+/// Between two words, one of which may be an address. Other characters that cannot be seen are not among
+/// them: with one in it, a word with an `@` is no address.
 fn separates(c: char) -> bool {
-    c.is_whitespace() && !is_hidden(c) || "<>()[],;:\"'".contains(c)
+    c.is_ascii_whitespace() || c.is_whitespace() && !is_hidden(c) || "<>()[],;:\"'".contains(c)
 }
 
 /// `=?charset?Q?text?=`, or the beginning of it.

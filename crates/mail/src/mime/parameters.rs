@@ -55,8 +55,11 @@ impl Parameterized {
 
     /// The octets of a parameter that was given in one piece.
     pub(super) fn octets(&self, name: &str) -> Option<&[u8]> {
-        let given =
-            |parameter: &&Parameter| parameter.name == name && !parameter.value.trim_ascii().is_empty();
+        let given = |parameter: &&Parameter| {
+            parameter.name == name
+                && parameter.section == Section::Whole
+                && !parameter.value.trim_ascii().is_empty()
+        };
         self.parameters.iter().find(given).map(|parameter| parameter.value.as_slice())
     }
 

@@ -267,9 +267,9 @@ impl StructureScanner {
                 HeaderLine::Content => {
                     let header = std::mem::take(header);
                     self.end_header(&header, self.at - line.len() as u64);
-                    if let State::Content(_) = self.state {
-                        self.content(&line);
-                    }
+                    // The line may be a delimiter of the multipart that has just begun.
+                    self.line = Line::Held(line);
+                    return self.end_line();
                 }
             },
         }
@@ -463,11 +463,11 @@ impl Part {
         let media_type = media_type(&content_type.value).unwrap_or(default);
         let media_type = match media_type.strip_prefix("multipart/") {
             None => media_type,
-            Some(subtype) => match content_type.octets("boundary").map(<[u8]>::trim_ascii_end) {
+            Some(subtype) => match boundary(&content_type) {
                 Some(boundary) => {
                     return Read::Multipart(OpenMultipart {
                         subtype: subtype.to_owned(),
-                        boundary: boundary.to_vec(),
+                        boundary,
                         start: content_type.text("start").and_then(|id| without_brackets(&id)),
                         children: Vec::new(),
                         preamble: None,
@@ -497,6 +497,14 @@ impl Part {
             ..Self::text(at)
         })
     }
+}
+
+/// As octets; in pieces, or with a character set, as nobody needs to and some do.
+fn boundary(content_type: &Parameterized) -> Option<Vec<u8>> {
+    let whole = content_type.octets("boundary").map(<[u8]>::to_vec);
+    let boundary = whole.or_else(|| Some(content_type.text("boundary")?.into_bytes()))?;
+    let boundary = boundary.trim_ascii_end();
+    (!boundary.is_empty()).then(|| boundary.to_vec())
 }
 
 /// `type/subtype` of RFC 2045's tokens, or nothing.

@@ -116,6 +116,19 @@ fn odd_messages() {
             "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: s\r\n\r\n\r\n--b--\r\n",
             vec![("message/rfc822", "Subject: s\r\n\r\n")],
         ),
+        (
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: multipart/mixed; boundary=c\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n",
+            vec![("text/plain", "x")],
+        ),
+        // A boundary with a character set (RFC 2231), and one in pieces.
+        (
+            "Content-Type: multipart/mixed; boundary*=us-ascii''b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n",
+            vec![("text/plain", "x")],
+        ),
+        (
+            "Content-Type: multipart/mixed; boundary*0=a; boundary*1=b\r\n\r\n--ab\r\n\r\nx\r\n--ab--\r\n",
+            vec![("text/plain", "x")],
+        ),
         // Lines that end in LF.
         ("Content-Type: multipart/mixed; boundary=b\n\n--b\n\nx\ny\n--b--\n", vec![("text/plain", "x\ny")]),
     ] {

@@ -1,0 +1,176 @@
+//! Mail that was taken apart, judged by two programs that share no code with the relay: Python's email package, and
+//! mailparser for Node.js.
+//!
+//! The messages are the cases of this project, those that packages bring along to test their own readers with, and some
+//! that Python's email package writes at random. `judge/differences.txt` lists the differences that there may be, each
+//! with its reason; it may only shrink.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use relay_sandbox::Limits;
+
+use crate::{
+    assert_success,
+    harness::{Lab, Setup},
+    installed, nodemailer,
+};
+
+const JUDGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/outside_clients/judge");
+/// Of each kind of part, character set, encoding and way to write a name there are dozens among so many.
+const GENERATED: &str = "860";
+/// The same messages each time: a difference can be looked at.
+const SEED: &str = "15";
+
+#[test]
+fn what_arrives_is_what_was_sent() {
+    let lab = Lab::with(|setup: &mut Setup| {
+        setup.service_limits = Limits { message_bytes: None, ..Limits::unthrottled() };
+        setup.more_listeners = "[graph]\nmax_mime = '64KiB'\n".into();
+        setup.smtp = "max_errors = 100000\nmax_messages = 100000\nmax_commands = 100000".into();
+    });
+    // Whoever looks at a difference wants to keep the messages.
+    let folder = std::env::var_os("JUDGED").map_or_else(|| lab.folder().join("judged"), PathBuf::from);
+    fs::create_dir_all(&folder).unwrap();
+    let mut smtp = lab.smtp();
+    let mut sent = 0;
+    for path in messages(&lab) {
+        let Some(content) = sendable(&fs::read(&path).unwrap()) else { continue };
+        smtp.begin("a@contoso.example", &["b@example.net"]);
+        let reply = smtp.data(&content);
+        assert_eq!(reply.code, 250, "{}: {reply:?}", path.display());
+        sent += 1;
+        let delivered = &lab.wait_for(sent)[sent - 1];
+        let name = name_of(&path);
+        fs::write(folder.join(format!("{name}.sent")), &content).unwrap();
+        fs::write(folder.join(format!("{name}.arrived")), &delivered.raw).unwrap();
+    }
+    assert!(sent >= 1000, "only {sent} messages");
+
+    let mut python = installed("python3", "python3");
+    python.arg("-I").arg(format!("{JUDGE}/judge.py"));
+    let mut mailparser = nodemailer::node();
+    mailparser.arg(format!("{JUDGE}/judge.cjs"));
+    let mut differences = BTreeSet::new();
+    for (judge, program) in [("Python", &mut python), ("mailparser", &mut mailparser)] {
+        let output = program.arg(&folder).output().unwrap();
+        assert_success(&output);
+        for line in String::from_utf8(output.stdout).unwrap().lines() {
+            let difference: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |key: &str| difference[key].as_str().unwrap();
+            println!("{judge}: {line}");
+            differences.insert(format!("{} {judge} {}", text("name"), text("what")));
+        }
+    }
+    let known = fs::read_to_string(format!("{JUDGE}/differences.txt")).unwrap();
+    let known: BTreeSet<String> = known
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let (difference, reason) = line.split_once('\t').unwrap_or_else(|| panic!("no reason: {line}"));
+            assert!(!reason.trim().is_empty(), "no reason: {line}");
+            difference.to_owned()
+        })
+        .collect();
+    println!("{sent} messages, {} differences", differences.len());
+    let unexplained: Vec<_> = differences.difference(&known).collect();
+    assert!(unexplained.is_empty(), "differences that differences.txt does not explain: {unexplained:#?}");
+    let gone: Vec<_> = known.difference(&differences).collect();
+    assert!(gone.is_empty(), "differences that are none: take them out of differences.txt: {gone:#?}");
+}
+
+/// Of all corpora, in the same order each time.
+fn messages(lab: &Lab) -> Vec<PathBuf> {
+    let generated = lab.folder().join("generated");
+    fs::create_dir(&generated).unwrap();
+    let mut python = installed("python3", "python3");
+    let generator = format!("{JUDGE}/generate.py");
+    assert_success(
+        &python.args(["-I", &generator]).arg(&generated).args([GENERATED, SEED]).output().unwrap(),
+    );
+
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/real_mail");
+    let mut found = Vec::new();
+    for folder in [generated, cases, resources_of_mail_parser(), data_of_python()] {
+        let before = found.len();
+        files(&folder, &mut found);
+        assert!(found.len() > before, "no messages in {}", folder.display());
+    }
+    found.sort_by_key(|path| name_of(path));
+    found
+}
+
+/// The source of the crate has the messages of its own tests.
+fn resources_of_mail_parser() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    let output = cargo.args(["metadata", "--format-version", "1", "--offline"]).output().unwrap();
+    assert_success(&output);
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let parser = packages.iter().find(|package| package["name"] == "mail-parser").unwrap();
+    Path::new(parser["manifest_path"].as_str().unwrap()).with_file_name("resources")
+}
+
+/// The messages by which Python's own reader is tested.
+fn data_of_python() -> PathBuf {
+    let mut python = installed("python3", "python3");
+    let output =
+        python.args(["-I", "-c", "import test.test_email as it; print(it.__path__[0])"]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "Python's own tests are not installed: they are in Debian's package libpython3.11-testsuite"
+    );
+    Path::new(String::from_utf8(output.stdout).unwrap().trim()).join("data")
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// Its folder and its name: several have a message `001`.
+fn name_of(path: &Path) -> String {
+    let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default();
+    format!("{}-{}", folder.to_string_lossy(), name.to_string_lossy())
+}
+
+/// The message as a client sends it: line ends of SMTP, an author who may send, and fields that make it larger than the
+/// limit.
+fn sendable(content: &[u8]) -> Option<Vec<u8>> {
+    let text: Vec<u8> = content.iter().copied().filter(|octet| *octet != b'\r').collect();
+    let begin =
+        if text.starts_with(b"From ") { text.iter().position(|octet| *octet == b'\n')? + 1 } else { 0 };
+    let text = &text[begin..];
+    let header = text.windows(2).position(|two| two == b"\n\n")?;
+    let mut out = format!("X-Bulk: {}\n", "x".repeat(900)).repeat(75).into_bytes();
+    out.extend_from_slice(b"From: a@contoso.example\nTo: b@example.net\n");
+    let mut skipped = false;
+    for line in text[..=header].split_inclusive(|octet| *octet == b'\n') {
+        let is_continued = line.starts_with(b" ") || line.starts_with(b"\t");
+        let name = line.split(|octet| *octet == b':').next().unwrap_or_default().trim_ascii();
+        let is_replaced = ["from", "to", "cc", "bcc", "sender", "received"]
+            .iter()
+            .any(|replaced| name.eq_ignore_ascii_case(replaced.as_bytes()));
+        skipped = if is_continued { skipped } else { is_replaced };
+        if !skipped {
+            out.extend_from_slice(line);
+        }
+    }
+    out.extend_from_slice(&text[header + 1..]);
+    if !out.ends_with(b"\n") {
+        out.push(b'\n');
+    }
+    let lines = out.split(|octet| *octet == b'\n');
+    Some(lines.collect::<Vec<_>>().join(&b"\r\n"[..]))
+}
