@@ -39,7 +39,8 @@ const MEANINGLESS: [&str; 9] =
     ["", "8bit", "binary", "charset", "default", "none", "unknown", "unknown8bit", "xunknown"];
 
 impl Charset {
-    /// By its label in a message, in upper or lower case, with whatever punctuation.
+    /// By its label in a message, in upper or lower case, with whatever punctuation. Python's email package
+    /// writes the names of its codecs: `eucgb2312_cn`, `big5_tw`.
     pub(crate) fn named(label: &str) -> Option<Self> {
         let label = label.trim_matches(|c: char| c.is_ascii_whitespace() || "\"';,".contains(c));
         let plain = plain(label);
@@ -55,15 +56,16 @@ impl Charset {
             "utf32le" | "ucs4le" => Kind::Utf32 { is_big_endian: false },
             "hz" | "hzgb2312" => Kind::Hz,
             "iso2022kr" | "csiso2022kr" => Kind::Iso2022Kr,
-            "cp932" | "ms932" | "windows31j" | "cswindows31j" | "mskanji" | "xmscp932" => {
-                Kind::Standard(SHIFT_JIS)
-            }
-            "cp936" | "ms936" | "windows936" | "euccn" | "xeuccn" => Kind::Standard(GBK),
+            "cp932" | "ms932" | "windows31j" | "cswindows31j" | "mskanji" | "xmscp932" | "shiftjis2004"
+            | "shiftjisx0213" => Kind::Standard(SHIFT_JIS),
+            "cp936" | "ms936" | "windows936" | "euccn" | "xeuccn" | "eucgb2312cn" => Kind::Standard(GBK),
             "cp949" | "ms949" | "uhc" | "windows949" | "ksc5601" | "ksx1001" => Kind::Standard(EUC_KR),
-            "cp950" | "ms950" | "windows950" => Kind::Standard(BIG5),
-            "cp51932" | "eucjpms" | "eucjpwin" | "ujis" => Kind::Standard(EUC_JP),
+            "cp950" | "ms950" | "windows950" | "big5tw" => Kind::Standard(BIG5),
+            "cp51932" | "eucjpms" | "eucjpwin" | "ujis" | "eucjis2004" | "eucjisx0213" => {
+                Kind::Standard(EUC_JP)
+            }
             "cp50220" | "cp50221" | "cp50222" | "iso2022jp1" | "iso2022jp2" | "iso2022jp3"
-            | "iso2022jpms" | "jis" => Kind::Standard(ISO_2022_JP),
+            | "iso2022jp2004" | "iso2022jpext" | "iso2022jpms" | "jis" => Kind::Standard(ISO_2022_JP),
             "macroman" | "xmacroman" | "applemacintosh" => Kind::Standard(MACINTOSH),
             _ => return standard_name(label, &plain).map(standard).or_else(|| oem(&plain)),
         };
@@ -317,6 +319,7 @@ mod tests {
             (b"\x1B$BF|K\\\x1B(B", Some("ISO-2022-JP"), "日本"),
             (b"\x1B$BF|K\\\x1B(B", Some("iso-2022-jp-ms"), "日本"),
             (b"\xC4\xE3\xBA\xC3", Some("gb2312"), "你好"),
+            (b"\xC4\xE3\xBA\xC3", Some("eucgb2312_cn"), "你好"),
             (b"\xC4\xE3\xBA\xC3", Some("cp936"), "你好"),
             (b"a~{<:Ky2;~}b~~", Some("hz-gb-2312"), "a己所不b~"),
             (b"\x1B$)C\x0EGQ1[\x0F!", Some("iso-2022-kr"), "한글!"),

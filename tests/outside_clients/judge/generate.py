@@ -2,6 +2,7 @@
 
 import pathlib
 import random
+import re
 import sys
 from email import charset as charsets
 from email import encoders
@@ -33,7 +34,8 @@ TEXTS = {
     "utf-7": ["Grüße"],
 }
 for name in TEXTS:
-    # The package would write some of them in other character sets.
+    # The package would write some of them in other character sets, or under the names of its own codecs.
+    charsets.CODEC_MAP.pop(name, None)
     charsets.add_charset(name, charsets.QP if name.startswith(("iso-8859", "windows")) else charsets.BASE64, None, name)
 
 
@@ -78,8 +80,9 @@ def name_header(rng, part, disposition):
         word = Header(name, charset, maxlinelen=10_000).encode()
         part["Content-Disposition"] = f'{disposition}; filename="{word}"'
     elif form == 3:
-        whole = encode_rfc2231(name, charset)
-        pieces = [whole[i:i + 12] for i in range(0, len(whole), 12)]
+        begin, text = f"{charset}''", encode_rfc2231(name, charset).split("'")[2]
+        octets = re.findall("%..|.", text)
+        pieces = [begin] + ["".join(octets[i:i + 8]) for i in range(0, len(octets), 8)]
         joined = ";\n ".join(f"filename*{n}*={piece}" for n, piece in enumerate(pieces))
         part["Content-Disposition"] = f"{disposition};\n {joined}"
     else:

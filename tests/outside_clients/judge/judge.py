@@ -8,6 +8,7 @@ arrives octet for octet; and nothing arrives that was not sent.
 """
 
 import email
+import email.message
 import email.policy
 import hashlib
 import html
@@ -65,8 +66,18 @@ def text_of(part):
     return octets.decode("utf-8", "replace")
 
 
+def filename_of(part):
+    """By the package's older reader where a name is in pieces: the newer one decodes each for itself."""
+    for field, value in part.raw_items():
+        if field.lower() == "content-disposition" and "filename*0*" in value.lower():
+            older = email.message.Message()
+            older[field] = value
+            return older.get_filename()
+    return part.get_filename()
+
+
 def is_attached(part):
-    return part.get_content_disposition() == "attachment" or bool(part.get_filename())
+    return part.get_content_disposition() == "attachment" or bool(filename_of(part))
 
 
 def leaves(part, is_alternative=False):
@@ -148,15 +159,15 @@ def compare(name, sent, arrived):
             continue
         if digest(octets) in exact or loose(octets) in rough:
             continue
-        differs("attachment", f"{part.get_content_type()} {part.get_filename()} {len(octets)}", len(got))
+        differs("attachment", f"{part.get_content_type()} {filename_of(part)} {len(octets)}", len(got))
     all_sent = {loose(octets_of(p)) for p, _ in leaves(sent)}
     for octets in got:
         if octets.strip() and loose(octets) not in all_sent:
             differs("invented", "", repr(octets[:80]))
 
-    names = {squeezed(p.get_filename()) for p, _ in leaves(arrived) if p is not body and p.get_filename()}
+    names = {squeezed(filename_of(p)) for p, _ in leaves(arrived) if p is not body and filename_of(p)}
     for part, _ in leaves(sent):
-        given = part.get_filename()
+        given = filename_of(part)
         if given and octets_of(part).strip() and seen(text_of(part)) != text:
             last = squeezed(re.split(r"[/\\\\]", given)[-1])
             known = any(same_where_known(last, name) for name in names)

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::{
     Field,
-    charset::decode_text,
+    charset::{Charset, decode_text},
     words::{decode_words, one_line},
 };
 
@@ -85,26 +85,40 @@ fn joined<'a>(parameters: impl Iterator<Item = &'a Parameter>) -> Option<String>
     pieces.sort_by_key(|(number, ..)| *number);
     pieces.dedup_by_key(|(number, ..)| *number);
     let &(_, first_is_encoded, first) = pieces.first()?;
-    let mut label = None;
-    let mut octets = Vec::new();
-    for (n, &(_, is_encoded, mut value)) in pieces.iter().enumerate() {
-        if n == 0 && first_is_encoded {
-            // charset'language'value
-            let mut marks = memchr::memchr_iter(b'\'', first);
-            if let (Some(charset_end), Some(language_end)) = (marks.next(), marks.next()) {
-                label = str::from_utf8(&first[..charset_end]).ok().filter(|label| !label.is_empty());
-                value = &first[language_end + 1..];
-            }
-        }
+    // Some cut the whole by its length, amid `%3D` or the name of the character set. So it is decoded as a
+    // whole.
+    let mut whole = Vec::new();
+    for &(_, is_encoded, value) in &pieces {
         match is_encoded {
-            true => octets.extend(percent_encoding::percent_decode(value)),
-            false => octets.extend_from_slice(value),
+            true => whole.extend_from_slice(value),
+            false => whole.extend(value.iter().flat_map(|octet| match octet {
+                b'%' => b"%25".as_slice(),
+                octet => std::slice::from_ref(octet),
+            })),
         }
     }
-    Some(match first_is_encoded {
-        true => one_line(&decode_text(&octets, label)),
-        false => decode_words(&octets),
-    })
+    if !first_is_encoded {
+        return Some(decode_words(&decoded(&whole)));
+    }
+    let (label, text) = match charset_in_front(&whole) {
+        Some((label, length)) if length <= first.len() || Charset::named(label).is_some() => {
+            (Some(label), &whole[length..])
+        }
+        _ => (None, &whole[..]),
+    };
+    let label = label.filter(|label| !label.is_empty());
+    Some(one_line(&decode_text(&decoded(text), label)))
+}
+
+fn decoded(octets: &[u8]) -> Cow<'_, [u8]> {
+    percent_encoding::percent_decode(octets).into()
+}
+
+/// Of `charset'language'value`, and where the value begins.
+fn charset_in_front(whole: &[u8]) -> Option<(&str, usize)> {
+    let mut marks = memchr::memchr_iter(b'\'', whole);
+    let (charset_end, language_end) = (marks.next()?, marks.next()?);
+    Some((str::from_utf8(&whole[..charset_end]).unwrap_or_default(), language_end + 1))
 }
 
 impl Parameter {
@@ -327,6 +341,19 @@ mod tests {
                 "attachment",
                 "filename",
                 Some("ü.txt"),
+            ),
+            // Cut by length, as by a program that splits what it has encoded as a whole.
+            (
+                "attachment; filename*0*=utf-; filename*1*=8''%C; filename*2*=3%BC.t; filename*3*=xt",
+                "attachment",
+                "filename",
+                Some("ü.txt"),
+            ),
+            (
+                "attachment; filename*0*=it's; filename*1=\"100%25 Ann's.txt\"",
+                "attachment",
+                "filename",
+                Some("it's100%25 Ann's.txt"),
             ),
             ("attachment; filename*1=\"b.txt\"; filename*0=\"a\"", "attachment", "filename", Some("ab.txt")),
             (
