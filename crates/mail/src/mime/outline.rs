@@ -20,6 +20,9 @@ const MAX_ATTACHMENT: u64 = 150_000_000;
 /// Characters of a name, and of the extension that stays when it is cut.
 const MAX_NAME: usize = 200;
 const MAX_EXTENSION: usize = 20;
+/// Octets of a content id, which is in a line of the header (RFC 5322 section 2.1.1), each of which may be
+/// three in a URL.
+const MAX_CONTENT_ID: usize = 3 * 998;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
@@ -102,12 +105,25 @@ fn content_ids(html: &str) -> HashSet<String> {
         let (before, after) = rest.split_at(colon);
         rest = &after[1..];
         if before.len() >= 3 && before[before.len() - 3..].eq_ignore_ascii_case(b"cid") {
-            let end = rest.iter().position(|octet| b"\"'<>) \t\r\n".contains(octet)).unwrap_or(rest.len());
-            let id = percent_encoding::percent_decode(&rest[..end]).decode_utf8_lossy();
-            ids.insert(id.replace("&amp;", "&").to_ascii_lowercase());
+            let possible = &rest[..rest.len().min(MAX_CONTENT_ID)];
+            let Some(end) = possible.iter().position(|octet| b"\"'<>) \t\r\n".contains(octet)) else {
+                // It ends with the text, or is none.
+                rest = &rest[possible.len()..];
+                if rest.is_empty() {
+                    ids.insert(content_id(possible));
+                }
+                continue;
+            };
+            ids.insert(content_id(&rest[..end]));
+            rest = &rest[end..];
         }
     }
     ids
+}
+
+fn content_id(url: &[u8]) -> String {
+    let id = percent_encoding::percent_decode(url).decode_utf8_lossy();
+    id.replace("&amp;", "&").to_ascii_lowercase()
 }
 
 /// Where in the tree a part is.
@@ -273,22 +289,26 @@ fn is_other_form(part: &Part) -> bool {
             )
 }
 
-/// The text that a node would show.
+/// The text that a node would show. Each child is asked once: they may be nested.
 fn first_text(node: &Node) -> Option<&Part> {
     match node {
         Node::Leaf(part) => is_body(part).then_some(part),
         Node::Multipart { subtype, children, .. } if subtype == "alternative" => {
-            let html = |child: &&Node| {
-                first_text(child).is_some_and(|part| part.media_type == "text/html" && !part.is_blank)
-            };
-            children.iter().find(html).or(children.first()).and_then(first_text)
+            let is_html = |part: &&Part| part.media_type == "text/html" && !part.is_blank;
+            let mut texts = children.iter().map(first_text);
+            let first = texts.next()?;
+            first.filter(is_html).or_else(|| texts.flatten().find(is_html)).or(first)
         }
         Node::Multipart { subtype, start, children } if subtype == "related" => {
             children.get(related_root(start.as_deref(), children)).and_then(first_text)
         }
         Node::Multipart { children, .. } => {
-            let texts = || children.iter().filter_map(first_text);
-            texts().find(|part| !part.is_blank).or_else(|| texts().next())
+            let mut texts = children.iter().filter_map(first_text);
+            let first = texts.next()?;
+            if !first.is_blank {
+                return Some(first);
+            }
+            texts.find(|part| !part.is_blank).or(Some(first))
         }
     }
 }
@@ -497,5 +517,9 @@ mod tests {
         let mut ids: Vec<_> = ids.into_iter().filter(|id| !id.is_empty()).collect();
         ids.sort();
         assert_eq!(ids, ["a@x", "b@x", "c@x", "d&e"]);
+        // The text may be cut. What is longer than any id is none.
+        let long = format!("cid:{} <img src=cid:e@x>", "x".repeat(MAX_CONTENT_ID));
+        assert_eq!(content_ids(&long), HashSet::from(["e@x".to_owned()]));
+        assert_eq!(content_ids("cid:f@x"), HashSet::from(["f@x".to_owned()]));
     }
 }

@@ -174,7 +174,8 @@ impl Reader<'_> {
         while let Some(octet) = self.peek() {
             self.at += 1;
             match octet {
-                b'\\' => self.at += 1,
+                // One may be the last octet of all.
+                b'\\' => self.at = self.octets.len().min(self.at + 1),
                 b'(' => depth += 1,
                 b')' if depth == 1 => return,
                 b')' => depth -= 1,

@@ -1,5 +1,7 @@
 //! What the header says, as the properties of a message.
 
+use std::collections::HashSet;
+
 use crate::{AddressList, HeaderBlock, words::one_line};
 
 /// The names of fields that the service takes as they are: five at most.
@@ -117,8 +119,11 @@ fn importance(header: &HeaderBlock) -> Option<Importance> {
         .or_else(|| said("X-Priority").and_then(by_number))
 }
 
+/// Of several with one name the first: Exchange keeps each as the property of its name (PS_INTERNET_HEADERS,
+/// \[MS-OXPROPS\]), and has room for one. Programs on the way put theirs in front.
 fn x_headers(header: &HeaderBlock) -> Vec<(String, String)> {
     let mut fields = Vec::new();
+    let mut names = HashSet::new();
     for field in header.fields() {
         let name = String::from_utf8_lossy(field.name()).into_owned();
         let lower = name.to_ascii_lowercase();
@@ -127,7 +132,7 @@ fn x_headers(header: &HeaderBlock) -> Vec<(String, String)> {
         let value = field.value();
         let is_plain =
             value.len() <= MAX_VALUE && value.iter().all(|octet| matches!(octet, b' '..=b'~' | b'\t'));
-        if lower.starts_with("x-") && !is_ours && is_plain && !value.is_empty() {
+        if lower.starts_with("x-") && !is_ours && is_plain && !value.is_empty() && names.insert(lower) {
             fields.push((name, String::from_utf8_lossy(&value).into_owned()));
         }
     }
@@ -153,7 +158,7 @@ mod tests {
              To: Friends: b@y.se, \"C\" <c@y.se>;\r\nBcc: <d@y.se>\r\nSubject: =?iso-8859-1?Q?Gr=FC=DFe?=\r\n\
              Message-ID: <id@x.se>\r\nIn-Reply-To: <p@x.se>\r\nReferences: <o@x.se>\r\n <p@x.se>\r\n\
              Disposition-Notification-To: a@x.se\r\nX-Priority: 1 (Highest)\r\nX-Mailer: m\r\nX-A: 1\r\nx-b: 2\r\n\
-             X-C: 3\r\nX-D: 4\r\nX-E: 5\r\nX-Original-To: z@y.se\r\n",
+             x-a: 7\r\nX-C: 3\r\nX-D: 4\r\nX-E: 5\r\nX-Original-To: z@y.se\r\n",
         );
         let mailbox = |name: Option<&str>, address: &str| Mailbox {
             name: name.map(str::to_owned),
@@ -170,6 +175,7 @@ mod tests {
         assert!(found.wants_read_receipt && !found.wants_delivery_receipt);
         let names: Vec<_> = found.x_headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["X-A", "x-b", "X-C", "X-D", "X-E"]);
+        assert_eq!(found.x_headers[0].1, "1");
         assert_eq!(properties("A: 1\r\n"), Properties::default());
     }
 }
