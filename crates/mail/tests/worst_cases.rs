@@ -1,4 +1,5 @@
-//! Mail that is made to take long. The time is that of one pass over it, whatever it consists of.
+//! Mail that is made to take long, or to break a parser. The time is that of one pass over it, whatever it
+//! consists of.
 //!
 //! The sizes are such that a pass for each line, part, parameter or word would take minutes.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -8,6 +9,7 @@ use std::time::Duration;
 use m365_relay_mail::{
     HeaderScanner, Properties, StructureScanner, author, decode_text, outline, recipients_of, repaired_from,
 };
+use proptest::{collection::vec, prelude::*};
 
 /// Plenty for one pass, in a debug build beside other tests.
 const MOST: Duration = Duration::from_secs(20);
@@ -24,8 +26,8 @@ fn within_the_time<T>(what: &str, work: impl FnOnce() -> T) -> T {
 }
 
 /// Taken apart as far as it can be.
-fn take_apart(header: &str, body: &[u8]) {
-    let header = HeaderScanner::split_message(header.as_bytes()).unwrap().header;
+fn take_apart(header: &[u8], body: &[u8]) {
+    let header = HeaderScanner::split_message(header).unwrap().header;
     let mut scanner = StructureScanner::new(&header);
     for chunk in body.chunks(16 * 1024) {
         scanner.push(chunk);
@@ -67,7 +69,7 @@ fn bodies() {
         ("colons", "Content-Type: text/html\r\n", ":"),
     ] {
         let body = unit.repeat(LEN / unit.len());
-        within_the_time(what, || take_apart(header, body.as_bytes()));
+        within_the_time(what, || take_apart(header.as_bytes(), body.as_bytes()));
     }
 }
 
@@ -83,7 +85,7 @@ fn nested_parts() {
             body += &format!("--{depth}\r\nContent-Type: text/plain\r\n\r\n\r\n");
             let header = format!("Content-Type: multipart/{subtype}; boundary=0\r\n");
             let what = format!("{depth} times multipart/{subtype}");
-            within_the_time(&what, || take_apart(&header, body.as_bytes()));
+            within_the_time(&what, || take_apart(header.as_bytes(), body.as_bytes()));
         }
     }
 }
@@ -118,13 +120,121 @@ fn headers() {
     ] {
         let units = unit.repeat(LEN / unit.len());
         let field = format!("{begin}{}\r\n", units.trim_end_matches("\r\n"));
-        within_the_time(what, || take_apart(&field, b"--b\r\n\r\nx\r\n"));
+        within_the_time(what, || take_apart(field.as_bytes(), b"--b\r\n\r\nx\r\n"));
     }
 }
 
 #[test]
 fn an_escape_at_the_end_of_a_comment() {
     for value in ["(\\", "text/(\\", "text/plain; (\\", "text/plain; a=(\\", "text/plain; a=\"\\"] {
-        take_apart(&format!("Content-Type: {value}\r\n"), b"x\r\n");
+        take_apart(format!("Content-Type: {value}\r\n").as_bytes(), b"x\r\n");
     }
+}
+
+/// Pieces of everything that some parser looks for.
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(
+        [
+            "(",
+            ")",
+            "\\",
+            "\"",
+            "<",
+            ">",
+            "@",
+            ",",
+            ";",
+            ":",
+            "=",
+            "?",
+            "'",
+            "*",
+            "%",
+            "/",
+            ".",
+            "+",
+            "-",
+            "[",
+            "]",
+            "=?",
+            "?=",
+            "=?utf-8?q?",
+            "=?utf-7?b?",
+            "utf-8",
+            "*0*",
+            "*1",
+            "%4",
+            "0",
+            "QQ==",
+            "=3D",
+            "=\r\n",
+            " ",
+            "\t",
+            "\r\n ",
+            "\r",
+            "\0",
+            "\u{1b}$B",
+            "\u{fc}",
+            "a",
+            "b@x.se",
+            "charset",
+            "name",
+            "boundary=b",
+            "multipart/mixed",
+            "text/plain",
+            "message/rfc822",
+            "base64",
+            "x-uuencode",
+            "begin 644 a\r\n",
+            "M",
+            "`",
+            "end\r\n",
+            "cid:",
+        ]
+        .to_vec(),
+    );
+    let octets =
+        prop_oneof![9 => piece.prop_map(|piece| piece.as_bytes().to_vec()), 1 => vec(any::<u8>(), 1..3)];
+    vec(octets, 0..5).prop_map(|octets| octets.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_header_and_no_body_harms(
+        fields in vec((prop::sample::select(FIELDS.to_vec()), pieces()), 1..4),
+        body in vec(prop_oneof![
+            pieces(),
+            (prop::sample::select(FIELDS.to_vec()), pieces()).prop_map(|(name, value)| field(name, &value)),
+            Just(b"\r\n--b\r\n".to_vec()),
+            Just(b"\r\n--b--\r\n".to_vec()),
+            Just(b"\r\n\r\n".to_vec()),
+        ], 0..20),
+    ) {
+        let header: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
+        // Not every header is one.
+        if HeaderScanner::split_message(&header).is_ok() {
+            take_apart(&header, &body.concat());
+        }
+    }
+}
+
+const FIELDS: [&str; 14] = [
+    "From",
+    "Sender",
+    "To",
+    "Cc",
+    "Bcc",
+    "Reply-To",
+    "Subject",
+    "References",
+    "X-A",
+    "Importance",
+    "Content-Type",
+    "Content-Disposition",
+    "Content-Transfer-Encoding",
+    "Content-ID",
+];
+
+fn field(name: &str, value: &[u8]) -> Vec<u8> {
+    [name.as_bytes(), b": ", value, b"\r\n"].concat()
 }
