@@ -161,6 +161,9 @@ fn the_file_says_who_sends_and_for_whom() {
     assert!(sent.ends_with("\nFrom: <s@contoso.example>\n\njust text\n"), "{sent}");
     let sent = top(&["b@example.net"], &format!("From a@contoso.example Tue Nov 24 09:00:00 2026\n{MAIL}"));
     assert!(sent.ends_with(MAIL), "{sent}");
+    // What editors of Windows put in front.
+    let sent = top(&["b@example.net"], &format!("\u{feff}{MAIL}"));
+    assert!(sent.ends_with(&format!("\n{MAIL}")), "{sent:?}");
 }
 
 #[test]
