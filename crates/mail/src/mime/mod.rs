@@ -8,6 +8,7 @@
 mod decode;
 mod outline;
 mod parameters;
+mod part;
 mod properties;
 mod structure;
 mod uuencode;

@@ -2,6 +2,7 @@ use mail_parser::{MessageParser, PartType};
 use proptest::prelude::*;
 
 use super::*;
+use crate::mime::part::Disposition;
 
 fn split(message: &[u8]) -> (HeaderBlock, Vec<u8>) {
     let split = HeaderScanner::split_message(message).unwrap();
