@@ -25,20 +25,20 @@
 //! If the process dies between the claim and the settlement, the next start finds a lease, and the message is
 //! treated as `Unknown`.
 
+mod broken;
 mod parting;
 #[cfg(test)]
 mod tests;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
     Attempted, Disposition, Division, Reason, Receipt, Routes,
-    notice::{News, Original, Whom, notification_for},
+    notice::{News, Whom, notification_for},
     route::Carried,
 };
 use crate::{
@@ -49,8 +49,9 @@ use crate::{
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
     telemetry::{Metrics, Outcome, Route},
 };
+use broken::Broken;
 use relay_mail::{MailboxAddress, Timestamp};
-use relay_spool::{Claim, DamagedBody, Lease, Message, NewMessage, Settlement, Spool, SpoolError};
+use relay_spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError};
 
 /// How long a message waits when something on this machine stops it: too many open files, no room for its
 /// bounce.
@@ -118,15 +119,7 @@ impl Courier for Worker {
         };
         let is_call = job.task == Task::Deliver;
         let tenant = &job.tenant;
-        let broken = Broken {
-            lease: claim.lease,
-            message: claim.message.clone(),
-            tenant,
-            mailbox: &job.mailbox,
-            attempts: claim.attempts,
-            doubt: claim.doubt,
-            is_call,
-        };
+        let broken = Broken::of(&claim, tenant, &job.mailbox, is_call);
         let route = Routes::usual(tenant);
         let attempt = Attempt { worker: self, tenant, mailbox: &job.mailbox, claim, early, route };
         let carried = async {
@@ -139,81 +132,7 @@ impl Courier for Worker {
     }
 }
 
-/// What must be known of an attempt that panics.
-struct Broken<'a> {
-    lease: Lease,
-    message: Arc<Message>,
-    tenant: &'a Tenant,
-    mailbox: &'a MailboxAddress,
-    attempts: u16,
-    doubt: Option<Timestamp>,
-    is_call: bool,
-}
-
 impl Worker {
-    /// Without this, a message whose delivery panics would stay leased until the next start.
-    async fn unless_it_panics(&self, carried: impl Future<Output = Verdict>, broken: Broken<'_>) -> Verdict {
-        // Nothing of the attempt is used after a panic, and what it shares belongs to the process, behind its
-        // locks.
-        if let Ok(verdict) = AssertUnwindSafe(carried).catch_unwind().await {
-            return verdict;
-        }
-        let Broken { lease, message, tenant, mailbox, attempts, doubt, is_call } = broken;
-        error!(id = %lease.id, "delivery panicked: this is a bug");
-        if clock::now() >= self.give_up_at(lease) {
-            // Its octets are what the delivery panics at.
-            let original = Original { id: lease.id, message: &message, body: None };
-            return self.quarantine(lease, tenant, mailbox, original, "its delivery panics".into()).await;
-        }
-        let due = clock::now() + self.unknown_wait(attempts);
-        let doubt = doubt.or_else(|| is_call.then(clock::now));
-        self.settle(lease, Settlement::Wait { due, counted: true, doubt }, Verdict::Done).await
-    }
-
-    /// The message is put aside, and its sender is told. Should the process end between the two, the sender
-    /// is told twice.
-    async fn quarantine(
-        &self,
-        lease: Lease,
-        tenant: &Tenant,
-        mailbox: &MailboxAddress,
-        original: Original<'_>,
-        reason: String,
-    ) -> Verdict {
-        let diagnostic = "the relay cannot read the message any more";
-        let whom = Whom::All { status: EnhancedStatus::SYSTEM, diagnostic };
-        let news = News { kind: Kind::Failed, whom, service: Service::Relay, remote: None };
-        let hostname = &self.settings.hostname;
-        let told = async {
-            let notice = notification_for(&self.spool, tenant, hostname, mailbox, original, news).await?;
-            let Some(notice) = notice else { return Ok(()) };
-            info!(id = %notice.id, bounce_of = %lease.id, tenant = %tenant.name, "bounce queued");
-            self.spool.accept(*notice).await?.announce();
-            self.metrics.bounce(&tenant.name, label(Kind::Failed));
-            Ok::<_, SpoolError>(())
-        };
-        // Whatever the delivery panicked at may be in the envelope.
-        let told = AssertUnwindSafe(told).catch_unwind().await.unwrap_or(Ok(()));
-        if let Err(e) = told {
-            error!(id = %lease.id, error = %e, "bounce not stored");
-            let due = clock::now() + LOCAL_FAULT;
-            let settlement = Settlement::Wait { due, counted: false, doubt: None };
-            return self.settle(lease, settlement, Verdict::Done).await;
-        }
-        self.settle(lease, Settlement::Quarantine { reason }, Verdict::Done).await
-    }
-
-    /// Not even the message's owner can be read, though nothing says that the message is damaged.
-    async fn cannot_read_at_all(&self, lease: Lease, doubt: Option<Timestamp>, reason: String) -> Verdict {
-        warn!(id = %lease.id, reason, "message not readable");
-        let settlement = if clock::now() >= self.give_up_at(lease) {
-            Settlement::Quarantine { reason }
-        } else {
-            Settlement::Wait { due: clock::now() + LOCAL_FAULT, counted: false, doubt }
-        };
-        self.settle(lease, settlement, Verdict::Done).await
-    }
-
     fn give_up_at(&self, lease: Lease) -> Timestamp {
         lease.id.accepted().steady() + self.settings.retry.give_up_after
     }
@@ -351,12 +270,8 @@ impl Attempt<'_> {
     /// The body cannot be read, and nothing was sent.
     async fn cannot_read(self, damaged: DamagedBody) -> Verdict {
         if damaged.is_certain() {
-            let original = Original { body: None, ..Original::from(&self.claim) };
-            let lease = self.claim.lease;
-            return self
-                .worker
-                .quarantine(lease, self.tenant, self.mailbox, original, damaged.to_string())
-                .await;
+            let broken = Broken::of(&self.claim, self.tenant, self.mailbox, true);
+            return self.worker.quarantine(broken, damaged.to_string()).await;
         }
         let why = damaged.to_string();
         warn!(id = %self.claim.lease.id, tenant = %self.tenant.name, why, "message not readable");

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use m365_relay_mail::{
-    HeaderScanner, Properties, StructureScanner, author, decode_text, outline, recipients_of, repaired_from,
+    Attachment, HeaderScanner, Properties, StructureScanner, author, decode_text, outline, recipients_of,
+    repaired_from,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -36,6 +37,15 @@ fn take_apart(header: &[u8], body: &[u8]) {
         && let Ok(mut outline) = outline(&structure)
     {
         outline.find_inline(&decode_text(body, None));
+        // What is read from the disk, and sent, by it.
+        let ranges = outline.attachments.iter().map(|attachment| &attachment.range);
+        for range in ranges.chain(outline.body.as_ref().map(|body| &body.range)) {
+            assert!(range.start <= range.end && range.end <= body.len() as u64, "{range:?}");
+        }
+        for Attachment { name, .. } in &outline.attachments {
+            assert!(!name.is_empty() && name.chars().count() <= 200, "{name:?}");
+            assert!(!name.contains(|c: char| c.is_control() || "/\\".contains(c)), "{name:?}");
+        }
     }
     let _ = (Properties::of(&header), author(&header), repaired_from(&header), recipients_of(&header));
 }

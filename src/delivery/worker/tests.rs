@@ -208,15 +208,7 @@ async fn a_panic_leaves_its_message_waiting_and_in_doubt() {
     let id = bench.accept(1, 0).await;
     let claim = bench.spool.claim(id).await.unwrap();
     let mailbox = "a@contoso.example".parse().unwrap();
-    let broken = Broken {
-        lease: claim.lease,
-        message: claim.message.clone(),
-        tenant: &bench.tenant,
-        mailbox: &mailbox,
-        attempts: claim.attempts,
-        doubt: Some(clock::now()),
-        is_call: true,
-    };
+    let broken = Broken { doubt: Some(clock::now()), ..Broken::of(&claim, &bench.tenant, &mailbox, true) };
     let delivery = async { panic!("this is part of the test") };
     assert_eq!(bench.worker.unless_it_panics(delivery, broken).await, Verdict::Done);
     let waiting = bench.waiting.recv().await.unwrap().waiting().unwrap();
@@ -337,15 +329,7 @@ async fn the_sender_of_what_is_quarantined_is_told() {
     bench.worker.settings.retry.give_up_after = Duration::ZERO;
     let id = bench.accept(1, 0).await;
     let claim = bench.spool.claim(id).await.unwrap();
-    let broken = Broken {
-        lease: claim.lease,
-        message: claim.message.clone(),
-        tenant: &bench.tenant,
-        mailbox: &mailbox,
-        attempts: claim.attempts,
-        doubt: None,
-        is_call: true,
-    };
+    let broken = Broken::of(&claim, &bench.tenant, &mailbox, true);
     let delivery = async { panic!("this is part of the test") };
     assert_eq!(bench.worker.unless_it_panics(delivery, broken).await, Verdict::Done);
     assert_eq!(accounted_for(&mut bench, id, &all).await, all);
