@@ -217,6 +217,24 @@ async fn a_panic_leaves_its_message_waiting_and_in_doubt() {
     assert_eq!((claim.attempts, claim.doubt.is_some()), (1, true));
 }
 
+#[tokio::test]
+async fn a_message_that_cannot_be_put_aside_now_keeps_its_doubt() {
+    let mut bench = Bench::new().await;
+    bench.worker.settings.retry.give_up_after = Duration::ZERO;
+    // As above: its bounce cannot be written.
+    let id = bench.accept(9000, 0).await;
+    std::fs::remove_dir_all(bench.dir.path().join("spool/body/large")).unwrap();
+    let claim = bench.spool.claim(id).await.unwrap();
+    let mailbox = "a@contoso.example".parse().unwrap();
+    let since = clock::now();
+    let broken = Broken { doubt: Some(since), ..Broken::of(&claim, &bench.tenant, &mailbox, true) };
+    let delivery = async { panic!("this is part of the test") };
+    assert_eq!(bench.worker.unless_it_panics(delivery, broken).await, Verdict::Done);
+    bench.waiting.recv().await.unwrap().waiting().unwrap();
+    let claim = bench.spool.claim(id).await.unwrap();
+    assert_eq!((claim.attempts, claim.doubt), (0, Some(since)));
+}
+
 /// The recipients of `id` that are still on their way, in it or in its parts, and those that a notice names:
 /// all `wanted` ones, or those that were found in ten seconds.
 async fn accounted_for(bench: &mut Bench, id: MessageId, wanted: &HashSet<String>) -> HashSet<String> {
