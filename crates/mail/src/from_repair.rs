@@ -36,7 +36,8 @@ pub fn repaired_from(header: &HeaderBlock) -> Option<RepairedFrom> {
         .then(|| RepairedFrom { name: Some(name).filter(|name| !name.is_empty()), address })
 }
 
-/// The text without the address, without what is in angle brackets, and without quotes and brackets.
+/// The text without the address, without what is in angle brackets, without quotes and brackets, and without
+/// what is left of encoded words that are none: a reader might find one in it after all.
 fn name_beside(decoded: &str) -> String {
     let outside = match (decoded.find('<'), decoded.rfind('>')) {
         (Some(open), Some(close)) if open < close => {
@@ -44,10 +45,10 @@ fn name_beside(decoded: &str) -> String {
         }
         _ => decoded.replace(['<', '>'], " "),
     };
-    let words = outside.split_whitespace().filter(|word| !word.contains('@'));
-    let name = words.collect::<Vec<_>>().join(" ");
-    let is_around = |c: char| c.is_whitespace() || ",;:\"'()".contains(c);
-    name.trim_matches(is_around).replace(['"', '\\'], "")
+    let outside = outside.replace(['"', '\\'], "");
+    let is_of_name = |word: &&str| !["@", "=?", "?="].iter().any(|mark| word.contains(mark));
+    let name = outside.split_whitespace().filter(is_of_name).collect::<Vec<_>>().join(" ");
+    name.trim_matches(|c: char| c.is_whitespace() || ",;:'()".contains(c)).to_owned()
 }
 
 #[cfg(test)]
@@ -88,6 +89,8 @@ mod tests {
             (" Ann: a@x.se;", "Ann", "a@x.se"),
             (" =?utf-8?Q?a@x.se?=", "", "a@x.se"),
             (" a@x.se.", "", "a@x.se"),
+            (" ?=a@x.se =?utf-8?Q? ", "", "?=a@x.se"),
+            (" a@x.se Ann =\"?utf-8?Q? Example", "Ann Example", "a@x.se"),
         ] {
             let expected = (Some(name.to_owned()).filter(|name| !name.is_empty()), Some(address.to_owned()));
             assert_eq!(repaired(value), Some(expected), "{value}");
