@@ -76,7 +76,8 @@ impl Machine {
         // The relay's user may not be able to reach the original.
         // By a process of its own: what another test starts in this moment would inherit the open file, and a
         // program that is open for writing cannot be started ("Text file busy").
-        let copied = run(Command::new("cp").arg(env!("CARGO_BIN_EXE_m365-relay")).arg(folder.join("m365-relay")));
+        let copied =
+            run(Command::new("cp").arg(env!("CARGO_BIN_EXE_m365-relay")).arg(folder.join("m365-relay")));
         assert!(copied.status.success(), "{}", said(&copied));
         for name in ["config.toml", "service.pem"] {
             chown(folder.join(name), Some(0), Some(RELAY)).unwrap();

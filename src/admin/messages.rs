@@ -58,17 +58,24 @@ impl MessagePage {
 }
 
 pub(super) async fn message(State(desk): Page, Path(id): Path<String>) -> Response {
-    let id: MessageId = match id.parse() {
+    let id = match parse(&id) {
         Ok(id) => id,
-        Err(error @ InvalidMessageId) => return failed(StatusCode::BAD_REQUEST, error.to_string()),
+        Err(answer) => return *answer,
     };
     match desk.shown.inspector.inspect(id).await {
         Some(standing) => Json(MessagePage::of(id, standing)).into_response(),
-        None => failed(
-            StatusCode::NOT_FOUND,
-            format!("there is no message {id} in the queue: it has left it, or was never in it"),
-        ),
+        None => missing(id),
     }
+}
+
+pub(super) fn parse(id: &str) -> Result<MessageId, Box<Response>> {
+    let wrong = |error: InvalidMessageId| failed(StatusCode::BAD_REQUEST, error.to_string());
+    id.parse().map_err(|error| Box::new(wrong(error)))
+}
+
+pub(super) fn missing(id: MessageId) -> Response {
+    let error = format!("there is no message {id} in the queue: it has left it, or was never in it");
+    failed(StatusCode::NOT_FOUND, error)
 }
 
 pub(super) fn failed(status: StatusCode, error: String) -> Response {

@@ -1,13 +1,14 @@
 //! Metrics and health over HTTP.
 //!
 //! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy
-//! and the listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: the state of one message;
-//! `/api/v1/reload`: reads the configuration again.
+//! and the listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: the state of one message, and
+//! what is done to it; `/api/v1/reload`: reads the configuration again.
 //!
 //! By TCP, and by a Unix socket for the commands of this machine. Who may ask for what is decided in one
 //! place ([`gate`]) before anything is done; how many are connected, and how long they may take, in another
 //! ([`seats`], [`connection`]). A handler has a whole request and never waits for a client.
 
+mod actions;
 mod connection;
 mod exposition;
 mod gate;
@@ -45,6 +46,7 @@ use crate::{
     schedule::{Depths, Inspector},
     telemetry::Metrics,
 };
+pub use actions::{Done, Wish};
 pub use gauges::Gauges;
 pub use messages::{ErrorPage, MessagePage, WaitsPage};
 use relay_spool::{FreeSpace, Spool, Usage};
@@ -118,7 +120,9 @@ impl Server {
             to_render.metrics.render().map(Bytes::from).map_err(|error| error.to_string())
         });
         let api = Router::new()
-            .route("/messages/{id}", get(messages::message))
+            .route("/messages/{id}", get(messages::message).delete(actions::delete))
+            .route("/messages/{id}/hold", post(actions::hold))
+            .route("/messages/{id}/release", post(actions::release))
             .route("/reload", post(reload::reload));
         let router = Router::new()
             .route("/metrics", get(metrics_page))

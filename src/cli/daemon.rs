@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
+use http::Method;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -50,8 +51,16 @@ impl Daemon {
 
     /// Status and JSON.
     pub(super) fn post(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        let json = http::HeaderValue::from_static("application/json");
-        self.ask(|client, url| client.post(url).header(http::header::CONTENT_TYPE, json).body("{}"), path)
+        self.send(Method::POST, path, "{}".into())
+    }
+
+    /// Sends `json`. Returns status and JSON.
+    pub(super) fn send(&self, method: Method, path: &str, json: String) -> anyhow::Result<(u16, String)> {
+        let kind = http::HeaderValue::from_static("application/json");
+        let call = |client: reqwest::Client, url| {
+            client.request(method, url).header(http::header::CONTENT_TYPE, kind).body(json)
+        };
+        self.ask(call, path)
     }
 
     fn ask(

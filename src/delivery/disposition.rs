@@ -58,6 +58,8 @@ pub enum Disposition {
     /// The service treats the recipients differently, and nothing was sent so far: the message must be
     /// divided.
     Divided(Division),
+    /// The message must not go as it would, and an operator decides what becomes of it. Costs no attempt.
+    Hold { why: String },
     /// No message of this tenant can be delivered until an administrator fixes something.
     TenantBlocked { reason: &'static str, why: String, retry_after: Duration },
     /// The mailbox takes no message before `until`. Costs no attempt.

@@ -73,6 +73,11 @@ impl Letter {
         self.is_part
     }
 
+    /// The header whose To, Cc and Bcc name the envelope's recipients.
+    pub(super) fn addressed_header(&self) -> &HeaderBlock {
+        &self.addressed.header
+    }
+
     /// With its header as it came.
     pub(super) fn as_it_is(&self) -> Mime {
         self.with(self.header.clone())

@@ -11,6 +11,7 @@
 //! | `Unsettled`      | waits until the service is asked again             | no     |                    |
 //! | `Split`          | leaves, its parts enter                            | no     |                    |
 //! | `Divided`        | leaves; its parts enter, and a bounce for failures | no     |                    |
+//! | `Hold`           | waits until an operator releases or deletes it     | no     |                    |
 //! | `MailboxBlocked` | waits as long as the mailbox sleeps                | no     | the mailbox sleeps |
 //! | `TenantBlocked`  | waits for its turn                                 | no     | the tenant sleeps  |
 //!
@@ -51,7 +52,7 @@ use crate::{
 };
 use broken::Broken;
 use relay_mail::{MailboxAddress, Timestamp};
-use relay_spool::{Claim, DamagedBody, Lease, NewMessage, Settlement, Spool, SpoolError};
+use relay_spool::{Claim, DamagedBody, HoldReason, Lease, NewMessage, Settlement, Spool, SpoolError};
 
 /// How long a message waits when something on this machine stops it: too many open files, no room for its
 /// bounce.
@@ -255,6 +256,10 @@ impl Attempt<'_> {
             }
             Disposition::Split { most } => self.split(most).await,
             Disposition::Divided(division) => self.divide(division).await,
+            Disposition::Hold { why } => {
+                let settlement = Settlement::Hold { reason: HoldReason::new(&why), doubt };
+                self.settle(settlement, Verdict::Done).await
+            }
             Disposition::MailboxBlocked { until, limit, why } => {
                 let wakes = now + until.saturating_duration_since(Instant::now());
                 // When its time is up it must be due, so that it is found behind a mailbox that sleeps on.
@@ -410,6 +415,9 @@ impl Attempt<'_> {
             Disposition::Unsettled { why, look_after } => {
                 info!(%id, %tenant, %mailbox, why, ?look_after, "delivery outcome still unknown")
             }
+            Disposition::Hold { why } => {
+                error!(%id, %tenant, %mailbox, why, ?took, "message held")
+            }
             Disposition::MailboxBlocked { why, .. } => {
                 info!(%id, %tenant, %mailbox, why, ?took, "mailbox throttled")
             }
@@ -430,6 +438,7 @@ fn outcome(disposition: &Disposition) -> Option<Outcome> {
         Disposition::Retry { .. } => Outcome::Retry,
         Disposition::Failed(_) => Outcome::Failed,
         Disposition::Unknown { .. } => Outcome::Unknown,
+        Disposition::Hold { .. } => Outcome::Held,
         Disposition::TenantBlocked { .. } => Outcome::TenantBlocked,
         Disposition::MailboxBlocked { .. } => Outcome::MailboxBlocked,
         Disposition::Divided(Division { failed, .. }) if !failed.is_empty() => Outcome::Failed,

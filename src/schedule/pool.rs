@@ -30,7 +30,7 @@ use crate::{
     telemetry::{LimitKind, Metrics},
 };
 use relay_mail::{MailboxAddress, MessageId, Timestamp, share::Share};
-use relay_spool::{Lane, Waiting};
+use relay_spool::{HoldReason, Lane, Waiting};
 
 pub(super) use adoption::Adopted;
 pub(super) use credential::Credential;
@@ -52,6 +52,8 @@ pub(super) struct Pool {
     spared_until: Timestamp,
     messages: BTreeMap<MessageId, Entry>,
     leased: HashMap<MessageId, Leased>,
+    /// Why messages are held, where somebody said so.
+    held_because: HashMap<MessageId, HoldReason>,
     queues: HashMap<QueueId, Queue>,
     by_mailbox: HashMap<MailboxAddress, QueueId>,
     pub(super) last_queue: QueueId,
@@ -79,7 +81,7 @@ enum EntryState {
     Scheduled,
     /// With a worker; more in [`Leased`].
     Leased,
-    /// Held by an operator. It has no queue.
+    /// Held until an operator releases it. It has no queue.
     Held,
 }
 
@@ -120,6 +122,7 @@ impl Pool {
             spared_until: Timestamp::default(),
             messages: BTreeMap::new(),
             leased: HashMap::new(),
+            held_because: HashMap::new(),
             queues: HashMap::new(),
             by_mailbox: HashMap::new(),
             last_queue,
@@ -157,6 +160,7 @@ impl Pool {
         let entry = Entry { at, queue: queue_id, state };
         if let Some(before) = self.messages.insert(id, entry) {
             self.uncount(before.state);
+            self.held_because.remove(&id);
             if before.state == state && before.queue == queue_id && (due <= now || before.at == due) {
                 // Announced again, and nothing is new.
                 self.count(state);
@@ -180,9 +184,13 @@ impl Pool {
         Some((queue_id, at))
     }
 
-    /// An operator holds the message back from delivery. A worker that is about to claim it will not get it.
-    pub(super) fn hold(&mut self, id: MessageId) {
+    /// The message is held back from delivery. A worker that is about to claim it will not get it.
+    pub(super) fn hold(&mut self, id: MessageId, reason: Option<HoldReason>) {
         self.leased.remove(&id);
+        match reason {
+            Some(reason) => drop(self.held_because.insert(id, reason)),
+            None => drop(self.held_because.remove(&id)),
+        }
         let held = Entry { at: Timestamp::default(), queue: NO_QUEUE, state: EntryState::Held };
         let before = self.messages.insert(id, held);
         if let Some(before) = before {
@@ -194,6 +202,7 @@ impl Pool {
     /// The message has left without having been handed out.
     pub(super) fn forget(&mut self, id: MessageId) {
         self.leased.remove(&id);
+        self.held_because.remove(&id);
         let before = self.messages.remove(&id);
         if let Some(before) = before {
             self.uncount(before.state);

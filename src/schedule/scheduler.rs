@@ -177,7 +177,7 @@ impl<C: Courier> Scheduler<C> {
                     self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
                 }
             }
-            Event::Held { id, .. } => pool.hold(id),
+            Event::Held { id, reason, .. } => pool.hold(id, reason),
             Event::Left { id, .. } => pool.forget(id),
         }
         self.changed(name);

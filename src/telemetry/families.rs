@@ -50,6 +50,7 @@ pub(super) struct Delivery {
     pub(super) waiting_for_limit: IntGaugeVec,
     pub(super) throttled: IntCounterVec,
     pub(super) unknown_outcomes: IntCounterVec,
+    pub(super) recipient_mismatches: IntCounterVec,
     pub(super) bounces: IntCounterVec,
     pub(super) submission_connections: IntGauge,
 }
@@ -89,6 +90,11 @@ impl Delivery {
                 "unknown_outcomes_total",
                 "Attempts with an unknown outcome, by what was concluded.",
                 &["tenant", "resolved"],
+            ),
+            recipient_mismatches: build.counters(
+                "recipient_mismatches_total",
+                "Drafts whose recipients were not those of the envelope, by what became of the message.",
+                &["tenant", "result"],
             ),
             bounces: build.counters(
                 "bounces_total",

@@ -55,6 +55,7 @@ pub enum Outcome {
     Retry,
     Failed,
     Unknown,
+    Held,
     TenantBlocked,
     MailboxBlocked,
 }
@@ -91,6 +92,17 @@ pub enum Resolved {
     NotSent,
     /// Nothing could be asked about it; sent again after `settle_after`.
     Resent,
+}
+
+/// What became of a message whose draft had other recipients than its envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecipientMismatch {
+    /// The service calls some of them by another address. The message went.
+    Respelled,
+    /// The draft's recipients were set again, and then were those of the envelope. The message went.
+    Mended,
+    /// They were set again to no effect. The message is held.
+    Held,
 }
 
 /// How a client's login went.
@@ -161,7 +173,7 @@ label! {
         Host => "host", Token => "token", Busy => "busy",
     }
     Outcome {
-        Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown",
+        Delivered => "delivered", Retry => "retry", Failed => "failed", Unknown => "unknown", Held => "held",
         TenantBlocked => "tenant_blocked", MailboxBlocked => "mailbox_blocked",
     }
     Route { Graph => "graph", Smtp => "smtp" }
@@ -172,6 +184,7 @@ label! {
         Mailbox => "mailbox",
     }
     Resolved { Arrived => "arrived", NotSent => "not_sent", Resent => "resent" }
+    RecipientMismatch { Respelled => "respelled", Mended => "mended", Held => "held" }
     LoginResult {
         Ok => "ok", Cached => "cached", Wrong => "wrong", Unknown => "unknown", Locked => "locked", Busy => "busy",
     }

@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
 use super::{
-    AdminRefused, LimitKind, LoginResult, LostLine, Outcome, Refused, Resolved, Route, TokenResult,
+    AdminRefused, LimitKind, LoginResult, LostLine, Outcome, RecipientMismatch, Refused, Resolved, Route,
+    TokenResult,
     build::Build,
     families::{Delivery, Identity, Incoming, Process, Spooled},
     series::TenantSeries,
@@ -98,6 +99,10 @@ impl Metrics {
 
     pub fn unknown_outcome(&self, tenant: &TenantName, resolved: Resolved) {
         self.0.delivery.unknown_outcomes.with_label_values(&[tenant.as_str(), resolved.as_str()]).inc();
+    }
+
+    pub fn recipient_mismatch(&self, tenant: &TenantName, mismatch: RecipientMismatch) {
+        self.0.delivery.recipient_mismatches.with_label_values(&[tenant.as_str(), mismatch.as_str()]).inc();
     }
 
     pub fn token_refresh(&self, tenant: &TenantName, audience: &str, result: TokenResult, took: Duration) {

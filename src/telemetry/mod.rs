@@ -10,6 +10,8 @@ mod series;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use labels::{AdminRefused, LimitKind, LoginResult, Outcome, Refused, Resolved, Route, TokenResult};
+pub use labels::{
+    AdminRefused, LimitKind, LoginResult, Outcome, RecipientMismatch, Refused, Resolved, Route, TokenResult,
+};
 pub use logs::{Logs, LostLine, start as start_logs};
 pub use metrics::Metrics;

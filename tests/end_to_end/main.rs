@@ -20,7 +20,7 @@ mod console;
 mod content;
 mod crash;
 mod credentials;
-
+mod draft_recipients;
 mod large;
 mod limits;
 mod login;
@@ -28,6 +28,7 @@ mod metrics;
 mod pickup;
 mod pickup_crash;
 mod proxy;
+mod queue_actions;
 mod queue_show;
 mod real_mail;
 mod recipients;

@@ -22,7 +22,7 @@ use super::{
 use crate::clock;
 
 pub(super) fn create(caller: &Caller<'_>, exchange: &Exchange, body: Bytes) -> Result<Response, GraphError> {
-    let draft = if is_media_type(exchange, "text/plain") {
+    let mut draft = if is_media_type(exchange, "text/plain") {
         let raw = mime::decode(&body)?;
         if caller.world.options.limits.mime_bytes.is_some_and(|most| raw.len() > most) {
             // As with sendMail: no error, and nothing created (microsoft-graph-docs#13979).
@@ -33,6 +33,7 @@ pub(super) fn create(caller: &Caller<'_>, exchange: &Exchange, body: Bytes) -> R
         let mut message = resource::parse::<MessageResource>(&body)?.checked()?;
         Draft { attachments: message.take_attachments()?, message, mime: None, created: clock::now() }
     };
+    misread(exchange, &mut draft.message);
     let mut items = lock(&caller.mailbox.items);
     let item = items.insert(draft);
     Ok(answer(caller, exchange, StatusCode::CREATED, render(caller, exchange, item)))
@@ -74,6 +75,7 @@ pub(super) fn update(
         draft.open();
     }
     draft.message.merge(change);
+    misread(exchange, &mut draft.message);
     let item = Item::Draft(number, draft);
     Ok(answer(caller, exchange, StatusCode::OK, render(caller, exchange, item)))
 }
@@ -102,6 +104,12 @@ pub(super) fn send(caller: &Caller<'_>, exchange: &Exchange, id: &str) -> Result
     drop(items);
     caller.world.uploads.end_all(&caller.mailbox, number);
     Ok(empty(StatusCode::ACCEPTED))
+}
+
+fn misread(exchange: &Exchange, message: &mut MessageResource) {
+    if let Some(misreading) = &exchange.misreading {
+        message.misread(misreading);
+    }
 }
 
 /// Keeps the properties that `$select` names.

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 use uuid::Uuid;
 
-use super::{ids::random_uuid, store::Call};
+use super::{faults::Misreading, ids::random_uuid, store::Call};
 use crate::clock;
 use relay_mail::Timestamp;
 
@@ -24,6 +24,8 @@ pub(super) struct Exchange {
     pub(super) directory: Option<String>,
     pub(super) mailbox: Option<String>,
     pub(super) body_len: usize,
+    /// The recipients of its draft are to be misunderstood.
+    pub(super) misreading: Option<Misreading>,
     connection: u64,
     received: Timestamp,
 }
@@ -52,6 +54,7 @@ impl Exchange {
             directory: None,
             mailbox: None,
             body_len: 0,
+            misreading: None,
             connection,
             received: clock::now(),
         }

@@ -38,6 +38,10 @@ pub(super) async fn with_faults(
         None | Some(Action::Delay(_) | Action::Reply(_) | Action::ReplyAfter(_)) => {
             Outcome::Answer(act(exchange))
         }
+        Some(Action::Recipients(misreading)) => {
+            exchange.misreading = Some(misreading);
+            Outcome::Answer(act(exchange))
+        }
         Some(Action::Status(fault)) => Outcome::Answer(respond(fault, on, exchange)),
         Some(Action::StatusAfter(fault)) => {
             act(exchange);

@@ -3,7 +3,7 @@
 //! A fault is applied after the request has arrived whole and before anything in it is checked, so it
 //! represents a gateway in front of the service. `struck` decides which of several strikes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,25 @@ pub enum Action {
     /// In SMTP: do what was asked, then answer with this. STARTTLS and DATA are only done if this reply says
     /// that they are.
     ReplyAfter(String),
+    /// Do what was asked, but understand other recipients: the draft has these, and goes to these. On
+    /// `create_draft`, `update_draft` or `messages`. In JSON
+    /// `{"recipients":{"drop":["b@x.se"],"add":["c@x.se"],"rewrite":{"alias@x.se":"primary@x.se"}}}`.
+    Recipients(Misreading),
+}
+
+/// How recipients are misunderstood. Case does not matter.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Misreading {
+    /// These are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<String>,
+    /// These are added to Bcc.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// An address becomes another.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rewrite: BTreeMap<String, String>,
 }
 
 /// A fault that could not strike.
@@ -117,6 +136,8 @@ pub enum InvalidFault {
     StatusInSmtp,
     #[error("reply is an answer of SMTP: for a call of HTTP write status, with a code")]
     ReplyInHttp,
+    #[error("only create_draft and update_draft, or messages for both, can understand other recipients")]
+    NoRecipients,
     #[error("a reply begins with three digits, and has no control characters but its line ends")]
     Reply,
 }
@@ -227,6 +248,9 @@ impl Fault {
                 Err(InvalidFault::Code)
             }
             Action::Reply(_) | Action::ReplyAfter(_) if !self.on.is_smtp() => Err(InvalidFault::ReplyInHttp),
+            Action::Recipients(_) if !matches!(self.on, On::CreateDraft | On::UpdateDraft | On::Messages) => {
+                Err(InvalidFault::NoRecipients)
+            }
             Action::Reply(text) | Action::ReplyAfter(text) => {
                 let has_code = text.len() >= 3 && text.bytes().take(3).all(|octet| octet.is_ascii_digit());
                 let is_clean = text.lines().all(|line| !line.chars().any(char::is_control));

@@ -83,7 +83,7 @@ use tokio_util::{
 };
 
 pub use delivered::{Delivered, DeliveredAttachment, Via};
-pub use faults::{Action, Fault, FaultBody, InvalidFault, On, StatusFault};
+pub use faults::{Action, Fault, FaultBody, InvalidFault, Misreading, On, StatusFault};
 pub use identities::{
     FederatedIdentity, LoginRules, ManagedIdentity, RegisteredCertificate, User, UserState,
 };

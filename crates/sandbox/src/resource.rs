@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{
     attachment::{Attachment, FileAttachment},
     errors::GraphError,
+    faults::Misreading,
     mime::Submission,
     properties::{self, ExtendedProperty, Header},
 };
@@ -205,6 +206,24 @@ impl MessageResource {
             && self.reply_to.is_none()
             && self.internet_message_id.is_none()
             && self.internet_message_headers.is_none()
+    }
+
+    /// Understands other recipients than it was given.
+    pub(super) fn misread(&mut self, Misreading { drop, add, rewrite }: &Misreading) {
+        let is = |text: &str, recipient: &Recipient| text.eq_ignore_ascii_case(recipient.address());
+        let lists = [&mut self.to_recipients, &mut self.cc_recipients, &mut self.bcc_recipients];
+        for list in lists.into_iter().flatten() {
+            list.retain(|recipient| !drop.iter().any(|dropped| is(dropped, recipient)));
+            for recipient in list {
+                if let Some((_, to)) = rewrite.iter().find(|(from, _)| is(from, recipient)) {
+                    recipient.email_address.address.clone_from(to);
+                }
+            }
+        }
+        let named = |address: &String| Recipient {
+            email_address: EmailAddress { address: address.clone(), name: None },
+        };
+        self.bcc_recipients.get_or_insert_default().extend(add.iter().map(named));
     }
 
     /// Takes out the attachments that came inside the message.

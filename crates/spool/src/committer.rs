@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    BodyPlace, Change, Event, Lane, Lease, Note, Phase, SpoolError, State, Store, StoreError, Tally, Waiting,
+    BodyPlace, Change, Event, HoldReason, Lane, Lease, Phase, Remembered, SpoolError, State, Store,
+    StoreError, Tally, Waiting,
     accepted::Announcer,
     bodies::Errand,
     health::Health,
@@ -71,8 +72,8 @@ pub(super) struct Committer {
     pub(super) store: Box<dyn Store>,
     pub(super) context: Context,
     pub(super) lanes: Lanes,
-    /// The notes on messages.
-    pub(super) notes: HashMap<MessageId, Note>,
+    /// What is remembered of messages, where there is something.
+    pub(super) remembered: HashMap<MessageId, Remembered>,
     /// Leases that workers of this process have.
     pub(super) leases: HashMap<MessageId, u32>,
     /// Settlements and unwindings that wait for the disk to work again.
@@ -99,7 +100,8 @@ enum Effect {
         lane: Arc<Lane>,
         /// Octets that left, if the message did.
         left: Option<u64>,
-        waiting: Option<Waiting>,
+        /// What becomes of the message, unless it left.
+        then: Option<Event>,
         entering: Vec<(Waiting, u64)>,
         /// Why the settlement is not the one that was asked for.
         because: Option<SpoolError>,
@@ -118,8 +120,8 @@ struct Group {
     changes: Vec<Change>,
     /// States as this group leaves them; `None` for a message that leaves.
     states: HashMap<MessageId, Option<State>>,
-    /// Notes as this group leaves them.
-    notes: HashMap<MessageId, Option<Note>>,
+    /// What is remembered, as this group leaves it.
+    remembered: HashMap<MessageId, Remembered>,
     /// Copies that their messages do not need.
     useless: Vec<(MessageId, BodyPlace)>,
 }
@@ -136,7 +138,7 @@ impl Committer {
             store,
             context,
             lanes: Lanes::default(),
-            notes: HashMap::new(),
+            remembered: HashMap::new(),
             leases: HashMap::new(),
             unsettled: Vec::new(),
             is_rescued: false,
@@ -205,10 +207,11 @@ impl Committer {
             }
         }
         if committed.is_ok() {
-            for (id, note) in group.notes {
-                match note {
-                    Some(note) => drop(self.notes.insert(id, note)),
-                    None => drop(self.notes.remove(&id)),
+            for (id, remembered) in group.remembered {
+                if remembered.is_empty() {
+                    self.remembered.remove(&id);
+                } else {
+                    self.remembered.insert(id, remembered);
                 }
             }
             group.useless.iter().for_each(|(id, place)| self.store.discard(*id, *place, false));
@@ -265,12 +268,12 @@ impl Committer {
             },
             Operation::Remember { lease, note, .. } => {
                 self.leased(*lease, group)?;
-                let was = self.note(lease.id, group);
-                group.notes.insert(lease.id, note.clone());
-                group.changes.push(Change::Note { id: lease.id, was, note: note.clone() });
+                let was = self.remembered(lease.id, group);
+                let now = Remembered { note: note.clone(), ..was.clone() };
+                group.remember(lease.id, was, now);
                 Ok(Effect::Nothing)
             }
-            Operation::Alter { id, alteration, .. } => self.alter(*id, *alteration, group),
+            Operation::Alter { id, alteration, .. } => self.alter(*id, alteration, group),
             Operation::Moved(moved) => {
                 moved.iter().try_for_each(|moved| self.follow(moved, group))?;
                 Ok(Effect::Nothing)
@@ -311,14 +314,20 @@ impl Committer {
         group.update(id, was, state);
         let lease = Lease { id, epoch: state.epoch };
         let record = self.store.record(id, state.body);
-        let note = self.note(id, group);
+        let Remembered { note, .. } = self.remembered(id, group);
         Ok(Granted { lease, state, lane, record, note })
     }
 
-    fn note(&self, id: MessageId, group: &Group) -> Option<Note> {
-        match group.notes.get(&id) {
-            Some(note) => note.clone(),
-            None => self.notes.get(&id).cloned(),
+    fn remembered(&self, id: MessageId, group: &Group) -> Remembered {
+        group.remembered.get(&id).or_else(|| self.remembered.get(&id)).cloned().unwrap_or_default()
+    }
+
+    /// Lets a held message say why it is held, and any other say nothing about that.
+    fn explain(&self, id: MessageId, reason: Option<HoldReason>, group: &mut Group) {
+        let was = self.remembered(id, group);
+        if was.held != reason {
+            let now = Remembered { held: reason, ..was.clone() };
+            group.remember(id, was, now);
         }
     }
 
@@ -352,7 +361,7 @@ impl Committer {
             }
             end => end,
         };
-        let mut waiting = None;
+        let mut then = None;
         let mut left = None;
         let mut entered = Vec::new();
         match end {
@@ -360,7 +369,12 @@ impl Committer {
                 let attempts = was.attempts.saturating_add(u16::from(*counted));
                 let phase = Phase::Waiting { due: *due };
                 group.update(id, was, State { phase, attempts, doubt: *doubt, ..was });
-                waiting = Some(Waiting { id, lane: lane.clone(), due: *due });
+                then = Some(Event::Waiting(Waiting { id, lane: lane.clone(), due: *due }));
+            }
+            End::Hold { reason, doubt } => {
+                group.update(id, was, State { phase: Phase::Held, doubt: *doubt, ..was });
+                self.explain(id, Some(reason.clone()), group);
+                then = Some(Event::Held { id, lane: lane.clone(), reason: Some(reason.clone()) });
             }
             End::Leave { entering } => {
                 self.remove(id, was, group);
@@ -369,13 +383,13 @@ impl Committer {
             }
             End::Quarantine { .. } | End::Later { .. } => {}
         }
-        Effect::Settled { lane, left, waiting, entering: entered, because }
+        Effect::Settled { lane, left, then, entering: entered, because }
     }
 
     fn alter(
         &mut self,
         id: MessageId,
-        alteration: Alteration,
+        alteration: &Alteration,
         group: &mut Group,
     ) -> Result<Effect, SpoolError> {
         let (was, lane) = self.state(id, group)?;
@@ -384,13 +398,17 @@ impl Committer {
         }
         let mut left = None;
         let event = match alteration {
-            Alteration::Hold => {
+            Alteration::Hold(reason) => {
                 group.update(id, was, State { phase: Phase::Held, ..was });
-                Event::Held { id, lane }
+                if reason.is_some() {
+                    self.explain(id, reason.clone(), group);
+                }
+                Event::Held { id, lane, reason: self.remembered(id, group).held }
             }
             Alteration::Release => {
                 let due = clock::now();
                 group.update(id, was, State { phase: Phase::Waiting { due }, ..was });
+                self.explain(id, None, group);
                 Event::Waiting(Waiting { id, lane, due })
             }
             Alteration::Remove => {
@@ -424,9 +442,9 @@ impl Committer {
     }
 
     fn remove(&mut self, id: MessageId, was: State, group: &mut Group) {
-        if let Some(note) = self.note(id, group) {
-            group.notes.insert(id, None);
-            group.changes.push(Change::Note { id, was: Some(note), note: None });
+        let remembered = self.remembered(id, group);
+        if !remembered.is_empty() {
+            group.remember(id, remembered, Remembered::default());
         }
         group.states.insert(id, None);
         group.changes.push(Change::Remove { id, was });
@@ -454,6 +472,11 @@ impl Group {
         if let End::Later { stored, .. } = end {
             self.useless.extend(stored.iter().map(|new| (new.id, new.place)));
         }
+    }
+
+    fn remember(&mut self, id: MessageId, was: Remembered, now: Remembered) {
+        self.remembered.insert(id, now.clone());
+        self.changes.push(Change::Remember { id, was, now });
     }
 
     fn update(&mut self, id: MessageId, was: State, state: State) {

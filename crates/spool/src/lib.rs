@@ -50,6 +50,7 @@ mod pace;
 mod put_aside;
 mod record;
 mod recovery;
+mod remembered;
 mod stall;
 mod store;
 mod stored;
@@ -82,7 +83,8 @@ pub use lane::{Lane, LaneId};
 pub use memory::{Fault, MemoryStore};
 pub use observer::Observer;
 pub use put_aside::PutAside;
-pub use record::{BodyPlace, Message, Note, NoteTooLong, Phase, State};
+pub use record::{BodyPlace, Message, Phase, State};
+pub use remembered::{HoldReason, Note, NoteTooLong, Remembered};
 pub use store::{Arriving, Bodies, Change, Compacted, Moved, Store, StoreError};
 pub use stored::{BodyReader, DamagedBody, OpenBody};
 pub use tally::{ArrivingBytes, Tally, TenantTally};
@@ -160,10 +162,12 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub enum Event {
     Waiting(Waiting),
-    /// An operator holds it.
+    /// It is held, by an operator or because of its last attempt.
     Held {
         id: MessageId,
         lane: Arc<Lane>,
+        /// `None`: nobody gave one.
+        reason: Option<HoldReason>,
     },
     /// It has left without having been claimed.
     Left {
@@ -226,6 +230,9 @@ pub enum Settlement {
         /// Since when it is unknown whether this or an earlier attempt was sent.
         doubt: Option<Timestamp>,
     },
+    /// It is held until an operator [releases](Spool::release) or [removes](Spool::remove) it. The attempt
+    /// does not count.
+    Hold { reason: HoldReason, doubt: Option<Timestamp> },
     /// It is damaged: its record and what is left of its body are quarantined, with the reason. If that
     /// cannot be done now, it waits a minute.
     Quarantine { reason: String },
@@ -420,9 +427,10 @@ impl Spool {
         self.ask(|answer| Operation::Remember { lease, note, answer }).await
     }
 
-    /// Keeps a message that waits from being delivered, until it is [released](Self::release).
-    pub async fn hold(&self, id: MessageId) -> Result<(), SpoolError> {
-        self.alter(id, Alteration::Hold).await
+    /// Keeps a message that waits from being delivered, until it is [released](Self::release). Without a new
+    /// reason, one that holds it already stays.
+    pub async fn hold(&self, id: MessageId, reason: Option<HoldReason>) -> Result<(), SpoolError> {
+        self.alter(id, Alteration::Hold(reason)).await
     }
 
     /// Makes a message due now, whether it was held or was waiting for its time.

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Body, BodyPlace, Change, Lane, LaneId, Message, Note, State, Store, StoreError,
+    Body, BodyPlace, Change, Lane, LaneId, Message, Remembered, State, Store, StoreError,
     arriving::Spill,
     store::{Arriving, Bodies, Compacted},
     stored::StoredRecord,
@@ -31,7 +31,7 @@ struct Shared {
 struct MemoryContents {
     lanes: BTreeMap<LaneId, Lane>,
     states: BTreeMap<MessageId, State>,
-    notes: BTreeMap<MessageId, Note>,
+    remembered: BTreeMap<MessageId, Remembered>,
     bodies: BTreeMap<MessageId, (Arc<Message>, Bytes)>,
     quarantine: BTreeMap<MessageId, String>,
     fault: Option<Fault>,
@@ -99,8 +99,8 @@ impl Store for MemoryStore {
         Ok(self.content().lanes.iter().map(|(id, lane)| (*id, lane.clone())).collect())
     }
 
-    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError> {
-        Ok(self.content().notes.iter().map(|(id, note)| (*id, note.clone())).collect())
+    fn remembered(&mut self) -> Result<Vec<(MessageId, Remembered)>, StoreError> {
+        Ok(self.content().remembered.iter().map(|(id, remembered)| (*id, remembered.clone())).collect())
     }
 
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
@@ -206,8 +206,8 @@ impl MemoryContents {
                 self.states.remove(id);
                 self.bodies.remove(id);
             }
-            Change::Note { id, note: Some(note), .. } => drop(self.notes.insert(*id, note.clone())),
-            Change::Note { id, note: None, .. } => drop(self.notes.remove(id)),
+            Change::Remember { id, now, .. } if now.is_empty() => drop(self.remembered.remove(id)),
+            Change::Remember { id, now, .. } => drop(self.remembered.insert(*id, now.clone())),
         }
     }
 }

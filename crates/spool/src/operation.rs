@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Accepted, BodyPlace, Lane, Lease, Note, Settlement, SpoolError, State, store::Moved, stored::StoredRecord,
+    Accepted, BodyPlace, HoldReason, Lane, Lease, Note, Settlement, SpoolError, State, store::Moved,
+    stored::StoredRecord,
 };
 use relay_mail::{MessageId, TenantName, Timestamp};
 
@@ -93,6 +94,10 @@ pub(super) enum End {
         counted: bool,
         doubt: Option<Timestamp>,
     },
+    Hold {
+        reason: HoldReason,
+        doubt: Option<Timestamp>,
+    },
     Quarantine {
         reason: String,
     },
@@ -105,9 +110,10 @@ pub(super) enum End {
 }
 
 /// What an operator does to a message that no worker has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Alteration {
-    Hold,
+    /// `None`: a reason that it has stays.
+    Hold(Option<HoldReason>),
     /// Due now, whether it was held or waited.
     Release,
     Remove,
@@ -128,6 +134,7 @@ impl End {
         match settlement {
             Settlement::End { .. } | Settlement::Split { .. } => Self::Leave { entering: Vec::new() },
             Settlement::Wait { due, counted, doubt } => Self::Wait { due, counted, doubt },
+            Settlement::Hold { reason, doubt } => Self::Hold { reason, doubt },
             Settlement::Quarantine { reason } => Self::Quarantine { reason },
         }
     }

@@ -1,7 +1,5 @@
 //! What the index holds of a message: its immutable part and its state.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::LaneId;
@@ -40,35 +38,8 @@ pub enum Phase {
     },
     /// A worker has it; an attempt has begun.
     Leased,
-    /// Held by an operator, until an operator releases it.
+    /// Held until an operator releases it.
     Held,
-}
-
-/// What a route remembers of a message between its attempts. It is small, and means nothing to the spool.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Note(Arc<[u8]>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a note has {} octets at most", Note::MAX_LEN)]
-pub struct NoteTooLong;
-
-impl Note {
-    /// Far below what sled would put into a file of its own.
-    pub const MAX_LEN: usize = 2048;
-
-    pub fn new(octets: &[u8]) -> Result<Self, NoteTooLong> {
-        if octets.len() > Self::MAX_LEN { Err(NoteTooLong) } else { Ok(Self(octets.into())) }
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Note {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Note({} octets)", self.0.len())
-    }
 }
 
 /// Where a body is.

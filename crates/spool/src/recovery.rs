@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
-    BodyPlace, Change, Event, LaneId, Phase, State, StoreError, Waiting,
+    BodyPlace, Change, Event, LaneId, Phase, Remembered, State, StoreError, Waiting,
     committer::{Committer, Context},
     lane::Lanes,
     store::guarded,
@@ -37,8 +37,9 @@ struct Recovery<'a> {
     brought_forward: u64,
     /// A message that has no lane.
     lost: Option<MessageId>,
-    /// Messages with a note that have not been found yet.
-    noted: HashSet<MessageId>,
+    remembered: &'a HashMap<MessageId, Remembered>,
+    /// Messages of which something is remembered that have not been found yet.
+    missing: HashSet<MessageId>,
 }
 
 impl Committer {
@@ -92,9 +93,10 @@ impl Committer {
         for (id, lane) in guarded(|| self.store.lanes())? {
             self.lanes.add(id, lane.into());
         }
-        self.notes = guarded(|| self.store.notes())?.into_iter().collect();
+        self.remembered = guarded(|| self.store.remembered())?.into_iter().collect();
         let mut recovery = Recovery {
-            noted: self.notes.keys().copied().collect(),
+            remembered: &self.remembered,
+            missing: self.remembered.keys().copied().collect(),
             lanes: &mut self.lanes,
             context: &self.context,
             leases: if is_start { Leases::OfTheDead } else { Leases::Given(&self.leases) },
@@ -112,7 +114,7 @@ impl Committer {
                 recovery.take(id, state);
             })
         })?;
-        let Recovery { mut changes, last, messages, in_doubt, brought_forward, lost, noted, .. } = recovery;
+        let Recovery { mut changes, last, messages, in_doubt, brought_forward, lost, missing, .. } = recovery;
         if brought_forward > 0 {
             let longest_wait = self.context.longest_wait;
             warn!(
@@ -127,10 +129,10 @@ impl Committer {
         for _ in 0..damaged {
             self.context.observer.quarantined();
         }
-        // Notes on messages that were quarantined.
-        for id in noted {
-            let was = self.notes.remove(&id);
-            changes.push(Change::Note { id, was, note: None });
+        // Their messages were quarantined.
+        for id in missing {
+            let was = self.remembered.remove(&id).unwrap_or_default();
+            changes.push(Change::Remember { id, was, now: Remembered::default() });
         }
         self.lanes.drop_unused(&mut changes);
         if !changes.is_empty() {
@@ -162,14 +164,17 @@ impl Recovery<'_> {
             self.lost = Some(id);
             return;
         };
-        self.noted.remove(&id);
+        self.missing.remove(&id);
         self.last = self.last.max(id);
         self.messages += 1;
         self.lanes.enter(was.lane);
         let tenant = self.context.tally.tenant(&lane.tenant);
         tenant.enter(was.body.len);
         let event = match was.phase {
-            Phase::Held => Event::Held { id, lane },
+            Phase::Held => {
+                let reason = self.remembered.get(&id).and_then(|remembered| remembered.held.clone());
+                Event::Held { id, lane, reason }
+            }
             Phase::Waiting { due } => {
                 let stored = due;
                 let due = self.context.credible_due(stored, &was, self.now);

@@ -5,7 +5,9 @@
 
 use std::{io, sync::Arc};
 
-use super::{Body, BodyPlace, Lane, LaneId, Message, Note, State, arriving::Spill, stored::StoredRecord};
+use super::{
+    Body, BodyPlace, Lane, LaneId, Message, Remembered, State, arriving::Spill, stored::StoredRecord,
+};
 use crate::threads::message_of;
 use relay_mail::MessageId;
 
@@ -20,8 +22,8 @@ pub trait Store: Send + 'static {
     /// Every lane. Called before each [`load`](Store::load).
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError>;
 
-    /// Every note. Called after [`lanes`](Store::lanes) and before [`load`](Store::load).
-    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError>;
+    /// What is remembered of messages. Called after [`lanes`](Store::lanes) and before [`load`](Store::load).
+    fn remembered(&mut self) -> Result<Vec<(MessageId, Remembered)>, StoreError>;
 
     /// Finds every message's state, oldest first, after damaged entries were quarantined. Returns how many
     /// were. [`StoreError::Damaged`]: the index is not what it was; [`rescue`](Store::rescue) helps.
@@ -128,11 +130,11 @@ pub enum Change {
         id: MessageId,
         was: State,
     },
-    /// What a route remembers of a message.
-    Note {
+    /// What is remembered of a message. Empty: nothing, and nothing is stored.
+    Remember {
         id: MessageId,
-        was: Option<Note>,
-        note: Option<Note>,
+        was: Remembered,
+        now: Remembered,
     },
 }
 

@@ -24,6 +24,7 @@ use super::{
     answer::{CallError, GraphResponse},
     conversation::{Conversation, Request},
     draft::Draft,
+    resource::Recipients,
 };
 use crate::config::{Confirm, Tenant};
 use relay_mail::{Envelope, MailboxAddress, TenantName};
@@ -65,29 +66,13 @@ struct Item {
     id: String,
     #[serde(default)]
     is_draft: bool,
-    #[serde(default)]
-    to_recipients: Vec<Recipient>,
-    #[serde(default)]
-    cc_recipients: Vec<Recipient>,
-    #[serde(default)]
-    bcc_recipients: Vec<Recipient>,
+    #[serde(flatten)]
+    recipients: Recipients,
 }
 
 #[derive(Deserialize)]
 struct Items {
     value: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Recipient {
-    email_address: EmailAddress,
-}
-
-#[derive(Deserialize)]
-struct EmailAddress {
-    #[serde(default)]
-    address: String,
 }
 
 impl Refusals {
@@ -196,12 +181,8 @@ fn judge(
 
 impl Item {
     fn reaches(&self, recipients: &[MailboxAddress], and_nobody_else: bool) -> bool {
-        let lists = [&self.to_recipients, &self.cc_recipients, &self.bcc_recipients];
-        let reached: HashSet<MailboxAddress> = lists
-            .into_iter()
-            .flatten()
-            .filter_map(|recipient| recipient.email_address.address.parse().ok())
-            .collect();
+        let reached: HashSet<MailboxAddress> =
+            self.recipients.addresses().filter_map(|address| address.parse().ok()).collect();
         let recipients: HashSet<&MailboxAddress> = recipients.iter().collect();
         recipients.iter().all(|recipient| reached.contains(*recipient))
             && (!and_nobody_else || reached.len() == recipients.len())
@@ -219,6 +200,7 @@ pub(super) fn query(message_id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use relay_mail::Mailbox;
 
     #[test]
     fn looks_become_rarer_and_the_last_is_when_it_is_settled() {
@@ -245,17 +227,11 @@ mod tests {
     fn a_copy_is_ours_only_if_it_went_to_all_of_ours() {
         let item = |to: &[&str], bcc: &[&str]| {
             let list = |list: &[&str]| {
-                let text = |address: &&str| (*address).to_owned();
-                let addresses = list.iter().map(text);
-                addresses.map(|address| Recipient { email_address: EmailAddress { address } }).collect()
+                let mailbox = |address: &&str| Mailbox { name: None, address: (*address).to_owned() };
+                list.iter().map(mailbox).collect()
             };
-            Item {
-                id: String::new(),
-                is_draft: false,
-                to_recipients: list(to),
-                cc_recipients: Vec::new(),
-                bcc_recipients: list(bcc),
-            }
+            let recipients = Recipients::new(list(to), Vec::new(), list(bcc));
+            Item { id: String::new(), is_draft: false, recipients }
         };
         let envelope: Vec<MailboxAddress> = ["a@x.se", "b@x.se"].map(|text| text.parse().unwrap()).into();
         let more = item(&["B@x.se"], &["a@x.se", "c@x.se"]);

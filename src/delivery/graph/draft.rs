@@ -1,4 +1,5 @@
-//! A message sent as a draft: made first, its immutable id stored, then sent.
+//! A message sent as a draft: made first, its [recipients](super::recipients) confirmed, its immutable id
+//! stored, then sent.
 //!
 //! The id is on stable storage before `/send` is called. So whatever fails afterwards, the service can be
 //! asked by that id whether the message was sent, and a draft that was not sent can be sent again without
@@ -10,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use super::{
+    Passage,
     answer::{CallError, GraphResponse},
     conversation::{Body, Conversation, Request},
 };
 use relay_mail::MailboxAddress;
-use relay_spool::{Lease, Note, Spool};
+use relay_spool::Note;
 
 /// What is remembered of a draft.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,28 +64,6 @@ impl Draft {
         Some(Self { mailbox: mailbox.clone(), id })
     }
 
-    /// Makes a draft of `body` and stores its id. `Ok(None)`: the service did not make it and reported no
-    /// error, as it has been seen to do with messages above its size limit.
-    pub(super) async fn make(
-        conversation: &mut Conversation<'_>,
-        body: Body,
-        spool: &Spool,
-        lease: Lease,
-    ) -> Result<Option<Self>, CallError> {
-        let answer = conversation.call(Request::new(Method::POST, &["messages"], body)).await?;
-        let Some(draft) = Self::created(&answer, conversation.mailbox) else { return Ok(None) };
-        let stored = match draft.note() {
-            Some(note) => spool.remember(lease, Some(note)).await.map_err(|e| e.to_string()),
-            None => Err("the id of the draft is too long".to_owned()),
-        };
-        if let Err(why) = stored {
-            // A draft must not be sent if nobody would know of it.
-            draft.delete(conversation).await;
-            return Err(CallError::stopped(why));
-        }
-        Ok(Some(draft))
-    }
-
     pub(super) async fn send(&self, conversation: &mut Conversation<'_>) -> Result<GraphResponse, NotSent> {
         let request = Request::new(Method::POST, &["messages", &self.id, "send"], Body::Empty);
         match conversation.call(request).await {
@@ -114,7 +94,30 @@ impl Draft {
     }
 }
 
-/// The body of a call with a message in JSON.
+impl Passage<'_> {
+    /// Makes a draft of `body`, has its recipients confirmed, and stores its id: a draft that is remembered
+    /// may be sent. `Ok(None)`: the service did not make it and reported no error, as it has been seen to do
+    /// with messages above its size limit.
+    pub(super) async fn new_draft(&mut self, body: Body) -> Result<Option<Draft>, CallError> {
+        let answer = self.talk.call(Request::new(Method::POST, &["messages"], body)).await?;
+        let Some(draft) = Draft::created(&answer, self.talk.mailbox) else { return Ok(None) };
+        if let Err(error) = self.make_ready(&draft, &answer).await {
+            // A draft must not be sent to others, or if nobody would know of it.
+            draft.delete(&mut self.talk).await;
+            return Err(error);
+        }
+        Ok(Some(draft))
+    }
+
+    async fn make_ready(&mut self, draft: &Draft, created: &GraphResponse) -> Result<(), CallError> {
+        self.confirm_recipients(draft, created).await?;
+        let note = draft.note().ok_or_else(|| CallError::stopped("the id of the draft is too long"))?;
+        let remembered = self.graph.spool.remember(self.claim.lease, Some(note)).await;
+        remembered.map_err(|error| CallError::stopped(error.to_string()))
+    }
+}
+
+/// The body of a call with a message, or a part of one, in JSON.
 pub(super) fn json_body(message: &impl Serialize) -> Body {
     // These are structs of text, which can always be written as JSON.
     Body::Json(Bytes::from(serde_json::to_vec(message).unwrap_or_default()))

@@ -162,9 +162,7 @@ impl Passage<'_> {
             }
         }
         let message = Message::new(apart.properties.clone(), &apart.body);
-        let made =
-            Draft::make(&mut self.talk, json_body(&message), &self.graph.spool, self.claim.lease).await;
-        match made {
+        match self.new_draft(json_body(&message)).await {
             Ok(Some(draft)) => Ok((draft, 0)),
             Ok(None) => Err(Disposition::Retry {
                 after: None,

@@ -8,6 +8,7 @@
 //! 3. Up to `graph.max_mime` it is sent as MIME, octet for octet: as a draft that is then sent if outcomes
 //!    are [confirmed](confirm) that way, else by `sendMail`.
 //! 4. A larger message is taken apart and built again as a draft with [attachments](large).
+//! 5. A draft is sent only when the service has [confirmed](recipients) whom it goes to.
 //!
 //! What an answer means is decided in [`answer`] and [`errors`], and never by the text of its message.
 //!
@@ -24,6 +25,7 @@ mod errors;
 mod large;
 mod named;
 mod probe;
+mod recipients;
 mod resource;
 mod upload;
 
@@ -301,8 +303,7 @@ impl Passage<'_> {
     }
 
     async fn make_draft(&mut self) -> Result<Draft, Course> {
-        let body = Body::Mime(self.mime.clone());
-        match Draft::make(&mut self.talk, body, &self.graph.spool, self.claim.lease).await {
+        match self.new_draft(Body::Mime(self.mime.clone())).await {
             Ok(Some(draft)) => Ok(draft),
             Ok(None) => Err(Course::TooLarge),
             Err(error) if error.is_too_large() => Err(Course::TooLarge),

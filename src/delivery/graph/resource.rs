@@ -13,9 +13,8 @@ pub(super) struct Message<'a> {
     pub(super) body: &'a ItemBody,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<Recipient>,
-    pub(super) to_recipients: Vec<Recipient>,
-    pub(super) cc_recipients: Vec<Recipient>,
-    pub(super) bcc_recipients: Vec<Recipient>,
+    #[serde(flatten)]
+    pub(super) recipients: Recipients,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) reply_to: Vec<Recipient>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,13 +39,23 @@ pub(super) struct ItemBody {
     pub(super) content: String,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// Whom a message names, as the relay gives it or as the service has understood it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Recipients {
+    pub(super) to_recipients: Vec<Recipient>,
+    pub(super) cc_recipients: Vec<Recipient>,
+    pub(super) bcc_recipients: Vec<Recipient>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct Recipient {
     email_address: EmailAddress,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct EmailAddress {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,15 +149,12 @@ impl<'a> Message<'a> {
         let threading =
             threading.into_iter().filter_map(|(id, value)| Some(ExtendedProperty { id, value: value? }));
         let headers = properties.x_headers.into_iter().take(5);
-        let all = |mailboxes: Vec<Mailbox>| mailboxes.into_iter().map(Recipient::from).collect();
         Self {
             subject: properties.subject,
             body,
             from: properties.from.map(Recipient::from),
-            to_recipients: all(properties.to),
-            cc_recipients: all(properties.cc),
-            bcc_recipients: all(properties.bcc),
-            reply_to: all(properties.reply_to),
+            recipients: Recipients::new(properties.to, properties.cc, properties.bcc),
+            reply_to: recipients(properties.reply_to),
             importance: properties.importance.map(|importance| match importance {
                 Importance::Low => "low",
                 Importance::Normal => "normal",
@@ -162,6 +168,22 @@ impl<'a> Message<'a> {
                 .collect(),
             single_value_extended_properties: threading.collect(),
         }
+    }
+}
+
+fn recipients(mailboxes: Vec<Mailbox>) -> Vec<Recipient> {
+    mailboxes.into_iter().map(Recipient::from).collect()
+}
+
+impl Recipients {
+    pub(super) fn new(to: Vec<Mailbox>, cc: Vec<Mailbox>, bcc: Vec<Mailbox>) -> Self {
+        Self { to_recipients: recipients(to), cc_recipients: recipients(cc), bcc_recipients: recipients(bcc) }
+    }
+
+    /// In all three lists. What the service calls a recipient need not be an address.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &str> {
+        let lists = [&self.to_recipients, &self.cc_recipients, &self.bcc_recipients];
+        lists.into_iter().flatten().map(|recipient| recipient.email_address.address.as_str())
     }
 }
 

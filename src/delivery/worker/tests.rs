@@ -242,6 +242,10 @@ async fn accounted_for(bench: &mut Bench, id: MessageId, wanted: &HashSet<String
     while found != *wanted
         && let Ok(Some(event)) = tokio::time::timeout(SECOND * 10, bench.waiting.recv()).await
     {
+        if let Event::Held { id, reason, .. } = &event {
+            assert!(reason.is_some());
+            bench.spool.release(*id).await.unwrap();
+        }
         let Some(waiting) = event.waiting() else { continue };
         let claim = bench.spool.claim(waiting.id).await.unwrap();
         if claim.message.bounce_of == Some(id) {
@@ -290,6 +294,7 @@ fn every_disposition(recipients: &[MailboxAddress]) -> Vec<Disposition> {
         divided(2, 0),
         divided(0, 0),
         divided(3, 0),
+        Disposition::Hold { why: why() },
         Disposition::TenantBlocked { reason: "permission", why: why(), retry_after: hour },
         Disposition::MailboxBlocked { until: Instant::now() + hour, limit: LimitKind::Service, why: why() },
     ]

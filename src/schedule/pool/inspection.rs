@@ -12,6 +12,7 @@ use crate::{
     telemetry::LimitKind,
 };
 use relay_mail::{MessageId, Timestamp};
+use relay_spool::HoldReason;
 
 impl Pool {
     pub(in crate::schedule) fn inspect(&self, id: MessageId) -> Option<MessageStatus> {
@@ -23,7 +24,10 @@ impl Pool {
             _ if self.retired.is_some() => {
                 (MessageState::Held, Some(waits("its tenant is not in the configuration", None)))
             }
-            EntryState::Held => (MessageState::Held, Some(waits("an operator holds it", None))),
+            EntryState::Held => {
+                let why = self.held_because.get(&id).map_or("an operator holds it", HoldReason::as_str);
+                (MessageState::Held, Some(waits(why, None)))
+            }
             EntryState::Ready if is_blocked => (MessageState::Blocked, self.waits(entry, queue)),
             EntryState::Ready => (MessageState::Ready, self.waits(entry, queue)),
             EntryState::Scheduled => (MessageState::Scheduled, self.waits(entry, queue)),

@@ -116,8 +116,11 @@ impl Session {
             Some(Action::ReplyAfter(text)) => Fate::DoThenSay(Reply::new(text)),
             Some(Action::CutBefore) => Fate::Cut,
             Some(Action::CutAfter) => Fate::DoThenCut,
-            // A status belongs to HTTP, and is not accepted here.
-            None | Some(Action::Delay(_) | Action::Status(_) | Action::StatusAfter(_)) => Fate::Do,
+            // The last three belong to HTTP, and are not accepted here.
+            None
+            | Some(Action::Delay(_) | Action::Status(_) | Action::StatusAfter(_) | Action::Recipients(_)) => {
+                Fate::Do
+            }
         }
     }
 

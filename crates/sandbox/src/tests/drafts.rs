@@ -159,3 +159,30 @@ async fn drafts_need_the_right_to_write_and_sending_the_right_to_send() {
     let lost = Answer::of(lab.graph("GET", &format!("{MAILBOX}/calendar"))).await;
     assert_eq!((lost.status, lost.code().as_str()), (400, "BadRequest"));
 }
+
+#[tokio::test]
+async fn recipients_of_drafts_are_misunderstood_on_demand() {
+    let lab = Lab::default().await;
+    let fault = |json: serde_json::Value| serde_json::from_value::<Fault>(json).expect("a fault");
+    let misreading =
+        json!({ "drop": ["NEW@example.net"], "add": ["c@example.org"], "rewrite": { "a@x.se": "b@x.se" } });
+    let misread = fault(json!({ "on": "messages", "action": { "recipients": misreading } }));
+    assert_eq!(misread.check(), Ok(()));
+    let elsewhere = fault(json!({ "on": "send_mail", "action": { "recipients": misreading } }));
+    assert_eq!(elsewhere.check(), Err(InvalidFault::NoRecipients));
+
+    lab.service.inject(misread);
+    let id = create(&lab, true).await;
+    let to = |list: &[&str]| -> Vec<serde_json::Value> {
+        list.iter().map(|address| json!({ "emailAddress": { "address": address } })).collect()
+    };
+    let change = json!({ "toRecipients": to(&["A@x.se", "new@example.net"]), "ccRecipients": [], "bccRecipients": [] });
+    let request = lab.graph("PATCH", &format!("{}/{id}", messages()));
+    let changed =
+        Answer::of(request.header("content-type", "application/json").body(change.to_string())).await;
+    let changed = changed.json();
+    assert_eq!(changed["toRecipients"], json!(to(&["b@x.se"])));
+    assert_eq!(changed["bccRecipients"], json!(to(&["c@example.org"])));
+    assert_eq!(send(&lab, &id).await.status, 202);
+    assert_eq!(lab.service.messages()[0].recipients, ["b@x.se", "c@example.org"]);
+}

@@ -32,7 +32,7 @@ use serde::{
 };
 
 use super::text;
-use crate::Message;
+use crate::{HoldReason, Message};
 use relay_mail::{
     BodyKind, Envelope, EnvelopeId, Ingress, MailParameters, MailboxAddress, MessageId, Notify,
     OriginalRecipient, Recipient, RecipientWish, Return, TenantName, Timestamp,
@@ -46,16 +46,24 @@ const LAST: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 pub(super) struct Entry {
     pub(super) id: MessageId,
     pub(super) message: Message,
-    /// Whether an operator holds it.
-    pub(super) held: bool,
-    /// `None`: at once.
-    pub(super) due: Option<Timestamp>,
+    pub(super) standing: Standing,
     pub(super) attempts: u16,
     pub(super) in_doubt: bool,
     /// Octets of the body.
     pub(super) size: u64,
     /// Checksum of the body.
     pub(super) crc32: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// `None`: due at once.
+    Waiting {
+        due: Option<Timestamp>,
+    },
+    Held {
+        reason: Option<HoldReason>,
+    },
 }
 
 /// What is wrong in a file: the key, if it is about one, and the line.
@@ -88,6 +96,8 @@ struct Document {
     #[serde(with = "text::nullable")]
     bounce_of: Option<MessageId>,
     state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held_because: Option<String>,
     #[serde(with = "text::nullable")]
     due: Option<Due>,
     attempts: u16,
@@ -201,6 +211,10 @@ fn parse<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, InvalidEntry> {
 impl From<&Entry> for Document {
     fn from(entry: &Entry) -> Self {
         let Message { tenant, ingress, envelope, author, bounce_of } = &entry.message;
+        let (state, due, reason) = match &entry.standing {
+            Standing::Waiting { due } => (State::Waiting, *due, None),
+            Standing::Held { reason } => (State::Held, None, reason.as_ref()),
+        };
         Self {
             format: Format,
             id: entry.id,
@@ -216,8 +230,9 @@ impl From<&Entry> for Document {
             },
             author: author.clone(),
             bounce_of: *bounce_of,
-            state: if entry.held { State::Held } else { State::Waiting },
-            due: entry.due.map(Due),
+            state,
+            held_because: reason.map(ToString::to_string),
+            due: due.map(Due),
             attempts: entry.attempts,
             in_doubt: entry.in_doubt,
             size: entry.size,
@@ -239,8 +254,13 @@ impl TryFrom<Document> for Entry {
         Ok(Self {
             id: document.id,
             message: Message { tenant, ingress, envelope, author, bounce_of },
-            held: document.state == State::Held,
-            due: document.due.map(|Due(due)| due),
+            standing: match document.state {
+                // Whoever releases a message in its file need not remove the reason.
+                State::Waiting => Standing::Waiting { due: document.due.map(|Due(due)| due) },
+                State::Held => {
+                    Standing::Held { reason: document.held_because.as_deref().map(HoldReason::new) }
+                }
+            },
             attempts: document.attempts,
             in_doubt: document.in_doubt,
             size: document.size,

@@ -4,7 +4,7 @@
 //! then the JSON files. So where there is an `ID.json`, the message is complete, even after a power failure.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -15,12 +15,12 @@ use serde::Serialize;
 
 use super::{
     ArchiveError, Damaged, Step,
-    entry::Entry,
+    entry::{Entry, Standing},
     folder::{Folder, Part, refuse_inside, sync_all},
     open,
 };
 use crate::{
-    Phase, State, clock,
+    Phase, Remembered, State, clock,
     disk::inspection::{Damage, Fault, Inspected, Inspector},
 };
 use relay_mail::{MessageId, Timestamp};
@@ -79,6 +79,7 @@ pub fn export(
 
     let mut export = Export {
         inspector: store.inspector(&census.lanes),
+        remembered: &census.remembered,
         retry_at: clock::now() + source.settle_after,
         folder: folder.clone(),
         group: Group::default(),
@@ -110,6 +111,7 @@ fn stem_of_json(name: String) -> Option<String> {
 
 struct Export<'a> {
     inspector: Inspector<'a>,
+    remembered: &'a HashMap<MessageId, Remembered>,
     /// When a message in doubt is tried again.
     retry_at: Timestamp,
     folder: Folder,
@@ -171,16 +173,19 @@ impl Export<'_> {
 
     /// The message as the next start would find it.
     fn entry(&self, id: MessageId, state: &State, inspected: &Inspected) -> Entry {
-        let (due, attempts, in_doubt) = match state.phase {
-            Phase::Waiting { due } => (Some(due), state.attempts, state.doubt.is_some()),
-            Phase::Leased => (Some(self.retry_at), state.attempts.saturating_add(1), true),
-            Phase::Held => (None, state.attempts, state.doubt.is_some()),
+        let waiting = |due| Standing::Waiting { due: Some(due) };
+        let (standing, attempts, in_doubt) = match state.phase {
+            Phase::Waiting { due } => (waiting(due), state.attempts, state.doubt.is_some()),
+            Phase::Leased => (waiting(self.retry_at), state.attempts.saturating_add(1), true),
+            Phase::Held => {
+                let reason = self.remembered.get(&id).and_then(|remembered| remembered.held.clone());
+                (Standing::Held { reason }, state.attempts, state.doubt.is_some())
+            }
         };
         Entry {
             id,
             message: inspected.message.clone(),
-            held: state.phase == Phase::Held,
-            due,
+            standing,
             attempts,
             in_doubt,
             size: inspected.body_len,
@@ -195,7 +200,7 @@ impl Export<'_> {
         let Ok(mut there) = Entry::parse(&text) else { return false };
         if matches!(state.phase, Phase::Leased) {
             // The time from the earlier export is just as good.
-            there.due = entry.due;
+            there.standing = entry.standing.clone();
         }
         // The written text may say less than what is known, so texts are compared.
         there.to_json() == entry.to_json()

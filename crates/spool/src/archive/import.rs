@@ -16,13 +16,13 @@ use serde::Serialize;
 
 use super::{
     ArchiveError, Step,
-    entry::Entry,
+    entry::{Entry, Standing},
     folder::{Folder, refuse_inside},
     refuse_root,
 };
 use crate::{
     Arriving, Bodies, Body, BodyPlace, BodyWriter, Change, DiskStore, Floor, FreeSpace, Lane, Phase,
-    SpoolError, State, Store,
+    Remembered, SpoolError, State, Store,
     arriving::Room,
     clock,
     disk::inspection::{self, Damage},
@@ -228,7 +228,7 @@ impl Import {
         if self.free_space.is_short_of(self.group.octets.saturating_add(entry.size)) {
             return Err(Fault::Failed(ArchiveError::Full { path: spool }));
         }
-        let Entry { id, message, held, due, attempts, in_doubt, size, crc32 } = entry;
+        let Entry { id, message, standing, attempts, in_doubt, size, crc32 } = entry;
         let writer = BodyWriter::new(id, None, self.room.clone());
         let mut body =
             self.runtime.block_on(read_body(eml, writer, size, crc32)).map_err(|fault| match fault {
@@ -241,9 +241,19 @@ impl Import {
 
         let lane = Lane { tenant: message.tenant.clone(), author: message.author.clone() };
         let (lane, _) = self.lanes.enter_new(&lane, &mut self.group.changes);
-        let due = due.unwrap_or_else(|| id.accepted().min(clock::now()));
         let place = BodyPlace { segment: None, offset: 0, len: size };
-        let phase = if held { Phase::Held } else { Phase::Waiting { due } };
+        let phase = match standing {
+            Standing::Waiting { due } => {
+                Phase::Waiting { due: due.unwrap_or_else(|| id.accepted().min(clock::now())) }
+            }
+            Standing::Held { reason } => {
+                if reason.is_some() {
+                    let now = Remembered { note: None, held: reason };
+                    self.group.changes.push(Change::Remember { id, was: Remembered::default(), now });
+                }
+                Phase::Held
+            }
+        };
         // The time since when it is in doubt is not exported; this one is long enough ago.
         let doubt = in_doubt.then(Timestamp::default);
         self.group.states.push(State { lane, phase, epoch: 0, attempts, doubt, body: place });

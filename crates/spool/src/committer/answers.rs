@@ -101,7 +101,10 @@ impl Committer {
                     let due = self.context.credible_due(due, &state, now);
                     Event::Waiting(Waiting { id, lane, due })
                 }
-                Phase::Held => Event::Held { id, lane },
+                Phase::Held => {
+                    let reason = self.remembered.get(&id).and_then(|remembered| remembered.held.clone());
+                    Event::Held { id, lane, reason }
+                }
                 // Its worker reports the outcome.
                 Phase::Leased => return,
             };
@@ -114,7 +117,7 @@ impl Committer {
     fn tell(&self, answer: Responder<()>, effect: Result<Effect, SpoolError>) {
         let tally = self.context.tally.clone();
         match effect {
-            Ok(Effect::Settled { lane, left, waiting, entering, because }) => {
+            Ok(Effect::Settled { lane, left, then, entering, because }) => {
                 let tenant = tally.tenant(&lane.tenant);
                 tenant.release();
                 if let Some(len) = left {
@@ -123,12 +126,9 @@ impl Committer {
                 for (waiting, len) in &entering {
                     tally.tenant(&waiting.lane.tenant).enter(*len);
                 }
-                let entering = entering.into_iter().map(|(waiting, _)| waiting);
+                let entering = entering.into_iter().map(|(waiting, _)| Event::Waiting(waiting));
                 let _ = answer.send(because.map_or(Ok(()), Err));
-                waiting
-                    .into_iter()
-                    .chain(entering)
-                    .for_each(|waiting| self.announce(Event::Waiting(waiting)));
+                then.into_iter().chain(entering).for_each(|event| self.announce(event));
             }
             Ok(Effect::Altered { event, left }) => {
                 if let Some((lane, len)) = left {

@@ -28,14 +28,14 @@ use tracing::warn;
 
 pub(crate) use census::Census;
 
-use super::super::{Change, Lane, LaneId, Note, State, StoreError, record::split_state};
+use super::super::{Change, Lane, LaneId, Remembered, State, StoreError, record::split_state};
 use relay_mail::MessageId;
 
 /// Octets of sled's page cache. It counts octets on disk, so the process takes more.
 const CACHE: u64 = 16 * 1024 * 1024;
 
 const LANE: u8 = b'l';
-const NOTE: u8 = b'n';
+const REMEMBERED: u8 = b'n';
 const STATE: u8 = b's';
 const SUM: &[u8] = b"c";
 
@@ -159,19 +159,19 @@ impl Index {
         Ok((lanes, seen))
     }
 
-    /// Every note. Adds them to `seen`, which has the lanes.
-    pub(super) fn notes(&self, seen: &mut Seen) -> Result<Vec<(MessageId, Note)>, StoreError> {
-        let mut notes = Vec::new();
-        for entry in self.tree.scan_prefix([NOTE]) {
+    /// What is remembered of messages. Adds it to `seen`, which has the lanes.
+    pub(super) fn remembered(&self, seen: &mut Seen) -> Result<Vec<(MessageId, Remembered)>, StoreError> {
+        let mut remembered = Vec::new();
+        for entry in self.tree.scan_prefix([REMEMBERED]) {
             let (key, value) = entry?;
             seen.sum.add(&key, &value);
             let id = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes);
-            match (id, Note::new(&value)) {
-                (Some(id), Ok(note)) => notes.push((id, note)),
+            match (id, Remembered::decode(&value)) {
+                (Some(id), Some(found)) => remembered.push((id, found)),
                 _ => warn!(key = ?key.as_ref(), "unreadable note in the index"),
             }
         }
-        Ok(notes)
+        Ok(remembered)
     }
 
     /// Every state, oldest message first; the raw octets where they are not a state. Adds them to `seen`,
@@ -288,15 +288,15 @@ impl Index {
                     sum.subtract(&key, &was.encode());
                     batch.remove(&key);
                 }
-                Change::Note { id, was, note } => {
-                    let key = key(NOTE, *id);
-                    if let Some(was) = was {
-                        sum.subtract(&key, was.as_bytes());
+                Change::Remember { id, was, now } => {
+                    let key = key(REMEMBERED, *id);
+                    if let Some(was) = was.encode() {
+                        sum.subtract(&key, &was);
                     }
-                    match note {
-                        Some(note) => {
-                            sum.add(&key, note.as_bytes());
-                            batch.insert(&key, note.as_bytes());
+                    match now.encode() {
+                        Some(now) => {
+                            sum.add(&key, &now);
+                            batch.insert(&key, now);
                         }
                         None => batch.remove(&key),
                     }

@@ -42,7 +42,7 @@ use self::{
     segments::{BodyFile, Segments},
 };
 use super::{
-    BodyPlace, Change, Lane, LaneId, Note, State, Store, StoreError,
+    BodyPlace, Change, Lane, LaneId, Remembered, State, Store, StoreError,
     arriving::Spill,
     body_record::RecordHeader,
     store::{Bodies, guarded},
@@ -57,7 +57,7 @@ pub struct DiskStore {
     index: Option<Index>,
     /// Why it cannot be opened.
     broken: String,
-    /// The sum of the lanes and notes that were read last.
+    /// The sum of the lanes, and of what is remembered, that were read last.
     seen: Seen,
     segments: Arc<Segments>,
     large: Arc<Path>,
@@ -205,11 +205,11 @@ impl Store for DiskStore {
         Ok(lanes)
     }
 
-    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError> {
+    fn remembered(&mut self) -> Result<Vec<(MessageId, Remembered)>, StoreError> {
         let mut seen = self.seen;
-        let notes = self.index()?.notes(&mut seen)?;
+        let remembered = self.index()?.remembered(&mut seen)?;
         self.seen = seen;
-        Ok(notes)
+        Ok(remembered)
     }
 
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {

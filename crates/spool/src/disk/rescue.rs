@@ -14,7 +14,9 @@ use std::{
 use tracing::{info, warn};
 
 use super::{DiskStore, Index, Seen, close, quarantine::put_aside_record, sync_dir, walk::Walk};
-use crate::{BodyPlace, Change, Lane, LaneId, State, StoreError, clock, lane::Lanes, store::guarded};
+use crate::{
+    BodyPlace, Change, Lane, LaneId, Remembered, State, StoreError, clock, lane::Lanes, store::guarded,
+};
 use relay_mail::MessageId;
 
 /// Changes that are written to the new index at a time.
@@ -32,6 +34,7 @@ struct Known {
 struct Remains {
     lanes: HashMap<LaneId, Lane>,
     states: BTreeMap<MessageId, State>,
+    remembered: HashMap<MessageId, Remembered>,
     unreadable: Vec<(MessageId, Vec<u8>)>,
 }
 
@@ -58,7 +61,9 @@ impl DiskStore {
         }
         let mut changes = Vec::new();
         let mut lanes = Lanes::default();
+        let mut kept = 0;
         let mut rescued = 0;
+        let mut remembered = remains.remembered;
         let mut messages: BTreeMap<MessageId, Known> = BTreeMap::new();
         for (id, state) in remains.states {
             if !has_ended(&ended, id, state.body.segment) {
@@ -87,9 +92,13 @@ impl DiskStore {
                 (None, None) => continue,
             };
             changes.push(Change::Insert { id, state });
+            kept += 1;
+            if let Some(now) = remembered.remove(&id) {
+                changes.push(Change::Remember { id, was: Remembered::default(), now });
+            }
         }
         self.replace_index(&changes)?;
-        info!(messages = changes.len(), rescued, "spool index rebuilt");
+        info!(messages = kept, rescued, "spool index rebuilt");
         Ok(put_aside)
     }
 
@@ -104,6 +113,10 @@ impl DiskStore {
                 Err(raw) => remains.unreadable.push((id, raw)),
             })
         });
+        // A message can do without: a reason to hold it is a comfort, and a draft is found by its Message-ID.
+        if let Ok(remembered) = guarded(|| old.remembered(&mut Seen::default())) {
+            remains.remembered.extend(remembered);
+        }
         if let Err(error) = read {
             warn!(%error, states = remains.states.len(), "damaged index only partly readable");
         }

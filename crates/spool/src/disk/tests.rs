@@ -52,8 +52,8 @@ impl Store for Fails {
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
         self.store.lanes()
     }
-    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError> {
-        self.store.notes()
+    fn remembered(&mut self) -> Result<Vec<(MessageId, Remembered)>, StoreError> {
+        self.store.remembered()
     }
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {
         self.store.load(found)

@@ -132,7 +132,7 @@ async fn an_operator_has_the_last_word() {
         let [held, removed, released] = <[Accepted; 3]>::try_from(accepted).unwrap();
         let held_id = held.id();
         let released_id = released.id();
-        spool.hold(held_id).await.unwrap();
+        spool.hold(held_id, None).await.unwrap();
         assert!(matches!(heard.0.recv().await, Some(Event::Held { id, .. }) if id == held_id));
         held.announce();
         spool.remove(removed.id()).await.unwrap();

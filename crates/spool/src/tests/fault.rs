@@ -94,8 +94,8 @@ impl Store for Panics {
     fn lanes(&mut self) -> Result<Vec<(LaneId, Lane)>, StoreError> {
         self.0.lanes()
     }
-    fn notes(&mut self) -> Result<Vec<(MessageId, Note)>, StoreError> {
-        self.0.notes()
+    fn remembered(&mut self) -> Result<Vec<(MessageId, Remembered)>, StoreError> {
+        self.0.remembered()
     }
 
     fn load(&mut self, found: &mut dyn FnMut(MessageId, State)) -> Result<usize, StoreError> {

@@ -387,6 +387,53 @@ async fn what_is_remembered_of_a_message_lasts_as_long_as_it_does() {
 }
 
 #[tokio::test]
+async fn a_held_message_says_why_until_it_is_released() {
+    for place in Place::both() {
+        let reason = HoldReason::new("as the test wants it");
+        let note = Some(Note::new(b"draft").unwrap());
+        let is_held = |event: Option<Event>, wanted: Option<&HoldReason>| match event {
+            Some(Event::Held { reason, .. }) => reason.as_ref() == wanted,
+            _ => false,
+        };
+        let (spool, mut heard) = place.start();
+        let id = accept(&spool, b"held").await;
+        heard.recv().await.unwrap();
+        let lease = spool.claim(id).await.unwrap().lease;
+        spool.remember(lease, note.clone()).await.unwrap();
+        let doubt = Some(clock::now());
+        spool.settle(lease, Settlement::Hold { reason: reason.clone(), doubt }).await.unwrap();
+        assert!(is_held(heard.0.recv().await, Some(&reason)));
+        assert!(matches!(spool.claim(id).await, Err(SpoolError::Held(_))));
+        // An operator who holds it, too, takes nothing away.
+        spool.hold(id, None).await.unwrap();
+        assert!(is_held(heard.0.recv().await, Some(&reason)));
+
+        drop((spool, heard));
+        let (spool, mut heard) = place.start();
+        assert!(is_held(heard.0.recv().await, Some(&reason)));
+        spool.tell_again(HashSet::from(["contoso".parse().unwrap()])).await.unwrap();
+        assert!(is_held(heard.0.recv().await, Some(&reason)));
+        spool.release(id).await.unwrap();
+        assert_eq!(heard.recv().await.unwrap().id, id);
+        let claim = spool.claim(id).await.unwrap();
+        assert_eq!((claim.attempts, claim.doubt.is_some(), &claim.note), (0, true, &note));
+        spool.settle(claim.lease, Settlement::Hold { reason: reason.clone(), doubt }).await.unwrap();
+        spool.release(id).await.unwrap();
+        spool.hold(id, None).await.unwrap();
+        while !is_held(heard.0.recv().await, None) {}
+
+        drop((spool, heard));
+        let (spool, mut heard) = place.start();
+        assert!(is_held(heard.0.recv().await, None));
+        spool.remove(id).await.unwrap();
+        drop((spool, heard));
+        // Nothing of it is left, and the index is whole.
+        let (_spool, mut heard) = place.start();
+        assert!(heard.0.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
 async fn a_message_is_split_into_all_its_parts_or_none() {
     for place in Place::both() {
         let (spool, mut waiting) = place.start();

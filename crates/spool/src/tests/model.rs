@@ -23,6 +23,9 @@ enum Step {
         bounce: bool,
     },
     StaleSettle(usize),
+    /// The outcome of an attempt is that the message is held.
+    SettleHeld(usize),
+    Remember(usize),
     Hold(usize),
     Release(usize),
     Remove(usize),
@@ -47,6 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, counted)| Step::Wait { which, counted }),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, bounce)| Step::End { which, bounce }),
         1 => any::<usize>().prop_map(Step::StaleSettle),
+        1 => any::<usize>().prop_map(Step::SettleHeld),
+        1 => any::<usize>().prop_map(Step::Remember),
         1 => any::<usize>().prop_map(Step::Hold),
         1 => any::<usize>().prop_map(Step::Release),
         1 => any::<usize>().prop_map(Step::Remove),
@@ -65,19 +70,21 @@ fn step() -> impl Strategy<Value = Step> {
 struct Known {
     content: Vec<u8>,
     lease: Option<Lease>,
-    held: bool,
+    /// And why, if that was said.
+    held: Option<Option<HoldReason>>,
     held_back: bool,
     attempts: u16,
     in_doubt: bool,
+    note: Option<Note>,
 }
 
 impl Known {
     fn new(content: Vec<u8>) -> Self {
-        Self { content, lease: None, held: false, held_back: false, attempts: 0, in_doubt: false }
+        Self { content, lease: None, held: None, held_back: false, attempts: 0, in_doubt: false, note: None }
     }
 
     fn waits(&self) -> bool {
-        self.lease.is_none() && !self.held && !self.held_back
+        self.lease.is_none() && self.held.is_none() && !self.held_back
     }
 }
 
@@ -130,6 +137,7 @@ async fn run(place: Place, steps: Vec<Step>) {
                 let known = model.get_mut(&id).unwrap();
                 assert_eq!((claim.attempts, claim.doubt.is_some()), (known.attempts, known.in_doubt));
                 assert!(read(&claim).await == known.content);
+                assert_eq!(claim.note, known.note);
                 known.lease = Some(claim.lease);
             }
             Step::Wait { which, counted } => {
@@ -159,16 +167,33 @@ async fn run(place: Place, steps: Vec<Step>) {
                 let settled = spool.settle(stale, Settlement::End { bounce: None }).await;
                 assert!(matches!(settled, Err(SpoolError::StaleLease(_))));
             }
+            Step::SettleHeld(which) => {
+                let Some(id) = pick(&model, which, is_leased) else { continue };
+                let known = model.get_mut(&id).unwrap();
+                let reason = HoldReason::new(&format!("for the reason {n}"));
+                let doubt = known.in_doubt.then(clock::now);
+                let settlement = Settlement::Hold { reason: reason.clone(), doubt };
+                spool.settle(known.lease.take().unwrap(), settlement).await.unwrap();
+                assert!(matches!(spool.claim(id).await, Err(SpoolError::Held(_))));
+                known.held = Some(Some(reason));
+            }
+            Step::Remember(which) => {
+                let Some(id) = pick(&model, which, is_leased) else { continue };
+                let known = model.get_mut(&id).unwrap();
+                known.note = (n % 3 > 0).then(|| Note::new(format!("note {n}").as_bytes()).unwrap());
+                spool.remember(known.lease.unwrap(), known.note.clone()).await.unwrap();
+            }
             Step::Hold(which) => {
                 let Some(id) = pick(&model, which, Known::waits) else { continue };
-                spool.hold(id).await.unwrap();
+                let reason = (n % 2 == 0).then(|| HoldReason::new(&format!("by an operator at {n}")));
+                spool.hold(id, reason.clone()).await.unwrap();
                 assert!(matches!(spool.claim(id).await, Err(SpoolError::Held(_))));
-                model.get_mut(&id).unwrap().held = true;
+                model.get_mut(&id).unwrap().held = Some(reason);
             }
             Step::Release(which) => {
-                let Some(id) = pick(&model, which, |known| known.held) else { continue };
+                let Some(id) = pick(&model, which, |known| known.held.is_some()) else { continue };
                 spool.release(id).await.unwrap();
-                model.get_mut(&id).unwrap().held = false;
+                model.get_mut(&id).unwrap().held = None;
             }
             Step::Remove(which) => {
                 if let Some(id) = pick(&model, which, is_leased) {
@@ -232,18 +257,13 @@ async fn run(place: Place, steps: Vec<Step>) {
                 while let Ok(event) = waiting.0.try_recv() {
                     match event {
                         Event::Waiting(waiting) => found.push(waiting.id),
-                        Event::Held { id, .. } => held.push(id),
+                        Event::Held { id, reason, .. } => held.push((id, reason)),
                         Event::Left { id, .. } => panic!("{id} has left at the start"),
                     }
                 }
-                let ids = |is_held: bool| {
-                    model
-                        .iter()
-                        .filter(move |(_, k)| k.held == is_held)
-                        .map(|(id, _)| *id)
-                        .collect::<Vec<_>>()
-                };
-                assert_eq!((found, held), (ids(false), ids(true)));
+                let waits = model.iter().filter(|(_, known)| known.held.is_none()).map(|(id, _)| *id);
+                let is_held = model.iter().filter_map(|(id, known)| Some((*id, known.held.clone()?)));
+                assert_eq!((found, held), (waits.collect(), is_held.collect()));
             }
         }
         while let Ok(event) = waiting.0.try_recv() {

@@ -15,8 +15,7 @@ fn entry(recipients: usize) -> Entry {
             author: "\"a b\"@contoso.example".parse().unwrap(),
             bounce_of: None,
         },
-        held: false,
-        due: Some(Timestamp::from_millis(1_795_000_000_123)),
+        standing: Standing::Waiting { due: Some(Timestamp::from_millis(1_795_000_000_123)) },
         attempts: 7,
         in_doubt: true,
         size: 5120,
@@ -46,12 +45,16 @@ proptest! {
         (attempts, in_doubt, size, crc32, bounce) in any::<(u16, bool, u64, u32, Option<u64>)>(),
         recipients in 1_usize..1100,
         wishes: bool,
+        held: Option<Option<String>>,
     ) {
         let mut entry = Entry { attempts, in_doubt, size, crc32, ..entry(recipients) };
         if wishes {
             entry.message.envelope = wishful(&entry.message.envelope);
         }
-        entry.due = due.map(Timestamp::from_millis);
+        entry.standing = match held {
+            None => Standing::Waiting { due: due.map(Timestamp::from_millis) },
+            Some(reason) => Standing::Held { reason: reason.as_deref().map(HoldReason::new) },
+        };
         entry.message.bounce_of = bounce.map(|id| MessageId::from_bytes(id.to_be_bytes()));
         prop_assert_eq!(Entry::parse(&entry.to_json()), Ok(entry));
     }
@@ -64,8 +67,9 @@ proptest! {
 
 #[test]
 fn a_time_that_cannot_be_written_is_the_last_that_can() {
-    let entry = Entry { due: Some(Timestamp::from_millis(u64::MAX)), ..entry(1) };
-    assert_eq!(Entry::parse(&entry.to_json()).unwrap().due, Some(LAST));
+    let waiting = |due| Standing::Waiting { due: Some(due) };
+    let entry = Entry { standing: waiting(Timestamp::from_millis(u64::MAX)), ..entry(1) };
+    assert_eq!(Entry::parse(&entry.to_json()).unwrap().standing, waiting(LAST));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{Index, LANE, Lane, LaneId, MessageId, NOTE, STATE, SUM, Seen, State, StoreError, split};
+use super::{
+    Index, LANE, Lane, LaneId, MessageId, REMEMBERED, Remembered, STATE, SUM, Seen, State, StoreError, split,
+};
 
 /// What the index contains, readable or not.
 #[derive(Default)]
@@ -11,6 +13,7 @@ pub(crate) struct Census {
     pub(crate) unreadable_lanes: usize,
     /// Oldest message first; `None` where the record is not a state.
     pub(crate) states: Vec<(MessageId, Option<State>)>,
+    pub(crate) remembered: HashMap<MessageId, Remembered>,
     /// Records of no kind that this version knows.
     pub(crate) unknown: usize,
     /// Damage that nothing else shows: records are missing or have come back.
@@ -43,7 +46,10 @@ impl Index {
                     seen.latest = seen.latest.later(stamp);
                     census.states.push((id, State::decode(state)));
                 }
-                (NOTE, Some(_)) => seen.sum.add(&key, &value),
+                (REMEMBERED, Some(id)) => {
+                    seen.sum.add(&key, &value);
+                    census.remembered.extend(Remembered::decode(&value).map(|found| (id, found)));
+                }
                 _ => census.unknown += 1,
             }
         }

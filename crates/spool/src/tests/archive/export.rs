@@ -88,6 +88,33 @@ async fn what_is_exported_and_imported_is_the_same() {
 }
 
 #[tokio::test]
+async fn a_held_message_is_exported_and_imported_with_the_reason() {
+    let reason = HoldReason::new("as the test wants it");
+    let old = Scene::new();
+    let (spool, waiting) = old.place.start();
+    let explained = accept(&spool, b"explained").await;
+    let unexplained = accept(&spool, b"unexplained").await;
+    let lease = spool.claim(explained).await.unwrap().lease;
+    spool.settle(lease, Settlement::Hold { reason: reason.clone(), doubt: None }).await.unwrap();
+    spool.hold(unexplained, None).await.unwrap();
+    old.stop((spool, waiting));
+    assert!(old.check().is_whole());
+    old.export();
+    let about = old.entry(explained);
+    assert_eq!((&about["state"], &about["held_because"]), (&"held".into(), &reason.as_str().into()));
+    assert_eq!(old.entry(unexplained).get("held_because"), None);
+
+    let new = Scene::new();
+    new.import(&old.folder());
+    assert!(new.check().is_whole());
+    let (_spool, mut heard) = new.place.start();
+    for (wanted_id, wanted) in [(explained, Some(reason)), (unexplained, None)] {
+        let Ok(Event::Held { id, reason, .. }) = heard.0.try_recv() else { panic!("not held") };
+        assert_eq!((id, reason), (wanted_id, wanted));
+    }
+}
+
+#[tokio::test]
 async fn an_export_goes_on_where_it_broke_off() {
     let scene = Scene::new();
     let (spool, waiting) = scene.place.start();
