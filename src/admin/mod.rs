@@ -2,7 +2,8 @@
 //!
 //! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy
 //! and the listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: the state of one message, and
-//! what is done to it; `/api/v1/reload`: reads the configuration again.
+//! what is done to it; `/api/v1/tenants/{name}/retry`: tries what was refused to a tenant again;
+//! `/api/v1/reload`: reads the configuration again.
 //!
 //! By TCP, and by a Unix socket for the commands of this machine. Who may ask for what is decided in one
 //! place ([`gate`]) before anything is done; how many are connected, and how long they may take, in another
@@ -123,6 +124,7 @@ impl Server {
             .route("/messages/{id}", get(messages::message).delete(actions::delete))
             .route("/messages/{id}/hold", post(actions::hold))
             .route("/messages/{id}/release", post(actions::release))
+            .route("/tenants/{name}/retry", post(reload::retry))
             .route("/reload", post(reload::reload));
         let router = Router::new()
             .route("/metrics", get(metrics_page))

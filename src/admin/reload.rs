@@ -1,8 +1,9 @@
-//! `POST /api/v1/reload`: reads the configuration again. Also the channel by which other parts ask for it.
+//! `POST /api/v1/reload`: reads the configuration again. `POST /api/v1/tenants/{name}/retry`: tries mail of a
+//! tenant again that Microsoft 365 has refused. Also the channel by which other parts ask for either.
 
 use axum::{
     Json,
-    extract::State,
+    extract::{Path, State},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Page, messages::failed};
 use crate::config::{Changes, Problem};
+use relay_mail::{TenantName, outside::Outside};
 
 /// Asks the relay to read its configuration again. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,8 +20,15 @@ pub struct Reloads(mpsc::Sender<ReloadRequest>);
 
 /// For the relay, which must answer it.
 #[derive(Debug)]
-pub struct ReloadRequest {
-    pub answer: oneshot::Sender<Reloaded>,
+pub enum ReloadRequest {
+    Everything {
+        answer: oneshot::Sender<Reloaded>,
+    },
+    /// What stopped this tenant's mail has been fixed. The answer: whether there is such a tenant.
+    Tenant {
+        name: TenantName,
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 /// How a reload went.
@@ -43,7 +52,14 @@ impl Reloads {
     /// `None`: the relay is stopping.
     pub async fn reload(&self) -> Option<Reloaded> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(ReloadRequest { answer }).await.ok()?;
+        self.0.send(ReloadRequest::Everything { answer }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Whether there is such a tenant. `None`: the relay is stopping.
+    async fn retry(&self, name: TenantName) -> Option<bool> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(ReloadRequest::Tenant { name, answer }).await.ok()?;
         answered.await.ok()
     }
 }
@@ -61,6 +77,28 @@ pub(super) async fn reload(State(desk): Page, headers: HeaderMap) -> Response {
             let status = if reloaded.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
             (status, Json(reloaded)).into_response()
         }
-        None => failed(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping".into()),
+        None => stopping(),
     }
+}
+
+/// The answer to [`retry`].
+#[derive(Debug, Serialize)]
+struct Retried {
+    tenant: TenantName,
+}
+
+pub(super) async fn retry(State(desk): Page, Path(name): Path<String>) -> Response {
+    let name: TenantName = match name.parse() {
+        Ok(name) => name,
+        Err(error) => return failed(StatusCode::BAD_REQUEST, format!("{}: {error}", Outside::new(name))),
+    };
+    match desk.shown.reloads.retry(name.clone()).await {
+        Some(true) => Json(Retried { tenant: name }).into_response(),
+        Some(false) => failed(StatusCode::NOT_FOUND, format!("the running relay has no tenant {name}")),
+        None => stopping(),
+    }
+}
+
+fn stopping() -> Response {
+    failed(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping".into())
 }

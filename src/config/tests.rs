@@ -72,7 +72,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert!(tenant.mailboxes.is_empty());
     assert_eq!((tenant.confirm, tenant.envelope_mismatch), (Confirm::Auto, EnvelopeMismatch::Auto));
     assert_eq!(config.graph.max_mime, "2.2MiB".parse().unwrap());
-    assert_eq!(config.graph.max_recipients, 500);
+    assert_eq!((config.graph.max_recipients, config.graph.keep_headers), (500, false));
     assert_eq!(tenant.bounces, BouncesConfig { mailbox: None, to: BounceTo::Mailbox });
     assert_eq!(tenant.networks, ["127.0.0.1/32".parse().unwrap()]);
     assert!(config.warnings.is_empty());
@@ -219,6 +219,7 @@ fn single_values() {
         ("[graph]\nmax_mime = \"4MB\"", "graph.max_mime", "write \"3MiB\" at most"),
         ("[graph]\nmax_mime = 1000", "graph.max_mime", "write at least \"64KiB\""),
         ("[graph]\nmax_recipients = 1001", "graph.max_recipients", "from 1 to 1000"),
+        ("[graph]\nkeep_headers = \"yes\"", "graph.keep_headers", "true or false"),
         ("[network]\nconnect_timeout = \"1m\"", "network.connect_timeout", "to 30s"),
         ("[network]\nanswer_timeout = \"0s\"", "network.answer_timeout", "from 1ms"),
         ("[network]\nslowest = 0", "network.slowest", "at least \"1KiB\""),

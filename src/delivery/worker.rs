@@ -48,7 +48,7 @@ use crate::{
     config::{RetryConfig, RouteRule, Tenant},
     identity::{Audience, Identity},
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
-    telemetry::{Metrics, Outcome, Route},
+    telemetry::{LimitKind, Metrics, Outcome, Route},
 };
 use broken::Broken;
 use relay_mail::{MailboxAddress, Timestamp};
@@ -262,8 +262,14 @@ impl Attempt<'_> {
             }
             Disposition::MailboxBlocked { until, limit, why } => {
                 let wakes = now + until.saturating_duration_since(Instant::now());
-                // When its time is up it must be due, so that it is found behind a mailbox that sleeps on.
-                let due = wakes.min(self.worker.give_up_at(self.claim.lease)).max(now);
+                let due = if limit == LimitKind::Mailbox {
+                    // What stops the mailbox may be fixed before that, or while the relay is off.
+                    now
+                } else {
+                    // When its time is up it must be due, so that it is found behind a mailbox that sleeps
+                    // on.
+                    wakes.min(self.worker.give_up_at(self.claim.lease)).max(now)
+                };
                 self.wait_for_turn(due, Verdict::MailboxAsleep { until, limit, why }).await
             }
             Disposition::TenantBlocked { reason, why, retry_after } => {

@@ -31,6 +31,10 @@ const AHEAD: Duration = Duration::from_secs(300);
 /// After a token was rejected and replaced, its successor is not replaced for this long: the service refuses
 /// whatever it gets.
 const NO_MORE_REJECTED: Duration = Duration::from_secs(60);
+/// A token that is denied something is renewed if it is older than this.
+const RENEWED_WHEN_DENIED: Duration = Duration::from_secs(240);
+/// A login that failed is not tried again for this long, whoever asks: repeated failures lock a user out.
+const FAILED_JUST_NOW: Duration = Duration::from_secs(60);
 /// A failure is forgotten this long after its pause.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
@@ -47,6 +51,10 @@ type Fetch = Shared<BoxFuture<'static, Result<AccessToken, TokenError>>>;
 struct State {
     token: Option<AccessToken>,
     renew_at: Option<Instant>,
+    /// When the token came.
+    came: Option<Instant>,
+    /// A service has denied to the token what it should permit.
+    is_denied: bool,
     /// The request in progress.
     fetch: Option<Fetch>,
     failure: Option<Failure>,
@@ -146,6 +154,43 @@ impl TokenCache {
         }
     }
 
+    pub(super) fn denied(self: &Arc<Self>, token: &AccessToken) {
+        let mut state = self.state();
+        let now = Instant::now();
+        if !state.token.as_ref().is_some_and(|current| current.is(token)) {
+            return;
+        }
+        state.is_denied = true;
+        let is_old = state.came.is_none_or(|came| came + RENEWED_WHEN_DENIED <= now);
+        let is_paused = state.failure.as_ref().is_some_and(|failure| failure.until > now);
+        if is_old && !is_paused {
+            // Runs on its own. Until it ends, the token is good for whatever it permits.
+            drop(self.fetch(&mut state));
+        }
+    }
+
+    pub(super) fn is_denied(&self) -> bool {
+        self.state().is_denied
+    }
+
+    /// Gets a new token, in place of one that may still be good. A failure leaves that one in use.
+    pub(super) async fn renew(self: &Arc<Self>) {
+        let fetch = {
+            let mut state = self.state();
+            let now = Instant::now();
+            let failed_just_now = |failure: &Failure| {
+                let since = failure.until.checked_sub(failure.error.retry_after);
+                since.is_none_or(|since| since + FAILED_JUST_NOW > now)
+            };
+            if state.failure.as_ref().is_some_and(failed_just_now) {
+                return;
+            }
+            self.fetch(&mut state)
+        };
+        // An error is remembered, and in the log.
+        let _ = fetch.await;
+    }
+
     /// Joins the request in progress or begins one. It runs on its own, whether or not any caller waits for
     /// it.
     fn fetch(self: &Arc<Self>, state: &mut State) -> Fetch {
@@ -195,7 +240,8 @@ impl TokenCache {
         let mut state = self.state();
         let rejected = state.rejected;
         let renew_at = Some(now + (usable - ahead));
-        *state = State { token: Some(token.clone()), renew_at, rejected, ..State::default() };
+        let came = Some(now);
+        *state = State { token: Some(token.clone()), renew_at, came, rejected, ..State::default() };
         drop(state);
         let ends = (clock::wall() + lifetime).as_millis() / 1000;
         self.means.metrics.token_expires(name, self.audience.as_str(), ends);

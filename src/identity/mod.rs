@@ -12,6 +12,8 @@
 //!   waits for that.
 //! * A token that a service refuses is replaced once; if its successor is refused as well, none is asked for
 //!   during a minute.
+//! * A token to which a service denies what it asks for is renewed, if it is some minutes old: a permission
+//!   that was granted meanwhile is only in tokens that are issued afterwards.
 //! * A failure is remembered for a while, so that a broken credential does not hammer the login service,
 //!   unless a file that the credential is read from changes ([`Identity::watch`]). A request that is
 //!   interrupted is a failure like any other.
@@ -48,6 +50,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::HeaderValue;
 use tokio::{sync::OnceCell, task::spawn_blocking, time::Instant};
 use zeroize::Zeroizing;
@@ -134,6 +137,19 @@ impl Identity {
     /// as well, another one would not help, and for a while none is asked for.
     pub fn reject(&self, tenant: &Arc<Tenant>, audience: Audience, token: &AccessToken) {
         self.cache(tenant, audience).reject(token);
+    }
+
+    /// Takes note that the service denied to `token` what it should permit. The token stays in use.
+    pub fn denied(&self, tenant: &Arc<Tenant>, audience: Audience, token: &AccessToken) {
+        self.cache(tenant, audience).denied(token);
+    }
+
+    /// Gets new tokens for a tenant that has any, or has tried to, and returns when they are there or cannot
+    /// be had. A login that failed within the last minute is not tried again.
+    pub async fn renew(&self, tenant: &TenantName) {
+        let caches: Vec<_> =
+            self.caches().values().filter(|cache| cache.tenant() == tenant).cloned().collect();
+        join_all(caches.iter().map(TokenCache::renew)).await;
     }
 
     /// A tenant whose login is configured in another way starts with a new cache.

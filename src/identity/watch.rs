@@ -75,16 +75,32 @@ impl Identity {
     }
 
     /// What a reload does; `again` as for [`watch`](Self::watch). An operator who reloads may have fixed a
-    /// file, or the way to the login service. A login that the service has refused is not tried again with
-    /// the same credential, since repeated failures lock a user out.
-    pub async fn look_again(&self, again: &(impl Fn(TenantName) + Sync)) {
+    /// file, or the way to the login service, or granted a permission. A login that the service has refused
+    /// is not tried again with the same credential, since repeated failures lock a user out.
+    ///
+    /// Returns the tenants whose tokens are being renewed since something was denied to them: `again` is told
+    /// of them later.
+    pub async fn look_again(
+        &self,
+        again: impl Fn(TenantName) + Clone + Send + Sync + 'static,
+    ) -> HashSet<TenantName> {
+        let denied: Vec<_> = self.caches().values().filter(|cache| cache.is_denied()).cloned().collect();
+        let renewing = denied.iter().map(|cache| cache.tenant().clone()).collect();
+        for cache in denied {
+            let again = again.clone();
+            tokio::spawn(async move {
+                cache.renew().await;
+                again(cache.tenant().clone());
+            });
+        }
         let unreached: Vec<_> =
             self.caches().values().filter(|cache| cache.is_unreached()).cloned().collect();
         for cache in unreached {
             cache.forgive();
             again(cache.tenant().clone());
         }
-        self.watch_once(again).await;
+        self.watch_once(&again).await;
+        renewing
     }
 
     /// Looks once at the files of tenants that could not log in; `again` as for [`watch`](Self::watch).

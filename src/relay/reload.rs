@@ -6,12 +6,15 @@
 //!
 //! One reload at a time, and a limited number in a while. A request that comes before it begins gets its
 //! answer too, so a thousand requests are a few reloads. A reload does not retry a login that failed, unless
-//! its credential has changed.
+//! its credential has changed. It does retry what Microsoft 365 refused, with new tokens.
+//!
+//! A single tenant can be retried without reading anything: when somebody has seen that its login and its
+//! permissions work.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::spawn_blocking,
     time::{Instant, sleep_until},
 };
@@ -27,6 +30,7 @@ use crate::{
     schedule::Order,
     telemetry::Metrics,
 };
+use relay_mail::TenantName;
 use relay_spool::Spool;
 
 /// What a reload changes.
@@ -82,16 +86,49 @@ impl Reloader {
                 return;
             }
             // All requests that have come by now are answered by files that are read from here on.
-            let mut asked = vec![request];
-            while let Ok(request) = requests.try_recv() {
-                asked.push(request);
+            let mut asked = Vec::new();
+            let mut next = Some(request);
+            while let Some(request) = next {
+                match request {
+                    ReloadRequest::Everything { answer } => asked.push(answer),
+                    ReloadRequest::Tenant { name, answer } => self.retry(name, answer),
+                }
+                next = requests.try_recv().ok();
+            }
+            if asked.is_empty() {
+                continue;
             }
             let reloaded = self.reload().await;
             self.metrics.reloaded(reloaded.ok);
-            for request in asked {
+            for answer in asked {
                 // The caller may have gone. The reload is done all the same.
-                let _ = request.answer.send(reloaded.clone());
+                let _ = answer.send(reloaded.clone());
             }
+        }
+    }
+
+    /// Tries this tenant's mail again, with new tokens. The answer: whether there is such a tenant.
+    fn retry(&self, name: TenantName, answer: oneshot::Sender<bool>) {
+        if !self.running.tenants.contains_key(&name) {
+            let _ = answer.send(false);
+            return;
+        }
+        let identity = self.identity.clone();
+        let look_again = self.look_again();
+        tokio::spawn(async move {
+            identity.renew(&name).await;
+            info!(tenant = %name, "retrying what was refused");
+            look_again(name);
+            // The caller may have gone.
+            let _ = answer.send(true);
+        });
+    }
+
+    fn look_again(&self) -> impl Fn(TenantName) + Clone + Send + Sync + 'static {
+        let orders = self.orders.clone();
+        move |tenant| {
+            // The scheduler listens as long as the relay runs.
+            let _ = orders.send(Order::LookAgain(tenant));
         }
     }
 
@@ -147,11 +184,8 @@ impl Reloader {
         self.identity.note_tenants(&new.tenants).await;
         // The reload may follow a repair of what the configuration only names. A tenant with a new credential
         // starts again in any case.
-        let look_again = |tenant| {
-            // The scheduler listens as long as the relay runs.
-            let _ = self.orders.send(Order::LookAgain(tenant));
-        };
-        self.identity.look_again(&look_again).await;
+        let except = self.identity.look_again(self.look_again()).await;
+        let _ = self.orders.send(Order::AskServices { except });
         let warnings = std::mem::take(&mut new.warnings);
         // Each time, tables that wait for a restart are compared with those in effect.
         self.running.tenants = new.tenants;

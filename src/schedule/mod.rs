@@ -104,3 +104,10 @@ pub struct Blocked {
     pub why: String,
     pub retry_after: Duration,
 }
+
+impl Blocked {
+    /// Microsoft 365 refuses the app.
+    pub const PERMISSION: &'static str = "permission";
+    /// Microsoft 365 said when to come again.
+    pub const THROTTLED: &'static str = "throttled";
+}

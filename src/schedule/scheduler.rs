@@ -13,7 +13,7 @@ mod handing_out;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -64,8 +64,10 @@ pub struct Inbox {
 pub enum Order {
     /// These are the tenants from now on.
     Adopt(Arc<Roster>),
-    /// What blocks this tenant may have been fixed.
+    /// Whatever blocks this tenant, or one of its mailboxes, may have been fixed.
     LookAgain(TenantName),
+    /// What Microsoft 365 refused may have been granted, to all tenants but these.
+    AskServices { except: HashSet<TenantName> },
 }
 
 pub struct Scheduler<C> {

@@ -246,3 +246,48 @@ fn without_the_permission_the_sender_is_told_which_is_missing() {
     lab.send(FROM, &[TO], &mixed_mail(FROM, TO, "small", "", &[]));
     lab.wait_for(2);
 }
+
+/// The header of a mailing, above the limit.
+const FIELDS: &str = "Date: Tue, 24 Nov 2026 09:00:00 +0100\r\nList-Unsubscribe: <https://contoso.example/u>,\r\n <mailto:u@contoso.example>\r\n\
+    Auto-Submitted: auto-generated\r\nX-1: 1\r\nX-2: 2\r\nX-3: 3\r\nX-4: 4\r\nX-5: 5\r\nX-6: 6\r\n";
+
+fn mailing(setup: impl FnOnce(&mut Setup), fault: Option<Fault>) -> (Lab, Arc<Delivered>) {
+    let lab = Lab::with(|own| {
+        change(own);
+        setup(own);
+    });
+    fault.into_iter().for_each(|fault| lab.inject(fault));
+    let attached = [Attached::random("data.bin", 2_500_000)];
+    lab.send(FROM, &[TO], &mixed_mail(FROM, TO, "mailing", FIELDS, &attached));
+    let delivered = lab.wait_for(1).remove(0);
+    lab.wait_until_empty();
+    is_as_sent(&delivered, &attached);
+    (lab, delivered)
+}
+
+#[test]
+fn fields_that_have_no_place_are_kept_as_properties_on_demand() {
+    let kept = |setup: &mut Setup| setup.more_listeners = "[graph]\nkeep_headers = true\n".into();
+    let (_, delivered) = mailing(kept, None);
+    for (name, value) in [
+        ("X-Original-Date", "Tue, 24 Nov 2026 09:00:00 +0100"),
+        ("List-Unsubscribe", "<https://contoso.example/u>, <mailto:u@contoso.example>"),
+        ("Auto-Submitted", "auto-generated"),
+        ("X-5", "5"),
+        ("X-6", "6"),
+    ] {
+        assert_eq!(delivered.fields(name), [value], "{name}");
+    }
+
+    let (_, delivered) = mailing(|_| {}, None);
+    for name in ["X-Original-Date", "List-Unsubscribe", "Auto-Submitted", "X-6"] {
+        assert_eq!(delivered.fields(name), [""; 0], "{name}");
+    }
+    assert_eq!(delivered.fields("X-5"), ["5"]);
+
+    // A service that does not take them gets the message without.
+    let refused = Fault::status(On::CreateDraft, 400, "ErrorInvalidExtendedProperty").times(1);
+    let (lab, delivered) = mailing(kept, Some(refused));
+    assert_eq!(delivered.fields("List-Unsubscribe"), [""; 0]);
+    lab.wait_for_log("draft refused; creating it without the fields that graph.keep_headers keeps");
+}

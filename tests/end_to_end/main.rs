@@ -24,6 +24,7 @@ mod draft_recipients;
 mod large;
 mod limits;
 mod login;
+mod mended;
 mod metrics;
 mod pickup;
 mod pickup_crash;

@@ -6,7 +6,7 @@
 //! differences that there may be, each with its reason; it may only shrink.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -16,7 +16,7 @@ use relay_sandbox::Limits;
 
 use crate::{
     assert_success,
-    harness::{Lab, Setup},
+    harness::{Lab, Setup, fields},
     installed, nodemailer,
 };
 
@@ -40,7 +40,9 @@ fn what_arrives_is_what_was_sent() {
     let mut sent = 0;
     let mut names = BTreeSet::new();
     for path in messages(&lab) {
-        let Some(content) = sendable(&fs::read(&path).unwrap()) else { continue };
+        // Larger than the limit.
+        let bulk = format!("X-Bulk: {}\n", "x".repeat(900)).repeat(75);
+        let Some(content) = sendable(&fs::read(&path).unwrap(), &bulk) else { continue };
         smtp.begin("a@contoso.example", &["b@example.net"]);
         let reply = smtp.data(&content);
         assert_eq!(reply.code, 250, "{}: {reply:?}", path.display());
@@ -85,6 +87,49 @@ fn what_arrives_is_what_was_sent() {
     let is_sent = |difference: &str| difference.split(' ').next().is_some_and(|name| names.contains(name));
     let gone: Vec<_> = known.difference(&differences).filter(|gone| is_sent(gone)).collect();
     assert!(gone.is_empty(), "differences that are none: take them out of differences.txt: {gone:#?}");
+}
+
+/// Up to `graph.max_mime`, and by SMTP, a message goes as it is: whatever follows the fields on its top, that is, all
+/// of its content and nearly all of its header.
+#[test]
+fn every_other_path_leaves_the_content_as_it_is() {
+    for (route, confirm, is_file) in
+        [("graph", "off", false), ("graph", "draft", false), ("smtp", "off", false), ("graph", "off", true)]
+    {
+        let lab = Lab::with(|setup: &mut Setup| {
+            setup.tenant("contoso").route = route.into();
+            setup.tenant("contoso").confirm = confirm.into();
+            setup.service_limits = Limits { message_bytes: None, ..Limits::unthrottled() };
+            setup.smtp = "max_errors = 100000\nmax_messages = 100000\nmax_commands = 100000".into();
+        });
+        let mut smtp = lab.smtp();
+        let mut sent = HashMap::new();
+        for path in messages(&lab) {
+            let mark = format!("X-Case: {}\n", sent.len());
+            let Some(content) = sendable(&fs::read(&path).unwrap(), &mark) else { continue };
+            if is_file {
+                let folder = lab.pickup("contoso");
+                fs::write(folder.join("written"), &content).unwrap();
+                fs::rename(folder.join("written"), folder.join(format!("{}.eml", sent.len()))).unwrap();
+            } else {
+                smtp.begin("a@contoso.example", &["b@example.net"]);
+                let reply = smtp.data(&content);
+                assert_eq!(reply.code, 250, "{}: {reply:?}", path.display());
+            }
+            sent.insert(sent.len().to_string(), (path, content));
+        }
+        assert!(sent.len() >= 1000, "only {} messages", sent.len());
+        let mut different = Vec::new();
+        for delivered in lab.wait_for(sent.len()) {
+            let (path, content) = sent.remove(&fields(&delivered.raw, "X-Case")[0]).unwrap();
+            let top = content.windows(8).position(|eight| eight == b"X-Case: ").unwrap();
+            if !delivered.raw.ends_with(&content[top..]) {
+                different.push((path, delivered));
+            }
+        }
+        let names: Vec<_> = different.iter().map(|(path, _)| path.display().to_string()).collect();
+        assert!(sent.is_empty() && different.is_empty(), "by {route}, {confirm}, {is_file}: {names:#?}");
+    }
 }
 
 /// Of all corpora, in the same order each time.
@@ -154,17 +199,15 @@ fn name_of(path: &Path) -> String {
     format!("{}-{}", folder.to_string_lossy(), name.to_string_lossy())
 }
 
-/// The message as a client sends it: line ends of SMTP, an author who may send, and fields that make it
-/// larger than the limit.
-fn sendable(content: &[u8]) -> Option<Vec<u8>> {
+/// The message as a client sends it: line ends of SMTP, an author who may send, and these fields on top.
+fn sendable(content: &[u8], fields: &str) -> Option<Vec<u8>> {
     let text: Vec<u8> = content.iter().copied().filter(|octet| *octet != b'\r').collect();
     let begin =
         if text.starts_with(b"From ") { text.iter().position(|octet| *octet == b'\n')? + 1 } else { 0 };
     let text = &text[begin..];
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     let header = text.windows(2).position(|two| two == b"\n\n")?;
-    let mut out = format!("X-Bulk: {}\n", "x".repeat(900)).repeat(75).into_bytes();
-    out.extend_from_slice(b"From: a@contoso.example\nTo: b@example.net\n");
+    let mut out = format!("From: a@contoso.example\nTo: b@example.net\n{fields}").into_bytes();
     let mut skipped = false;
     for line in text[..=header].split_inclusive(|octet| *octet == b'\n') {
         let is_continued = line.starts_with(b" ") || line.starts_with(b"\t");

@@ -8,6 +8,7 @@
 //! | `GET /_sandbox/messages/{n}/source` | its source, as plain text |
 //! | `GET /_sandbox/calls` | the log of calls |
 //! | `POST /_sandbox/device` | a user types in a device code: `{"user_code":…,"user":…,"approve":true}` |
+//! | `POST /_sandbox/roles` | grants the app these roles from now on: `{"directory":…,"roles":["Mail.Send"]}` |
 //! | `GET /_sandbox/counts` | totals, and `drafts`: how many are left |
 //! | `GET /_sandbox/smtp` | SMTP: totals as `sessions`, the last lines of all sessions as `log` |
 //! | `GET`, `POST`, `DELETE /_sandbox/faults` | list, add one, clear |
@@ -144,6 +145,28 @@ pub(super) async fn device(State(world): State<Arc<World>>, body: Bytes) -> Resp
         StatusCode::NO_CONTENT.into_response()
     } else {
         (StatusCode::NOT_FOUND, "no such code is waiting, or that user cannot log in\n").into_response()
+    }
+}
+
+/// What an administrator grants.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Roles {
+    directory: String,
+    roles: Vec<String>,
+}
+
+pub(super) async fn roles(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let Roles { directory, roles } = match serde_json::from_slice(&body) {
+        Ok(roles) => roles,
+        Err(error) => {
+            return (StatusCode::BAD_REQUEST, format!("these are no roles: {error}\n")).into_response();
+        }
+    };
+    if world.set_roles(&directory, roles) {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        (StatusCode::NOT_FOUND, "no such organisation\n").into_response()
     }
 }
 

@@ -224,6 +224,12 @@ impl Service {
         self.0.world.tenants.iter().any(|tenant| tenant.accounts.set_state(user, state))
     }
 
+    /// Grants the application these roles and no others. As at Entra ID, they are in tokens that are issued
+    /// from now on. False: there is no such organisation.
+    pub fn set_roles(&self, directory: &str, roles: &[&str]) -> bool {
+        self.0.world.set_roles(directory, roles.iter().map(|role| (*role).to_owned()).collect())
+    }
+
     /// Ends all logins of a user: refresh tokens no longer work (50173), access tokens do until they expire.
     /// False: no organisation has such a user.
     pub fn revoke_logins(&self, user: &str) -> bool {

@@ -35,6 +35,9 @@ enum Name<'a> {
     Named(Uuid, &'a str),
 }
 
+/// PS_INTERNET_HEADERS of MS-OXPROPS.
+const INTERNET_HEADERS: Uuid = Uuid::from_u128(0x0002_0386_0000_0000_c000_0000_0000_0046);
+
 /// Types of single values, as Graph writes them.
 const KINDS: &[&str] = &[
     "ApplicationTime",
@@ -61,12 +64,16 @@ impl ExtendedProperty {
             let message = format!("The extended property id '{}' is malformed.", self.id);
             return Err(GraphError::bad("ErrorInvalidRequest", message));
         };
-        if id.header().is_some() && self.value.contains(['\r', '\n', '\0']) {
+        if (id.header().is_some() || id.field().is_some()) && self.value.contains(['\r', '\n', '\0']) {
             let message =
                 format!("The value of the extended property '{}' is not one line of text.", self.id);
             return Err(GraphError::bad("ErrorInvalidRequest", message));
         }
         Ok(())
+    }
+
+    fn field(&self) -> Option<(&str, &str)> {
+        Some((PropertyId::parse(&self.id)?.field()?, self.value.trim()))
     }
 }
 
@@ -81,6 +88,11 @@ pub(super) fn header(properties: &[ExtendedProperty], header: Header) -> Option<
         .find(is_it)
         .map(|property| property.value.trim())
         .filter(|value| !value.is_empty())
+}
+
+/// The fields that Exchange makes of named properties.
+pub(super) fn fields(properties: &[ExtendedProperty]) -> impl Iterator<Item = (&str, &str)> {
+    properties.iter().filter_map(ExtendedProperty::field)
 }
 
 /// Adds new properties and replaces those with the same id, whatever the spelling.
@@ -108,6 +120,15 @@ impl<'a> PropertyId<'a> {
             }
         };
         Some(Self { kind, name })
+    }
+
+    /// The name of the field that it becomes.
+    fn field(&self) -> Option<&'a str> {
+        let is_name = |name: &str| name.bytes().all(|octet| matches!(octet, b'!'..=b'9' | b';'..=b'~'));
+        match self.name {
+            Name::Named(INTERNET_HEADERS, name) if self.kind == "String" && is_name(name) => Some(name),
+            _ => None,
+        }
     }
 
     fn header(&self) -> Option<Header> {
@@ -163,6 +184,10 @@ mod tests {
         assert!(property("String 0x1039", "<a@b>\r\nBcc: eve@example.net").check().is_err());
         assert!(property("String 0x1039", "<a@b>\t<c@d>").check().is_ok(), "a folded header may leave a tab");
         assert!(property("String 0x1000", "two\r\nlines").check().is_ok(), "it becomes no header");
+        let named = |name: &str| format!("String {{00020386-0000-0000-C000-000000000046}} Name {name}");
+        assert!(property(&named("List-Id"), "<a>\r\nBcc: eve@example.net").check().is_err());
+        let properties = [property(&named("List-Id"), "<a> "), property(&named("No field"), "x")];
+        assert_eq!(fields(&properties).collect::<Vec<_>>(), [("List-Id", "<a>")]);
     }
 
     #[test]

@@ -90,6 +90,9 @@ pub(super) fn build(
     for header in message.internet_message_headers.iter().flatten() {
         builder = builder.header(header.name.as_str(), unstructured(&header.value));
     }
+    for (name, value) in message.fields() {
+        builder = builder.header(name, unstructured(value));
+    }
     let body = message.body.as_ref();
     let content = body.map_or("", |body| body.content.as_str());
     let is_html = body.is_some_and(|body| body.content_type.eq_ignore_ascii_case("html"));

@@ -142,6 +142,11 @@ impl MessageResource {
         properties::header(self.single_value_extended_properties.as_deref()?, header)
     }
 
+    /// Fields that were given as named MAPI properties.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        properties::fields(self.single_value_extended_properties.as_deref().unwrap_or_default())
+    }
+
     /// The rules on custom headers: one to five, each named `x-…`.
     fn check_headers(&self) -> Result<(), GraphError> {
         let Some(headers) = &self.internet_message_headers else { return Ok(()) };

@@ -29,6 +29,7 @@ pub(super) fn router(world: Arc<World>) -> Router {
         .route("/_sandbox/faults", get(control::faults).post(control::inject).delete(control::clear_faults))
         .route("/_sandbox/smtp", get(control::smtp))
         .route("/_sandbox/device", post(control::device))
+        .route("/_sandbox/roles", post(control::roles))
         .route("/{directory}/oauth2/v2.0/token", post(token))
         .route("/{directory}/oauth2/v2.0/devicecode", post(token))
         .route("/{directory}/v2.0/.well-known/openid-configuration", get(discovery))

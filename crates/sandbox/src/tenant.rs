@@ -14,6 +14,8 @@ use super::{
 pub(super) struct Tenant {
     pub(super) directory: Directory,
     pub(super) accounts: Accounts,
+    /// What its administrator has granted to the application.
+    roles: RwLock<Vec<String>>,
     /// By address in lower case; only the mailboxes that have been used.
     mailboxes: RwLock<HashMap<String, Arc<Mailbox>>>,
 }
@@ -30,7 +32,17 @@ pub(super) struct Mailbox {
 impl Tenant {
     pub(super) fn new(directory: Directory) -> Self {
         let accounts = Accounts::new(&directory);
-        Self { directory, accounts, mailboxes: RwLock::default() }
+        let roles = RwLock::new(directory.roles.clone());
+        Self { directory, accounts, roles, mailboxes: RwLock::default() }
+    }
+
+    pub(super) fn roles(&self) -> Vec<String> {
+        self.roles.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For tokens that are issued from now on.
+    pub(super) fn set_roles(&self, roles: Vec<String>) {
+        *self.roles.write().unwrap_or_else(PoisonError::into_inner) = roles;
     }
 
     /// `None`: this organisation has no such mailbox.

@@ -144,7 +144,7 @@ impl Tokens {
         let (permissions, user) = match bearer {
             Bearer::Application => {
                 let roles: Vec<String> =
-                    directory.roles.iter().filter(|role| audience.has(role)).cloned().collect();
+                    tenant.roles().into_iter().filter(|role| audience.has(role)).collect();
                 // An application without roles gets a token without the claim, and is refused where it
                 // presents it.
                 if !roles.is_empty() {

@@ -53,6 +53,11 @@ impl World {
         self.tenants.iter().find(|tenant| tenant.directory.is_named(name))
     }
 
+    /// Whether there is such an organisation.
+    pub(super) fn set_roles(&self, directory: &str, roles: Vec<String>) -> bool {
+        self.tenant(directory).map(|tenant| tenant.set_roles(roles)).is_some()
+    }
+
     /// Drafts in all mailboxes.
     pub(super) fn drafts(&self) -> usize {
         self.tenants.iter().map(|tenant| tenant.drafts()).sum()

@@ -11,6 +11,7 @@ use crate::{
     clock,
     delivery::{Disposition, NO_CREDENTIAL, Reason, Receipt},
     network,
+    schedule::Blocked,
     telemetry::LimitKind,
 };
 use relay_mail::MailboxAddress;
@@ -134,6 +135,16 @@ impl CallError {
         matches!(self, Self::Refused(error, answer) if answer.status == 403 && error.code == "ErrorAccessDenied")
     }
 
+    /// Whether the service refused what the token should permit.
+    pub(super) fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Refused(error, answer) => {
+                answer.status == 403 && matches!(error.class, Class::Mailbox | Class::Tenant)
+            }
+            Self::Stopped(_) | Self::Broken { .. } => false,
+        }
+    }
+
     /// Whether nothing can be asked of this mailbox until somebody fixes something.
     pub(super) fn is_closed(&self) -> bool {
         match self {
@@ -198,7 +209,7 @@ fn dispose(
     };
     match error.class {
         Class::Throttled if answer.is_of_app => Disposition::TenantBlocked {
-            reason: "throttled",
+            reason: Blocked::THROTTLED,
             why: format!("Graph throttles the app in this tenant: {said}"),
             retry_after: answer.retry_after.unwrap_or(THROTTLED),
         },
@@ -214,7 +225,7 @@ fn dispose(
             asleep(long, LimitKind::Service, format!("mailbox {mailbox} has used up its quota: {said}"))
         }
         Class::Token | Class::Tenant => Disposition::TenantBlocked {
-            reason: "permission",
+            reason: Blocked::PERMISSION,
             why: format!("Graph refuses the app: {said}"),
             retry_after: answer.retry_after.unwrap_or(TENANT_PROBE),
         },

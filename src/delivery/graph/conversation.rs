@@ -117,13 +117,24 @@ impl<'a> Conversation<'a> {
     pub(super) async fn call(&mut self, request: Request<'_>) -> Result<GraphResponse, CallError> {
         let refused = match self.call_once(&request).await?.check() {
             Err(CallError::Refused(error, answer)) if error.class == Class::Token => (error, answer),
-            other => return other,
+            other => return self.heeding_denials(other),
         };
         debug!(tenant = %self.tenant.name, code = refused.0.code, "token rejected by Graph; requesting a new one");
         if let Some(token) = self.token.take() {
             self.means.identity.reject(self.tenant, Audience::Graph, &token);
         }
-        self.call_once(&request).await?.check()
+        let answer = self.call_once(&request).await?.check();
+        self.heeding_denials(answer)
+    }
+
+    /// A permission is granted to tokens that are issued afterwards.
+    fn heeding_denials(&self, answer: Result<GraphResponse, CallError>) -> Result<GraphResponse, CallError> {
+        if let (Err(error), Some(token)) = (&answer, &self.token)
+            && error.is_forbidden()
+        {
+            self.means.identity.denied(self.tenant, Audience::Graph, token);
+        }
+        answer
     }
 
     async fn call_once(&mut self, request: &Request<'_>) -> Result<GraphResponse, CallError> {

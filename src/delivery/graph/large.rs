@@ -145,7 +145,11 @@ impl Passage<'_> {
         if body.content_type == HTML {
             outline.find_inline(&body.content);
         }
-        Ok(Apart { properties: Properties::of(&header), body, attachments: outline.attachments })
+        let mut properties = Properties::of(&header);
+        if !self.graph.config.keep_headers {
+            properties.others.clear();
+        }
+        Ok(Apart { properties, body, attachments: outline.attachments })
     }
 
     /// The draft to fill, and how many attachments it has.
@@ -161,8 +165,20 @@ impl Passage<'_> {
                 Err(error) => return Err(self.failed(error, Effect::Harmless)),
             }
         }
-        let message = Message::new(apart.properties.clone(), &apart.body);
-        match self.new_draft(json_body(&message)).await {
+        let mut made = self.draft_of(apart, apart.properties.clone()).await;
+        if let Err(error) = &made
+            && error.is_status(400)
+            && error.about_recipients().is_none()
+            && !apart.properties.others.is_empty()
+        {
+            warn!(
+                id = %self.claim.lease.id, ?error,
+                "draft refused; creating it without the fields that graph.keep_headers keeps"
+            );
+            let properties = Properties { others: Vec::new(), ..apart.properties.clone() };
+            made = self.draft_of(apart, properties).await;
+        }
+        match made {
             Ok(Some(draft)) => Ok((draft, 0)),
             Ok(None) => Err(Disposition::Retry {
                 after: None,
@@ -185,6 +201,10 @@ impl Passage<'_> {
             }
             Err(error) => Err(self.failed(error, Effect::Harmless)),
         }
+    }
+
+    async fn draft_of(&mut self, apart: &Apart, properties: Properties) -> Result<Option<Draft>, CallError> {
+        self.new_draft(json_body(&Message::new(properties, &apart.body))).await
     }
 
     /// How many attachments the draft has.

@@ -1,6 +1,8 @@
 //! A message, its attachments and upload sessions as Graph's JSON (Microsoft Graph v1.0: `message`,
 //! `fileAttachment`, `attachmentItem`, `uploadSession`).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use relay_mail::{Importance, Mailbox, Properties};
@@ -70,13 +72,16 @@ pub(super) struct InternetMessageHeader {
 
 #[derive(Debug, Serialize)]
 pub(super) struct ExtendedProperty {
-    id: &'static str,
+    id: Cow<'static, str>,
     value: String,
 }
 
 /// PidTagInReplyToId and PidTagInternetReferences ([MS-OXPROPS]): JSON has no other way to thread a message.
 const IN_REPLY_TO: &str = "String 0x1042";
 const REFERENCES: &str = "String 0x1039";
+/// Exchange makes a field of each string with a name in this set, PS_INTERNET_HEADERS ([MS-OXCMAIL]; not
+/// verified for properties that are set by Graph).
+const INTERNET_HEADERS: &str = "String {00020386-0000-0000-C000-000000000046} Name";
 
 /// The body of `POST …/attachments`.
 #[derive(Debug, Serialize)]
@@ -146,8 +151,13 @@ impl UploadProgress {
 impl<'a> Message<'a> {
     pub(super) fn new(properties: Properties, body: &'a ItemBody) -> Self {
         let threading = [(IN_REPLY_TO, properties.in_reply_to), (REFERENCES, properties.references)];
-        let threading =
-            threading.into_iter().filter_map(|(id, value)| Some(ExtendedProperty { id, value: value? }));
+        let threading = threading
+            .into_iter()
+            .filter_map(|(id, value)| Some(ExtendedProperty { id: id.into(), value: value? }));
+        let others = properties.others.into_iter().map(|(name, value)| {
+            let id = format!("{INTERNET_HEADERS} {name}").into();
+            ExtendedProperty { id, value }
+        });
         let headers = properties.x_headers.into_iter().take(5);
         Self {
             subject: properties.subject,
@@ -166,7 +176,7 @@ impl<'a> Message<'a> {
             internet_message_headers: headers
                 .map(|(name, value)| InternetMessageHeader { name, value })
                 .collect(),
-            single_value_extended_properties: threading.collect(),
+            single_value_extended_properties: threading.chain(others).collect(),
         }
     }
 }

@@ -44,6 +44,7 @@ use crate::{
     config::{NetworkConfig, RouteRule, Tenant},
     identity::{AccessToken, Audience, Identity},
     network::Clients,
+    schedule::Blocked,
     telemetry::{LimitKind, Metrics},
 };
 use connection::{Connection, Destination, NotOpen, Open};
@@ -209,6 +210,7 @@ impl Passage<'_> {
             let token = token.map_err(|error| self.softened(Disposition::no_token(error)))?;
             if let Some((_, reply)) = refused.as_ref().filter(|(same, _)| same.expose() == token.expose()) {
                 // The token was renewed a moment ago.
+                identity.denied(tenant, Audience::Exchange, &token);
                 return Err(self.refused(Step::Auth, reply, berth));
             }
             let open = Open::new(metrics.submission_connections());
@@ -238,7 +240,10 @@ impl Passage<'_> {
                     identity.reject(tenant, Audience::Exchange, &token);
                     refused = Some((token, reply));
                 }
-                Err(NotOpen::Login(reply)) => return Err(self.refused(Step::Auth, &reply, berth)),
+                Err(NotOpen::Login(reply)) => {
+                    identity.denied(tenant, Audience::Exchange, &token);
+                    return Err(self.refused(Step::Auth, &reply, berth));
+                }
             }
         }
     }
@@ -305,7 +310,7 @@ impl Passage<'_> {
                 return asleep(QUOTA_PROBE, LimitKind::Service, why);
             }
             Class::Tenant => Disposition::TenantBlocked {
-                reason: "permission",
+                reason: Blocked::PERMISSION,
                 why: format!("SMTP submission is disabled for the tenant: {reply}"),
                 retry_after: TENANT_PROBE,
             },

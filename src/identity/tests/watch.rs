@@ -81,6 +81,75 @@ async fn a_file_that_is_touched_or_replaced_by_the_same_ends_nothing() {
     assert!(bench.token("contoso").await.is_ok());
 }
 
+/// The token in use stays in use until another is there.
+#[tokio::test]
+async fn a_token_that_is_denied_something_is_renewed_if_it_is_not_new() {
+    let bench = Bench::new("right-secret", HOUR).await;
+    let contoso = bench.tenant("contoso");
+    let first = bench.token("contoso").await.unwrap();
+    bench.identity.denied(contoso, Audience::Graph, &first);
+    assert!(bench.token("contoso").await.unwrap().is(&first));
+    assert_eq!(bench.requests(), 1);
+    pass(Duration::from_secs(241)).await;
+    // The login service is away for a moment, which does not matter.
+    bench.service.inject(Fault::new(On::Token, Action::CutBefore).times(1));
+    bench.identity.denied(contoso, Audience::Graph, &first);
+    while bench.requests() < 2 {
+        assert!(bench.token("contoso").await.unwrap().is(&first));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    pass(Duration::from_secs(60)).await;
+    bench.identity.denied(contoso, Audience::Graph, &first);
+    while bench.token("contoso").await.unwrap().is(&first) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // One that is no longer in use says nothing.
+    bench.identity.denied(contoso, Audience::Graph, &first);
+    assert_eq!(bench.requests(), 3);
+}
+
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_reload_renews_what_was_denied_and_nothing_else() {
+    let bench = Bench::new("right-secret", HOUR).await;
+    let token = bench.token("contoso").await.unwrap();
+    let other = bench.token("fabrikam").await.unwrap();
+    bench.identity.denied(bench.tenant("contoso"), Audience::Graph, &token);
+    let (told, mut again) = mpsc::unbounded_channel();
+    let renewing = bench.identity.look_again(move |tenant| told.send(tenant).unwrap()).await;
+    assert_eq!(renewing.iter().map(TenantName::as_str).collect::<Vec<_>>(), ["contoso"]);
+    assert_eq!(again.recv().await.unwrap().as_str(), "contoso");
+    assert!(!bench.token("contoso").await.unwrap().is(&token));
+    assert!(bench.token("fabrikam").await.unwrap().is(&other));
+    assert_eq!(bench.requests(), 3);
+    // Once.
+    assert!(bench.identity.look_again(|_| panic!("nothing was denied")).await.is_empty());
+}
+
+#[tokio::test]
+async fn whoever_asks_a_login_that_failed_just_now_is_not_tried_again() {
+    let bench = Bench::new("wrong-secret", HOUR).await;
+    bench.token("contoso").await.unwrap_err();
+    let name = &bench.tenant("contoso").name;
+    for _ in 0..5 {
+        bench.identity.renew(name).await;
+    }
+    assert_eq!(bench.requests(), 1);
+    pass(Duration::from_secs(61)).await;
+    for _ in 0..5 {
+        bench.identity.renew(name).await;
+    }
+    assert_eq!(bench.requests(), 2);
+    // Nor is one that has never been needed.
+    bench.identity.renew(&bench.tenant("fabrikam").name).await;
+    assert_eq!(bench.requests(), 2);
+}
+
 #[tokio::test]
 async fn idle_tenants_cost_nothing_and_spent_tokens_are_forgotten() {
     let bench = Bench::new("right-secret", Duration::from_secs(3)).await;

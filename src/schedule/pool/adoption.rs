@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{Credential, MailboxLimits, Pool, QueueId, QueueState};
-use crate::{clock, config::Tenant, schedule::GRACE, telemetry::LimitKind};
+use crate::{
+    clock,
+    config::Tenant,
+    schedule::{Blocked, GRACE},
+    telemetry::LimitKind,
+};
 
 /// What follows from a changed configuration.
 #[derive(Default)]
@@ -38,19 +43,8 @@ impl Pool {
             }
         }
         self.ask_again();
-        let mut woken = Vec::new();
-        let now = Instant::now();
-        for (id, queue) in &mut self.queues {
-            match &mut queue.standing {
-                // What the service has said holds, whatever the configuration says.
-                QueueState::Asleep { limit: LimitKind::Service, .. } => {}
-                QueueState::Asleep { until, .. } => {
-                    *until = now;
-                    woken.push((now, *id));
-                }
-                QueueState::Idle | QueueState::InTurn | QueueState::Full => {}
-            }
-        }
+        // What the service has said holds, whatever the configuration says.
+        let woken = self.end_sleep(|limit| limit != LimitKind::Service);
         let full: Vec<_> = self
             .queues
             .iter()
@@ -86,11 +80,38 @@ impl Pool {
         self.retired.is_some() && self.messages.is_empty() && self.in_flight == 0
     }
 
-    /// What blocks the tenant may have been fixed.
-    pub(in crate::schedule) fn doubt_block(&mut self) {
-        if matches!(self.credential, Credential::Blocked { .. }) {
+    /// Whatever blocks the tenant, or one of its mailboxes, may have been fixed. Returns the queues that
+    /// sleep no longer, to be woken then.
+    pub(in crate::schedule) fn look_again(&mut self) -> Vec<(Instant, QueueId)> {
+        let is_blocked = matches!(self.credential, Credential::Blocked { .. });
+        if is_blocked && !self.is_blocked_by(Blocked::THROTTLED) {
             self.ask_again();
         }
+        self.end_sleep(|limit| limit == LimitKind::Mailbox)
+    }
+
+    /// The same, where the login is as it was: what Microsoft 365 refused may have been granted.
+    pub(in crate::schedule) fn ask_service_again(&mut self) -> Vec<(Instant, QueueId)> {
+        if self.is_blocked_by(Blocked::PERMISSION) {
+            self.ask_again();
+        }
+        self.end_sleep(|limit| limit == LimitKind::Mailbox)
+    }
+
+    /// The sleep of all queues that sleep for such a limit is over. Returns when to wake which.
+    fn end_sleep(&mut self, is_over: impl Fn(LimitKind) -> bool) -> Vec<(Instant, QueueId)> {
+        let now = Instant::now();
+        let mut woken = Vec::new();
+        for (id, queue) in &mut self.queues {
+            match &mut queue.standing {
+                QueueState::Asleep { until, limit } if is_over(*limit) => {
+                    *until = now;
+                    woken.push((now, *id));
+                }
+                QueueState::Asleep { .. } | QueueState::Idle | QueueState::InTurn | QueueState::Full => {}
+            }
+        }
+        woken
     }
 
     /// Its credential is asked for before the next job.

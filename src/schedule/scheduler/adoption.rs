@@ -5,10 +5,17 @@
 
 use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Courier, Order, Scheduler, Timer};
-use crate::{config::Roster, schedule::pool::Adopted};
+use crate::{
+    config::Roster,
+    schedule::{
+        pool::{Adopted, Pool},
+        turn::QueueId,
+    },
+};
 use relay_mail::TenantName;
 
 impl<C: Courier> Scheduler<C> {
@@ -16,12 +23,24 @@ impl<C: Courier> Scheduler<C> {
         match order {
             Order::Adopt(roster) => self.adopt(roster),
             Order::LookAgain(name) => {
-                if let Some(pool) = self.pools.get_mut(&name) {
-                    pool.doubt_block();
+                let woken = self.pools.get_mut(&name).map(Pool::look_again);
+                self.woken(&name, woken.unwrap_or_default());
+            }
+            Order::AskServices { except } => {
+                let names: Vec<_> =
+                    self.pools.keys().filter(|name| !except.contains(*name)).cloned().collect();
+                for name in names {
+                    let woken = self.pools.get_mut(&name).map(Pool::ask_service_again);
+                    self.woken(&name, woken.unwrap_or_default());
                 }
-                self.changed(&name);
             }
         }
+    }
+
+    fn woken(&mut self, name: &TenantName, queues: Vec<(Instant, QueueId)>) {
+        self.timers
+            .extend(queues.into_iter().map(|(at, queue)| Reverse((at, Timer::Wake(name.clone(), queue)))));
+        self.changed(name);
     }
 
     fn adopt(&mut self, roster: Arc<Roster>) {
@@ -34,9 +53,7 @@ impl<C: Courier> Scheduler<C> {
             match roster.tenant(&name) {
                 Some(tenant) => {
                     let Adopted { is_remapped, woken } = pool.adopt(tenant.clone(), give_up_after);
-                    let woken =
-                        woken.into_iter().map(|(at, queue)| Reverse((at, Timer::Wake(name.clone(), queue))));
-                    self.timers.extend(woken);
+                    self.woken(&name, woken);
                     if is_remapped {
                         told_again.insert(name.clone());
                     }

@@ -1,5 +1,7 @@
 //! A new roster of tenants.
 
+use std::{collections::HashSet, sync::atomic::AtomicU32};
+
 use super::*;
 use crate::config::MailboxRule;
 use relay_mail::{BodyKind, Envelope, Ingress, MailboxAddress};
@@ -153,6 +155,65 @@ async fn a_higher_limit_counts_at_once_and_the_services_word_stands() {
 }
 
 /// Nobody needs to fix anything for a tenant whose mail is held.
+#[tokio::test(start_paused = true)]
+async fn what_sleeps_for_a_cause_is_woken_when_the_cause_may_be_gone() {
+    let orders: [fn() -> Order; 2] =
+        [|| Order::LookAgain("contoso".parse().unwrap()), || Order::AskServices { except: HashSet::new() }];
+    for order in orders {
+        for (limit, is_woken) in [(LimitKind::Mailbox, true), (LimitKind::Service, false)] {
+            let n = AtomicU32::new(0);
+            let script = move |_: &Job| match n.fetch_add(1, Ordering::Relaxed) {
+                0 => {
+                    let until = Instant::now() + SECOND * 300;
+                    (NOW, Verdict::MailboxAsleep { until, limit, why: "refused".into() })
+                }
+                _ => (NOW, Verdict::Done),
+            };
+            let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, Box::new(script));
+            let start = Instant::now();
+            bench.add("contoso", "a@contoso.example", NOW);
+            bench.job().await;
+            bench.add("contoso", "a@contoso.example", NOW);
+            bench.no_job_for(SECOND * 10).await;
+            bench.orders.send(order()).unwrap();
+            let (at, _) = bench.job().await;
+            assert_eq!(at < start + SECOND * 20, is_woken, "{limit:?} after {:?}", at - start);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_asks_again_what_was_refused_and_not_what_was_put_off() {
+    async fn asks(reason: &'static str, order: Order, is_asked: bool) {
+        let n = AtomicU32::new(0);
+        let script = move |_: &Job| match n.fetch_add(1, Ordering::Relaxed) {
+            0 => (NOW, Verdict::TenantBlocked(because(reason, SECOND * 300))),
+            _ => (NOW, Verdict::Done),
+        };
+        let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, Box::new(script));
+        let start = Instant::now();
+        bench.add("contoso", "a@contoso.example", NOW);
+        bench.job().await;
+        bench.add("contoso", "a@contoso.example", NOW);
+        bench.no_job_for(SECOND * 10).await;
+        bench.orders.send(order).unwrap();
+        let (at, _) = bench.job().await;
+        assert_eq!(at < start + SECOND * 20, is_asked, "{reason} after {:?}", at - start);
+    }
+    let services = |except: &[&str]| Order::AskServices {
+        except: except.iter().map(|name| name.parse().unwrap()).collect(),
+    };
+    let contoso = || Order::LookAgain("contoso".parse().unwrap());
+    asks(Blocked::PERMISSION, services(&[]), true).await;
+    asks(Blocked::PERMISSION, services(&["contoso"]), false).await;
+    asks(Blocked::PERMISSION, contoso(), true).await;
+    asks(Blocked::THROTTLED, services(&[]), false).await;
+    asks(Blocked::THROTTLED, contoso(), false).await;
+    // A login that failed is not tried by a reload.
+    asks("credential", services(&[]), false).await;
+    asks("credential", contoso(), true).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_has_gone_is_not_shown_as_blocked() {
     let script = |_: &Job| (SECOND * 5, Verdict::TenantBlocked(because("credential", SECOND * 600)));

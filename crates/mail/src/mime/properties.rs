@@ -8,6 +8,48 @@ use crate::{AddressList, HeaderBlock, words::one_line};
 const MAX_X_HEADERS: usize = 5;
 /// RFC 5322 section 2.1.1: a line has 998 octets.
 const MAX_VALUE: usize = 900;
+/// Of the other fields: more than real mail has, List-Unsubscribe with its long URLs among them.
+const MAX_OTHERS: usize = 64;
+const MAX_OTHER_VALUE: usize = 4000;
+
+/// Fields that are carried in another way, that a message gets anew on each way, or that would not be true
+/// of one that was built again.
+const NOT_CARRIED: &[&str] = &[
+    "bcc",
+    "cc",
+    "date",
+    "delivered-to",
+    "disposition-notification-to",
+    "envelope-to",
+    "from",
+    "importance",
+    "in-reply-to",
+    "message-id",
+    "mime-version",
+    "priority",
+    "received",
+    "references",
+    "reply-to",
+    "return-path",
+    "return-receipt-to",
+    "sender",
+    "subject",
+    "to",
+    "x-priority",
+];
+/// Beginnings of such names. What Exchange writes itself it believes of nobody.
+const NOT_CARRIED_FAMILIES: &[&str] = &[
+    "arc-",
+    "authentication-",
+    "content-",
+    "dkim-",
+    "domainkey-",
+    "received-",
+    "resent-",
+    "x-microsoft-antispam",
+    "x-ms-exchange-",
+    "x-original-",
+];
 
 /// Of a header whose To, Cc and Bcc name the envelope's recipients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +69,9 @@ pub struct Properties {
     pub wants_delivery_receipt: bool,
     /// Fields of programs, five at most.
     pub x_headers: Vec<(String, String)>,
+    /// Fields that nothing above carries, in their order: List-…, Auto-Submitted, Precedence, more fields of
+    /// programs; and Date as X-Original-Date, since the service writes a Date of its own.
+    pub others: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +90,7 @@ pub enum Importance {
 
 impl Properties {
     pub fn of(header: &HeaderBlock) -> Self {
+        let (x_headers, others) = other_fields(header);
         Self {
             subject: header.named("Subject").next().map(|field| field.text()).unwrap_or_default(),
             from: mailboxes(header, "From").into_iter().next(),
@@ -58,7 +104,8 @@ impl Properties {
             references: value(header, "References"),
             wants_read_receipt: header.named("Disposition-Notification-To").next().is_some(),
             wants_delivery_receipt: header.named("Return-Receipt-To").next().is_some(),
-            x_headers: x_headers(header),
+            x_headers,
+            others,
         }
     }
 }
@@ -119,27 +166,38 @@ fn importance(header: &HeaderBlock) -> Option<Importance> {
         .or_else(|| said("X-Priority").and_then(by_number))
 }
 
-/// Of several with one name the first: Exchange keeps each as the property of its name (PS_INTERNET_HEADERS,
-/// \[MS-OXPROPS\]), and has room for one. Programs on the way put theirs in front.
-fn x_headers(header: &HeaderBlock) -> Vec<(String, String)> {
-    let mut fields = Vec::new();
+type Fields = Vec<(String, String)>;
+
+/// The fields that the service takes as they are, and those that nothing else carries. Of several with one
+/// name the first: Exchange keeps each as the property of its name (PS_INTERNET_HEADERS, \[MS-OXPROPS\]),
+/// and has room for one. Programs on the way put theirs in front.
+fn other_fields(header: &HeaderBlock) -> (Fields, Fields) {
+    let mut of_programs = Vec::new();
+    let mut others = Vec::new();
     let mut names = HashSet::new();
     for field in header.fields() {
         let name = String::from_utf8_lossy(field.name()).into_owned();
         let lower = name.to_ascii_lowercase();
-        // What this relay has written, and what says the same elsewhere.
-        let is_ours = lower.starts_with("x-original-") || lower == "x-priority";
         let value = field.value();
-        let is_plain =
-            value.len() <= MAX_VALUE && value.iter().all(|octet| matches!(octet, b' '..=b'~' | b'\t'));
-        if lower.starts_with("x-") && !is_ours && is_plain && !value.is_empty() && names.insert(lower) {
-            fields.push((name, String::from_utf8_lossy(&value).into_owned()));
+        let is_plain = value.iter().all(|octet| matches!(octet, b' '..=b'~' | b'\t'));
+        if !is_plain || value.is_empty() || value.len() > MAX_OTHER_VALUE {
+            continue;
+        }
+        let value = String::from_utf8_lossy(&value).into_owned();
+        let is_carried_otherwise = NOT_CARRIED.contains(&lower.as_str())
+            || NOT_CARRIED_FAMILIES.iter().any(|family| lower.starts_with(family));
+        if lower == "date" && names.insert("x-original-date".to_owned()) {
+            others.push(("X-Original-Date".to_owned(), value));
+        } else if !is_carried_otherwise && names.insert(lower.clone()) {
+            let is_of_program = lower.starts_with("x-") && value.len() <= MAX_VALUE;
+            if is_of_program { &mut of_programs } else { &mut others }.push((name, value));
         }
     }
     // Which program wrote it says least.
-    fields.sort_by_key(|(name, _)| name.eq_ignore_ascii_case("x-mailer"));
-    fields.truncate(MAX_X_HEADERS);
-    fields
+    of_programs.sort_by_key(|(name, _)| name.eq_ignore_ascii_case("x-mailer"));
+    others.extend(of_programs.split_off(of_programs.len().min(MAX_X_HEADERS)));
+    others.truncate(MAX_OTHERS);
+    (of_programs, others)
 }
 
 #[cfg(test)]
@@ -176,6 +234,36 @@ mod tests {
         let names: Vec<_> = found.x_headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["X-A", "x-b", "X-C", "X-D", "X-E"]);
         assert_eq!(found.x_headers[0].1, "1");
-        assert_eq!(properties("A: 1\r\n"), Properties::default());
+        assert_eq!(found.others, [("X-Mailer".to_owned(), "m".to_owned())]);
+        assert_eq!(properties("From: A\r\n"), Properties::default());
+    }
+
+    #[test]
+    fn other_fields_are_found_once_each() {
+        let found = properties(
+            "Received: from x\r\nDKIM-Signature: v=1\r\nDate: Tue, 24 Nov 2026 09:00:00 +0100\r\nDate: again\r\n\
+             Sender: s@x.se\r\nList-Unsubscribe: <https://x.se/u>,\r\n <mailto:u@x.se>\r\nList-Id: <l.x.se>\r\n\
+             list-id: <m.x.se>\r\nAuto-Submitted: auto-generated\r\nPrecedence: bulk\r\nContent-Type: text/plain\r\n\
+             Comments: Gr\u{fc}n\r\nX-MS-Exchange-Organization-SCL: -1\r\nX-Mailer: m\r\nX-1: 1\r\nX-2: 2\r\nX-3: 3\r\n\
+             X-4: 4\r\nX-5: 5\r\nX-6: 6\r\nX-Original-To: z@y.se\r\n",
+        );
+        let names: Vec<_> = found.others.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "X-Original-Date",
+                "List-Unsubscribe",
+                "List-Id",
+                "Auto-Submitted",
+                "Precedence",
+                "X-6",
+                "X-Mailer"
+            ]
+        );
+        assert_eq!(found.others[0].1, "Tue, 24 Nov 2026 09:00:00 +0100");
+        assert_eq!(found.others[1].1, "<https://x.se/u>, <mailto:u@x.se>");
+        assert_eq!(found.x_headers.len(), 5);
+        let many: String = (0..200).map(|n| format!("List-{n}: {n}\r\n")).collect();
+        assert_eq!(properties(&many).others.len(), MAX_OTHERS);
     }
 }

@@ -1,21 +1,21 @@
 //! `m365-relay tenant check T`: can mail of this tenant be sent, and if not, what must be corrected?
 //!
 //! Gets the tokens that its route needs, shows what they permit, and tries it on a mailbox, without sending
-//! anything. Needs no running relay. `--send` sends a message by the tenant's route, in the way that the
-//! relay would.
+//! anything. Needs no running relay; but if one runs, and all is well, it is told to try again what was
+//! refused to the tenant. `--send` sends a message by the tenant's route, in the way that the relay would.
 
 mod graph;
 mod message;
 mod report;
 mod smtp;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use tokio::time::Instant;
 
 use crate::{
-    cli::{config_path::ConfigPath, console},
+    cli::{config_path::ConfigPath, console, daemon::Daemon},
     config::{AppLimit, Config, Credential, MailboxRule, RouteRule, SenderRule, Tenant, UserGrant},
     delivery::{
         graph::GraphContext,
@@ -27,7 +27,7 @@ use crate::{
     network::Clients,
     telemetry::Metrics,
 };
-use relay_mail::MailboxAddress;
+use relay_mail::{MailboxAddress, TenantName};
 use report::Report;
 
 /// Check whether a tenant's mail can be sent, and say what to correct
@@ -63,7 +63,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config.path())?;
     let tenant = super::find(&config, &args.tenant)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let report = runtime.block_on(check(&config, tenant, args))?;
+    let mut report = runtime.block_on(check(&config, tenant, args))?;
+    if report.ok && is_told(&args.config.path(), &tenant.name) {
+        report.good("retry", "the running relay tries again what was refused to this tenant");
+    }
     if args.json {
         console::say(console::json(&report)?)?;
     } else {
@@ -72,6 +75,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         console::show(&text, "")?;
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tells the running relay that what was refused to the tenant may work now. Without one, there is nothing
+/// to tell.
+fn is_told(config: &Path, tenant: &TenantName) -> bool {
+    let told = Daemon::of(config).and_then(|daemon| daemon.post(&format!("/api/v1/tenants/{tenant}/retry")));
+    matches!(told, Ok((200, _)))
 }
 
 async fn check(config: &Config, tenant: &Arc<Tenant>, args: &Args) -> anyhow::Result<Report> {

@@ -94,6 +94,7 @@ fn message(importance: Importance, content_type: &'static str) -> Value {
         wants_read_receipt: true,
         wants_delivery_receipt: true,
         x_headers: vec![("X-One".to_owned(), "1".to_owned())],
+        others: vec![("List-Id".to_owned(), "<1>".to_owned())],
     };
     written(&Message::new(properties, &ItemBody { content_type, content: "Text".to_owned() }))
 }
