@@ -157,7 +157,10 @@ fn a_crash_in_doubt_stays_in_doubt_over_another_crash() {
 #[test]
 fn killed_fifty_times_under_load_it_loses_nothing_that_was_acknowledged() {
     const KILLS: usize = 50;
-    let mut lab = Lab::with(|setup| setup.delivery = "settle_after = '50ms'".into());
+    let mut lab = Lab::with(|setup| {
+        setup.with_own_address();
+        setup.delivery = "settle_after = '50ms'".into();
+    });
     // Deliveries that take a while, so that some are in flight at each kill.
     lab.inject(Fault::new(On::SendMail, Action::Delay(Duration::from_millis(20))));
     let mut random = Random(0x2545_f491_4f6c_dd1d);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relay_sandbox::{Action, Fault, On};
 
-use crate::harness::{Lab, Smtp, message, wait_until};
+use crate::harness::{Lab, Setup, Smtp, message, wait_until};
 
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
@@ -46,7 +46,7 @@ fn sigterm_waits_for_the_delivery_in_flight() {
 
 #[test]
 fn a_message_that_is_being_sent_at_sigterm_may_be_finished() {
-    let mut lab = Lab::start();
+    let mut lab = Lab::with(Setup::with_own_address);
     let content = message(FROM, TO, "in the middle");
     let (begun, rest) = content.split_at(40);
     let mut smtp = lab.smtp();

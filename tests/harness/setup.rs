@@ -3,6 +3,8 @@
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
@@ -125,6 +127,16 @@ impl TenantSetup {
 }
 
 impl Setup {
+    /// Lets it listen where no other test's relay does. A client that connects again and again, whether its relay
+    /// is there or not, might meet another at the same port of 127.0.0.1, and be acknowledged by that.
+    pub fn with_own_address(&mut self) {
+        static COUNT: AtomicU8 = AtomicU8::new(0);
+        let [.., high, low] = process::id().to_be_bytes();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Never 127.0.0.x.
+        self.listener_address = format!("127.{}.{low}.{count}:0", high | 128);
+    }
+
     pub fn tenant(&mut self, name: &str) -> &mut TenantSetup {
         self.tenants.iter_mut().find(|tenant| tenant.name == name).expect("a tenant of the setup")
     }

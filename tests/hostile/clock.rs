@@ -31,6 +31,7 @@ fn library() -> Option<String> {
 
 /// A relay whose clock is read from a file.
 fn under_a_clock(library: &str, clock: &Path, setup: &mut Setup) {
+    setup.with_own_address();
     setup.wrapper = vec![
         "env".into(),
         format!("LD_PRELOAD={library}"),

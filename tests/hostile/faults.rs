@@ -80,6 +80,7 @@ fn whatever_call_fails_nothing_acknowledged_is_lost() {
 /// Returns how many calls have failed.
 fn under(fault: &str) -> usize {
     let mut lab = Lab::with(|setup| {
+        setup.with_own_address();
         setup.delivery = "settle_after = '200ms'".into();
         setup.spool += "\nstalled_after = '2s'";
     });

@@ -27,7 +27,10 @@ fn a_disk_that_hangs_ends_the_relay() {
 }
 
 fn ends(hang: &str) {
-    let mut lab = Lab::with(|setup| setup.spool += "\nstalled_after = '2s'");
+    let mut lab = Lab::with(|setup| {
+        setup.with_own_address();
+        setup.spool += "\nstalled_after = '2s'";
+    });
     let courier = Courier::start(lab.smtp_address(), "one");
     let strace = Strace::attach(lab.process_id(), hang, lab.folder());
     // Deliveries in flight have half a minute.

@@ -39,6 +39,7 @@ fn whichever_part_panics_the_relay_ends_and_loses_nothing() {
 
 fn ends_in_order(fault: &str, part: &str) {
     let mut lab = Lab::with(|setup| {
+        setup.with_own_address();
         setup.wrapper = vec!["env".into(), format!("M365_RELAY_TEST_PANICS={fault}")];
     });
     let began = Instant::now();
