@@ -127,8 +127,8 @@ impl TenantSetup {
 }
 
 impl Setup {
-    /// Lets it listen where no other test's relay does. A client that connects again and again, whether its relay
-    /// is there or not, might meet another at the same port of 127.0.0.1, and be acknowledged by that.
+    /// Lets it listen where no other test's relay does. A client that connects again and again, whether its
+    /// relay is there or not, might meet another at the same port of 127.0.0.1, and be acknowledged by that.
     pub fn with_own_address(&mut self) {
         static COUNT: AtomicU8 = AtomicU8::new(0);
         let [.., high, low] = process::id().to_be_bytes();

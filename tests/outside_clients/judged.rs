@@ -89,8 +89,8 @@ fn what_arrives_is_what_was_sent() {
     assert!(gone.is_empty(), "differences that are none: take them out of differences.txt: {gone:#?}");
 }
 
-/// Up to `graph.max_mime`, and by SMTP, a message goes as it is: whatever follows the fields on its top, that is,
-/// all of its content and nearly all of its header.
+/// Up to `graph.max_mime`, and by SMTP, a message goes as it is: whatever follows the fields on its top,
+/// that is, all of its content and nearly all of its header.
 #[test]
 fn every_other_path_leaves_the_content_as_it_is() {
     for (route, confirm, is_file) in
