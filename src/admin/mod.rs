@@ -1,9 +1,9 @@
 //! Metrics and health over HTTP.
 //!
-//! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: the spool is healthy
-//! and the listeners are bound, or 503 and why not; `/api/v1/messages/{id}`: the state of one message, and
-//! what is done to it; `/api/v1/tenants/{name}/retry`: tries what was refused to a tenant again;
-//! `/api/v1/reload`: reads the configuration again.
+//! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: mail is taken, or 503
+//! and why not; `/api/v1/messages/{id}`: the state of one message, and what is done to it;
+//! `/api/v1/tenants/{name}/retry`: tries what was refused to a tenant again; `/api/v1/reload`: reads the
+//! configuration again.
 //!
 //! By TCP, and by a Unix socket for the commands of this machine. Who may ask for what is decided in one
 //! place ([`gate`]) before anything is done; how many are connected, and how long they may take, in another
@@ -195,8 +195,11 @@ async fn metrics_page(State(desk): Page) -> Response {
 }
 
 async fn ready(State(desk): Page) -> Response {
-    match desk.shown.spool.unhealthy() {
-        None => "ready\n".into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("spool: {reason}\n")).into_response(),
-    }
+    let Shown { spool, free_space, .. } = &desk.shown;
+    let reason = match (spool.unhealthy(), free_space.shortage()) {
+        (None, None) => return "ready\n".into_response(),
+        (Some(reason), _) => format!("spool: {reason}\n"),
+        (None, Some(shortage)) => format!("new mail is refused with 452: {shortage}\n"),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }

@@ -45,6 +45,9 @@ pub enum Disposition {
     Delivered(Receipt),
     /// The service does not have it and may take it later; counts as an attempt. `after`: not before that.
     Retry { after: Option<Duration>, why: String },
+    /// What stops this message stops no other, and somebody must fix it: it waits for `after`, or until it
+    /// may have been fixed. Counts as an attempt.
+    Refused { after: Duration, why: String },
     /// The service will never take this message.
     Failed(Reason),
     /// The service may or may not have the message; counts as an attempt. `look_after`: when it can be asked.

@@ -6,6 +6,7 @@
 //! |------------------|----------------------------------------------------|--------|--------------------|
 //! | `Delivered`      | leaves; a notification enters if one was asked for |        |                    |
 //! | `Retry`          | waits longer each time, until `give_up_after`      | yes    |                    |
+//! | `Refused`        | the same, or until its cause may be mended         | yes    |                    |
 //! | `Failed`         | leaves, a bounce enters                            |        |                    |
 //! | `Unknown`        | waits until the service can be asked (see below)   | yes    |                    |
 //! | `Unsettled`      | waits until the service is asked again             | no     |                    |
@@ -232,6 +233,15 @@ impl Attempt<'_> {
                 let wait = self.worker.retry_wait(self.claim.attempts).max(after.unwrap_or_default());
                 self.wait_or_expire(now, wait, &why).await
             }
+            Disposition::Refused { after, why } => {
+                let give_up_at = self.worker.give_up_at(self.claim.lease);
+                if now >= give_up_at {
+                    return self.expire(&why).await;
+                }
+                let wait = self.worker.retry_wait(self.claim.attempts).max(after);
+                let due = (now + wait).min(give_up_at);
+                self.settle(Settlement::Wait { due, counted: true, doubt }, Verdict::Refused).await
+            }
             Disposition::Unknown { look_after, after, why } => {
                 self.claim.doubt = Some(now);
                 let after = after.unwrap_or_default();
@@ -412,7 +422,7 @@ impl Attempt<'_> {
                 let route = self.route.as_str();
                 info!(%id, %tenant, %mailbox, attempt, route, status, request_id, client_request_id, is_earlier, ?took, "message delivered");
             }
-            Disposition::Retry { why, .. } => {
+            Disposition::Retry { why, .. } | Disposition::Refused { why, .. } => {
                 info!(%id, %tenant, %mailbox, attempt, why, ?took, "delivery deferred")
             }
             Disposition::Unknown { why, .. } => {
@@ -441,7 +451,7 @@ impl Attempt<'_> {
 fn outcome(disposition: &Disposition) -> Option<Outcome> {
     Some(match disposition {
         Disposition::Delivered(_) => Outcome::Delivered,
-        Disposition::Retry { .. } => Outcome::Retry,
+        Disposition::Retry { .. } | Disposition::Refused { .. } => Outcome::Retry,
         Disposition::Failed(_) => Outcome::Failed,
         Disposition::Unknown { .. } => Outcome::Unknown,
         Disposition::Hold { .. } => Outcome::Held,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking, time::interval};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{config::Tenant, identity::Identity, schedule::Order, vital::Vital};
 use relay_mail::TenantName;
@@ -49,6 +49,7 @@ impl Disk {
     /// Keeps them up to date: free space every second, since mail is refused by it, the rest less often.
     pub(super) async fn watch(self, shutdown: CancellationToken) {
         const USAGE_EVERY: u32 = 15;
+        let mut was_short = false;
         let mut second = interval(Duration::from_secs(1));
         for n in (0..USAGE_EVERY).cycle() {
             if shutdown.run_until_cancelled(second.tick()).await.is_none() {
@@ -59,6 +60,13 @@ impl Disk {
             if let Err(error) = measured.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
                 warn!(%error, "spool disk measurement failed");
             }
+            let shortage = self.free_space.shortage();
+            match shortage {
+                Some(shortage) if !was_short => warn!("new mail refused with 452: {shortage}"),
+                None if was_short => info!("new mail taken again: the disk has room"),
+                Some(_) | None => {}
+            }
+            was_short = shortage.is_some();
         }
     }
 

@@ -85,6 +85,8 @@ pub enum Task {
 pub enum Verdict {
     /// Nothing that concerns the next message.
     Done,
+    /// Nothing that concerns another message; but this one waits for something to be fixed.
+    Refused,
     /// The mailbox must not be used before `until`. `why` is for the senders of messages that expire
     /// meanwhile.
     MailboxAsleep { until: Instant, limit: LimitKind, why: String },

@@ -9,7 +9,7 @@ mod expiry;
 mod inspection;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -52,6 +52,8 @@ pub(super) struct Pool {
     spared_until: Timestamp,
     messages: BTreeMap<MessageId, Entry>,
     leased: HashMap<MessageId, Leased>,
+    /// Messages that wait for something to be fixed, though their queues do not.
+    refused: HashSet<MessageId>,
     /// Why messages are held, where somebody said so.
     held_because: HashMap<MessageId, HoldReason>,
     queues: HashMap<QueueId, Queue>,
@@ -122,6 +124,7 @@ impl Pool {
             spared_until: Timestamp::default(),
             messages: BTreeMap::new(),
             leased: HashMap::new(),
+            refused: HashSet::new(),
             held_because: HashMap::new(),
             queues: HashMap::new(),
             by_mailbox: HashMap::new(),
@@ -202,6 +205,7 @@ impl Pool {
     /// The message has left without having been handed out.
     pub(super) fn forget(&mut self, id: MessageId) {
         self.leased.remove(&id);
+        self.refused.remove(&id);
         self.held_because.remove(&id);
         let before = self.messages.remove(&id);
         if let Some(before) = before {
@@ -434,6 +438,7 @@ impl Pool {
     }
 
     fn lease(&mut self, id: MessageId, lease: u64) {
+        self.refused.remove(&id);
         if let Some(entry) = self.messages.get_mut(&id) {
             let before = std::mem::replace(&mut entry.state, EntryState::Leased);
             self.uncount(before);

@@ -91,7 +91,7 @@ impl Early {
 
     /// Whether the job has ended with this, and nothing stopped it before.
     pub(super) fn is_well(&self, last: &Verdict) -> bool {
-        *last == Verdict::Done && self.said.get().is_none()
+        matches!(last, Verdict::Done | Verdict::Refused) && self.said.get().is_none()
     }
 
     /// What is new in the verdict at the end of the job.

@@ -239,7 +239,13 @@ impl<C: Courier> Scheduler<C> {
             self.timers.push(Reverse((at, Timer::Slot(name.clone(), queue))));
         }
         self.heed(&ended.tenant, queue, ended.verdict.clone());
-        let again = self.pools.get_mut(&name).and_then(|pool| pool.release(&ended));
+        let again = self.pools.get_mut(&name).and_then(|pool| {
+            let again = pool.release(&ended);
+            if ended.verdict == Verdict::Refused {
+                pool.note_refused(ended.turn.id);
+            }
+            again
+        });
         if let Some((queue, at)) = again {
             self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
         }
@@ -258,7 +264,7 @@ impl<C: Courier> Scheduler<C> {
             // What stopped the job was fixed while the job was in progress.
             Verdict::TenantBlocked(_) if !self.is_as_now(tenant) => {}
             Verdict::TenantBlocked(because) => self.block(name, because),
-            Verdict::Done | Verdict::SpoolUnhealthy => {}
+            Verdict::Done | Verdict::Refused | Verdict::SpoolUnhealthy => {}
         }
     }
 

@@ -105,6 +105,26 @@ fn a_permission_to_submit_by_smtp() {
     }
 }
 
+/// Large mail for which the app may not create drafts goes by SMTP, and waits there without its mailbox.
+#[test]
+fn a_permission_that_only_some_mail_needs() {
+    for mends in [&["reload"][..], &["tenant", "check", "contoso", "--mailbox", FROM]] {
+        let lab = lab("auto", &["Mail.Send"]);
+        let large = crate::harness::base64_mail(FROM, TO, "refused at first", 2_500_000);
+        lab.send(FROM, &[TO], &large);
+        lab.wait_for_metric(
+            "m365_relay_queue_messages",
+            &[("tenant", "contoso"), ("state", "scheduled")],
+            1.0,
+        );
+        lab.wait_until_settled();
+        assert!(lab.service.set_roles("contoso.example", &["Mail.Send", "SMTP.SendAsApp"]));
+        let output = run(&lab, mends);
+        assert!(output.status.success(), "{output:?}");
+        arrives(&lab);
+    }
+}
+
 #[test]
 fn a_mailbox_that_is_back_and_an_app_that_is_let_in_again() {
     for (status, code) in

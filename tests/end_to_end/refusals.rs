@@ -2,7 +2,7 @@
 
 use relay_sandbox::{Fault, On};
 
-use crate::harness::{Lab, base64_mail, message};
+use crate::harness::{Lab, base64_mail, message, wait_until};
 
 const FROM: &str = "a@contoso.example";
 const TO: &str = "b@example.net";
@@ -76,8 +76,13 @@ fn a_full_disk_is_said_before_anything_is_stored() {
     let reply = lab.smtp().mail(FROM);
     assert!(reply.code == 452 && reply.text.starts_with("4.3.1 "), "{reply:?}");
     assert_eq!(lab.metric("m365_relay_refused_total", &[("reason", "disk_full")]), 1.0);
-    // The relay is still in its right state, and says so.
-    assert_eq!(lab.page("/readyz").0, 200);
+    // It is alive, but takes no mail, and says why.
+    assert_eq!(lab.page("/healthz").0, 200);
+    let (status, why) = lab.page("/readyz");
+    assert!(status == 503 && why.starts_with("new mail is refused with 452: "), "{why}");
+    assert!(why.ends_with(" free on the disk under the spool, and spool.min_free is 9000000GiB\n"), "{why}");
+    let told = || lab.log().iter().filter(|line| line.contains("new mail refused with 452")).count();
+    wait_until("the warning", || told() == 1);
 }
 
 #[test]

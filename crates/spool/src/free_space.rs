@@ -13,11 +13,22 @@ use std::{
     },
 };
 
+use relay_mail::ByteSize;
+
 /// What is kept free on the disk, of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Floor {
     pub octets: u64,
     pub inodes: u64,
+}
+
+/// Less is free than must be kept free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shortage {
+    #[error("{} are free on the disk under the spool, and spool.min_free is {floor}", free.rounded())]
+    Octets { free: ByteSize, floor: ByteSize },
+    #[error("{free} inodes are free on the disk under the spool, and spool.min_free_inodes is {floor}")]
+    Inodes { free: u64, floor: u64 },
 }
 
 #[derive(Debug, Clone)]
@@ -74,6 +85,20 @@ impl FreeSpace {
         self.bytes().saturating_sub(self.0.floor.octets)
     }
 
+    /// What keeps the disk from taking even a message without octets, if anything does.
+    pub fn shortage(&self) -> Option<Shortage> {
+        let Floor { octets, inodes } = self.0.floor;
+        let free = self.bytes();
+        let free_inodes = self.0.inodes.load(Ordering::Relaxed);
+        if free < octets {
+            Some(Shortage::Octets { free: ByteSize(free), floor: ByteSize(octets) })
+        } else if free_inodes < inodes {
+            Some(Shortage::Inodes { free: free_inodes, floor: inodes })
+        } else {
+            None
+        }
+    }
+
     /// Whether `size` more octets, or one more file, would go below the floor.
     pub fn is_short_of(&self, size: u64) -> bool {
         self.bytes() < self.0.floor.octets.saturating_add(size)
@@ -96,8 +121,10 @@ mod tests {
         assert!(!space.is_short_of(free / 2));
         space.take(free - 999);
         assert!(space.is_short_of(0));
+        assert!(matches!(space.shortage(), Some(Shortage::Octets { floor: ByteSize(1000), .. })));
         space.measure().unwrap();
         assert!(!space.is_short_of(0));
+        assert_eq!(space.shortage(), None);
     }
 
     #[test]
@@ -107,5 +134,6 @@ mod tests {
         // Except file systems that make inodes as needed.
         let makes_them = no_disk_has_so_many.0.inodes.load(Ordering::Relaxed) == u64::MAX;
         assert_eq!(no_disk_has_so_many.is_short_of(0), !makes_them);
+        assert_eq!(no_disk_has_so_many.shortage().is_some(), !makes_them);
     }
 }

@@ -78,7 +78,7 @@ use tokio::{
 pub use accepted::Accepted;
 pub use arriving::{Body, BodyWriter};
 pub use disk::{DiskStore, OPEN_LISTS, OpenError};
-pub use free_space::{Floor, FreeSpace};
+pub use free_space::{Floor, FreeSpace, Shortage};
 pub use lane::{Lane, LaneId};
 pub use memory::{Fault, MemoryStore};
 pub use observer::Observer;

@@ -73,6 +73,7 @@ fn tried(error: CallError, mailbox: &MailboxAddress) -> Tried {
     let why = match error.dispose(Effect::Harmless, mailbox, None) {
         Disposition::Failed(Reason { diagnostic: why, .. })
         | Disposition::Retry { why, .. }
+        | Disposition::Refused { why, .. }
         | Disposition::Unknown { why, .. }
         | Disposition::Unsettled { why, .. }
         | Disposition::MailboxBlocked { why, .. }

@@ -338,11 +338,14 @@ impl Passage<'_> {
         }
         match disposition {
             Disposition::TenantBlocked { why, retry_after, .. } => {
-                Disposition::Retry { after: Some(retry_after), why }
+                Disposition::Refused { after: retry_after, why }
             }
-            Disposition::MailboxBlocked { until, why, .. } => {
+            Disposition::MailboxBlocked { until, limit, why } => {
                 let after = until.saturating_duration_since(Instant::now());
-                Disposition::Retry { after: Some(after), why }
+                match limit {
+                    LimitKind::Mailbox => Disposition::Refused { after, why },
+                    _ => Disposition::Retry { after: Some(after), why },
+                }
             }
             other => other,
         }

@@ -284,6 +284,7 @@ fn every_disposition(recipients: &[MailboxAddress]) -> Vec<Disposition> {
     vec![
         Disposition::Retry { after: None, why: why() },
         Disposition::Retry { after: Some(hour), why: why() },
+        Disposition::Refused { after: hour, why: why() },
         Disposition::Failed(reason.clone()),
         Disposition::Unknown { look_after: None, after: None, why: why() },
         Disposition::Unknown { look_after: Some(hour), after: Some(hour), why: why() },

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Credential, MailboxLimits, Pool, QueueId, QueueState};
+use super::{Credential, Entry, EntryState, MailboxLimits, Pool, QueueId, QueueState};
 use crate::{
     clock,
     config::Tenant,
     schedule::{Blocked, GRACE},
     telemetry::LimitKind,
 };
+use relay_mail::MessageId;
 
 /// What follows from a changed configuration.
 #[derive(Default)]
@@ -87,6 +88,7 @@ impl Pool {
         if is_blocked && !self.is_blocked_by(Blocked::THROTTLED) {
             self.ask_again();
         }
+        self.try_refused();
         self.end_sleep(|limit| limit == LimitKind::Mailbox)
     }
 
@@ -95,7 +97,30 @@ impl Pool {
         if self.is_blocked_by(Blocked::PERMISSION) {
             self.ask_again();
         }
+        self.try_refused();
         self.end_sleep(|limit| limit == LimitKind::Mailbox)
+    }
+
+    /// This message waits for something to be fixed. The spool has said when it is due, or will.
+    pub(in crate::schedule) fn note_refused(&mut self, id: MessageId) {
+        self.refused.insert(id);
+    }
+
+    /// Those messages are due now.
+    fn try_refused(&mut self) {
+        let now = clock::now();
+        for id in std::mem::take(&mut self.refused) {
+            let is_scheduled = |entry: &&mut Entry| entry.state == EntryState::Scheduled;
+            let Some(entry) = self.messages.get_mut(&id).filter(is_scheduled) else { continue };
+            (entry.at, entry.state) = (now, EntryState::Ready);
+            let queue_id = entry.queue;
+            self.uncount(EntryState::Scheduled);
+            self.count(EntryState::Ready);
+            if let Some(queue) = self.queues.get_mut(&queue_id) {
+                queue.ready.push_back(id);
+            }
+            self.put_in_turn(queue_id);
+        }
     }
 
     /// The sleep of all queues that sleep for such a limit is over. Returns when to wake which.

@@ -64,6 +64,7 @@ pub(super) async fn send(
         }
         Disposition::Failed(Reason { diagnostic: why, .. })
         | Disposition::Retry { why, .. }
+        | Disposition::Refused { why, .. }
         | Disposition::MailboxBlocked { why, .. }
         | Disposition::TenantBlocked { why, .. } => check.report.failed("message", format!("to {to}: {why}")),
         Disposition::Unknown { why, .. } | Disposition::Unsettled { why, .. } => {
