@@ -272,6 +272,34 @@ async fn an_index_that_is_lost() {
     assert_eq!(aside.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 1);
 }
 
+/// What is remembered of a message outlasts a rebuilt index, if it can be read.
+#[tokio::test]
+async fn a_held_message_says_why_after_a_rescue() {
+    let damaged = Damaged::new().await;
+    let [held, lost] = [damaged.small[0], damaged.small[1]];
+    let reason = HoldReason::new("as the test wants it");
+    let (spool, heard) = damaged.place.start();
+    let lease = spool.claim(held).await.unwrap().lease;
+    spool.settle(lease, Settlement::Hold { reason: reason.clone(), doubt: None }).await.unwrap();
+    drop((spool, heard));
+    drop(damaged.place.store());
+    with_index(&damaged, |tree| drop(tree.remove([b"s", &lost.to_bytes()[..]].concat()).unwrap().unwrap()));
+
+    let (_spool, mut heard) = damaged.place.start();
+    // What was found before the damage is told again; the last word counts.
+    let mut reasons = HashMap::new();
+    let mut found = HashSet::new();
+    while let Ok(event) = heard.0.try_recv() {
+        match event {
+            Event::Held { id, reason, .. } => drop(reasons.insert(id, reason)),
+            Event::Waiting(Waiting { id, .. }) => drop(found.insert(id)),
+            Event::Left { id, .. } => panic!("{id} has left"),
+        }
+    }
+    assert_eq!(reasons, HashMap::from([(held, Some(reason))]));
+    assert!(found.contains(&lost) && found.len() == 7, "{found:?}");
+}
+
 /// An index that was being rebuilt when the process died proves nothing: bodies that it does not have yet are
 /// not swept.
 #[tokio::test]
