@@ -22,7 +22,7 @@ use relay_spool::{HoldReason, SpoolError};
 /// The body of a request, which may be empty.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Wish {
+pub struct ActionRequest {
     /// In words, for the log, and for whoever asks why a message is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -30,7 +30,7 @@ pub struct Wish {
 
 /// What was done.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Done {
+pub struct ActionResponse {
     pub id: String,
     /// `held`, `released` or `deleted`.
     pub done: String,
@@ -60,8 +60,8 @@ async fn act(action: Action, State(desk): Page, Path(id): Path<String>, body: &[
         Ok(id) => id,
         Err(answer) => return *answer,
     };
-    let Wish { reason } = match body {
-        [] => Wish::default(),
+    let ActionRequest { reason } = match body {
+        [] => ActionRequest::default(),
         body => match serde_json::from_slice(body) {
             Ok(wish) => wish,
             Err(error) => return failed(StatusCode::BAD_REQUEST, format!("the body: {error}")),
@@ -84,7 +84,7 @@ async fn act(action: Action, State(desk): Page, Path(id): Path<String>, body: &[
             let tenant = &standing.tenant;
             let reason = reason.map(|reason| display(Outside::new(reason)));
             info!(%id, %tenant, reason, "message {done} by an operator");
-            Json(Done { id: id.to_string(), done: done.to_owned() }).into_response()
+            Json(ActionResponse { id: id.to_string(), done: done.to_owned() }).into_response()
         }
         Err(error) => refused(id, &error),
     }

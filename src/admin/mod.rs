@@ -47,7 +47,7 @@ use crate::{
     schedule::{Depths, Inspector},
     telemetry::Metrics,
 };
-pub use actions::{Done, Wish};
+pub use actions::{ActionRequest, ActionResponse};
 pub use gauges::Gauges;
 pub use messages::{ErrorPage, MessagePage, WaitsPage};
 use relay_spool::{FreeSpace, Spool, Usage};

@@ -231,16 +231,11 @@ impl Attempt<'_> {
             }
             Disposition::Retry { after, why } => {
                 let wait = self.worker.retry_wait(self.claim.attempts).max(after.unwrap_or_default());
-                self.wait_or_expire(now, wait, &why).await
+                self.wait_or_expire(now, wait, &why, Verdict::Done).await
             }
             Disposition::Refused { after, why } => {
-                let give_up_at = self.worker.give_up_at(self.claim.lease);
-                if now >= give_up_at {
-                    return self.expire(&why).await;
-                }
                 let wait = self.worker.retry_wait(self.claim.attempts).max(after);
-                let due = (now + wait).min(give_up_at);
-                self.settle(Settlement::Wait { due, counted: true, doubt }, Verdict::Refused).await
+                self.wait_or_expire(now, wait, &why, Verdict::Refused).await
             }
             Disposition::Unknown { look_after, after, why } => {
                 self.claim.doubt = Some(now);
@@ -248,10 +243,10 @@ impl Attempt<'_> {
                 match look_after {
                     // Whatever its age: it may have arrived, and then its sender must not be told that it has
                     // not.
-                    Some(look_after) => self.wait(now + look_after.max(after)).await,
+                    Some(look_after) => self.wait(now + look_after.max(after), Verdict::Done).await,
                     None => {
                         let wait = self.worker.unknown_wait(self.claim.attempts).max(after);
-                        self.wait_or_expire(now, wait, &why).await
+                        self.wait_or_expire(now, wait, &why, Verdict::Done).await
                     }
                 }
             }
@@ -311,20 +306,20 @@ impl Attempt<'_> {
 
     /// The attempt counts. A message whose time is up leaves; any other is tried once more when its time is
     /// up, at the latest.
-    async fn wait_or_expire(self, now: Timestamp, wait: Duration, why: &str) -> Verdict {
+    async fn wait_or_expire(self, now: Timestamp, wait: Duration, why: &str, verdict: Verdict) -> Verdict {
         let give_up_at = self.worker.give_up_at(self.claim.lease);
         if now >= give_up_at {
             return self.expire(why).await;
         }
         // An unknown outcome is never given up before its time.
         let is_open = self.claim.doubt.is_some();
-        self.wait(if is_open { now + wait } else { (now + wait).min(give_up_at) }).await
+        self.wait(if is_open { now + wait } else { (now + wait).min(give_up_at) }, verdict).await
     }
 
     /// The attempt counts.
-    async fn wait(self, due: Timestamp) -> Verdict {
+    async fn wait(self, due: Timestamp, verdict: Verdict) -> Verdict {
         let doubt = self.claim.doubt;
-        self.settle(Settlement::Wait { due, counted: true, doubt }, Verdict::Done).await
+        self.settle(Settlement::Wait { due, counted: true, doubt }, verdict).await
     }
 
     async fn wait_for_turn(self, due: Timestamp, verdict: Verdict) -> Verdict {

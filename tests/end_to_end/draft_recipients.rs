@@ -193,18 +193,31 @@ fn a_draft_that_cannot_be_mended_now_is_made_again_later() {
         confirming(setup);
         setup.retry = "first = '100ms'\nfactor = 1.0\njitter = 0.0".into();
     });
-    for (fault, retries) in [
-        (Fault::status(On::UpdateDraft, 503, "serviceNotAvailable"), 1),
-        (Fault::new(On::UpdateDraft, Action::CutAfter), 1),
-    ] {
-        lab.inject(misread(On::CreateDraft, drops(&[HIDDEN])).times(retries));
-        lab.inject(fault.times(retries));
-    }
-    lab.send(FROM, &[TO, HIDDEN], &message(FROM, TO, "twice"));
+    lab.inject(misread(On::CreateDraft, drops(&[HIDDEN])).times(4));
+    lab.inject(Fault::status(On::UpdateDraft, 503, "serviceNotAvailable").times(1));
+    lab.inject(Fault::new(On::UpdateDraft, Action::CutAfter).times(1));
+    lab.inject(Fault::status(On::UpdateDraft, 404, "ErrorItemNotFound").times(1));
+    lab.send(FROM, &[TO, HIDDEN], &message(FROM, TO, "at the fourth"));
     let delivered = lab.wait_for(1).remove(0);
     assert_eq!(sorted(&delivered.recipients), [TO, HIDDEN]);
     lab.wait_until_empty();
     assert_eq!(lab.service.drafts(), 0);
+}
+
+/// A draft that may not be made is one thing; here the service has been seen to misunderstand.
+#[test]
+fn a_message_that_is_misunderstood_does_not_go_by_send_mail_instead() {
+    for (status, code) in [(403, "ErrorAccessDenied"), (413, "RequestEntityTooLarge")] {
+        let lab = Lab::with(|setup| setup.tenant("contoso").confirm = "auto".into());
+        lab.inject(misread(On::CreateDraft, adds(&[STRANGER])));
+        lab.inject(Fault::status(On::UpdateDraft, status, code));
+        lab.send(FROM, &[TO, HIDDEN], &message(FROM, TO, "not by another way"));
+        wait_until("the refusal", || changes(&lab) > 0);
+        lab.wait_until_settled();
+        let called = |what: &str| lab.service.calls().iter().any(|call| call.path.ends_with(what));
+        assert!(!called("/sendMail") && !called("/send"), "{code}");
+        assert_eq!((lab.metric("m365_relay_received_total", &[]), lab.service.drafts()), (1.0, 0), "{code}");
+    }
 }
 
 /// The draft that an interrupted attempt has left is one that was confirmed.

@@ -42,6 +42,7 @@ mod disk;
 mod free_space;
 mod health;
 mod lane;
+mod lease;
 mod memory;
 mod mending;
 mod observer;
@@ -80,6 +81,7 @@ pub use arriving::{Body, BodyWriter};
 pub use disk::{DiskStore, OPEN_LISTS, OpenError};
 pub use free_space::{Floor, FreeSpace, Shortage};
 pub use lane::{Lane, LaneId};
+pub use lease::{Claim, Lease, Settlement};
 pub use memory::{Fault, MemoryStore};
 pub use observer::Observer;
 pub use put_aside::PutAside;
@@ -192,50 +194,6 @@ pub struct Waiting {
     pub id: MessageId,
     pub lane: Arc<Lane>,
     pub due: Timestamp,
-}
-
-/// The right to settle one message, given to one worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
-    pub id: MessageId,
-    pub epoch: u32,
-}
-
-/// A message under lease.
-#[derive(Debug)]
-pub struct Claim {
-    pub lease: Lease,
-    pub message: Arc<Message>,
-    pub body: BodyReader,
-    /// Attempts that counted before this one.
-    pub attempts: u16,
-    /// Since when it is unknown whether an earlier attempt was sent.
-    pub doubt: Option<Timestamp>,
-    /// The note that was [remembered](Spool::remember) last.
-    pub note: Option<Note>,
-}
-
-/// What happens to a message under lease.
-#[derive(Debug)]
-pub enum Settlement {
-    /// It leaves the spool, and `bounce` enters it, both or neither.
-    End { bounce: Option<Box<NewMessage>> },
-    /// These take its place, all of them or none.
-    Split { parts: Vec<NewMessage> },
-    /// It waits until `due`.
-    Wait {
-        due: Timestamp,
-        /// Whether the attempt counts: waiting for a limit or for a credential does not.
-        counted: bool,
-        /// Since when it is unknown whether this or an earlier attempt was sent.
-        doubt: Option<Timestamp>,
-    },
-    /// It is held until an operator [releases](Spool::release) or [removes](Spool::remove) it. The attempt
-    /// does not count.
-    Hold { reason: HoldReason, doubt: Option<Timestamp> },
-    /// It is damaged: its record and what is left of its body are quarantined, with the reason. If that
-    /// cannot be done now, it waits a minute.
-    Quarantine { reason: String },
 }
 
 /// A message to accept.

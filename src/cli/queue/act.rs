@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    admin::{Done, ErrorPage, Wish},
+    admin::{ActionRequest, ActionResponse, ErrorPage},
     cli::{config_path::ConfigPath, console, daemon::Daemon},
 };
 use relay_mail::{MessageId, outside::json_visible};
@@ -37,17 +37,17 @@ pub(super) enum Action {
 /// Messages that cannot be acted on are named, and do not stop the others.
 pub(super) fn run(action: Action, args: &Args) -> anyhow::Result<ExitCode> {
     let daemon = Daemon::of(&args.config.path())?;
-    let wish = serde_json::to_string(&Wish { reason: args.reason.clone() })?;
+    let request = serde_json::to_string(&ActionRequest { reason: args.reason.clone() })?;
     let mut out = String::new();
     let mut err = String::new();
     let mut answers = Vec::new();
     for id in &args.ids {
         let (method, path) = action.request(*id);
-        let (status, text) = daemon.send(method, &path, wish.clone())?;
+        let (status, text) = daemon.send(method, &path, request.clone())?;
         let unclear = || "cannot understand the relay's answer";
         match status {
             200 => {
-                let Done { id, done } = serde_json::from_str(&text).with_context(unclear)?;
+                let ActionResponse { id, done } = serde_json::from_str(&text).with_context(unclear)?;
                 out += &format!("{id} {done}\n");
                 answers.push(json!({ "id": id, "done": done }));
             }

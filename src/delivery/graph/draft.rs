@@ -14,6 +14,7 @@ use super::{
     Passage,
     answer::{CallError, GraphResponse},
     conversation::{Body, Conversation, Request},
+    resource::{Recipient, Recipients},
 };
 use relay_mail::MailboxAddress;
 use relay_spool::Note;
@@ -42,9 +43,14 @@ pub(super) enum Added {
     PerhapsTwice,
 }
 
+/// The answer that creates a draft. It has the whole message, so it is read once.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Created {
     id: String,
+    to_recipients: Option<Vec<Recipient>>,
+    cc_recipients: Option<Vec<Recipient>>,
+    bcc_recipients: Option<Vec<Recipient>>,
 }
 
 impl Draft {
@@ -58,10 +64,16 @@ impl Draft {
         Note::new(&postcard::to_stdvec(self).ok()?).ok()
     }
 
-    /// The draft that was made, if one was.
-    pub(super) fn created(answer: &GraphResponse, mailbox: &MailboxAddress) -> Option<Self> {
-        let Created { id } = answer.json().filter(|_| answer.status == 201)?;
-        Some(Self { mailbox: mailbox.clone(), id })
+    /// The draft that was made, if one was, and whom it names.
+    pub(super) fn created(answer: &GraphResponse, mailbox: &MailboxAddress) -> Option<(Self, Recipients)> {
+        let Created { id, to_recipients, cc_recipients, bcc_recipients } =
+            answer.json().filter(|_| answer.status == 201)?;
+        let recipients = Recipients {
+            to_recipients: to_recipients.unwrap_or_default(),
+            cc_recipients: cc_recipients.unwrap_or_default(),
+            bcc_recipients: bcc_recipients.unwrap_or_default(),
+        };
+        Some((Self { mailbox: mailbox.clone(), id }, recipients))
     }
 
     pub(super) async fn send(&self, conversation: &mut Conversation<'_>) -> Result<GraphResponse, NotSent> {
@@ -100,8 +112,9 @@ impl Passage<'_> {
     /// with messages above its size limit.
     pub(super) async fn new_draft(&mut self, body: Body) -> Result<Option<Draft>, CallError> {
         let answer = self.talk.call(Request::new(Method::POST, &["messages"], body)).await?;
-        let Some(draft) = Draft::created(&answer, self.talk.mailbox) else { return Ok(None) };
-        if let Err(error) = self.make_ready(&draft, &answer).await {
+        let Some((draft, named)) = Draft::created(&answer, self.talk.mailbox) else { return Ok(None) };
+        drop(answer);
+        if let Err(error) = self.make_ready(&draft, &named).await {
             // A draft must not be sent to others, or if nobody would know of it.
             draft.delete(&mut self.talk).await;
             return Err(error);
@@ -109,8 +122,8 @@ impl Passage<'_> {
         Ok(Some(draft))
     }
 
-    async fn make_ready(&mut self, draft: &Draft, created: &GraphResponse) -> Result<(), CallError> {
-        self.confirm_recipients(draft, created).await?;
+    async fn make_ready(&mut self, draft: &Draft, named: &Recipients) -> Result<(), CallError> {
+        self.confirm_recipients(draft, named).await?;
         let note = draft.note().ok_or_else(|| CallError::stopped("the id of the draft is too long"))?;
         let remembered = self.graph.spool.remember(self.claim.lease, Some(note)).await;
         remembered.map_err(|error| CallError::stopped(error.to_string()))

@@ -57,7 +57,7 @@ async fn drafts(talk: &mut Conversation<'_>) -> Tried {
     let json = Body::Json(Bytes::from_static(br#"{"subject":"m365-relay tenant check"}"#));
     match talk.call(Request::new(Method::POST, &["messages"], json)).await {
         Ok(answer) => match Draft::created(&answer, talk.mailbox) {
-            Some(draft) => {
+            Some((draft, _)) => {
                 draft.delete(talk).await;
                 Tried::Works
             }

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::{
     Passage,
-    answer::{CallError, GraphResponse},
+    answer::{CallError, Effect},
     conversation::Request,
     draft::{Draft, json_body},
     resource::Recipients,
@@ -50,17 +50,18 @@ struct Difference {
 }
 
 impl Passage<'_> {
-    /// `created`: the answer that created the draft. An error: the draft must not be sent.
+    /// `named`: whom the new draft names. An error: the draft must not be sent, nor the message by another
+    /// call that leaves the recipients to the service.
     pub(super) async fn confirm_recipients(
         &mut self,
         draft: &Draft,
-        created: &GraphResponse,
+        named: &Recipients,
     ) -> Result<(), CallError> {
         let envelope = self.claim.message.envelope.recipients();
         let id = self.claim.lease.id;
         let tenant = &self.talk.tenant.name;
         let metrics = &self.graph.metrics;
-        let difference = match compare(envelope, &understood(created)) {
+        let difference = match compare(envelope, named) {
             Comparison::Same => return Ok(()),
             Comparison::Respelled(difference) => {
                 self.respelled(&difference);
@@ -71,8 +72,15 @@ impl Passage<'_> {
         warn!(%id, %tenant, %difference, "draft has other recipients than the envelope; setting them again");
         let exact = exact(envelope, Properties::of(self.letter.addressed_header()));
         let request = Request::new(Method::PATCH, &["messages", &draft.id], json_body(&exact));
-        let changed = self.talk.call(request).await?;
-        match compare(envelope, &understood(&changed)) {
+        let changed = match self.talk.call(request).await {
+            Ok(changed) => changed,
+            // Not that of the mailbox, in which the draft was made a moment ago.
+            Err(error) if error.is_status(404) => return Err(CallError::stopped("the new draft is gone")),
+            // As a disposition: a refusal to make a draft would have the message sent by `sendMail`.
+            Err(error) => return Err(CallError::Stopped(self.failed(error, Effect::Harmless))),
+        };
+        // An answer that lists nobody has understood nobody.
+        match compare(envelope, &changed.json().unwrap_or_default()) {
             Comparison::Same => {}
             Comparison::Respelled(difference) => self.respelled(&difference),
             Comparison::Different(difference) => {
@@ -96,11 +104,6 @@ impl Passage<'_> {
         info!(%id, %tenant, %difference, "draft names recipients by other addresses");
         self.graph.metrics.recipient_mismatch(tenant, RecipientMismatch::Respelled);
     }
-}
-
-/// An answer that lists nobody has understood nobody.
-fn understood(answer: &GraphResponse) -> Recipients {
-    answer.json().unwrap_or_default()
 }
 
 fn compare(envelope: &[MailboxAddress], understood: &Recipients) -> Comparison {
@@ -223,6 +226,14 @@ mod tests {
         differs(&["a@x.se", "b@x.se"], &["a@x.se"], &["b@x.se"], &[]);
         differs(&["a@x.se", "b@x.se"], &["c@x.se"], &["a@x.se", "b@x.se"], &["c@x.se"]);
         differs(&["a@x.se"], &["a@x.se", ""], &[], &[""]);
+    }
+
+    #[test]
+    fn a_recipient_without_an_address_is_one_too_many() {
+        let named = r#"{"toRecipients":[{"emailAddress":{"name":"A","address":null}},{"emailAddress":{"address":"a@x.se"}}]}"#;
+        let named: Recipients = serde_json::from_str(named).unwrap();
+        let different = Comparison::Different(difference(&[], &[""]));
+        assert_eq!(compare(&envelope(&["a@x.se"]), &named), different);
     }
 
     #[test]

@@ -59,7 +59,9 @@ pub(super) struct Recipient {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct EmailAddress {
-    address: String,
+    /// `None`: the service has found none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
 }
@@ -193,13 +195,13 @@ impl Recipients {
     /// In all three lists. What the service calls a recipient need not be an address.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &str> {
         let lists = [&self.to_recipients, &self.cc_recipients, &self.bcc_recipients];
-        lists.into_iter().flatten().map(|recipient| recipient.email_address.address.as_str())
+        lists.into_iter().flatten().map(|one| one.email_address.address.as_deref().unwrap_or_default())
     }
 }
 
 impl From<Mailbox> for Recipient {
     fn from(Mailbox { name, address }: Mailbox) -> Self {
-        Self { email_address: EmailAddress { address, name } }
+        Self { email_address: EmailAddress { address: Some(address), name } }
     }
 }
 

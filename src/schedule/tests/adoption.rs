@@ -154,52 +154,44 @@ async fn a_higher_limit_counts_at_once_and_the_services_word_stands() {
     assert!(at >= began + SECOND * 890, "{:?}", at - began);
 }
 
-/// Nobody needs to fix anything for a tenant whose mail is held.
+/// Nobody needs to fix anything for a tenant whose mail is held. The first job stops all others for five
+/// minutes, by this verdict, and ten seconds later comes this order. The next job goes at once, or when the
+/// five minutes are over.
+async fn goes_on(verdict: impl Fn() -> Verdict + Send + Sync + 'static, order: Order, is_at_once: bool) {
+    let n = AtomicU32::new(0);
+    let script = move |_: &Job| match n.fetch_add(1, Ordering::Relaxed) {
+        0 => (NOW, verdict()),
+        _ => (NOW, Verdict::Done),
+    };
+    let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, Box::new(script));
+    let start = Instant::now();
+    bench.add("contoso", "a@contoso.example", NOW);
+    let (_, first) = bench.job().await;
+    bench.add("contoso", "a@contoso.example", NOW);
+    bench.no_job_for(SECOND * 10).await;
+    bench.orders.send(order).unwrap();
+    let (at, next) = bench.job().await;
+    assert_ne!(first.id, next.id);
+    assert_eq!(at < start + SECOND * 20, is_at_once, "after {:?}", at - start);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_sleeps_for_a_cause_is_woken_when_the_cause_may_be_gone() {
-    let orders: [fn() -> Order; 2] =
-        [|| Order::LookAgain("contoso".parse().unwrap()), || Order::AskServices { except: HashSet::new() }];
-    for order in orders {
-        for (limit, is_woken) in [(LimitKind::Mailbox, true), (LimitKind::Service, false)] {
-            let n = AtomicU32::new(0);
-            let script = move |_: &Job| match n.fetch_add(1, Ordering::Relaxed) {
-                0 => {
-                    let until = Instant::now() + SECOND * 300;
-                    (NOW, Verdict::MailboxAsleep { until, limit, why: "refused".into() })
-                }
-                _ => (NOW, Verdict::Done),
-            };
-            let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, Box::new(script));
-            let start = Instant::now();
-            bench.add("contoso", "a@contoso.example", NOW);
-            bench.job().await;
-            bench.add("contoso", "a@contoso.example", NOW);
-            bench.no_job_for(SECOND * 10).await;
-            bench.orders.send(order()).unwrap();
-            let (at, _) = bench.job().await;
-            assert_eq!(at < start + SECOND * 20, is_woken, "{limit:?} after {:?}", at - start);
-        }
+    for (limit, is_woken) in [(LimitKind::Mailbox, true), (LimitKind::Service, false)] {
+        let asleep = move || {
+            let until = Instant::now() + SECOND * 300;
+            Verdict::MailboxAsleep { until, limit, why: "refused".into() }
+        };
+        goes_on(asleep, Order::LookAgain("contoso".parse().unwrap()), is_woken).await;
+        goes_on(asleep, Order::AskServices { except: HashSet::new() }, is_woken).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_asks_again_what_was_refused_and_not_what_was_put_off() {
-    async fn asks(reason: &'static str, order: Order, is_asked: bool) {
-        let n = AtomicU32::new(0);
-        let script = move |_: &Job| match n.fetch_add(1, Ordering::Relaxed) {
-            0 => (NOW, Verdict::TenantBlocked(because(reason, SECOND * 300))),
-            _ => (NOW, Verdict::Done),
-        };
-        let mut bench = Bench::new(&[tenant("contoso", UNLIMITED)], 10, Box::new(script));
-        let start = Instant::now();
-        bench.add("contoso", "a@contoso.example", NOW);
-        bench.job().await;
-        bench.add("contoso", "a@contoso.example", NOW);
-        bench.no_job_for(SECOND * 10).await;
-        bench.orders.send(order).unwrap();
-        let (at, _) = bench.job().await;
-        assert_eq!(at < start + SECOND * 20, is_asked, "{reason} after {:?}", at - start);
-    }
+    let asks = |reason, order, is_asked| {
+        goes_on(move || Verdict::TenantBlocked(because(reason, SECOND * 300)), order, is_asked)
+    };
     let services = |except: &[&str]| Order::AskServices {
         except: except.iter().map(|name| name.parse().unwrap()).collect(),
     };

@@ -46,7 +46,7 @@ const LAST: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 pub(super) struct Entry {
     pub(super) id: MessageId,
     pub(super) message: Message,
-    pub(super) standing: Standing,
+    pub(super) standing: ExportedState,
     pub(super) attempts: u16,
     pub(super) in_doubt: bool,
     /// Octets of the body.
@@ -56,7 +56,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ExportedState {
     /// `None`: due at once.
     Waiting {
         due: Option<Timestamp>,
@@ -212,8 +212,8 @@ impl From<&Entry> for Document {
     fn from(entry: &Entry) -> Self {
         let Message { tenant, ingress, envelope, author, bounce_of } = &entry.message;
         let (state, due, reason) = match &entry.standing {
-            Standing::Waiting { due } => (State::Waiting, *due, None),
-            Standing::Held { reason } => (State::Held, None, reason.as_ref()),
+            ExportedState::Waiting { due } => (State::Waiting, *due, None),
+            ExportedState::Held { reason } => (State::Held, None, reason.as_ref()),
         };
         Self {
             format: Format,
@@ -256,9 +256,9 @@ impl TryFrom<Document> for Entry {
             message: Message { tenant, ingress, envelope, author, bounce_of },
             standing: match document.state {
                 // Whoever releases a message in its file need not remove the reason.
-                State::Waiting => Standing::Waiting { due: document.due.map(|Due(due)| due) },
+                State::Waiting => ExportedState::Waiting { due: document.due.map(|Due(due)| due) },
                 State::Held => {
-                    Standing::Held { reason: document.held_because.as_deref().map(HoldReason::new) }
+                    ExportedState::Held { reason: document.held_because.as_deref().map(HoldReason::new) }
                 }
             },
             attempts: document.attempts,

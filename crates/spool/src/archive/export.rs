@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{
     ArchiveError, Damaged, Step,
-    entry::{Entry, Standing},
+    entry::{Entry, ExportedState},
     folder::{Folder, Part, refuse_inside, sync_all},
     open,
 };
@@ -173,13 +173,13 @@ impl Export<'_> {
 
     /// The message as the next start would find it.
     fn entry(&self, id: MessageId, state: &State, inspected: &Inspected) -> Entry {
-        let waiting = |due| Standing::Waiting { due: Some(due) };
+        let waiting = |due| ExportedState::Waiting { due: Some(due) };
         let (standing, attempts, in_doubt) = match state.phase {
             Phase::Waiting { due } => (waiting(due), state.attempts, state.doubt.is_some()),
             Phase::Leased => (waiting(self.retry_at), state.attempts.saturating_add(1), true),
             Phase::Held => {
                 let reason = self.remembered.get(&id).and_then(|remembered| remembered.held.clone());
-                (Standing::Held { reason }, state.attempts, state.doubt.is_some())
+                (ExportedState::Held { reason }, state.attempts, state.doubt.is_some())
             }
         };
         Entry {

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     ArchiveError, Step,
-    entry::{Entry, Standing},
+    entry::{Entry, ExportedState},
     folder::{Folder, refuse_inside},
     refuse_root,
 };
@@ -243,10 +243,10 @@ impl Import {
         let (lane, _) = self.lanes.enter_new(&lane, &mut self.group.changes);
         let place = BodyPlace { segment: None, offset: 0, len: size };
         let phase = match standing {
-            Standing::Waiting { due } => {
+            ExportedState::Waiting { due } => {
                 Phase::Waiting { due: due.unwrap_or_else(|| id.accepted().min(clock::now())) }
             }
-            Standing::Held { reason } => {
+            ExportedState::Held { reason } => {
                 if reason.is_some() {
                     let now = Remembered { note: None, held: reason };
                     self.group.changes.push(Change::Remember { id, was: Remembered::default(), now });

@@ -15,7 +15,7 @@ fn entry(recipients: usize) -> Entry {
             author: "\"a b\"@contoso.example".parse().unwrap(),
             bounce_of: None,
         },
-        standing: Standing::Waiting { due: Some(Timestamp::from_millis(1_795_000_000_123)) },
+        standing: ExportedState::Waiting { due: Some(Timestamp::from_millis(1_795_000_000_123)) },
         attempts: 7,
         in_doubt: true,
         size: 5120,
@@ -52,8 +52,8 @@ proptest! {
             entry.message.envelope = wishful(&entry.message.envelope);
         }
         entry.standing = match held {
-            None => Standing::Waiting { due: due.map(Timestamp::from_millis) },
-            Some(reason) => Standing::Held { reason: reason.as_deref().map(HoldReason::new) },
+            None => ExportedState::Waiting { due: due.map(Timestamp::from_millis) },
+            Some(reason) => ExportedState::Held { reason: reason.as_deref().map(HoldReason::new) },
         };
         entry.message.bounce_of = bounce.map(|id| MessageId::from_bytes(id.to_be_bytes()));
         prop_assert_eq!(Entry::parse(&entry.to_json()), Ok(entry));
@@ -67,7 +67,7 @@ proptest! {
 
 #[test]
 fn a_time_that_cannot_be_written_is_the_last_that_can() {
-    let waiting = |due| Standing::Waiting { due: Some(due) };
+    let waiting = |due| ExportedState::Waiting { due: Some(due) };
     let entry = Entry { standing: waiting(Timestamp::from_millis(u64::MAX)), ..entry(1) };
     assert_eq!(Entry::parse(&entry.to_json()).unwrap().standing, waiting(LAST));
 }
