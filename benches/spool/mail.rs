@@ -72,6 +72,6 @@ pub(crate) async fn claim_and_end(spool: &Spool, id: MessageId) {
 }
 
 pub(crate) async fn wait_again(spool: &Spool, lease: Lease) {
-    let settlement = Settlement::Wait { due: clock::now(), counted: false, doubt: None };
+    let settlement = Settlement::Wait { due: clock::now(), counted: false, doubt: None, attempt: None };
     spool.settle(lease, settlement).await.unwrap();
 }

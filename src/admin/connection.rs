@@ -103,7 +103,7 @@ fn refused(error: &hyper::Error, seat: &Seat) -> Option<AdminRefused> {
 }
 
 async fn answer(site: &Site, way: Way, seat: &Seat, request: Request<Incoming>) -> Response {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let _pass = match site.gate.admit(way, &head).await {
         Ok(pass) => pass,
         Err(refusal) => return refusal,
@@ -123,6 +123,7 @@ async fn answer(site: &Site, way: Way, seat: &Seat, request: Request<Incoming>) 
         }
     };
     seat.enter(Stage::Working);
+    head.extensions.insert(way.actor());
     let asked = site.router.clone().oneshot(Request::from_parts(head, Body::from(body)));
     match timeout(ANSWER_WITHIN, asked).await {
         Ok(Ok(response)) => response,

@@ -63,11 +63,38 @@ pub(super) struct Gate {
 /// How a request arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    Socket,
+    Socket {
+        /// The user of the program at the other end.
+        user: Option<u32>,
+    },
     Tcp {
         /// The address of this end.
         here: Option<IpAddr>,
+        /// And of the other.
+        there: Option<IpAddr>,
     },
+}
+
+/// Who asks, for the log.
+#[derive(Debug, Clone)]
+pub(super) struct Actor(String);
+
+impl Way {
+    /// Whoever is admitted to the API by TCP has the token.
+    pub(super) fn actor(self) -> Actor {
+        Actor(match self {
+            Self::Socket { user: Some(user) } => format!("user {user} by the socket"),
+            Self::Socket { user: None } => "an unknown user by the socket".to_owned(),
+            Self::Tcp { there: Some(there), .. } => format!("{} with the token", there.to_canonical()),
+            Self::Tcp { there: None, .. } => "somebody with the token".to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Holds one of the places for requests to the API, until it is dropped.
@@ -113,7 +140,7 @@ impl Gate {
 
     async fn judge(&self, way: Way, head: &Parts) -> Result<Pass, Refusal> {
         let path = head.uri.path();
-        if let Way::Tcp { here } = way {
+        if let Way::Tcp { here, .. } = way {
             self.check_host(here, head)?;
             if is_api(path) || self.is_reachable && !tells_everybody(path) {
                 self.check_token(&head.headers).await?;
@@ -282,7 +309,8 @@ mod tests {
         gate.judge(way, &head(path, headers)).await.err()
     }
 
-    const LOCAL: Way = Way::Tcp { here: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)) };
+    const LOCAL: Way = Way::Tcp { here: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)), there: None };
+    const SOCKET: Way = Way::Socket { user: None };
 
     #[tokio::test]
     async fn names_of_this_machine() {
@@ -315,7 +343,7 @@ mod tests {
         ] {
             let refusal = judged(&gate, LOCAL, "/metrics", &[("host", host)]).await;
             assert_eq!(refusal, Some(Refusal::StrangeHost), "{host}");
-            assert_eq!(judged(&gate, Way::Socket, "/metrics", &[("host", host)]).await, None);
+            assert_eq!(judged(&gate, SOCKET, "/metrics", &[("host", host)]).await, None);
         }
         for hosts in
             [&[][..], &[("host", "localhost"), ("host", "localhost")], &[("host", "")], &[("host", "a b")]]
@@ -325,7 +353,7 @@ mod tests {
         // The target itself names one.
         let target = "http://evil.example/metrics";
         assert_eq!(judged(&gate, LOCAL, target, &[("host", "localhost")]).await, Some(Refusal::StrangeHost));
-        let here = Way::Tcp { here: Some("10.0.0.1".parse().unwrap()) };
+        let here = Way::Tcp { here: Some("10.0.0.1".parse().unwrap()), there: None };
         assert_eq!(judged(&gate, here, "/metrics", &[("host", "10.0.0.1")]).await, None);
     }
 
@@ -335,7 +363,7 @@ mod tests {
         let host = ("host", "localhost");
         let without = gate("");
         assert_eq!(judged(&without, LOCAL, API, &[host]).await, Some(Refusal::SocketOnly));
-        assert_eq!(judged(&without, Way::Socket, API, &[]).await, None);
+        assert_eq!(judged(&without, SOCKET, API, &[]).await, None);
 
         let with = gate(&format!("token = '{TOKEN}'"));
         let given = |value: &str| {
@@ -366,10 +394,10 @@ mod tests {
         let head = head("/api/v1/messages/x", &[]);
         let mut passes = Vec::new();
         for _ in 0..MOST_REQUESTS {
-            passes.push(gate.judge(Way::Socket, &head).await.ok().unwrap());
+            passes.push(gate.judge(SOCKET, &head).await.ok().unwrap());
         }
-        assert_eq!(gate.judge(Way::Socket, &head).await.err(), Some(Refusal::Busy));
+        assert_eq!(gate.judge(SOCKET, &head).await.err(), Some(Refusal::Busy));
         passes.pop();
-        assert!(gate.judge(Way::Socket, &head).await.is_ok());
+        assert!(gate.judge(SOCKET, &head).await.is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! Metrics and health over HTTP.
 //!
 //! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: mail is taken, or 503
-//! and why not; `/api/v1/messages/{id}`: the state of one message, and what is done to it;
+//! and why not; `/api/v1/messages` and `/api/v1/queue`: what is in the queues, and what is done to it;
 //! `/api/v1/tenants/{name}/retry`: tries what was refused to a tenant again; `/api/v1/reload`: reads the
 //! configuration again.
 //!
@@ -9,7 +9,6 @@
 //! place ([`gate`]) before anything is done; how many are connected, and how long they may take, in another
 //! ([`seats`], [`connection`]). A handler has a whole request and never waits for a client.
 
-mod actions;
 mod connection;
 mod exposition;
 mod gate;
@@ -32,7 +31,7 @@ use axum::{
 };
 use bytes::Bytes;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -44,12 +43,15 @@ use socket::Socket;
 
 use crate::{
     config::AdminConfig,
+    delivery::ByHand,
     schedule::{Depths, Inspector},
     telemetry::Metrics,
 };
-pub use actions::{ActionRequest, ActionResponse};
 pub use gauges::Gauges;
-pub use messages::{ErrorPage, MessagePage, WaitsPage};
+pub use messages::{
+    Action, ActionRequest, ActionResponse, ActionsRequest, ActionsResponse, AttemptPage, ErrorPage,
+    MessagePage, MessageQuery, MessagesPage, SummaryPage, SummaryRow, WaitsPage,
+};
 use relay_spool::{FreeSpace, Spool, Usage};
 pub use reload::{ReloadRequest, Reloaded, Reloads};
 pub use socket::{SocketError, SocketFault};
@@ -79,6 +81,7 @@ pub struct Shown {
     pub spool: Spool,
     pub depths: Depths,
     pub inspector: Inspector,
+    pub by_hand: ByHand,
     pub reloads: Reloads,
     pub free_space: FreeSpace,
     pub usage: Usage,
@@ -121,9 +124,7 @@ impl Server {
             to_render.metrics.render().map(Bytes::from).map_err(|error| error.to_string())
         });
         let api = Router::new()
-            .route("/messages/{id}", get(messages::message).delete(actions::delete))
-            .route("/messages/{id}/hold", post(actions::hold))
-            .route("/messages/{id}/release", post(actions::release))
+            .merge(messages::routes())
             .route("/tenants/{name}/retry", post(reload::retry))
             .route("/reload", post(reload::reload));
         let router = Router::new()
@@ -139,10 +140,16 @@ impl Server {
         let by_tcp = seats(MOST_BY_TCP, PATIENCE_BY_TCP);
         let for_commands = seats(MOST_BY_SOCKET, PATIENCE_BY_SOCKET);
         let site = Arc::new(Site { router, gate, metrics });
-        let here = |stream: &TcpStream| Way::Tcp { here: stream.local_addr().ok().map(|here| here.ip()) };
+        let by_address = |stream: &TcpStream| Way::Tcp {
+            here: stream.local_addr().ok().map(|here| here.ip()),
+            there: stream.peer_addr().ok().map(|there| there.ip()),
+        };
+        let by_file = |stream: &UnixStream| Way::Socket {
+            user: stream.peer_cred().ok().map(|credentials| credentials.uid()),
+        };
         tokio::join!(
-            accept(listener, here, by_tcp, site.clone(), shutdown.clone()),
-            accept(by_socket, |_| Way::Socket, for_commands, site, shutdown),
+            accept(listener, by_address, by_tcp, site.clone(), shutdown.clone()),
+            accept(by_socket, by_file, for_commands, site, shutdown),
         );
         drop(place);
     }

@@ -57,7 +57,7 @@ impl Reloads {
     }
 
     /// Whether there is such a tenant. `None`: the relay is stopping.
-    async fn retry(&self, name: TenantName) -> Option<bool> {
+    pub(super) async fn retry(&self, name: TenantName) -> Option<bool> {
         let (answer, answered) = oneshot::channel();
         self.0.send(ReloadRequest::Tenant { name, answer }).await.ok()?;
         answered.await.ok()

@@ -55,6 +55,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// As in the metrics, and in the log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Relayed => "relayed",
+        }
+    }
+
     /// Whether the sender wants to be told this about a recipient.
     pub fn is_wished(self, wish: &RecipientWish) -> bool {
         match self {

@@ -15,7 +15,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -56,6 +56,21 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
 pub(crate) fn show(out: &str, err: &str) -> Result<(), Unwritten> {
     let _ = write(&mut io::stderr().lock(), err);
     write(&mut io::stdout().lock(), out)
+}
+
+/// Writes the beginning of a line to standard error, for an answer to follow.
+pub(crate) fn ask(question: &str) -> Result<(), Unwritten> {
+    write(&mut io::stderr().lock(), question)
+}
+
+/// Writes octets that are not the relay's: as they are to a file or a pipe, and to a terminal with everything
+/// visible that could give orders to it.
+pub(crate) fn octets(octets: &[u8]) -> Result<(), Unwritten> {
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        return write(&mut out, &String::from_utf8_lossy(octets).replace("\r\n", "\n"));
+    }
+    Ok(out.write_all(octets).and_then(|()| out.flush())?)
 }
 
 /// Writes a line, or several, to standard error.

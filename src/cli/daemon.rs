@@ -10,7 +10,9 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
+use bytes::Bytes;
 use http::Method;
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -21,7 +23,12 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) struct Daemon(Way);
+pub(super) struct Daemon {
+    way: Way,
+    client: reqwest::Client,
+    /// What the client runs on.
+    runtime: tokio::runtime::Runtime,
+}
 
 enum Way {
     Socket(PathBuf),
@@ -31,75 +38,104 @@ enum Way {
 impl Daemon {
     /// The relay that runs with this configuration file, in which other mistakes do not matter.
     pub(super) fn of(config: &Path) -> anyhow::Result<Self> {
-        let AdminConfig { address, socket, token, .. } = AdminConfig::load(config)?;
-        let path = socket.path;
-        // An answer by the socket needs no secret, so it is tried first. Merely connecting is no burden.
-        let Err(error) = UnixStream::connect(&path) else { return Ok(Self(Way::Socket(path))) };
-        match token.map(|token| token.read()) {
-            Some(Ok(token)) => Ok(Self(Way::Tcp { address, token })),
-            Some(Err(unread)) => {
-                bail!("{} TCP cannot be used either: admin.token: {unread}", unanswered(&path, &error))
-            }
-            None => bail!(unanswered(&path, &error)),
-        }
+        let way = Way::of(AdminConfig::load(config)?)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = match &way {
+            Way::Socket(socket) => network::socket_client(socket)?,
+            Way::Tcp { .. } => network::local_client()?,
+        };
+        Ok(Self { way, client, runtime })
     }
 
     /// Status and JSON.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        self.ask(|client, url| client.get(url), path)
+        self.json(Method::GET, path, None)
     }
 
     /// Status and JSON.
     pub(super) fn post(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        self.send(Method::POST, path, "{}".into())
+        self.json(Method::POST, path, Some("{}".into()))
     }
 
-    /// Sends `json`. Returns status and JSON.
-    pub(super) fn send(&self, method: Method, path: &str, json: String) -> anyhow::Result<(u16, String)> {
-        let kind = http::HeaderValue::from_static("application/json");
-        let call = |client: reqwest::Client, url| {
-            client.request(method, url).header(http::header::CONTENT_TYPE, kind).body(json)
+    /// The JSON that answers a query. What is wrong with the query is an error.
+    pub(super) fn ask_for(&self, path: &str, query: &impl Serialize) -> anyhow::Result<String> {
+        let query = serde_urlencoded::to_string(query)?;
+        self.good(self.json(Method::GET, &format!("{path}?{query}"), None)?)
+    }
+
+    /// The JSON that answers an order. What is wrong with the order is an error.
+    pub(super) fn order(&self, path: &str, order: &impl Serialize) -> anyhow::Result<String> {
+        self.good(self.json(Method::POST, path, Some(serde_json::to_string(order)?))?)
+    }
+
+    fn good(&self, (status, text): (u16, String)) -> anyhow::Result<String> {
+        match (status, serde_json::from_str(&text)) {
+            (200, _) => Ok(text),
+            (400 | 404, Ok(ErrorPage { error })) => bail!("{error}"),
+            _ => Err(self.strange(status)),
+        }
+    }
+
+    /// Status and JSON.
+    fn json(&self, method: Method, path: &str, json: Option<String>) -> anyhow::Result<(u16, String)> {
+        let (status, octets) = self.call(method, path, json)?;
+        let text = String::from_utf8_lossy(&octets).into_owned();
+        // Anything else that listens there does not speak JSON.
+        if text.starts_with('{') { Ok((status, text)) } else { Err(self.strange(status)) }
+    }
+
+    /// Status and octets.
+    pub(super) fn octets(&self, path: &str) -> anyhow::Result<(u16, Bytes)> {
+        self.call(Method::GET, path, None)
+    }
+
+    fn call(&self, method: Method, path: &str, json: Option<String>) -> anyhow::Result<(u16, Bytes)> {
+        let mut call = match &self.way {
+            Way::Socket(_) => self.client.request(method, format!("http://localhost{path}")),
+            Way::Tcp { address, token } => self
+                .client
+                .request(method, format!("http://{address}{path}"))
+                .header(http::header::AUTHORIZATION, bearer(token)?),
         };
-        self.ask(call, path)
-    }
-
-    fn ask(
-        &self,
-        call: impl FnOnce(reqwest::Client, String) -> reqwest::RequestBuilder,
-        path: &str,
-    ) -> anyhow::Result<(u16, String)> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let call = match &self.0 {
-                Way::Socket(socket) => {
-                    call(network::socket_client(socket)?, format!("http://localhost{path}"))
-                }
-                Way::Tcp { address, token } => {
-                    let call = call(network::local_client()?, format!("http://{address}{path}"));
-                    call.header(http::header::AUTHORIZATION, bearer(token)?)
-                }
-            };
+        if let Some(json) = json {
+            let kind = http::HeaderValue::from_static("application/json");
+            call = call.header(http::header::CONTENT_TYPE, kind).body(json);
+        }
+        self.runtime.block_on(async {
             let answer = match call.timeout(PATIENCE).send().await.map_err(network::describe) {
                 Ok(answer) => answer,
-                Err(error) => bail!("the relay does not answer at {}: {error}. Is it running?", self.0),
+                Err(error) => bail!("the relay does not answer at {}: {error}. Is it running?", self.way),
             };
             let status = answer.status().as_u16();
             let body = answer.bytes().await.map_err(|error| anyhow!(network::describe(error)))?;
-            let text = String::from_utf8_lossy(&body).into_owned();
-            match (status, serde_json::from_str(&text)) {
+            match (status, serde_json::from_slice(&body)) {
                 (401 | 403 | 429 | 503, Ok(ErrorPage { error })) => {
-                    bail!("the relay at {} answers {status}: {error}", self.0)
+                    bail!("the relay at {} answers {status}: {error}", self.way)
                 }
-                // Anything else that listens there does not speak JSON.
-                _ if text.starts_with('{') => Ok((status, text)),
-                _ => Err(self.strange(status)),
+                _ => Ok((status, body)),
             }
         })
     }
 
     /// An answer that no relay of this version gives.
     pub(super) fn strange(&self, status: u16) -> anyhow::Error {
-        anyhow!("the relay at {} answers {status}: is it of this version?", self.0)
+        anyhow!("the relay at {} answers {status}: is it of this version?", self.way)
+    }
+}
+
+impl Way {
+    fn of(config: AdminConfig) -> anyhow::Result<Self> {
+        let AdminConfig { address, socket, token, .. } = config;
+        let path = socket.path;
+        // An answer by the socket needs no secret, so it is tried first. Merely connecting is no burden.
+        let Err(error) = UnixStream::connect(&path) else { return Ok(Self::Socket(path)) };
+        match token.map(|token| token.read()) {
+            Some(Ok(token)) => Ok(Self::Tcp { address, token }),
+            Some(Err(unread)) => {
+                bail!("{} TCP cannot be used either: admin.token: {unread}", unanswered(&path, &error))
+            }
+            None => bail!(unanswered(&path, &error)),
+        }
     }
 }
 

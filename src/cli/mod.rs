@@ -7,6 +7,7 @@ mod core_dumps;
 mod daemon;
 mod descriptors;
 mod hash_password;
+mod progress;
 mod queue;
 mod reload;
 #[cfg(feature = "sandbox")]

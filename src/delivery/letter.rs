@@ -104,6 +104,12 @@ fn message_id(header: &HeaderBlock) -> Option<String> {
     text.get(start..=end).map(str::to_owned)
 }
 
+/// The Message-ID of a stored message, with its angle brackets.
+pub async fn stored_message_id(body: &BodyReader) -> Result<Option<String>, DamagedBody> {
+    let (split, _) = read_header(body).await?;
+    Ok(message_id(&split.header))
+}
+
 /// The header of a stored message, the octets of body that came with it, and the rest.
 pub(super) async fn read_header(body: &BodyReader) -> Result<(SplitMessage, OpenBody), DamagedBody> {
     read(body).await.map(|(split, rest, _)| (split, rest))

@@ -33,7 +33,7 @@ impl<'a> Whom<'a> {
             Self::All { status, diagnostic } => Some((*status, diagnostic)),
             Self::Each(each) => {
                 let (_, reason) = each.iter().find(|(address, _)| address == recipient)?;
-                Some((reason.status, &reason.diagnostic))
+                Some((reason.status, &reason.why.text))
             }
         }
     }
@@ -42,7 +42,7 @@ impl<'a> Whom<'a> {
     pub(super) fn diagnostic(&self) -> &'a str {
         match self {
             Self::All { diagnostic, .. } => diagnostic,
-            Self::Each(each) => each.first().map_or("", |(_, reason)| &reason.diagnostic),
+            Self::Each(each) => each.first().map_or("", |(_, reason)| &reason.why.text),
         }
     }
 }

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use super::{
-    Attempted, Disposition, Reason,
+    Attempted, Disposition, Reason, Trouble,
     graph::{Evidence, Graph},
     letter::Letter,
     smtp::Smtp,
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     bounce::EnhancedStatus,
     config::{EnvelopeMismatch, RouteRule, Tenant},
-    telemetry::Route,
+    telemetry::{ErrorClass, Route},
 };
 use relay_mail::{MailboxAddress, Visible};
 use relay_spool::{Claim, DamagedBody};
@@ -76,9 +76,10 @@ impl Routes {
         if letter.visible() == Visible::Reduced && tenant.envelope_mismatch == EnvelopeMismatch::Refuse {
             // Accepted before that was configured. The service was asked first whether the message has
             // arrived meanwhile, so its sender is not told that it failed if it arrived.
-            let diagnostic = "To or Cc names an address that is not a recipient".into();
+            let why =
+                Trouble::new(ErrorClass::Recipients, "To or Cc names an address that is not a recipient");
             let status = EnhancedStatus::new(5, 7, 1).unwrap_or(EnhancedStatus::UNDEFINED);
-            let disposition = Disposition::Failed(Reason { status, diagnostic });
+            let disposition = Disposition::Failed(Reason { status, why });
             return Ok(Carried { route, attempted: passage.attempted(disposition, None) });
         }
         if route == Route::Graph {

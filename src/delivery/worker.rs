@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
-    Attempted, Disposition, Division, Reason, Receipt, Routes,
+    Attempted, Disposition, Division, Reason, Receipt, Routes, Trouble,
     notice::{News, Whom, notification_for},
     route::Carried,
 };
@@ -49,11 +49,13 @@ use crate::{
     config::{RetryConfig, RouteRule, Tenant},
     identity::{Audience, Identity},
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
-    telemetry::{LimitKind, Metrics, Outcome, Route},
+    telemetry::{ErrorClass, LimitKind, Metrics, Outcome, Route},
 };
 use broken::Broken;
 use relay_mail::{MailboxAddress, Timestamp};
-use relay_spool::{Claim, DamagedBody, HoldReason, Lease, NewMessage, Settlement, Spool, SpoolError};
+use relay_spool::{
+    Claim, DamagedBody, FailedAttempt, HoldReason, Lease, NewMessage, Settlement, Spool, SpoolError,
+};
 
 /// How long a message waits when something on this machine stops it: too many open files, no room for its
 /// bounce.
@@ -204,7 +206,8 @@ impl Attempt<'_> {
             self.early.keep_slot(TIMED_OUT_CALL);
         }
         if let Some(outcome) = outcome(&disposition) {
-            metrics.attempt(tenant, route, outcome, took);
+            let error = disposition.trouble().map(|why| why.class);
+            metrics.attempt(tenant, route, (outcome, error), took);
         }
         self.log(&disposition, took);
         self.act(disposition, doubt).await
@@ -226,8 +229,8 @@ impl Attempt<'_> {
                 }
                 verdict
             }
-            Disposition::Failed(Reason { status, diagnostic }) => {
-                self.give_up(Kind::Failed, Whom::All { status, diagnostic: &diagnostic }).await
+            Disposition::Failed(Reason { status, why }) => {
+                self.give_up(Kind::Failed, Whom::All { status, diagnostic: &why.text }).await
             }
             Disposition::Retry { after, why } => {
                 let wait = self.worker.retry_wait(self.claim.attempts).max(after.unwrap_or_default());
@@ -243,7 +246,7 @@ impl Attempt<'_> {
                 match look_after {
                     // Whatever its age: it may have arrived, and then its sender must not be told that it has
                     // not.
-                    Some(look_after) => self.wait(now + look_after.max(after), Verdict::Done).await,
+                    Some(look_after) => self.wait(now + look_after.max(after), &why, Verdict::Done).await,
                     None => {
                         let wait = self.worker.unknown_wait(self.claim.attempts).max(after);
                         self.wait_or_expire(now, wait, &why, Verdict::Done).await
@@ -253,16 +256,15 @@ impl Attempt<'_> {
             Disposition::Unsettled { look_after, why } => {
                 let settle_by = doubt.unwrap_or(now) + self.worker.settings.settle_after;
                 if now >= self.worker.give_up_at(self.claim.lease).max(settle_by) {
-                    return self.expire(&why).await;
+                    return self.expire(&why.text).await;
                 }
-                let due = now + look_after;
-                let doubt = self.claim.doubt;
-                self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
+                self.wait_without_cost(now + look_after, None, Verdict::Done).await
             }
             Disposition::Split { most } => self.split(most).await,
             Disposition::Divided(division) => self.divide(division).await,
             Disposition::Hold { why } => {
-                let settlement = Settlement::Hold { reason: HoldReason::new(&why), doubt };
+                let attempt = why.attempt(clock::wall());
+                let settlement = Settlement::Hold { reason: HoldReason::new(&why.text), doubt, attempt };
                 self.settle(settlement, Verdict::Done).await
             }
             Disposition::MailboxBlocked { until, limit, why } => {
@@ -275,10 +277,13 @@ impl Attempt<'_> {
                     // on.
                     wakes.min(self.worker.give_up_at(self.claim.lease)).max(now)
                 };
-                self.wait_for_turn(due, Verdict::MailboxAsleep { until, limit, why }).await
+                let attempt = why.attempt(clock::wall());
+                self.wait_for_turn(due, attempt, Verdict::MailboxAsleep { until, limit, why: why.text }).await
             }
             Disposition::TenantBlocked { reason, why, retry_after } => {
-                self.wait_for_turn(now, Verdict::TenantBlocked(Blocked { reason, why, retry_after })).await
+                let attempt = why.attempt(clock::wall());
+                let blocked = Blocked { reason, why: why.text, retry_after };
+                self.wait_for_turn(now, attempt, Verdict::TenantBlocked(blocked)).await
             }
         }
     }
@@ -294,38 +299,59 @@ impl Attempt<'_> {
         if clock::now() >= self.worker.give_up_at(self.claim.lease) {
             return self.expire("the relay could not read the message").await;
         }
-        self.wait_for_machine().await
+        self.wait_for_machine(why).await
     }
 
     /// Something on this machine must be fixed. It costs no attempt.
-    async fn wait_for_machine(self) -> Verdict {
-        let due = clock::now() + LOCAL_FAULT;
-        let doubt = self.claim.doubt;
-        self.settle(Settlement::Wait { due, counted: false, doubt }, Verdict::Done).await
+    async fn wait_for_machine(self, why: String) -> Verdict {
+        let attempt = Trouble::new(ErrorClass::Relay, why).attempt(clock::wall());
+        self.wait_without_cost(clock::now() + LOCAL_FAULT, attempt, Verdict::Done).await
     }
 
     /// The attempt counts. A message whose time is up leaves; any other is tried once more when its time is
     /// up, at the latest.
-    async fn wait_or_expire(self, now: Timestamp, wait: Duration, why: &str, verdict: Verdict) -> Verdict {
+    async fn wait_or_expire(
+        self,
+        now: Timestamp,
+        wait: Duration,
+        why: &Trouble,
+        verdict: Verdict,
+    ) -> Verdict {
         let give_up_at = self.worker.give_up_at(self.claim.lease);
         if now >= give_up_at {
-            return self.expire(why).await;
+            return self.expire(&why.text).await;
         }
         // An unknown outcome is never given up before its time.
         let is_open = self.claim.doubt.is_some();
-        self.wait(if is_open { now + wait } else { (now + wait).min(give_up_at) }, verdict).await
+        self.wait(if is_open { now + wait } else { (now + wait).min(give_up_at) }, why, verdict).await
     }
 
     /// The attempt counts.
-    async fn wait(self, due: Timestamp, verdict: Verdict) -> Verdict {
+    async fn wait(self, due: Timestamp, why: &Trouble, verdict: Verdict) -> Verdict {
         let doubt = self.claim.doubt;
-        self.settle(Settlement::Wait { due, counted: true, doubt }, verdict).await
+        let attempt = why.attempt(clock::wall());
+        self.settle(Settlement::Wait { due, counted: true, doubt, attempt }, verdict).await
     }
 
-    async fn wait_for_turn(self, due: Timestamp, verdict: Verdict) -> Verdict {
+    async fn wait_for_turn(
+        self,
+        due: Timestamp,
+        attempt: Option<FailedAttempt>,
+        verdict: Verdict,
+    ) -> Verdict {
         self.early.say(&verdict);
+        self.wait_without_cost(due, attempt, verdict).await
+    }
+
+    /// The attempt, if it was one, does not count.
+    async fn wait_without_cost(
+        self,
+        due: Timestamp,
+        attempt: Option<FailedAttempt>,
+        verdict: Verdict,
+    ) -> Verdict {
         let doubt = self.claim.doubt;
-        self.settle(Settlement::Wait { due, counted: false, doubt }, verdict).await
+        self.settle(Settlement::Wait { due, counted: false, doubt, attempt }, verdict).await
     }
 
     async fn expire(self, why: &str) -> Verdict {
@@ -334,7 +360,7 @@ impl Attempt<'_> {
 
     async fn give_up(self, kind: Kind, whom: Whom<'_>) -> Verdict {
         let metrics = &self.worker.metrics;
-        let label = label(kind);
+        let label = kind.label();
         warn!(
             id = %self.claim.lease.id, tenant = %self.tenant.name, why = whom.diagnostic(),
             "message {label}"
@@ -349,7 +375,7 @@ impl Attempt<'_> {
             }
             Err(e) => {
                 error!(id = %self.claim.lease.id, error = %e, "bounce not stored");
-                self.wait_for_machine().await
+                self.wait_for_machine(format!("the report to the sender cannot be stored: {e}")).await
             }
         }
     }
@@ -391,7 +417,7 @@ impl Attempt<'_> {
         match self.notification(news).await {
             Ok(told) => {
                 if told.is_some() {
-                    self.worker.metrics.bounce(&self.tenant.name, label(Kind::Relayed));
+                    self.worker.metrics.bounce(&self.tenant.name, Kind::Relayed.label());
                 }
                 told
             }
@@ -418,19 +444,23 @@ impl Attempt<'_> {
                 info!(%id, %tenant, %mailbox, attempt, route, status, request_id, client_request_id, is_earlier, ?took, "message delivered");
             }
             Disposition::Retry { why, .. } | Disposition::Refused { why, .. } => {
-                info!(%id, %tenant, %mailbox, attempt, why, ?took, "delivery deferred")
+                let error = why.class.as_str();
+                info!(%id, %tenant, %mailbox, attempt, error, why = why.text, ?took, "delivery deferred")
             }
             Disposition::Unknown { why, .. } => {
-                warn!(%id, %tenant, %mailbox, attempt, why, ?took, "delivery outcome unknown")
+                let error = why.class.as_str();
+                warn!(%id, %tenant, %mailbox, attempt, error, why = why.text, ?took, "delivery outcome unknown")
             }
             Disposition::Unsettled { why, look_after } => {
-                info!(%id, %tenant, %mailbox, why, ?look_after, "delivery outcome still unknown")
+                info!(%id, %tenant, %mailbox, why = why.text, ?look_after, "delivery outcome still unknown")
             }
             Disposition::Hold { why } => {
-                error!(%id, %tenant, %mailbox, why, ?took, "message held")
+                let error = why.class.as_str();
+                error!(%id, %tenant, %mailbox, error, why = why.text, ?took, "message held")
             }
             Disposition::MailboxBlocked { why, .. } => {
-                info!(%id, %tenant, %mailbox, why, ?took, "mailbox throttled")
+                let error = why.class.as_str();
+                info!(%id, %tenant, %mailbox, error, why = why.text, ?took, "mailbox throttled")
             }
             // The scheduler says this once for the tenant; the worker says it for the message when that is
             // given up.
@@ -455,12 +485,4 @@ fn outcome(disposition: &Disposition) -> Option<Outcome> {
         Disposition::Divided(Division { failed, .. }) if !failed.is_empty() => Outcome::Failed,
         Disposition::Unsettled { .. } | Disposition::Split { .. } | Disposition::Divided(_) => return None,
     })
-}
-
-fn label(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Failed => "failed",
-        Kind::Expired => "expired",
-        Kind::Relayed => "relayed",
-    }
 }

@@ -33,7 +33,7 @@ use crate::{
     background::Background,
     config::{Config, Roster, RosterKeeper},
     delivery::{
-        Routes, Worker, WorkerSettings,
+        ByHand, Routes, Worker, WorkerSettings,
         graph::{Graph, GraphContext},
         smtp as submission,
         smtp::{DialError, Smtp},
@@ -234,6 +234,13 @@ impl Relay {
             Logins::new(roster.clone(), config.smtp.lockout, config.smtp.client_prefix, metrics.clone());
         let door = Door::new(roster.clone(), spool.clone(), free_space.clone(), config.smtp.max_message);
 
+        let by_hand = ByHand {
+            spool: spool.clone(),
+            roster: roster.clone(),
+            hostname: config.smtp.hostname.as_str().into(),
+            metrics: metrics.clone(),
+        };
+
         let stop = shutdown.child_token();
         let mut parts = Parts::default();
         let ScheduledParts { settings, worker, events } = scheduler;
@@ -285,7 +292,7 @@ impl Relay {
             metrics: metrics.clone(),
         };
         parts.spawn("reload", "what reloads the configuration", reloader.run(requests, stop.clone()));
-        let shown = admin::Shown { metrics, spool, depths, inspector, reloads, free_space, usage };
+        let shown = admin::Shown { metrics, spool, depths, inspector, by_hand, reloads, free_space, usage };
         let serve = admin.serve(shown, admin_stop.clone());
         let mut admin = tokio::spawn(async move {
             tokio::select! { () = serve => {}, () = faults::due("admin") => {} }

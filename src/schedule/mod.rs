@@ -38,7 +38,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 pub use depth::{Depth, Depths};
-pub use inspector::{Inspector, MessageState, MessageStatus, Questions, Waits};
+pub use inspector::{
+    Ages, Inspector, Listing, MessageState, MessageStatus, Questions, Selection, SurveyBy, Waits,
+};
 pub use report::Early;
 pub use retry::retry_delay;
 pub use scheduler::{Inbox, Order, Scheduler, Settings};

@@ -83,7 +83,7 @@ enum EntryState {
     Scheduled,
     /// With a worker; more in [`Leased`].
     Leased,
-    /// Held until an operator releases it. It has no queue.
+    /// Held until an operator releases it. It is in neither part of its queue.
     Held,
 }
 
@@ -162,7 +162,7 @@ impl Pool {
         let (at, state) = if due <= now { (now, EntryState::Ready) } else { (due, EntryState::Scheduled) };
         let entry = Entry { at, queue: queue_id, state };
         if let Some(before) = self.messages.insert(id, entry) {
-            self.uncount(before.state);
+            self.replaced(&before);
             self.held_because.remove(&id);
             if before.state == state && before.queue == queue_id && (due <= now || before.at == due) {
                 // Announced again, and nothing is new.
@@ -188,18 +188,22 @@ impl Pool {
     }
 
     /// The message is held back from delivery. A worker that is about to claim it will not get it.
-    pub(super) fn hold(&mut self, id: MessageId, reason: Option<HoldReason>) {
+    pub(super) fn hold(&mut self, id: MessageId, lane: &Lane, reason: Option<HoldReason>) {
         self.leased.remove(&id);
         match reason {
             Some(reason) => drop(self.held_because.insert(id, reason)),
             None => drop(self.held_because.remove(&id)),
         }
-        let held = Entry { at: Timestamp::default(), queue: NO_QUEUE, state: EntryState::Held };
+        let queue = self.queue_for(lane);
+        let held = Entry { at: Timestamp::default(), queue, state: EntryState::Held };
         let before = self.messages.insert(id, held);
         if let Some(before) = before {
-            self.uncount(before.state);
+            self.replaced(&before);
         }
         self.count(EntryState::Held);
+        if let Some(queue) = self.queues.get_mut(&queue) {
+            queue.held += 1;
+        }
     }
 
     /// The message has left without having been handed out.
@@ -209,7 +213,7 @@ impl Pool {
         self.held_because.remove(&id);
         let before = self.messages.remove(&id);
         if let Some(before) = before {
-            self.uncount(before.state);
+            self.replaced(&before);
         }
     }
 
@@ -444,6 +448,16 @@ impl Pool {
             self.uncount(before);
             self.count(EntryState::Leased);
             self.leased.insert(id, Leased { lease, then: None });
+        }
+    }
+
+    /// It is no longer in the pool, or another entry has taken its place.
+    fn replaced(&mut self, entry: &Entry) {
+        self.uncount(entry.state);
+        if entry.state == EntryState::Held
+            && let Some(queue) = self.queues.get_mut(&entry.queue)
+        {
+            queue.held -= 1;
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Queue {
     pub(super) ready: VecDeque<MessageId>,
     /// Due later.
     pub(super) scheduled: BTreeSet<(Timestamp, MessageId)>,
+    /// Messages that are held. They are in neither part.
+    pub(super) held: u32,
     /// When the timer runs out that moves due messages from there to the ready part.
     pub(super) promote_at: Option<Instant>,
     pub(super) in_flight: u32,
@@ -56,6 +58,7 @@ impl Queue {
             limits,
             ready: VecDeque::new(),
             scheduled: BTreeSet::new(),
+            held: 0,
             promote_at: None,
             in_flight: 0,
             kept: 0,
@@ -77,6 +80,7 @@ impl Queue {
         const IDLE: std::time::Duration = std::time::Duration::from_secs(600);
         self.ready.is_empty()
             && self.scheduled.is_empty()
+            && self.held == 0
             && self.in_flight == 0
             && self.kept == 0
             && self.standing == QueueState::Idle

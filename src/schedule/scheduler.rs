@@ -10,6 +10,7 @@
 
 mod adoption;
 mod handing_out;
+mod inspection;
 
 use std::{
     cmp::Reverse,
@@ -25,7 +26,7 @@ use tracing::warn;
 use super::{
     Blocked, Courier, Depths, GRACE, Task, Verdict,
     depth::Counts,
-    inspector::{MessageState, MessageStatus, Question, Questions, Waits},
+    inspector::Questions,
     pool::{Expiry, NO_QUEUE, Pool},
     report::{Ended, Report},
     turn::QueueId,
@@ -43,6 +44,8 @@ use relay_spool::{Event, Spool, Waiting};
 const ROUND: Duration = Duration::from_secs(15);
 /// What one turn takes from one source: a start with a million messages begins to deliver at once.
 const AT_ONCE: usize = 1000;
+/// The same of the questions, of which each may take a millisecond.
+const QUESTIONS_AT_ONCE: usize = 4;
 /// No slot is kept for longer: a service no longer counts a call that it has worked on for so long.
 const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
@@ -141,12 +144,13 @@ impl<C: Courier> Scheduler<C> {
         };
         scheduler.timers.push(Reverse((Instant::now() + ROUND, Timer::Round)));
         loop {
+            let mut asked = None;
             let timer = scheduler.timers.peek().map_or_else(Instant::now, |Reverse((at, _))| *at);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(report) = reported.recv() => scheduler.take(report),
-                Some(question) = questions.recv() => scheduler.answer(question),
+                Some(question) = questions.recv() => asked = Some(question),
                 Some(order) = orders.recv() => scheduler.obey(order),
                 Some(event) = events.recv() => scheduler.hear(event),
                 () = tokio::time::sleep_until(timer) => {}
@@ -154,9 +158,14 @@ impl<C: Courier> Scheduler<C> {
             // Under load one of them is always ready. Each turn takes from all, so that none must wait until
             // another falls silent.
             for_some(|| reported.try_recv(), |report| scheduler.take(report));
-            for_some(|| questions.try_recv(), |question| scheduler.answer(question));
             for_some(|| orders.try_recv(), |order| scheduler.obey(order));
             for_some(|| events.try_recv(), |event| scheduler.hear(event));
+            // After the events: a message that waits again is in no queue between the end of its job and the
+            // word of the spool.
+            for _ in 0..QUESTIONS_AT_ONCE {
+                let Some(question) = asked.take().or_else(|| questions.try_recv().ok()) else { break };
+                scheduler.answer(question);
+            }
             scheduler.fire_timers();
             scheduler.hand_out();
         }
@@ -179,7 +188,7 @@ impl<C: Courier> Scheduler<C> {
                     self.timers.push(Reverse((at, Timer::Promote(name.clone(), queue))));
                 }
             }
-            Event::Held { id, reason, .. } => pool.hold(id, reason),
+            Event::Held { id, reason, .. } => pool.hold(id, &lane, reason),
             Event::Left { id, .. } => pool.forget(id),
         }
         self.changed(name);
@@ -363,30 +372,6 @@ impl<C: Courier> Scheduler<C> {
             let Some(turn) = pool.take_expired(id, lease) else { continue };
             self.hand_to_worker(name, turn, lease, Task::Expire { why });
         }
-    }
-
-    fn answer(&self, Question { id, answer }: Question) {
-        // The caller may have gone.
-        let _ = answer.send(self.inspect(id));
-    }
-
-    fn inspect(&self, id: MessageId) -> Option<MessageStatus> {
-        if let Some((tenant, _)) = self.unknown.iter().find(|(_, ids)| ids.contains(&id)) {
-            let why = "its tenant is not in the configuration".into();
-            let waits = Some(Waits { why, limit: None, until: None });
-            return Some(MessageStatus {
-                state: MessageState::Held,
-                tenant: tenant.clone(),
-                mailbox: None,
-                waits,
-            });
-        }
-        let mut standing = self.pools.values().find_map(|pool| pool.inspect(id))?;
-        if let (Some(reason), MessageState::Ready) = (self.spool.unhealthy(), standing.state) {
-            let why = format!("the spool cannot write: {reason}");
-            standing.waits = Some(Waits { why, limit: None, until: None });
-        }
-        Some(standing)
     }
 
     /// Notes that this pool may have something to hand out.

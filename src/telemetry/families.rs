@@ -44,6 +44,7 @@ impl Incoming {
 /// What goes out.
 pub(super) struct Delivery {
     pub(super) deliveries: IntCounterVec,
+    pub(super) errors: IntCounterVec,
     pub(super) delivery_seconds: HistogramVec,
     pub(super) time_in_queue: HistogramVec,
     pub(super) in_flight: IntGaugeVec,
@@ -62,6 +63,11 @@ impl Delivery {
                 "deliveries_total",
                 "Delivery attempts by outcome.",
                 &["tenant", "route", "outcome"],
+            ),
+            errors: build.counters(
+                "delivery_errors_total",
+                "Delivery attempts that failed, by what they failed for.",
+                &["tenant", "error"],
             ),
             delivery_seconds: build.histograms(
                 "delivery_seconds",

@@ -83,6 +83,54 @@ pub enum LimitKind {
     Mailbox,
 }
 
+/// What a failed attempt failed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// No connection: nothing was sent.
+    Connection,
+    /// A connection broke off, or no answer came in time.
+    Interrupted,
+    /// The service cannot at present, or its answer makes no sense.
+    Service,
+    /// Too many calls.
+    Throttled,
+    /// The mailbox has sent as much as it may in an hour or a day.
+    Quota,
+    /// A limit that this relay keeps: nothing was tried.
+    Limit,
+    /// The login service is unreachable, overloaded or at fault.
+    Login,
+    /// The login service refuses the tenant's credential.
+    Credential,
+    /// The relay's own request for a token was wrong.
+    Defect,
+    /// The service does not accept the token.
+    Token,
+    /// The app lacks a permission, or the tenant is closed to it.
+    Permission,
+    /// Something about the mailbox must be fixed.
+    Mailbox,
+    /// The mailbox may not send as this sender.
+    SendAs,
+    /// The service does not take a recipient.
+    Recipients,
+    /// The service does not take such a message.
+    Content,
+    TooLarge,
+    Malware,
+    /// The service would have sent it to others than the envelope names.
+    RecipientsDiffer,
+    /// Something on this machine.
+    Relay,
+}
+
+impl ErrorClass {
+    /// Whether the service was called about the message.
+    pub const fn is_of_a_call(self) -> bool {
+        !matches!(self, Self::Limit | Self::Login | Self::Credential | Self::Defect)
+    }
+}
+
 /// What an unknown outcome turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolved {
@@ -182,6 +230,14 @@ label! {
         RecipientsPerDay => "recipients_per_day", RequestsPer10Minutes => "requests_per_10_minutes",
         UploadPer5Minutes => "upload_per_5_minutes", AppRequests => "app_requests", Service => "service",
         Mailbox => "mailbox",
+    }
+    ErrorClass {
+        Connection => "connection", Interrupted => "interrupted", Service => "service",
+        Throttled => "throttled", Quota => "quota", Limit => "limit", Login => "login",
+        Credential => "credential", Defect => "defect", Token => "token", Permission => "permission",
+        Mailbox => "mailbox", SendAs => "send_as", Recipients => "recipients", Content => "content",
+        TooLarge => "too_large", Malware => "malware", RecipientsDiffer => "recipients_differ",
+        Relay => "relay",
     }
     Resolved { Arrived => "arrived", NotSent => "not_sent", Resent => "resent" }
     RecipientMismatch { Respelled => "respelled", Mended => "mended", Held => "held" }

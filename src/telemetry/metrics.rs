@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
 use super::{
-    AdminRefused, LimitKind, LoginResult, LostLine, Outcome, RecipientMismatch, Refused, Resolved, Route,
-    TokenResult,
+    AdminRefused, ErrorClass, LimitKind, LoginResult, LostLine, Outcome, RecipientMismatch, Refused,
+    Resolved, Route, TokenResult,
     build::Build,
     families::{Delivery, Identity, Incoming, Process, Spooled},
     series::TenantSeries,
@@ -72,7 +72,17 @@ impl Metrics {
         self.0.incoming.refused.with_label_values(&[ingress.as_str(), reason.as_str()]).inc();
     }
 
-    pub fn attempt(&self, tenant: &TenantName, route: Route, outcome: Outcome, took: Duration) {
+    /// `error`: what it failed for.
+    pub fn attempt(
+        &self,
+        tenant: &TenantName,
+        route: Route,
+        (outcome, error): (Outcome, Option<ErrorClass>),
+        took: Duration,
+    ) {
+        if let Some(error) = error {
+            self.0.delivery.errors.with_label_values(&[tenant.as_str(), error.as_str()]).inc();
+        }
         self.0
             .delivery
             .deliveries

@@ -11,7 +11,8 @@ mod series;
 pub(crate) mod testing;
 
 pub use labels::{
-    AdminRefused, LimitKind, LoginResult, Outcome, RecipientMismatch, Refused, Resolved, Route, TokenResult,
+    AdminRefused, ErrorClass, LimitKind, LoginResult, Outcome, RecipientMismatch, Refused, Resolved, Route,
+    TokenResult,
 };
 pub use logs::{Logs, LostLine, start as start_logs};
 pub use metrics::Metrics;

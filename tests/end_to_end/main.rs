@@ -30,6 +30,7 @@ mod pickup;
 mod pickup_crash;
 mod proxy;
 mod queue_actions;
+mod queue_list;
 mod queue_show;
 mod real_mail;
 mod recipients;

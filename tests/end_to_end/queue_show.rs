@@ -112,3 +112,48 @@ fn a_message_that_is_not_there() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("does not answer"), "{output:?}");
 }
+
+/// What the service said, to which call and when: kept over kill -9.
+#[test]
+fn what_failed_is_told_after_a_restart() {
+    let mut lab = Lab::with(|setup| setup.retry = "first = '1s'\nlongest = '1s'\njitter = 0.0".into());
+    lab.inject(Fault::status(On::SendMail, 503, "ErrorMailboxStoreUnavailable"));
+    let id = send(&lab, "tried again and again");
+    wait_until("two attempts", || json(&lab, &id)["failed_attempts"].as_array().unwrap().len() >= 2);
+    lab.kill9();
+    lab.restart();
+    wait_until("the start", || json(&lab, &id)["state"].is_string());
+    let page = json(&lab, &id);
+    let failed = page["failed_attempts"].as_array().unwrap();
+    assert!(failed.len() >= 2, "{page:#}");
+    let last = failed.last().unwrap();
+    assert_eq!((&last["class"], &last["code"]), (&"service".into(), &"ErrorMailboxStoreUnavailable".into()));
+    assert!(last["at"].as_str().unwrap().ends_with('Z'), "{page:#}");
+    let request_id = last["request_id"].as_str().unwrap();
+    assert!(!request_id.is_empty() && last["text"].as_str().unwrap().contains(request_id), "{page:#}");
+    assert_eq!(&page["last_error"], last);
+    assert_eq!((&page["from"], &page["to"][0], &page["recipients"]), (&FROM.into(), &TO.into(), &1.into()));
+    let text = String::from_utf8(show(&lab, &[&id]).stdout).unwrap();
+    assert!(text.contains("  service (ErrorMailboxStoreUnavailable): 503 "), "{text}");
+    let errors = [("tenant", "contoso"), ("error", "service")];
+    lab.wait_for_metrics("errors to be counted", |metrics| {
+        metrics.sum("m365_relay_delivery_errors_total", &errors) >= 1.0
+    });
+}
+
+#[test]
+fn the_message_itself() {
+    let lab = Lab::start();
+    lab.inject(Fault::status(On::SendMail, 503, "ErrorMailboxStoreUnavailable"));
+    let id = send(&lab, "shown");
+    let header = show(&lab, &["--headers", &id]);
+    let text = String::from_utf8(header.stdout).unwrap();
+    assert!(text.contains("\r\nSubject: shown\r\n") && text.starts_with("Received: "), "{text}");
+    let body = String::from_utf8(show(&lab, &["--body", &id]).stdout).unwrap();
+    assert!(!body.is_empty() && !body.contains("Subject:") && body.ends_with("\r\n"), "{body}");
+    let lines = lab.wait_for_logs("message content shown", 2);
+    assert_eq!((&lines[0]["id"], &lines[0]["tenant"]), (&id.clone().into(), &"contoso".into()));
+    assert!(lines[0]["by"].as_str().unwrap().starts_with("user "), "{}", lines[0]);
+    assert_eq!(show(&lab, &["--headers", "--body", &id]).status.code(), Some(2));
+    assert_eq!(show(&lab, &["--headers", "1M876XD4R0000"]).status.code(), Some(1));
+}

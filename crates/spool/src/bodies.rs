@@ -5,7 +5,7 @@
 //! works on the index need not wait for each other. Between groups, this thread copies what is left in sparse
 //! segments, a little at a time.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
@@ -19,6 +19,7 @@ use super::{
     store::{Arriving, Bodies, StoreError},
 };
 use crate::threads;
+use relay_mail::MessageId;
 
 /// The most bodies stored together, and the most octets.
 const GROUP: usize = 512;
@@ -49,6 +50,11 @@ pub(super) enum Then {
         others: Vec<StoredMessage>,
         answer: Responder<()>,
     },
+    /// It enters in the place of this one.
+    Replace {
+        id: MessageId,
+        answer: Responder<()>,
+    },
 }
 
 pub(super) struct BodyThread {
@@ -58,7 +64,8 @@ pub(super) struct BodyThread {
     health: Arc<Health>,
     observer: Arc<dyn Observer>,
     stall: Arc<Stall>,
-    sparse: Option<u32>,
+    /// To be compacted, one after the other: each is given out once.
+    sparse: VecDeque<u32>,
 }
 
 /// The thread's name for people.
@@ -75,7 +82,7 @@ impl BodyThread {
     ) -> Result<(), StoreError> {
         let tell = TellOnPanic { observer: observer.clone(), part: PART };
         let told = observer.clone();
-        let this = Self { bodies, errands, operations, health, observer, stall, sparse: None };
+        let this = Self { bodies, errands, operations, health, observer, stall, sparse: VecDeque::new() };
         threads::watched(THREAD, move || this.run(tell), move |why| told.ended(PART, why))
             .map_err(|source| StoreError::Io { what: "cannot start the thread for bodies", source })
     }
@@ -87,18 +94,19 @@ impl BodyThread {
         loop {
             // With a segment to compact, the thread does not sleep, but does not keep arriving mail waiting
             // either.
-            let first = match self.sparse {
-                None => self.errands.blocking_recv(),
-                Some(_) => self.errands.try_recv().ok(),
+            let mut next = if self.sparse.is_empty() {
+                let Some(first) = self.errands.blocking_recv() else { return };
+                Some(first)
+            } else {
+                match self.errands.try_recv() {
+                    Err(mpsc::error::TryRecvError::Disconnected) => return,
+                    first => first.ok(),
+                }
             };
-            if first.is_none() && self.sparse.is_none() {
-                return;
-            }
-            let mut next = first;
             let mut octets = 0;
             while let Some(errand) = next {
                 match errand {
-                    Errand::Compact(segment) => self.sparse = Some(segment),
+                    Errand::Compact(segment) => self.sparse.push_back(segment),
                     Errand::Store(arrival) => {
                         octets += arrival.arriving.body.len();
                         group.push(arrival.arriving);
@@ -112,7 +120,7 @@ impl BodyThread {
                 self.store(&mut group, &mut then);
                 self.observer.turned(THREAD);
             }
-            if let Some(segment) = self.sparse {
+            if let Some(segment) = self.sparse.pop_front() {
                 self.compact(segment);
             }
         }
@@ -142,6 +150,10 @@ impl BodyThread {
             (Then::Accept { answer }, Err(error)) => return respond(answer, Err(error)),
             // A caller that has gone away leaves a body that no message has: the next start sweeps it.
             (Then::Keep { answer }, stored) => return respond(answer, stored),
+            (Then::Replace { id, answer }, Ok(new)) => {
+                Operation::Replace { id, new, answer, is_again: false }
+            }
+            (Then::Replace { answer, .. }, Err(error)) => return respond(answer, Err(error)),
             (Then::Settle { lease, mut others, answer }, stored) => {
                 let end = match stored {
                     Ok(last) => {
@@ -161,22 +173,20 @@ impl BodyThread {
     fn compact(&mut self, segment: u32) {
         match self.stall.bodies.during(|| self.bodies.compact(segment)) {
             Ok(compacted) => {
-                self.sparse = compacted.is_more.then_some(segment);
+                if compacted.is_more {
+                    self.sparse.push_front(segment);
+                }
                 if !compacted.moved.is_empty() {
                     let _ = self.operations.blocking_send(Operation::Moved(compacted.moved));
                 }
             }
             Err(StoreError::Unwritten { what, source }) => {
-                self.sparse = None;
                 warn!(
                     segment, what, error = %source,
                     "sparse segment not compacted; it keeps its disk space and is tried again later"
                 );
             }
-            Err(error) => {
-                self.sparse = None;
-                self.refuse(error);
-            }
+            Err(error) => drop(self.refuse(error)),
         }
     }
 

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    BodyPlace, Change, Event, HoldReason, Lane, Lease, Phase, Remembered, SpoolError, State, Store,
-    StoreError, Tally, Waiting,
+    BodyPlace, Change, Event, FailedAttempt, FailedAttempts, Found, HoldReason, Lane, Lease, Phase,
+    Remembered, SpoolError, State, Store, StoreError, Tally, Waiting,
     accepted::Announcer,
     bodies::Errand,
     health::Health,
@@ -29,7 +29,6 @@ use super::{
     operation::{Alteration, End, Granted, Operation, StoredMessage},
     stall::Stall,
     store::{Moved, guarded},
-    stored::StoredRecord,
 };
 use crate::{clock, threads};
 use relay_mail::{MessageId, Timestamp};
@@ -94,7 +93,7 @@ enum Effect {
     /// It was rebuilt from its body, and announced then.
     Known(Waiting),
     Unwound(Arc<Lane>, u64),
-    Found(HashMap<MessageId, StoredRecord>),
+    Found(HashMap<MessageId, Found>),
     Claimed(Granted),
     Settled {
         lane: Arc<Lane>,
@@ -110,6 +109,8 @@ enum Effect {
         event: Event,
         /// The tenant's octets that left.
         left: Option<(Arc<Lane>, u64)>,
+        /// What has entered in its place.
+        entering: Option<(Waiting, u64)>,
     },
     Nothing,
 }
@@ -249,11 +250,7 @@ impl Committer {
                 unwound => unwound,
             },
             Operation::Find { ids, .. } => {
-                let found = ids.iter().filter_map(|id| match self.state(*id, group) {
-                    Ok((state, _)) => Some(Ok((*id, self.store.record(*id, state.body)))),
-                    Err(SpoolError::NoSuchMessage(_)) => None,
-                    Err(error) => Some(Err(error)),
-                });
+                let found = ids.iter().filter_map(|id| self.find(*id, group).transpose());
                 found.collect::<Result<_, _>>().map(Effect::Found)
             }
             Operation::Claim { id, .. } => self.claim(*id, group).map(Effect::Claimed),
@@ -274,6 +271,15 @@ impl Committer {
                 Ok(Effect::Nothing)
             }
             Operation::Alter { id, alteration, .. } => self.alter(*id, alteration, group),
+            Operation::Replace { id, new, is_again, .. } => match self.replace(*id, new, group) {
+                // The first time it was stored, after all.
+                Err(SpoolError::NoSuchMessage(_)) if *is_again => Ok(Effect::Nothing),
+                Err(error) => {
+                    group.useless.push((new.id, new.place));
+                    Err(error)
+                }
+                replaced => replaced,
+            },
             Operation::Moved(moved) => {
                 moved.iter().try_for_each(|moved| self.follow(moved, group))?;
                 Ok(Effect::Nothing)
@@ -340,7 +346,7 @@ impl Committer {
     }
 
     fn settle(&mut self, id: MessageId, was: State, lane: Arc<Lane>, end: &End, group: &mut Group) -> Effect {
-        let later = End::Wait { due: clock::now() + LATER, counted: false, doubt: was.doubt };
+        let later = End::Wait { due: clock::now() + LATER, counted: false, doubt: was.doubt, attempt: None };
         let mut because = None;
         let end = match end {
             End::Quarantine { reason } => match self.store.put_aside(id, was.body, reason) {
@@ -365,14 +371,16 @@ impl Committer {
         let mut left = None;
         let mut entered = Vec::new();
         match end {
-            End::Wait { due, counted, doubt } => {
+            End::Wait { due, counted, doubt, attempt } => {
                 let attempts = was.attempts.saturating_add(u16::from(*counted));
                 let phase = Phase::Waiting { due: *due };
-                group.update(id, was, State { phase, attempts, doubt: *doubt, ..was });
+                let state = State { phase, attempts, doubt: *doubt, ..was };
+                group.update_after(id, was, state, self.with(id, attempt.as_ref()));
                 then = Some(Event::Waiting(Waiting { id, lane: lane.clone(), due: *due }));
             }
-            End::Hold { reason, doubt } => {
-                group.update(id, was, State { phase: Phase::Held, doubt: *doubt, ..was });
+            End::Hold { reason, doubt, attempt } => {
+                let state = State { phase: Phase::Held, doubt: *doubt, ..was };
+                group.update_after(id, was, state, self.with(id, attempt.as_ref()));
                 self.explain(id, Some(reason.clone()), group);
                 then = Some(Event::Held { id, lane: lane.clone(), reason: Some(reason.clone()) });
             }
@@ -386,6 +394,14 @@ impl Committer {
         Effect::Settled { lane, left, then, entering: entered, because }
     }
 
+    /// The message's failed attempts with one more, if there is one more. They are a comfort: if the earlier
+    /// ones cannot be read, the settlement is stored all the same.
+    fn with(&self, id: MessageId, attempt: Option<&FailedAttempt>) -> Option<FailedAttempts> {
+        let attempt = attempt?.clone();
+        let earlier = self.context.stall.index.during(|| guarded(|| self.store.attempts(id)));
+        Some(earlier.unwrap_or_default().with(attempt))
+    }
+
     fn alter(
         &mut self,
         id: MessageId,
@@ -397,6 +413,7 @@ impl Committer {
             return Err(SpoolError::InDelivery(id));
         }
         let mut left = None;
+        let entering = None;
         let event = match alteration {
             Alteration::Hold(reason) => {
                 group.update(id, was, State { phase: Phase::Held, ..was });
@@ -405,7 +422,8 @@ impl Committer {
                 }
                 Event::Held { id, lane, reason: self.remembered(id, group).held }
             }
-            Alteration::Release => {
+            Alteration::Retry if was.phase == Phase::Held => return Err(SpoolError::Held(id)),
+            Alteration::Retry | Alteration::Release => {
                 let due = clock::now();
                 group.update(id, was, State { phase: Phase::Waiting { due }, ..was });
                 self.explain(id, None, group);
@@ -417,7 +435,34 @@ impl Committer {
                 Event::Left { id, lane }
             }
         };
-        Ok(Effect::Altered { event, left })
+        Ok(Effect::Altered { event, left, entering })
+    }
+
+    fn replace(
+        &mut self,
+        id: MessageId,
+        new: &StoredMessage,
+        group: &mut Group,
+    ) -> Result<Effect, SpoolError> {
+        let (was, lane) = self.state(id, group)?;
+        if was.phase == Phase::Leased {
+            return Err(SpoolError::InDelivery(id));
+        }
+        self.remove(id, was, group);
+        let left = Some((lane.clone(), was.body.len));
+        let entering = self.insert(new, group);
+        Ok(Effect::Altered { event: Event::Left { id, lane }, left, entering })
+    }
+
+    fn find(&self, id: MessageId, group: &Group) -> Result<Option<(MessageId, Found)>, SpoolError> {
+        let (state, lane) = match self.state(id, group) {
+            Ok(found) => found,
+            Err(SpoolError::NoSuchMessage(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let failed = self.context.stall.index.during(|| guarded(|| self.store.attempts(id)));
+        let failed = failed.map_err(|error| self.latch(&error))?;
+        Ok(Some((id, Found::new(lane, state, failed, self.store.record(id, state.body)))))
     }
 
     fn unwind(&mut self, id: MessageId, group: &mut Group) -> Result<Effect, SpoolError> {
@@ -480,7 +525,12 @@ impl Group {
     }
 
     fn update(&mut self, id: MessageId, was: State, state: State) {
+        self.update_after(id, was, state, None);
+    }
+
+    /// `attempts`: those that are kept from now on, if they are others than before.
+    fn update_after(&mut self, id: MessageId, was: State, state: State, attempts: Option<FailedAttempts>) {
         self.states.insert(id, Some(state));
-        self.changes.push(Change::Update { id, was, state });
+        self.changes.push(Change::Update { id, was, state, attempts });
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::{BodyReader, HoldReason, Message, NewMessage, Note};
+use crate::{BodyReader, FailedAttempt, HoldReason, Message, NewMessage, Note};
 use relay_mail::{MessageId, Timestamp};
 
 /// The right to settle one message, given to one worker.
@@ -44,10 +44,12 @@ pub enum Settlement {
         counted: bool,
         /// Since when it is unknown whether this or an earlier attempt was sent.
         doubt: Option<Timestamp>,
+        /// What is kept of this attempt, if there was one.
+        attempt: Option<FailedAttempt>,
     },
     /// It is held until an operator [releases](crate::Spool::release) or [removes](crate::Spool::remove) it.
     /// The attempt does not count.
-    Hold { reason: HoldReason, doubt: Option<Timestamp> },
+    Hold { reason: HoldReason, doubt: Option<Timestamp>, attempt: Option<FailedAttempt> },
     /// It is damaged: its record and what is left of its body are quarantined, with the reason. If that
     /// cannot be done now, it waits a minute.
     Quarantine { reason: String },

@@ -34,11 +34,13 @@
 mod accepted;
 pub mod archive;
 mod arriving;
+mod attempts;
 mod bodies;
 mod body_record;
 mod clock;
 mod committer;
 mod disk;
+mod found;
 mod free_space;
 mod health;
 mod lane;
@@ -78,7 +80,9 @@ use tokio::{
 
 pub use accepted::Accepted;
 pub use arriving::{Body, BodyWriter};
+pub use attempts::{FailedAttempt, FailedAttempts};
 pub use disk::{DiskStore, OPEN_LISTS, OpenError};
+pub use found::Found;
 pub use free_space::{Floor, FreeSpace, Shortage};
 pub use lane::{Lane, LaneId};
 pub use lease::{Claim, Lease, Settlement};
@@ -97,7 +101,6 @@ use bodies::{Arrival, BodyThread, Errand, Then};
 use committer::Committer;
 use operation::{Alteration, End, Operation, Responder};
 use relay_mail::{MessageId, TenantName, Timestamp};
-use stored::StoredRecord;
 
 /// Bodies up to this size are held in memory on their way in and out.
 pub const SMALL_BODY: usize = 64 * 1024;
@@ -294,17 +297,10 @@ impl Spool {
         self.store(message, |answer| Then::Accept { answer }).await
     }
 
-    /// Which of these messages the spool has, whatever their state. `None`: it is there, but cannot be read.
-    pub async fn find(
-        &self,
-        ids: Vec<MessageId>,
-    ) -> Result<HashMap<MessageId, Option<Arc<Message>>>, SpoolError> {
-        let records = self.ask(|answer| Operation::Find { ids, answer }).await?;
-        let read =
-            |(id, record): (MessageId, StoredRecord)| (id, record.read().ok().map(|(message, _)| message));
-        // Blocking work is interrupted only when the runtime ends.
-        let found = spawn_blocking(move || records.into_iter().map(read).collect()).await;
-        found.map_err(|_| SpoolError::Closed)
+    /// Those of these messages that the spool has, whatever their state. Other operations wait meanwhile, so
+    /// ask for some hundreds at most.
+    pub async fn find(&self, ids: Vec<MessageId>) -> Result<HashMap<MessageId, Found>, SpoolError> {
+        self.ask(|answer| Operation::Find { ids, answer }).await
     }
 
     /// Tells the scheduler again of all messages of these tenants, except those that are leased. Looks at
@@ -391,6 +387,11 @@ impl Spool {
         self.alter(id, Alteration::Hold(reason)).await
     }
 
+    /// Makes a message due now that was waiting for its time.
+    pub async fn retry(&self, id: MessageId) -> Result<(), SpoolError> {
+        self.alter(id, Alteration::Retry).await
+    }
+
     /// Makes a message due now, whether it was held or was waiting for its time.
     pub async fn release(&self, id: MessageId) -> Result<(), SpoolError> {
         self.alter(id, Alteration::Release).await
@@ -399,6 +400,12 @@ impl Spool {
     /// Removes a message that waits or is held, without telling its sender.
     pub async fn remove(&self, id: MessageId) -> Result<(), SpoolError> {
         self.alter(id, Alteration::Remove).await
+    }
+
+    /// Lets `new` take the place of a message that waits or is held: both happen, or neither. While the spool
+    /// is unhealthy, this waits.
+    pub async fn replace(&self, id: MessageId, new: NewMessage) -> Result<(), SpoolError> {
+        self.store(new, |answer| Then::Replace { id, answer }).await
     }
 
     async fn alter(&self, id: MessageId, alteration: Alteration) -> Result<(), SpoolError> {

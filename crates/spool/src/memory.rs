@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Body, BodyPlace, Change, Lane, LaneId, Message, Remembered, State, Store, StoreError,
+    Body, BodyPlace, Change, FailedAttempts, Lane, LaneId, Message, Remembered, State, Store, StoreError,
     arriving::Spill,
     store::{Arriving, Bodies, Compacted},
     stored::StoredRecord,
@@ -31,6 +31,7 @@ struct Shared {
 struct MemoryContents {
     lanes: BTreeMap<LaneId, Lane>,
     states: BTreeMap<MessageId, State>,
+    attempts: BTreeMap<MessageId, FailedAttempts>,
     remembered: BTreeMap<MessageId, Remembered>,
     bodies: BTreeMap<MessageId, (Arc<Message>, Bytes)>,
     quarantine: BTreeMap<MessageId, String>,
@@ -135,6 +136,10 @@ impl Store for MemoryStore {
         Ok(self.content().states.get(&id).copied())
     }
 
+    fn attempts(&self, id: MessageId) -> Result<FailedAttempts, StoreError> {
+        Ok(self.content().attempts.get(&id).cloned().unwrap_or_default())
+    }
+
     fn record(&self, id: MessageId, place: BodyPlace) -> StoredRecord {
         StoredRecord::Memory { id, place, content: self.content().bodies.get(&id).cloned() }
     }
@@ -199,11 +204,14 @@ impl MemoryContents {
         match change {
             Change::AddLane { id, lane } => drop(self.lanes.insert(*id, Lane::clone(lane))),
             Change::DropLane { id, .. } => drop(self.lanes.remove(id)),
-            Change::Insert { id, state } | Change::Update { id, state, .. } => {
+            Change::Insert { id, state } => drop(self.states.insert(*id, *state)),
+            Change::Update { id, state, attempts, .. } => {
                 self.states.insert(*id, *state);
+                self.attempts.extend(attempts.clone().map(|attempts| (*id, attempts)));
             }
             Change::Remove { id, .. } => {
                 self.states.remove(id);
+                self.attempts.remove(id);
                 self.bodies.remove(id);
             }
             Change::Remember { id, now, .. } if now.is_empty() => drop(self.remembered.remove(id)),

@@ -1,10 +1,10 @@
 //! What the committer does while the disk does not work.
 //!
 //! The callers of the group that failed, and all callers after them, are told that the spool is unhealthy.
-//! Only those that settle or unwind a message wait. The committer then tries again and again whether the disk
-//! works. When it does, the committer opens the index again and finds out what happened to the group (each
-//! change is in it or not, as after a crash). It removes messages that were refused but are there all the
-//! same, releases the bodies of those that have ended all the same, stores what had to wait, and goes on.
+//! Only those that settle, replace or unwind a message wait. The committer then tries again and again whether
+//! the disk works. When it does, the committer opens the index again and finds out what happened to the group
+//! (each change is in it or not, as after a crash). It removes messages that were refused but are there all
+//! the same, releases the bodies of those that have ended all the same, stores what had to wait, and goes on.
 
 use std::{thread, time::Duration};
 
@@ -41,6 +41,9 @@ impl Committer {
             }
             Operation::Settle { lease, end, answer, .. } => {
                 self.unsettled.push(Operation::Settle { lease, end, answer, is_again: true });
+            }
+            Operation::Replace { id, new, answer, .. } => {
+                self.unsettled.push(Operation::Replace { id, new, answer, is_again: true });
             }
             Operation::Unwind { accepted, answer, .. } => {
                 self.unsettled.push(Operation::Unwind { accepted, answer, is_again: true });
@@ -151,7 +154,7 @@ impl Committer {
         for change in changes {
             match change {
                 Change::Remove { id, was } => self.question_body(*id, was.body, true),
-                Change::Update { id, was, state } if was.body != state.body => {
+                Change::Update { id, was, state, .. } if was.body != state.body => {
                     self.question_body(*id, was.body, false);
                 }
                 _ => {}

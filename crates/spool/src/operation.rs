@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Accepted, BodyPlace, HoldReason, Lane, Lease, Note, Settlement, SpoolError, State, store::Moved,
-    stored::StoredRecord,
+    Accepted, BodyPlace, FailedAttempt, Found, HoldReason, Lane, Lease, Note, Settlement, SpoolError, State,
+    store::Moved, stored::StoredRecord,
 };
 use relay_mail::{MessageId, TenantName, Timestamp};
 
@@ -33,10 +33,10 @@ pub(super) enum Operation {
         /// It has been tried before, and nobody knows whether it was stored.
         is_again: bool,
     },
-    /// Which of these are in the index, and where to read whose they are.
+    /// What the index has of these.
     Find {
         ids: Vec<MessageId>,
-        answer: Responder<HashMap<MessageId, StoredRecord>>,
+        answer: Responder<HashMap<MessageId, Found>>,
     },
     /// Tells the scheduler again of these tenants' messages, of those after `after`. Answers where to go on.
     TellAgain {
@@ -66,6 +66,14 @@ pub(super) enum Operation {
         alteration: Alteration,
         answer: Responder<()>,
     },
+    /// Lets a message enter in the place of one that no worker has.
+    Replace {
+        id: MessageId,
+        new: StoredMessage,
+        answer: Responder<()>,
+        /// It has been tried before, and nobody knows whether it was stored.
+        is_again: bool,
+    },
     /// The other thread cannot write: the committer must find out when that works again.
     Mend,
     /// Copies of bodies by compaction. Nobody waits for an answer.
@@ -93,10 +101,12 @@ pub(super) enum End {
         due: Timestamp,
         counted: bool,
         doubt: Option<Timestamp>,
+        attempt: Option<FailedAttempt>,
     },
     Hold {
         reason: HoldReason,
         doubt: Option<Timestamp>,
+        attempt: Option<FailedAttempt>,
     },
     Quarantine {
         reason: String,
@@ -114,6 +124,8 @@ pub(super) enum End {
 pub(super) enum Alteration {
     /// `None`: a reason that it has stays.
     Hold(Option<HoldReason>),
+    /// Due now, unless it is held.
+    Retry,
     /// Due now, whether it was held or waited.
     Release,
     Remove,
@@ -133,8 +145,8 @@ impl End {
     pub(super) fn with_nothing_new(settlement: Settlement) -> Self {
         match settlement {
             Settlement::End { .. } | Settlement::Split { .. } => Self::Leave { entering: Vec::new() },
-            Settlement::Wait { due, counted, doubt } => Self::Wait { due, counted, doubt },
-            Settlement::Hold { reason, doubt } => Self::Hold { reason, doubt },
+            Settlement::Wait { due, counted, doubt, attempt } => Self::Wait { due, counted, doubt, attempt },
+            Settlement::Hold { reason, doubt, attempt } => Self::Hold { reason, doubt, attempt },
             Settlement::Quarantine { reason } => Self::Quarantine { reason },
         }
     }

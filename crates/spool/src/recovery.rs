@@ -186,7 +186,7 @@ impl Recovery<'_> {
                 Leases::Given(_) => {
                     let due = self.now;
                     let state = State { phase: Phase::Waiting { due }, ..was };
-                    self.changes.push(Change::Update { id, was, state });
+                    self.changes.push(Change::Update { id, was, state, attempts: None });
                     Event::Waiting(Waiting { id, lane, due })
                 }
                 Leases::OfTheDead => {
@@ -196,7 +196,7 @@ impl Recovery<'_> {
                     let attempts = was.attempts.saturating_add(1);
                     let doubt = Some(self.now);
                     let state = State { phase: Phase::Waiting { due }, attempts, doubt, ..was };
-                    self.changes.push(Change::Update { id, was, state });
+                    self.changes.push(Change::Update { id, was, state, attempts: None });
                     Event::Waiting(Waiting { id, lane, due })
                 }
             },

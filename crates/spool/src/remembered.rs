@@ -61,14 +61,19 @@ impl HoldReason {
 
     /// A text that is too long loses its end.
     pub fn new(text: &str) -> Self {
-        let last = text.len().min(Self::MAX_LEN);
-        let end = (0..=last).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        Self(text[..end].into())
+        Self(beginning(text, Self::MAX_LEN).into())
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// As many whole characters as `most` octets hold.
+pub(super) fn beginning(text: &str, most: usize) -> &str {
+    let last = text.len().min(most);
+    let end = (0..=last).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
 }
 
 impl fmt::Display for HoldReason {

@@ -6,7 +6,8 @@
 use std::{io, sync::Arc};
 
 use super::{
-    Body, BodyPlace, Lane, LaneId, Message, Remembered, State, arriving::Spill, stored::StoredRecord,
+    Body, BodyPlace, FailedAttempts, Lane, LaneId, Message, Remembered, State, arriving::Spill,
+    stored::StoredRecord,
 };
 use crate::threads::message_of;
 use relay_mail::MessageId;
@@ -37,6 +38,9 @@ pub trait Store: Send + 'static {
     fn sweep(&mut self) -> Result<(), StoreError>;
 
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError>;
+
+    /// The attempts of a message that failed; none if there is no such message.
+    fn attempts(&self, id: MessageId) -> Result<FailedAttempts, StoreError>;
 
     /// Finds the states of the next messages after `after`, oldest first, `most` at most. Returns the last
     /// one, if there may be more.
@@ -125,6 +129,8 @@ pub enum Change {
         id: MessageId,
         was: State,
         state: State,
+        /// `None`: the attempts stay as they are.
+        attempts: Option<FailedAttempts>,
     },
     Remove {
         id: MessageId,

@@ -9,10 +9,10 @@ use super::errors::{Class, Fault, GraphError};
 use crate::{
     bounce::EnhancedStatus,
     clock,
-    delivery::{Disposition, NO_CREDENTIAL, Reason, Receipt},
+    delivery::{Disposition, NO_CREDENTIAL, Reason, Receipt, Trouble},
     network,
     schedule::Blocked,
-    telemetry::LimitKind,
+    telemetry::{ErrorClass, LimitKind},
 };
 use relay_mail::MailboxAddress;
 
@@ -106,11 +106,16 @@ impl GraphResponse {
 impl CallError {
     /// The call was not made, and may be made later.
     pub(super) fn stopped(why: impl Into<String>) -> Self {
-        Self::Stopped(Disposition::Retry { after: None, why: why.into() })
+        Self::Stopped(Disposition::Retry { after: None, why: Trouble::new(ErrorClass::Service, why) })
+    }
+
+    /// The same, because of something on this machine.
+    pub(super) fn stopped_here(why: impl Into<String>) -> Self {
+        Self::Stopped(Disposition::Retry { after: None, why: Trouble::new(ErrorClass::Relay, why) })
     }
 
     pub(super) fn cannot_read(error: &io::Error) -> Self {
-        Self::stopped(format!("cannot read the message: {error}"))
+        Self::stopped_here(format!("cannot read the message: {error}"))
     }
 
     /// The pause after which the same harmless call may work, within this attempt.
@@ -179,8 +184,14 @@ impl CallError {
     ) -> Disposition {
         let disposition = match self {
             Self::Stopped(disposition) => disposition,
-            Self::Broken { why, is_unsent: true } => Disposition::Retry { after: None, why },
-            Self::Broken { why, .. } => Disposition::Unknown { look_after, after: None, why },
+            Self::Broken { why, is_unsent: true } => {
+                Disposition::Retry { after: None, why: Trouble::new(ErrorClass::Connection, why) }
+            }
+            Self::Broken { why, .. } => Disposition::Unknown {
+                look_after,
+                after: None,
+                why: Trouble::new(ErrorClass::Interrupted, why),
+            },
             Self::Refused(error, answer) => dispose(&error, &answer, mailbox, look_after),
         };
         match disposition {
@@ -198,11 +209,16 @@ fn dispose(
     mailbox: &MailboxAddress,
     look_after: Option<Duration>,
 ) -> Disposition {
-    let said = format!(
-        "{} {}: {} (request-id {}, client-request-id {})",
-        answer.status, error.code, error.message, answer.request_id, answer.client_request_id
-    );
-    let asleep = |long: Duration, limit, why: String| Disposition::MailboxBlocked {
+    let said = Trouble {
+        class: error_class(error.class),
+        code: if error.code.is_empty() { answer.status.to_string() } else { error.code.clone() },
+        request_id: answer.request_id.clone(),
+        text: format!(
+            "{} {}: {} (request-id {}, client-request-id {})",
+            answer.status, error.code, error.message, answer.request_id, answer.client_request_id
+        ),
+    };
+    let asleep = |long: Duration, limit, why: Trouble| Disposition::MailboxBlocked {
         until: Instant::now() + long,
         limit,
         why,
@@ -210,7 +226,7 @@ fn dispose(
     match error.class {
         Class::Throttled if answer.is_of_app => Disposition::TenantBlocked {
             reason: Blocked::THROTTLED,
-            why: format!("Graph throttles the app in this tenant: {said}"),
+            why: said.explained(|said| format!("Graph throttles the app in this tenant: {said}")),
             retry_after: answer.retry_after.unwrap_or(THROTTLED),
         },
         Class::Transient => Disposition::Retry { after: answer.retry_after, why: said },
@@ -218,30 +234,52 @@ fn dispose(
         Class::Unknown => Disposition::Unknown { look_after, after: answer.retry_after, why: said },
         Class::Mailbox => {
             let long = answer.retry_after.unwrap_or(MAILBOX_PROBE);
-            asleep(long, LimitKind::Mailbox, format!("mailbox {mailbox} cannot send: {said}"))
+            let why = said.explained(|said| format!("mailbox {mailbox} cannot send: {said}"));
+            asleep(long, LimitKind::Mailbox, why)
         }
         Class::MailboxQuota => {
             let long = answer.retry_after.unwrap_or(QUOTA_PROBE);
-            asleep(long, LimitKind::Service, format!("mailbox {mailbox} has used up its quota: {said}"))
+            let why = said.explained(|said| format!("mailbox {mailbox} has used up its quota: {said}"));
+            asleep(long, LimitKind::Service, why)
         }
         Class::Token | Class::Tenant => Disposition::TenantBlocked {
             reason: Blocked::PERMISSION,
-            why: format!("Graph refuses the app: {said}"),
+            why: said.explained(|said| format!("Graph refuses the app: {said}")),
             retry_after: answer.retry_after.unwrap_or(TENANT_PROBE),
         },
         Class::Message(fault) => {
-            let (status, diagnostic) = match fault {
+            let (status, why) = match fault {
                 Fault::Content => (status(5, 6, 0), said),
                 Fault::Recipients => (status(5, 1, 3), said),
                 Fault::TooLarge => (status(5, 3, 4), said),
                 Fault::SendAs => (
                     status(5, 7, 60),
-                    format!("mailbox {mailbox} needs the Send As permission for this From address; {said}"),
+                    said.explained(|said| {
+                        format!(
+                            "mailbox {mailbox} needs the Send As permission for this From address; {said}"
+                        )
+                    }),
                 ),
                 Fault::Virus => (status(5, 7, 0), said),
             };
-            Disposition::Failed(Reason { status, diagnostic })
+            Disposition::Failed(Reason { status, why })
         }
+    }
+}
+
+fn error_class(class: Class) -> ErrorClass {
+    match class {
+        Class::Transient | Class::Unknown => ErrorClass::Service,
+        Class::Throttled => ErrorClass::Throttled,
+        Class::Mailbox => ErrorClass::Mailbox,
+        Class::MailboxQuota => ErrorClass::Quota,
+        Class::Tenant => ErrorClass::Permission,
+        Class::Token => ErrorClass::Token,
+        Class::Message(Fault::Content) => ErrorClass::Content,
+        Class::Message(Fault::Recipients) => ErrorClass::Recipients,
+        Class::Message(Fault::TooLarge) => ErrorClass::TooLarge,
+        Class::Message(Fault::SendAs) => ErrorClass::SendAs,
+        Class::Message(Fault::Virus) => ErrorClass::Malware,
     }
 }
 

@@ -53,11 +53,12 @@ fn names(said: &str, address: &MailboxAddress) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bounce::EnhancedStatus;
+    use crate::{bounce::EnhancedStatus, delivery::Trouble, telemetry::ErrorClass};
     use relay_mail::BodyKind;
 
     fn blamed(said: &str, recipients: &[&str]) -> Disposition {
-        let reason = Reason { status: EnhancedStatus::UNDEFINED, diagnostic: said.to_owned() };
+        let why = Trouble::new(ErrorClass::Recipients, said);
+        let reason = Reason { status: EnhancedStatus::UNDEFINED, why };
         let recipients = recipients.iter().map(|address| address.parse().unwrap());
         blame(reason, said, &Envelope::new(None, recipients, BodyKind::SevenBit).unwrap())
     }

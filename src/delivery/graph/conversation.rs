@@ -139,7 +139,7 @@ impl<'a> Conversation<'a> {
 
     async fn call_once(&mut self, request: &Request<'_>) -> Result<GraphResponse, CallError> {
         let token = self.token().await?;
-        let url = self.url(request).ok_or_else(|| CallError::stopped("the Graph URL is not valid"))?;
+        let url = self.url(request).ok_or_else(|| CallError::stopped_here("the Graph URL is not valid"))?;
         let client_request_id = uuid::Uuid::new_v4().to_string();
         let len = request.body.len();
         self.admit(len).await?;
@@ -241,7 +241,7 @@ impl<'a> Conversation<'a> {
         } else {
             self.means.clients.of(cloud)
         };
-        client.ok_or_else(|| CallError::stopped("the cloud has no client"))
+        client.ok_or_else(|| CallError::stopped_here("the cloud has no client"))
     }
 
     fn upload_client(&self, to: &UploadUrl) -> Result<reqwest::Client, CallError> {
@@ -250,7 +250,7 @@ impl<'a> Conversation<'a> {
         }
         let fresh = self.allowance.wants_new_connection();
         let client = self.means.clients.public(&self.tenant.cloud, fresh);
-        client.ok_or_else(|| CallError::stopped("the cloud has no client"))
+        client.ok_or_else(|| CallError::stopped_here("the cloud has no client"))
     }
 
     async fn token(&mut self) -> Result<AccessToken, CallError> {

@@ -126,7 +126,7 @@ impl Passage<'_> {
         self.confirm_recipients(draft, named).await?;
         let note = draft.note().ok_or_else(|| CallError::stopped("the id of the draft is too long"))?;
         let remembered = self.graph.spool.remember(self.claim.lease, Some(note)).await;
-        remembered.map_err(|error| CallError::stopped(error.to_string()))
+        remembered.map_err(|error| CallError::stopped_here(error.to_string()))
     }
 }
 

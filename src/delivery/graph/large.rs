@@ -25,7 +25,10 @@ use super::{
     resource::{FILE_ATTACHMENT, FileAttachment, ItemBody, Listed, Message},
     upload,
 };
-use crate::delivery::{Disposition, Reason, letter::Mime};
+use crate::{
+    delivery::{Disposition, Reason, Trouble, letter::Mime},
+    telemetry::ErrorClass,
+};
 use relay_mail::{
     Attachment, BodyText, HeaderScanner, Properties, StructureScanner, TransferEncoding, decode_text, outline,
 };
@@ -88,7 +91,7 @@ impl Passage<'_> {
         }
         Disposition::Retry {
             after: None,
-            why: "the draft was gone or had unexpected attachments, twice".into(),
+            why: Trouble::new(ErrorClass::Service, "the draft was gone or had unexpected attachments, twice"),
         }
     }
 
@@ -120,12 +123,13 @@ impl Passage<'_> {
         let mut refused = |why: String| {
             *is_unsuited = true;
             let octets = self.mime.len();
-            let diagnostic = format!(
+            let text = format!(
                 "the message has {octets} bytes; above {} bytes Graph takes a message only in parts, which \
                  is not possible here: {why}",
                 self.graph.config.max_mime.0
             );
-            Disposition::Failed(Reason { status: status(5, 3, 4), diagnostic })
+            let why = Trouble::new(ErrorClass::TooLarge, text);
+            Disposition::Failed(Reason { status: status(5, 3, 4), why })
         };
         let header =
             HeaderScanner::split_message(&self.mime.header).map_err(|e| refused(e.to_string()))?.header;
@@ -182,22 +186,25 @@ impl Passage<'_> {
             Ok(Some(draft)) => Ok((draft, 0)),
             Ok(None) => Err(Disposition::Retry {
                 after: None,
-                why: "Graph made no draft and reported no error".into(),
+                why: Trouble::new(ErrorClass::Service, "Graph made no draft and reported no error"),
             }),
             // Holding it back would stop the mailbox's small mail, too.
             Err(error) if error.is_denied() => {
                 self.is_unsuited = true;
-                let why = format!(
-                    "the message has {} bytes; for more than {} the app needs the permission Mail.ReadWrite, \
-                     which it does not have; {}",
-                    self.mime.len(),
-                    self.graph.config.max_mime.0,
-                    match self.failed(error, Effect::Harmless) {
-                        Disposition::MailboxBlocked { why, .. } => why,
-                        _ => String::new(),
-                    }
-                );
-                Err(Disposition::Failed(Reason { status: status(5, 7, 0), diagnostic: why }))
+                let said = match self.failed(error, Effect::Harmless) {
+                    Disposition::MailboxBlocked { why, .. } => why,
+                    _ => Trouble::new(ErrorClass::Permission, ""),
+                };
+                let octets = self.mime.len();
+                let most = self.graph.config.max_mime.0;
+                let why = said.explained(|said| {
+                    format!(
+                        "the message has {octets} bytes; for more than {most} the app needs the permission \
+                         Mail.ReadWrite, which it does not have; {said}"
+                    )
+                });
+                let why = Trouble { class: ErrorClass::Permission, ..why };
+                Err(Disposition::Failed(Reason { status: status(5, 7, 0), why }))
             }
             Err(error) => Err(self.failed(error, Effect::Harmless)),
         }

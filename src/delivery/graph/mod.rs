@@ -36,14 +36,14 @@ use tokio::{sync::Semaphore, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    Attempted, Disposition, Reason,
+    Attempted, Disposition, Reason, Trouble,
     letter::{Letter, Mime},
     put_off,
 };
 use crate::{
     clock,
     config::{Confirm, GraphConfig, Tenant},
-    telemetry::{Metrics, Resolved, Route},
+    telemetry::{ErrorClass, Metrics, Resolved, Route},
 };
 use answer::{CallError, Effect};
 use confirm::{FIRST_LOOK, Finding, Refusals, next_look};
@@ -167,7 +167,10 @@ impl Passage<'_> {
         draft.delete(&mut self.talk).await;
         // If it stayed remembered, a later doubt would be settled by it.
         let forgotten = self.graph.spool.remember(self.claim.lease, None).await;
-        forgotten.map_err(|error| Disposition::Retry { after: None, why: error.to_string() })
+        forgotten.map_err(|error| Disposition::Retry {
+            after: None,
+            why: Trouble::new(ErrorClass::Relay, error.to_string()),
+        })
     }
 
     /// Sends it if the day has recipients left. The recipients of a message that was not sent are given back.
@@ -193,7 +196,9 @@ impl Passage<'_> {
         let settle_after = self.graph.settle_after;
         let next_look = next_look(age, settle_after);
         let is_settled = age >= settle_after;
-        let open = |look_after, why: &str| Err(Disposition::Unsettled { look_after, why: why.to_owned() });
+        let open = |look_after, why: &str| {
+            Err(Disposition::Unsettled { look_after, why: Trouble::new(ErrorClass::Interrupted, why) })
+        };
         let resolved = match self.look(route, evidence).await {
             Err(error) => return Err(still_open(error, self.talk.mailbox, next_look, route)),
             Ok(Finding::Sent(answer)) => {
@@ -299,7 +304,8 @@ impl Passage<'_> {
                 return Course::End(disposition);
             }
         }
-        Course::End(Disposition::Retry { after: None, why: "the draft was gone twice".into() })
+        let why = Trouble::new(ErrorClass::Service, "the draft was gone twice");
+        Course::End(Disposition::Retry { after: None, why })
     }
 
     async fn make_draft(&mut self) -> Result<Draft, Course> {
@@ -345,7 +351,7 @@ fn still_open(error: CallError, mailbox: &MailboxAddress, next_look: Duration, r
     let later = |after: Duration, why| Disposition::Unsettled { look_after: next_look.max(after), why };
     match (error.dispose(Effect::Harmless, mailbox, None), route) {
         (Disposition::Retry { after, why }, _) => later(after.unwrap_or_default(), why),
-        (Disposition::Failed(Reason { diagnostic: why, .. }), _) => later(Duration::ZERO, why),
+        (Disposition::Failed(Reason { why, .. }), _) => later(Duration::ZERO, why),
         (Disposition::TenantBlocked { why, retry_after, .. }, Route::Smtp) => later(retry_after, why),
         (Disposition::MailboxBlocked { until, why, .. }, Route::Smtp) => {
             later(until.saturating_duration_since(Instant::now()), why)

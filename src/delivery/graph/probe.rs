@@ -71,13 +71,13 @@ fn tried(error: CallError, mailbox: &MailboxAddress) -> Tried {
     let is_denied = error.is_status(403);
     let is_missing = error.is_status(404);
     let why = match error.dispose(Effect::Harmless, mailbox, None) {
-        Disposition::Failed(Reason { diagnostic: why, .. })
+        Disposition::Failed(Reason { why, .. })
         | Disposition::Retry { why, .. }
         | Disposition::Refused { why, .. }
         | Disposition::Unknown { why, .. }
         | Disposition::Unsettled { why, .. }
         | Disposition::MailboxBlocked { why, .. }
-        | Disposition::TenantBlocked { why, .. } => why,
+        | Disposition::TenantBlocked { why, .. } => why.text,
         other => format!("{other:?}"),
     };
     match (is_denied, is_missing) {

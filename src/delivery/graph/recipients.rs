@@ -26,7 +26,10 @@ use super::{
     draft::{Draft, json_body},
     resource::Recipients,
 };
-use crate::{delivery::Disposition, telemetry::RecipientMismatch};
+use crate::{
+    delivery::{Disposition, Trouble},
+    telemetry::{ErrorClass, RecipientMismatch},
+};
 use relay_mail::{Mailbox, MailboxAddress, Properties, outside::Outside};
 
 /// Recipients that a reason names of each kind.
@@ -85,11 +88,14 @@ impl Passage<'_> {
             Comparison::Respelled(difference) => self.respelled(&difference),
             Comparison::Different(difference) => {
                 metrics.recipient_mismatch(tenant, RecipientMismatch::Held);
-                let why = format!(
+                let text = format!(
                     "the service lists other recipients than the envelope has, and still does after they were set \
                      again: {difference} (request-id {}, client-request-id {}); nothing was sent",
                     changed.request_id, changed.client_request_id
                 );
+                let request_id = changed.request_id;
+                let why = Trouble::new(ErrorClass::RecipientsDiffer, text);
+                let why = Trouble { request_id, ..why };
                 return Err(CallError::Stopped(Disposition::Hold { why }));
             }
         }

@@ -102,7 +102,7 @@ async fn put_all(
         while ahead.len() < PIECE && reader.more(&mut ahead).await.map_err(|e| CallError::cannot_read(&e))? {}
         let len = ahead.len().min(PIECE);
         if len == 0 {
-            return Err(CallError::stopped("the attachment has become shorter"));
+            return Err(CallError::stopped_here("the attachment has become shorter"));
         }
         let rest = ahead.split_off(len);
         let piece = Bytes::from(std::mem::replace(&mut ahead, rest));

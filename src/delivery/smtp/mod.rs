@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{
-    Attempted, Disposition, Division, Reason, Receipt,
+    Attempted, Disposition, Division, Reason, Receipt, Trouble,
     letter::{Letter, Mime},
     put_off,
 };
@@ -45,7 +45,7 @@ use crate::{
     identity::{AccessToken, Audience, Identity},
     network::Clients,
     schedule::Blocked,
-    telemetry::{LimitKind, Metrics},
+    telemetry::{ErrorClass, LimitKind, Metrics},
 };
 use connection::{Connection, Destination, NotOpen, Open};
 pub use dial::DialError;
@@ -158,10 +158,11 @@ impl Passage<'_> {
     }
 
     async fn send(&mut self, mime: Mime) -> Result<Disposition, Disposition> {
-        let mut needs = Needs::of(&mime).await.map_err(|e| again(format!("cannot read the message: {e}")))?;
+        let mut needs =
+            Needs::of(&mime).await.map_err(|e| again(here(format!("cannot read the message: {e}"))))?;
         let cloud = &self.tenant.cloud.name;
-        let place =
-            Destination::of(self.tenant).ok_or_else(|| again(format!("the cloud {cloud} has no smtp")))?;
+        let place = Destination::of(self.tenant)
+            .ok_or_else(|| again(here(format!("the cloud {cloud} has no smtp"))))?;
         let berth = self.smtp.pool.berth(&self.tenant.name, self.mailbox).await;
         let mut kept = berth.take(&place);
         loop {
@@ -231,7 +232,9 @@ impl Passage<'_> {
                     }
                     return Ok(connection);
                 }
-                Err(NotOpen::Broken(broken)) => return Err(again(broken.why)),
+                Err(NotOpen::Broken(broken)) => {
+                    return Err(again(Trouble::new(ErrorClass::Connection, broken.why)));
+                }
                 Err(NotOpen::Refused(reply)) => return Err(self.refused(Step::Hello, &reply, berth)),
                 Err(NotOpen::Login(reply))
                     if reply.class(Step::Auth) == Class::Login && refused.is_none() =>
@@ -264,9 +267,12 @@ impl Passage<'_> {
             TransactionOutcome::Recipients(replies) => self.divided(replies),
             TransactionOutcome::Broken(Broken { why, timed_out }, Stage::After) => {
                 self.timed_out |= timed_out;
+                let why = Trouble::new(ErrorClass::Interrupted, why);
                 Disposition::Unknown { look_after: self.look_after, after: None, why }
             }
-            TransactionOutcome::Broken(Broken { why, .. }, Stage::First | Stage::Before) => again(why),
+            TransactionOutcome::Broken(Broken { why, .. }, Stage::First | Stage::Before) => {
+                again(Trouble::new(ErrorClass::Interrupted, why))
+            }
         }
     }
 
@@ -279,10 +285,12 @@ impl Passage<'_> {
             if reply.is_good() {
                 division.taken.push(recipient);
             } else if reply.class(Step::Rcpt) == Class::Again {
-                why.get_or_insert_with(|| format!("{recipient}: {reply}"));
+                why.get_or_insert_with(|| {
+                    reply.trouble(Step::Rcpt).explained(|said| format!("{recipient}: {said}"))
+                });
                 division.later.push(recipient);
             } else {
-                let reason = Reason { status: reply.report_status(), diagnostic: reply.to_string() };
+                let reason = Reason { status: reply.report_status(), why: reply.trouble(Step::Rcpt) };
                 division.failed.push((recipient, reason));
             }
         }
@@ -298,32 +306,43 @@ impl Passage<'_> {
         let asleep =
             |long, limit, why| Disposition::MailboxBlocked { until: Instant::now() + long, limit, why };
         let class = reply.class(step);
+        let said = reply.trouble(step);
         let disposition = match class {
-            Class::Again => again(reply.to_string()),
-            Class::Busy => asleep(berth.busy(), LimitKind::Service, format!("mailbox {mailbox}: {reply}")),
-            Class::Login => asleep(MAILBOX_PROBE, LimitKind::Mailbox, advice_on_login(mailbox, reply)),
+            Class::Again => again(said),
+            Class::Busy => {
+                let why = said.explained(|said| format!("mailbox {mailbox}: {said}"));
+                asleep(berth.busy(), LimitKind::Service, why)
+            }
+            Class::Login => {
+                let why = said.explained(|said| advice_on_login(mailbox, said));
+                asleep(MAILBOX_PROBE, LimitKind::Mailbox, why)
+            }
             Class::Mailbox => {
-                asleep(MAILBOX_PROBE, LimitKind::Mailbox, format!("mailbox {mailbox} cannot send: {reply}"))
+                let why = said.explained(|said| format!("mailbox {mailbox} cannot send: {said}"));
+                asleep(MAILBOX_PROBE, LimitKind::Mailbox, why)
             }
             Class::Quota => {
-                let why = format!("mailbox {mailbox} has used up its quota: {reply}");
+                let why = said.explained(|said| format!("mailbox {mailbox} has used up its quota: {said}"));
                 return asleep(QUOTA_PROBE, LimitKind::Service, why);
             }
             Class::Tenant => Disposition::TenantBlocked {
                 reason: Blocked::PERMISSION,
-                why: format!("SMTP submission is disabled for the tenant: {reply}"),
+                why: said.explained(|said| format!("SMTP submission is disabled for the tenant: {said}")),
                 retry_after: TENANT_PROBE,
             },
             Class::SendAs => {
                 let usual = || EnhancedStatus::new(5, 7, 60).unwrap_or(EnhancedStatus::UNDEFINED);
                 let status = reply.status.filter(|status| status.subject() == 7).unwrap_or_else(usual);
-                let diagnostic = format!(
-                    "mailbox {mailbox} needs the Send As permission for the sender and the From address of this message; {reply}"
-                );
-                return Disposition::Failed(Reason { status, diagnostic });
+                let why = said.explained(|said| {
+                    format!(
+                        "mailbox {mailbox} needs the Send As permission for the sender and the From address of this \
+                         message; {said}"
+                    )
+                });
+                return Disposition::Failed(Reason { status, why });
             }
             Class::Refused => {
-                let reason = Reason { status: reply.report_status(), diagnostic: reply.to_string() };
+                let reason = Reason { status: reply.report_status(), why: said };
                 return Disposition::Failed(reason);
             }
         };
@@ -352,12 +371,16 @@ impl Passage<'_> {
     }
 }
 
-fn again(why: String) -> Disposition {
+fn again(why: Trouble) -> Disposition {
     Disposition::Retry { after: None, why }
 }
 
+fn here(why: String) -> Trouble {
+    Trouble::new(ErrorClass::Relay, why)
+}
+
 /// Exchange gives the same reply to a login whatever is missing.
-fn advice_on_login(mailbox: &MailboxAddress, reply: &Reply) -> String {
+fn advice_on_login(mailbox: &MailboxAddress, reply: &str) -> String {
     format!(
         "the app may not use SMTP for mailbox {mailbox}, even with a new token: {reply}; the app needs \
          SMTP.SendAsApp and a \

@@ -16,7 +16,8 @@ use std::{borrow::Cow, fmt::Write, io};
 use super::reply::Extensions;
 use crate::{
     bounce::EnhancedStatus,
-    delivery::{Reason, letter::Mime},
+    delivery::{Reason, Trouble, letter::Mime},
+    telemetry::ErrorClass,
 };
 use relay_mail::{Envelope, MailboxAddress, RecipientWish};
 
@@ -157,7 +158,7 @@ fn push(line: &mut String, name: &str, value: impl std::fmt::Display) {
 
 fn reason(subject: u16, detail: u16, diagnostic: &str) -> Reason {
     let status = EnhancedStatus::new(5, subject, detail).unwrap_or(EnhancedStatus::UNDEFINED);
-    Reason { status, diagnostic: diagnostic.to_owned() }
+    Reason { status, why: Trouble::new(ErrorClass::Content, diagnostic) }
 }
 
 /// The address as it is written in an envelope.

@@ -6,7 +6,7 @@
 
 use smtp_proto::EhloResponse;
 
-use crate::bounce::EnhancedStatus;
+use crate::{bounce::EnhancedStatus, delivery::Trouble, telemetry::ErrorClass};
 use relay_mail::outside::one_line;
 
 /// The most octets of one reply.
@@ -158,6 +158,24 @@ impl Reply {
             }
             _ => Class::Refused,
         }
+    }
+
+    /// What a reply that [refuses](Self::is_refusal) means for the message, and what the server said.
+    pub(super) fn trouble(&self, step: Step) -> Trouble {
+        let class = match self.class(step) {
+            Class::Again => ErrorClass::Service,
+            Class::Busy => ErrorClass::Throttled,
+            Class::Login | Class::Tenant => ErrorClass::Permission,
+            Class::Mailbox => ErrorClass::Mailbox,
+            Class::Quota => ErrorClass::Quota,
+            Class::SendAs => ErrorClass::SendAs,
+            Class::Refused if step == Step::Rcpt => ErrorClass::Recipients,
+            Class::Refused if self.code == 552 || self.is(3, 4..=4) => ErrorClass::TooLarge,
+            Class::Refused => ErrorClass::Content,
+        };
+        let code =
+            self.status.map_or_else(|| self.code.to_string(), |status| format!("{} {status}", self.code));
+        Trouble { class, code, request_id: String::new(), text: self.to_string() }
     }
 
     /// Microsoft's filter against outgoing spam has closed the mailbox. Of a recipient it says nothing.

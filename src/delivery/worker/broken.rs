@@ -5,13 +5,17 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures_util::FutureExt;
 use tracing::{error, info, warn};
 
-use super::{LOCAL_FAULT, Worker, label};
+use super::{LOCAL_FAULT, Worker};
 use crate::{
     bounce::{EnhancedStatus, Kind, Service},
     clock,
     config::Tenant,
-    delivery::notice::{News, Original, Whom, notification_for},
+    delivery::{
+        Trouble,
+        notice::{News, Original, Whom, notification_for},
+    },
     schedule::Verdict,
+    telemetry::ErrorClass,
 };
 use relay_mail::{MailboxAddress, Timestamp};
 use relay_spool::{Claim, Lease, Message, Settlement, SpoolError};
@@ -54,7 +58,9 @@ impl Worker {
         }
         let due = clock::now() + self.unknown_wait(attempts);
         let doubt = doubt.or_else(|| is_call.then(clock::now));
-        self.settle(lease, Settlement::Wait { due, counted: true, doubt }, Verdict::Done).await
+        let why = "its delivery panicked, which is a bug of the relay";
+        let attempt = Trouble::new(ErrorClass::Relay, why).attempt(clock::wall());
+        self.settle(lease, Settlement::Wait { due, counted: true, doubt, attempt }, Verdict::Done).await
     }
 
     /// The message is put aside, and its sender is told. Should the process end between the two, the sender
@@ -67,7 +73,7 @@ impl Worker {
             Ok(Err(e)) => {
                 error!(id = %lease.id, error = %e, "bounce not stored");
                 let due = clock::now() + LOCAL_FAULT;
-                let settlement = Settlement::Wait { due, counted: false, doubt: broken.doubt };
+                let settlement = Settlement::Wait { due, counted: false, doubt: broken.doubt, attempt: None };
                 return self.settle(lease, settlement, Verdict::Done).await;
             }
             Err(_) => {
@@ -89,7 +95,7 @@ impl Worker {
         let Some(notice) = notice else { return Ok(()) };
         info!(id = %notice.id, bounce_of = %lease.id, tenant = %tenant.name, "bounce queued");
         self.spool.accept(*notice).await?.announce();
-        self.metrics.bounce(&tenant.name, label(Kind::Failed));
+        self.metrics.bounce(&tenant.name, Kind::Failed.label());
         Ok(())
     }
 
@@ -105,7 +111,8 @@ impl Worker {
         let settlement = if clock::now() >= self.give_up_at(lease) {
             Settlement::Quarantine { reason }
         } else {
-            Settlement::Wait { due: clock::now() + LOCAL_FAULT, counted: false, doubt }
+            let attempt = Trouble::new(ErrorClass::Relay, reason).attempt(clock::wall());
+            Settlement::Wait { due: clock::now() + LOCAL_FAULT, counted: false, doubt, attempt }
         };
         self.settle(lease, settlement, Verdict::Done).await
     }

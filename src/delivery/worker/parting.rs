@@ -2,7 +2,7 @@
 
 use tracing::{error, info, warn};
 
-use super::{Attempt, label};
+use super::Attempt;
 use crate::{
     bounce::Kind,
     delivery::{Division, notice::Whom, split},
@@ -24,7 +24,7 @@ impl Attempt<'_> {
             }
             Err(error) => {
                 warn!(%id, %tenant, %error, "message split failed");
-                self.wait_for_machine().await
+                self.wait_for_machine(format!("the message cannot be split: {error}")).await
             }
         }
     }
@@ -49,7 +49,7 @@ impl Attempt<'_> {
                 Ok(parts) => parts,
                 Err(error) => {
                     warn!(%id, %tenant, %error, "message division failed");
-                    return self.wait_for_machine().await;
+                    return self.wait_for_machine(format!("the message cannot be divided: {error}")).await;
                 }
             };
         let into: Vec<_> = entering.iter().map(|part| part.id.to_string()).collect();
@@ -62,13 +62,14 @@ impl Attempt<'_> {
             match self.notification(self.news(Kind::Failed, Whom::Each(&failed))).await {
                 Ok(bounce) => {
                     if bounce.is_some() {
-                        self.worker.metrics.bounce(tenant, label(Kind::Failed));
+                        self.worker.metrics.bounce(tenant, Kind::Failed.label());
                     }
                     entering.extend(bounce.map(|bounce| *bounce));
                 }
                 Err(e) => {
                     error!(%id, error = %e, "bounce not stored");
-                    return self.wait_for_machine().await;
+                    let why = format!("the report to the sender cannot be stored: {e}");
+                    return self.wait_for_machine(why).await;
                 }
             }
         }

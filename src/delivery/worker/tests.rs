@@ -151,7 +151,8 @@ async fn a_throttled_message_waits_as_long_as_its_mailbox_and_its_doubt_is_concl
     let mut bench = Bench::new().await;
     let id = bench.accept(1, 0).await;
     let lease = bench.spool.claim(id).await.unwrap().lease;
-    let in_doubt = Settlement::Wait { due: clock::now(), counted: true, doubt: Some(clock::now()) };
+    let in_doubt =
+        Settlement::Wait { due: clock::now(), counted: true, doubt: Some(clock::now()), attempt: None };
     bench.spool.settle(lease, in_doubt).await.unwrap();
     bench.waiting.recv().await.unwrap().waiting().unwrap();
 
@@ -266,8 +267,8 @@ async fn accounted_for(bench: &mut Bench, id: MessageId, wanted: &HashSet<String
 }
 
 fn every_disposition(recipients: &[MailboxAddress]) -> Vec<Disposition> {
-    let why = || "as the test says".to_owned();
-    let reason = Reason { status: EnhancedStatus::UNDEFINED, diagnostic: why() };
+    let why = || Trouble::new(ErrorClass::Service, "as the test says");
+    let reason = Reason { status: EnhancedStatus::UNDEFINED, why: why() };
     let failed = |recipients: &[MailboxAddress]| {
         recipients.iter().map(|recipient| (recipient.clone(), reason.clone())).collect::<Vec<_>>()
     };

@@ -36,7 +36,7 @@ use super::{
     place::OpenFolder,
 };
 use relay_mail::{Ingress, MessageId, TenantName};
-use relay_spool::{Message, Spool};
+use relay_spool::{Found, Message, Spool};
 
 /// A file named as a claimed file is.
 struct Leftover {
@@ -46,7 +46,7 @@ struct Leftover {
 }
 
 /// What the spool has of the ids that leftovers name; `None` for a message that cannot be read.
-type Found = HashMap<MessageId, Option<Arc<Message>>>;
+type Kept = HashMap<MessageId, Option<Arc<Message>>>;
 
 /// Unlinks claimed files that are in the spool already, and gives the others their names back. `path` holds a
 /// folder for each tenant.
@@ -72,7 +72,11 @@ pub async fn settle_leftovers(
         }
     };
     let marks = marks.clone();
-    let settled = blocking(move || Ok(settle(leftovers, &found, &marks))).await;
+    let settled = blocking(move || {
+        let read = |(id, found): (_, Found)| (id, found.read().ok().map(|(message, _)| message));
+        Ok(settle(leftovers, &found.into_iter().map(read).collect(), &marks))
+    })
+    .await;
     let Settled { removed, given_back, stuck } = settled.unwrap_or_default();
     if removed + given_back + stuck.len() > 0 {
         info!(removed, given_back, "interrupted pickup settled: files already in the spool removed");
@@ -132,7 +136,7 @@ enum Verdict {
     Leave(&'static str),
 }
 
-fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
+fn settle(leftovers: Vec<Leftover>, found: &Kept, marks: &Marks) -> Settled {
     let mut settled = Settled::default();
     for Leftover { place, tenant, name } in leftovers {
         let claim = match claim::take_over(&place, name.clone()) {
@@ -170,7 +174,7 @@ fn settle(leftovers: Vec<Leftover>, found: &Found, marks: &Marks) -> Settled {
     settled
 }
 
-fn judge(claim: &FileClaim, tenant: &TenantName, found: &Found, marks: &Marks) -> io::Result<Verdict> {
+fn judge(claim: &FileClaim, tenant: &TenantName, found: &Kept, marks: &Marks) -> io::Result<Verdict> {
     let message = match found.get(&claim.id()) {
         None => return Ok(Verdict::GiveBack),
         Some(None) => return Ok(Verdict::Leave("the message of this id is damaged")),

@@ -34,7 +34,7 @@ impl Committer {
             (Operation::TellAgain { tenants, after, answer }, _) => {
                 let _ = answer.send(self.tell_again(&tenants, after));
             }
-            (Operation::Alter { id, answer, .. }, effect) => {
+            (Operation::Alter { id, answer, .. } | Operation::Replace { id, answer, .. }, effect) => {
                 if effect.is_ok() {
                     // An operator has found the message before its caller was done with it, and the
                     // operator's word counts.
@@ -127,15 +127,20 @@ impl Committer {
                     tally.tenant(&waiting.lane.tenant).enter(*len);
                 }
                 let entering = entering.into_iter().map(|(waiting, _)| Event::Waiting(waiting));
-                let _ = answer.send(because.map_or(Ok(()), Err));
+                // First: whoever has the answer may ask the scheduler about the message.
                 then.into_iter().chain(entering).for_each(|event| self.announce(event));
+                let _ = answer.send(because.map_or(Ok(()), Err));
             }
-            Ok(Effect::Altered { event, left }) => {
+            Ok(Effect::Altered { event, left, entering }) => {
                 if let Some((lane, len)) = left {
                     tally.tenant(&lane.tenant).leave(len);
                 }
-                let _ = answer.send(Ok(()));
+                if let Some((waiting, len)) = &entering {
+                    tally.tenant(&waiting.lane.tenant).enter(*len);
+                }
                 self.announce(event);
+                entering.into_iter().for_each(|(waiting, _)| self.announce(Event::Waiting(waiting)));
+                let _ = answer.send(Ok(()));
             }
             // The others are answered elsewhere.
             Ok(_) => respond(answer, Ok(())),

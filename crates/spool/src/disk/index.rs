@@ -16,6 +16,7 @@
 mod census;
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io,
     ops::Bound,
@@ -28,7 +29,9 @@ use tracing::warn;
 
 pub(crate) use census::Census;
 
-use super::super::{Change, Lane, LaneId, Remembered, State, StoreError, record::split_state};
+use super::super::{
+    Change, FailedAttempts, Lane, LaneId, Remembered, State, StoreError, record::split_state,
+};
 use relay_mail::MessageId;
 
 /// Octets of sled's page cache. It counts octets on disk, so the process takes more.
@@ -183,7 +186,7 @@ impl Index {
     ) -> Result<(), StoreError> {
         for entry in self.tree.scan_prefix([STATE]) {
             let (key, value) = entry?;
-            let (state, stamp) = split(&value);
+            let Parts { state, stamp, .. } = split(&value);
             seen.sum.add(&key, state);
             seen.latest = seen.latest.later(stamp);
             if let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(MessageId::from_bytes) {
@@ -212,7 +215,7 @@ impl Index {
             };
             last = Some(id);
             // One that cannot be read is found when it is claimed.
-            if let Some(state) = State::decode(split(&value).0) {
+            if let Some(state) = State::decode(split(&value).state) {
                 found(id, state);
             }
         }
@@ -238,7 +241,13 @@ impl Index {
     pub(super) fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {
         let Some(value) = self.tree.get(key(STATE, id))? else { return Ok(None) };
         let unreadable = || StoreError::Damaged(format!("the state of {id} is unreadable"));
-        State::decode(split(&value).0).map(Some).ok_or_else(unreadable)
+        State::decode(split(&value).state).map(Some).ok_or_else(unreadable)
+    }
+
+    /// See [`Store::attempts`](super::super::Store::attempts).
+    pub(super) fn attempts(&self, id: MessageId) -> Result<FailedAttempts, StoreError> {
+        let value = self.tree.get(key(STATE, id))?;
+        Ok(value.map_or_else(FailedAttempts::default, |value| FailedAttempts::read(split(&value).attempts)))
     }
 
     /// Writes `changes` in one batch and syncs.
@@ -249,14 +258,21 @@ impl Index {
         if let [Change::Insert { id, state } | Change::Update { id, state, .. }] = changes {
             let key = key(STATE, *id);
             let value = state.encode();
-            if let [Change::Update { was, .. }] = changes {
+            let mut attempts = FailedAttempts::default();
+            if let [Change::Update { was, attempts: new, .. }] = changes {
                 sum.subtract(&key, &was.encode());
+                attempts = match new {
+                    Some(attempts) => attempts.clone(),
+                    None => self.attempts(*id)?,
+                };
             }
             sum.add(&key, &value);
             let stamp = Stamp { commit, sum };
-            self.tree.insert(key, [&value[..], &stamp.encode()[..]].concat())?;
+            self.tree.insert(key, [&value[..], attempts.octets(), &stamp.encode()[..]].concat())?;
             return self.sync(stamp);
         }
+        // A message may change more than once.
+        let mut attempts_now = HashMap::new();
         for change in changes {
             match change {
                 Change::AddLane { id, lane } => {
@@ -276,12 +292,20 @@ impl Index {
                     sum.add(&key, &value);
                     batch.insert(&key, &*value);
                 }
-                Change::Update { id, was, state } => {
+                Change::Update { id, was, state, attempts } => {
                     let key = key(STATE, *id);
                     let value = state.encode();
                     sum.subtract(&key, &was.encode());
                     sum.add(&key, &value);
-                    batch.insert(&key, &*value);
+                    let attempts = match (attempts, attempts_now.get(id)) {
+                        (Some(new), _) => {
+                            attempts_now.insert(*id, new.clone());
+                            new.clone()
+                        }
+                        (None, Some(now)) => now.clone(),
+                        (None, None) => self.attempts(*id)?,
+                    };
+                    batch.insert(&key, [&value[..], attempts.octets()].concat());
                 }
                 Change::Remove { id, was } => {
                     let key = key(STATE, *id);
@@ -317,13 +341,22 @@ impl Index {
     }
 }
 
-/// A stored state, and the stamp after it, if there is one.
-fn split(value: &[u8]) -> (&[u8], Stamp) {
-    match split_state(value) {
-        Some((state, stamp)) if stamp.len() == Stamp::LEN => {
-            (state, Stamp::decode(stamp).unwrap_or_default())
-        }
-        _ => (value, Stamp::default()),
+/// A stored state, and what is stored behind it: the attempts that failed, and a stamp, if there are any.
+struct Parts<'a> {
+    state: &'a [u8],
+    attempts: &'a [u8],
+    stamp: Stamp,
+}
+
+fn split(value: &[u8]) -> Parts<'_> {
+    let whole = Parts { state: value, attempts: &[], stamp: Stamp::default() };
+    let Some((state, tail)) = split_state(value) else { return whole };
+    let (attempts, stamp) = FailedAttempts::split(tail);
+    match stamp.len() {
+        0 => Parts { state, attempts, stamp: Stamp::default() },
+        Stamp::LEN => Parts { state, attempts, stamp: Stamp::decode(stamp).unwrap_or_default() },
+        // Not a value that was ever stored.
+        _ => whole,
     }
 }
 

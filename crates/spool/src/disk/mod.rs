@@ -42,7 +42,7 @@ use self::{
     segments::{BodyFile, Segments},
 };
 use super::{
-    BodyPlace, Change, Lane, LaneId, Remembered, State, Store, StoreError,
+    BodyPlace, Change, FailedAttempts, Lane, LaneId, Remembered, State, Store, StoreError,
     arriving::Spill,
     body_record::RecordHeader,
     store::{Bodies, guarded},
@@ -281,6 +281,10 @@ impl Store for DiskStore {
         self.index()?.state(id)
     }
 
+    fn attempts(&self, id: MessageId) -> Result<FailedAttempts, StoreError> {
+        self.index()?.attempts(id)
+    }
+
     fn record(&self, id: MessageId, place: BodyPlace) -> StoredRecord {
         let file = match place.segment {
             Some(segment) => self.segments.file(segment),
@@ -298,7 +302,7 @@ impl Store for DiskStore {
         for change in changes {
             match change {
                 Change::Remove { id, was } => self.release(*id, was.body, true),
-                Change::Update { id, was, state } if was.body != state.body => {
+                Change::Update { id, was, state, .. } if was.body != state.body => {
                     self.release(*id, was.body, false);
                 }
                 _ => {}

@@ -67,6 +67,9 @@ impl Store for Fails {
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {
         self.store.state(id)
     }
+    fn attempts(&self, id: MessageId) -> Result<FailedAttempts, StoreError> {
+        self.store.attempts(id)
+    }
     fn walk(
         &self,
         after: Option<MessageId>,

@@ -20,7 +20,7 @@ async fn a_message_is_announced_when_its_token_goes() {
             assert_eq!(accepted.id(), id);
             // It is durable and counted, and nobody has heard of it.
             let found = spool.find(vec![id]).await.unwrap();
-            assert!(found.len() == 1 && found[&id].is_some(), "{found:?}");
+            assert!(found.len() == 1 && found[&id].clone().read().is_ok(), "{found:?}");
             assert!(waiting.try_recv().is_none());
             if says_so {
                 accepted.announce();

@@ -280,7 +280,10 @@ async fn a_held_message_says_why_after_a_rescue() {
     let reason = HoldReason::new("as the test wants it");
     let (spool, heard) = damaged.place.start();
     let lease = spool.claim(held).await.unwrap().lease;
-    spool.settle(lease, Settlement::Hold { reason: reason.clone(), doubt: None }).await.unwrap();
+    spool
+        .settle(lease, Settlement::Hold { reason: reason.clone(), doubt: None, attempt: None })
+        .await
+        .unwrap();
     drop((spool, heard));
     drop(damaged.place.store());
     with_index(&damaged, |tree| drop(tree.remove([b"s", &lost.to_bytes()[..]].concat()).unwrap().unwrap()));

@@ -22,7 +22,7 @@ async fn a_broken_store_heals_by_itself() {
         }
 
         store.break_down(fault);
-        let later = Settlement::Wait { due: clock::now(), counted: true, doubt: None };
+        let later = Settlement::Wait { due: clock::now(), counted: true, doubt: None, attempt: None };
         let settle = |lease, settlement| {
             let spool = spool.clone();
             tokio::spawn(async move { spool.settle(lease, settlement).await })
@@ -118,6 +118,9 @@ impl Store for Panics {
     }
     fn state(&self, id: MessageId) -> Result<Option<State>, StoreError> {
         self.0.state(id)
+    }
+    fn attempts(&self, id: MessageId) -> Result<FailedAttempts, StoreError> {
+        self.0.attempts(id)
     }
     fn record(&self, id: MessageId, place: BodyPlace) -> stored::StoredRecord {
         self.0.record(id, place)

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod archive;
+mod attempts;
 mod damage;
 mod fault;
 mod model;
@@ -134,7 +135,7 @@ async fn an_old_lease_is_refused() {
         let id = accept(&spool, b"x").await;
         let first = spool.claim(id).await.unwrap().lease;
         assert!(matches!(spool.claim(id).await, Err(SpoolError::StaleLease(_))));
-        let wait = || Settlement::Wait { due: clock::now(), counted: true, doubt: None };
+        let wait = || Settlement::Wait { due: clock::now(), counted: true, doubt: None, attempt: None };
         spool.settle(first, wait()).await.unwrap();
         let second = spool.claim(id).await.unwrap();
         assert_eq!(second.attempts, 1);
@@ -151,7 +152,10 @@ async fn a_wait_that_does_not_count_costs_no_attempt() {
         waiting.recv().await.unwrap();
         let due = clock::now() + Duration::from_secs(7);
         let lease = spool.claim(id).await.unwrap().lease;
-        spool.settle(lease, Settlement::Wait { due, counted: false, doubt: None }).await.unwrap();
+        spool
+            .settle(lease, Settlement::Wait { due, counted: false, doubt: None, attempt: None })
+            .await
+            .unwrap();
         assert_eq!(waiting.recv().await.unwrap().due, due);
         assert_eq!(spool.claim(id).await.unwrap().attempts, 0);
     }
@@ -252,7 +256,7 @@ async fn what_stays_moves_together() {
     // A worker with a lease can read and settle as if nothing had been moved.
     for (claim, n) in leased {
         assert!(read(&claim).await == content(n));
-        let wait = Settlement::Wait { due: clock::now(), counted: true, doubt: None };
+        let wait = Settlement::Wait { due: clock::now(), counted: true, doubt: None, attempt: None };
         spool.settle(claim.lease, wait).await.unwrap();
         stay.push((claim.lease.id, n));
     }
@@ -334,7 +338,10 @@ async fn a_wait_outlasts_a_start_and_none_is_longer_than_the_longest() {
         let id = accept(&spool, b"waits").await;
         let lease = spool.claim(id).await.unwrap().lease;
         let due = clock::now() + 3 * DAY;
-        spool.settle(lease, Settlement::Wait { due, counted: true, doubt: None }).await.unwrap();
+        spool
+            .settle(lease, Settlement::Wait { due, counted: true, doubt: None, attempt: None })
+            .await
+            .unwrap();
         drop((spool, waiting));
         for (longest_wait, may_be_due) in [(4 * DAY, due..=due), (DAY, clock::now()..=clock::now() + DAY * 2)]
         {
@@ -372,7 +379,7 @@ async fn what_is_remembered_of_a_message_lasts_as_long_as_it_does() {
         let stale = Lease { epoch: claim.lease.epoch - 1, ..claim.lease };
         assert!(matches!(spool.remember(stale, None).await, Err(SpoolError::StaleLease(_))));
         spool.remember(claim.lease, None).await.unwrap();
-        let wait = Settlement::Wait { due: clock::now(), counted: true, doubt: None };
+        let wait = Settlement::Wait { due: clock::now(), counted: true, doubt: None, attempt: None };
         spool.settle(claim.lease, wait).await.unwrap();
         let claim = spool.claim(id).await.unwrap();
         assert_eq!(claim.note, None);
@@ -401,7 +408,7 @@ async fn a_held_message_says_why_until_it_is_released() {
         let lease = spool.claim(id).await.unwrap().lease;
         spool.remember(lease, note.clone()).await.unwrap();
         let doubt = Some(clock::now());
-        spool.settle(lease, Settlement::Hold { reason: reason.clone(), doubt }).await.unwrap();
+        spool.settle(lease, Settlement::Hold { reason: reason.clone(), doubt, attempt: None }).await.unwrap();
         assert!(is_held(heard.0.recv().await, Some(&reason)));
         assert!(matches!(spool.claim(id).await, Err(SpoolError::Held(_))));
         // An operator who holds it, too, takes nothing away.
@@ -417,7 +424,10 @@ async fn a_held_message_says_why_until_it_is_released() {
         assert_eq!(heard.recv().await.unwrap().id, id);
         let claim = spool.claim(id).await.unwrap();
         assert_eq!((claim.attempts, claim.doubt.is_some(), &claim.note), (0, true, &note));
-        spool.settle(claim.lease, Settlement::Hold { reason: reason.clone(), doubt }).await.unwrap();
+        spool
+            .settle(claim.lease, Settlement::Hold { reason: reason.clone(), doubt, attempt: None })
+            .await
+            .unwrap();
         spool.release(id).await.unwrap();
         spool.hold(id, None).await.unwrap();
         while !is_held(heard.0.recv().await, None) {}

@@ -17,6 +17,7 @@ enum Step {
     Wait {
         which: usize,
         counted: bool,
+        failed: bool,
     },
     End {
         which: usize,
@@ -28,6 +29,8 @@ enum Step {
     Remember(usize),
     Hold(usize),
     Release(usize),
+    /// Another message takes its place.
+    Replace(usize),
     Remove(usize),
     /// The disk fails; messages are accepted, claimed and settled meanwhile; it works again.
     Fault {
@@ -47,13 +50,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Announce),
         1 => any::<usize>().prop_map(Step::Unwind),
         4 => any::<usize>().prop_map(Step::Claim),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(which, counted)| Step::Wait { which, counted }),
+        2 => (any::<usize>(), any::<[bool; 2]>())
+            .prop_map(|(which, [counted, failed])| Step::Wait { which, counted, failed }),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, bounce)| Step::End { which, bounce }),
         1 => any::<usize>().prop_map(Step::StaleSettle),
         1 => any::<usize>().prop_map(Step::SettleHeld),
         1 => any::<usize>().prop_map(Step::Remember),
         1 => any::<usize>().prop_map(Step::Hold),
         1 => any::<usize>().prop_map(Step::Release),
+        1 => any::<usize>().prop_map(Step::Replace),
         1 => any::<usize>().prop_map(Step::Remove),
         1 => (any::<bool>(), any::<bool>(), any::<[Option<usize>; 3]>()).prop_map(
             |(stored, accepts, [claims, settles, unwinds])| {
@@ -76,11 +81,30 @@ struct Known {
     attempts: u16,
     in_doubt: bool,
     note: Option<Note>,
+    failed: Vec<FailedAttempt>,
 }
 
 impl Known {
     fn new(content: Vec<u8>) -> Self {
-        Self { content, lease: None, held: None, held_back: false, attempts: 0, in_doubt: false, note: None }
+        Self {
+            content,
+            lease: None,
+            held: None,
+            held_back: false,
+            attempts: 0,
+            in_doubt: false,
+            note: None,
+            failed: Vec::new(),
+        }
+    }
+
+    /// One more attempt has failed.
+    fn fail(&mut self, n: usize) -> FailedAttempt {
+        let at = Timestamp::from_millis(n as u64);
+        let failed = FailedAttempt::new(at, "throttled", "TooManyRequests", &format!("step {n}"), "a-b-c");
+        self.failed.push(failed.clone());
+        self.failed.drain(..self.failed.len().saturating_sub(FailedAttempts::MOST));
+        failed
     }
 
     fn waits(&self) -> bool {
@@ -140,11 +164,12 @@ async fn run(place: Place, steps: Vec<Step>) {
                 assert_eq!(claim.note, known.note);
                 known.lease = Some(claim.lease);
             }
-            Step::Wait { which, counted } => {
+            Step::Wait { which, counted, failed } => {
                 let Some(id) = pick(&model, which, is_leased) else { continue };
                 let known = model.get_mut(&id).unwrap();
-                let settlement =
-                    Settlement::Wait { due: clock::now(), counted, doubt: known.in_doubt.then(clock::now) };
+                let attempt = failed.then(|| known.fail(n));
+                let doubt = known.in_doubt.then(clock::now);
+                let settlement = Settlement::Wait { due: clock::now(), counted, doubt, attempt };
                 spool.settle(known.lease.take().unwrap(), settlement).await.unwrap();
                 known.attempts += u16::from(counted);
             }
@@ -172,7 +197,8 @@ async fn run(place: Place, steps: Vec<Step>) {
                 let known = model.get_mut(&id).unwrap();
                 let reason = HoldReason::new(&format!("for the reason {n}"));
                 let doubt = known.in_doubt.then(clock::now);
-                let settlement = Settlement::Hold { reason: reason.clone(), doubt };
+                let attempt = Some(known.fail(n));
+                let settlement = Settlement::Hold { reason: reason.clone(), doubt, attempt };
                 spool.settle(known.lease.take().unwrap(), settlement).await.unwrap();
                 assert!(matches!(spool.claim(id).await, Err(SpoolError::Held(_))));
                 known.held = Some(Some(reason));
@@ -194,6 +220,19 @@ async fn run(place: Place, steps: Vec<Step>) {
                 let Some(id) = pick(&model, which, |known| known.held.is_some()) else { continue };
                 spool.release(id).await.unwrap();
                 model.get_mut(&id).unwrap().held = None;
+            }
+            Step::Replace(which) => {
+                if let Some(id) = pick(&model, which, is_leased) {
+                    let new = new_message(&spool, b"instead").await;
+                    assert!(matches!(spool.replace(id, new).await, Err(SpoolError::InDelivery(_))));
+                }
+                let Some(id) = pick(&model, which, |known| !is_leased(known) && !known.held_back) else {
+                    continue;
+                };
+                let new = new_message(&spool, b"instead").await;
+                model.remove(&id);
+                model.insert(new.id, Known::new(b"instead".into()));
+                spool.replace(id, new).await.unwrap();
             }
             Step::Remove(which) => {
                 if let Some(id) = pick(&model, which, is_leased) {
@@ -270,6 +309,13 @@ async fn run(place: Place, steps: Vec<Step>) {
             let (Event::Waiting(Waiting { id, .. }) | Event::Held { id, .. } | Event::Left { id, .. }) =
                 event;
             assert!(!tokens.contains_key(&id), "{id} is held back");
+        }
+        let found = spool.find(model.keys().copied().collect()).await.unwrap();
+        assert_eq!(found.len(), model.len());
+        for (id, known) in &model {
+            let found = &found[id];
+            assert_eq!((found.size, found.failed.list()), (known.content.len() as u64, known.failed.clone()));
+            assert_eq!((found.attempts, found.doubt.is_some()), (known.attempts, known.in_doubt));
         }
         let tally = spool.tally().tenant(&"contoso".parse().unwrap());
         assert_eq!(tally.messages(), model.len() as u64);

@@ -62,7 +62,7 @@ pub(super) async fn send(
             );
             check.report.good("message", text);
         }
-        Disposition::Failed(Reason { diagnostic: why, .. })
+        Disposition::Failed(Reason { why, .. })
         | Disposition::Retry { why, .. }
         | Disposition::Refused { why, .. }
         | Disposition::MailboxBlocked { why, .. }

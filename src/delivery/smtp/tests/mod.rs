@@ -259,7 +259,7 @@ async fn a_refusal_in_the_middle_of_the_content_counts() {
     let bench = Bench::new(EVERYTHING, rule).await;
     let Disposition::Failed(reason) = bench.deliver(1, &large()).await else { panic!() };
     assert_eq!(
-        (reason.status.to_string(), reason.diagnostic.as_str()),
+        (reason.status.to_string(), reason.why.text.as_str()),
         ("5.3.4".into(), "552 5.3.4 Too large")
     );
     // Nobody knows what the server thinks of that connection.
@@ -332,7 +332,7 @@ async fn recipients_and_what_becomes_of_each() {
     let all_later: Rule = |_, step| step.starts_with("RCPT").then_some(Act::Say("450 4.2.1 busy"));
     let disposition = Bench::new(EVERYTHING, all_later).await.deliver(3, &["a"]).await;
     assert!(
-        matches!(&disposition, Disposition::Retry { why, .. } if why.contains("450 4.2.1 busy")),
+        matches!(&disposition, Disposition::Retry { why, .. } if why.text.contains("450 4.2.1 busy")),
         "{disposition:?}"
     );
     let sender: Rule =
@@ -362,7 +362,7 @@ async fn a_refused_token_is_renewed_once() {
     let rule: Rule = |_, step| (step == "AUTH").then_some(Act::Say("535 5.7.3 Authentication unsuccessful"));
     let bench = Bench::new(EVERYTHING, rule).await;
     let Disposition::MailboxBlocked { why, limit, .. } = bench.deliver(1, &["a"]).await else { panic!() };
-    assert!(why.contains("SMTP.SendAsApp") && limit == LimitKind::Mailbox, "{why}");
+    assert!(why.text.contains("SMTP.SendAsApp") && limit == LimitKind::Mailbox, "{why}");
     let tokens: Vec<String> =
         bench.script.lines().iter().filter(|line| line.contains(" AUTH ")).cloned().collect();
     assert_eq!(tokens.len(), 2);

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::{
-    Index, LANE, Lane, LaneId, MessageId, REMEMBERED, Remembered, STATE, SUM, Seen, State, StoreError, split,
+    Index, LANE, Lane, LaneId, MessageId, Parts, REMEMBERED, Remembered, STATE, SUM, Seen, State, StoreError,
+    split,
 };
 
 /// What the index contains, readable or not.
@@ -29,7 +30,7 @@ impl Index {
             if key == SUM {
                 continue;
             }
-            let (Some((kind, rest)), (state, stamp)) = (key.split_first(), split(&value)) else {
+            let (Some((kind, rest)), Parts { state, stamp, .. }) = (key.split_first(), split(&value)) else {
                 census.unknown += 1;
                 continue;
             };

@@ -29,12 +29,12 @@ async fn what_is_exported_and_imported_is_the_same() {
     for _ in 0..2 {
         let lease = spool.claim(ids[0]).await.unwrap().lease;
         spool
-            .settle(lease, Settlement::Wait { due, counted: true, doubt: Some(clock::now()) })
+            .settle(lease, Settlement::Wait { due, counted: true, doubt: Some(clock::now()), attempt: None })
             .await
             .unwrap();
     }
     let lease = spool.claim(ids[1]).await.unwrap().lease;
-    spool.settle(lease, Settlement::Wait { due, counted: true, doubt: None }).await.unwrap();
+    spool.settle(lease, Settlement::Wait { due, counted: true, doubt: None, attempt: None }).await.unwrap();
     spool.claim(ids[1]).await.unwrap();
     old.stop((spool, waiting));
 
@@ -95,7 +95,10 @@ async fn a_held_message_is_exported_and_imported_with_the_reason() {
     let explained = accept(&spool, b"explained").await;
     let unexplained = accept(&spool, b"unexplained").await;
     let lease = spool.claim(explained).await.unwrap().lease;
-    spool.settle(lease, Settlement::Hold { reason: reason.clone(), doubt: None }).await.unwrap();
+    spool
+        .settle(lease, Settlement::Hold { reason: reason.clone(), doubt: None, attempt: None })
+        .await
+        .unwrap();
     spool.hold(unexplained, None).await.unwrap();
     old.stop((spool, waiting));
     assert!(old.check().is_whole());
@@ -146,7 +149,7 @@ async fn an_export_goes_on_where_it_broke_off() {
     let lease = spool.claim(ids[0]).await.unwrap().lease;
     spool.settle(lease, Settlement::End { bounce: None }).await.unwrap();
     let lease = spool.claim(ids[1]).await.unwrap().lease;
-    let wait = Settlement::Wait { due: clock::now(), counted: true, doubt: None };
+    let wait = Settlement::Wait { due: clock::now(), counted: true, doubt: None, attempt: None };
     spool.settle(lease, wait).await.unwrap();
     scene.stop((spool, waiting));
     let exported = scene.export();

@@ -1,0 +1,48 @@
+//! `GET /api/v1/messages/{id}/content`: the message as it is stored. Whoever reads it is named in the log.
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Path, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use futures_util::stream::try_unfold;
+use tokio::task::spawn_blocking;
+use tracing::info;
+
+use super::{failed, missing, parse};
+use crate::admin::{Page, gate::Actor};
+
+pub(super) async fn content(
+    State(desk): Page,
+    Path(id): Path<String>,
+    Extension(by): Extension<Actor>,
+) -> Response {
+    let id = match parse(&id) {
+        Ok(id) => id,
+        Err(answer) => return *answer,
+    };
+    let found = match desk.find(id).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return missing(id),
+        Err(error) => return failed(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    let tenant = found.lane.tenant.clone();
+    let read = spawn_blocking(move || found.read()).await;
+    let opened = match read {
+        Ok(Ok((_, body))) => body.open().await,
+        Ok(Err(damaged)) => Err(damaged),
+        Err(error) => return failed(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    match opened {
+        Ok(open) => {
+            info!(%id, %tenant, %by, "message content shown");
+            let parts = try_unfold(open, |mut open| async move {
+                Ok::<_, std::io::Error>(open.next().await?.map(|part| (part, open)))
+            });
+            ([(CONTENT_TYPE, "message/rfc822")], Body::from_stream(parts)).into_response()
+        }
+        Err(damaged) => failed(StatusCode::INTERNAL_SERVER_ERROR, damaged.to_string()),
+    }
+}
