@@ -2,8 +2,8 @@
 //!
 //! `/metrics` in Prometheus' text format; `/healthz`: the process is alive; `/readyz`: mail is taken, or 503
 //! and why not; `/api/v1/messages` and `/api/v1/queue`: what is in the queues, and what is done to it;
-//! `/api/v1/tenants/{name}/retry`: tries what was refused to a tenant again; `/api/v1/reload`: reads the
-//! configuration again.
+//! `/api/v1/quarantine`: the same of what is damaged; `/api/v1/tenants/{name}/retry`: tries what was refused
+//! to a tenant again; `/api/v1/reload`: reads the configuration again.
 //!
 //! By TCP, and by a Unix socket for the commands of this machine. Who may ask for what is decided in one
 //! place ([`gate`]) before anything is done; how many are connected, and how long they may take, in another
@@ -14,6 +14,7 @@ mod exposition;
 mod gate;
 mod gauges;
 mod messages;
+mod quarantine;
 mod reload;
 mod seats;
 mod socket;
@@ -52,7 +53,8 @@ pub use messages::{
     Action, ActionRequest, ActionResponse, ActionsRequest, ActionsResponse, AttemptPage, ErrorPage,
     MessagePage, MessageQuery, MessagesPage, SummaryPage, SummaryRow, WaitsPage,
 };
-use relay_spool::{FreeSpace, Spool, Usage};
+pub use quarantine::{QuarantineDone, QuarantineEntry, QuarantinePage};
+use relay_spool::{FreeSpace, Quarantine, Spool, Usage};
 pub use reload::{ReloadRequest, Reloaded, Reloads};
 pub use socket::{SocketError, SocketFault};
 
@@ -79,6 +81,7 @@ pub struct Server {
 pub struct Shown {
     pub metrics: Metrics,
     pub spool: Spool,
+    pub quarantine: Quarantine,
     pub depths: Depths,
     pub inspector: Inspector,
     pub by_hand: ByHand,
@@ -125,6 +128,7 @@ impl Server {
         });
         let api = Router::new()
             .merge(messages::routes())
+            .merge(quarantine::routes())
             .route("/tenants/{name}/retry", post(reload::retry))
             .route("/reload", post(reload::reload));
         let router = Router::new()

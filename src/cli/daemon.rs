@@ -84,6 +84,11 @@ impl Daemon {
         if text.starts_with('{') { Ok((status, text)) } else { Err(self.strange(status)) }
     }
 
+    /// Status and JSON of an order without a body.
+    pub(super) fn call_json(&self, method: Method, path: &str) -> anyhow::Result<(u16, String)> {
+        self.json(method, path, None)
+    }
+
     /// Status and octets.
     pub(super) fn octets(&self, path: &str) -> anyhow::Result<(u16, Bytes)> {
         self.call(Method::GET, path, None)

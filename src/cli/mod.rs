@@ -8,6 +8,7 @@ mod daemon;
 mod descriptors;
 mod hash_password;
 mod progress;
+mod quarantine;
 mod queue;
 mod reload;
 #[cfg(feature = "sandbox")]
@@ -73,6 +74,7 @@ enum Command {
     CheckConfig(check_config::Args),
     Reload(reload::Args),
     Queue(queue::Args),
+    Quarantine(quarantine::Args),
     Tenant(tenant::Args),
     Spool(spool::Args),
     HashPassword(hash_password::Args),
@@ -90,6 +92,7 @@ impl Cli {
             Command::CheckConfig(args) => check_config::run(args),
             Command::Reload(args) => reload::run(&args),
             Command::Queue(args) => queue::run(&args),
+            Command::Quarantine(args) => quarantine::run(&args),
             Command::Tenant(args) => tenant::run(&args),
             Command::Spool(args) => spool::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),

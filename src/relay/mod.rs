@@ -53,7 +53,7 @@ use crate::{
     vital::{Death, Deaths, Vital, Watchdog},
 };
 use parts::Parts;
-use relay_spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Spool, StoreError, Usage};
+use relay_spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Quarantine, Spool, StoreError, Usage};
 use reload::Reloader;
 use spool_watch::SpoolWatch;
 
@@ -246,6 +246,9 @@ impl Relay {
         let ScheduledParts { settings, worker, events } = scheduler;
         let (inspector, questions) = Inspector::new();
         let (orders, obeyed) = mpsc::unbounded_channel::<Order>();
+        // A task that panics drops what it owns, and threads that serve it end with that. Here the worker
+        // stays until the end of the task has been noticed, which is the cause that the log must name.
+        let kept = worker.clone();
         let scheduler = Scheduler::run(
             settings,
             worker,
@@ -264,11 +267,13 @@ impl Relay {
             parts.spawn("pickup", "pickup", pickup.run(stop.clone()));
         }
         let usage = Usage::of(&config.spool.path);
+        let quarantine = Quarantine::of(&config.spool.path);
         let disk = watches::Disk {
             free_space: free_space.clone(),
             usage: usage.clone(),
             put_aside: PutAside::of(&config.spool.path),
             tally: spool.tally().clone(),
+            metrics: metrics.clone(),
         };
         parts.spawn("disk-watch", "the watch over the disk", disk.watch(stop.clone()));
         let stalls = watches::stalls(spool.clone(), config.spool.stalled_after, vital, stop.clone());
@@ -292,7 +297,17 @@ impl Relay {
             metrics: metrics.clone(),
         };
         parts.spawn("reload", "what reloads the configuration", reloader.run(requests, stop.clone()));
-        let shown = admin::Shown { metrics, spool, depths, inspector, by_hand, reloads, free_space, usage };
+        let shown = admin::Shown {
+            metrics,
+            spool,
+            quarantine,
+            depths,
+            inspector,
+            by_hand,
+            reloads,
+            free_space,
+            usage,
+        };
         let serve = admin.serve(shown, admin_stop.clone());
         let mut admin = tokio::spawn(async move {
             tokio::select! { () = serve => {}, () = faults::due("admin") => {} }
@@ -309,6 +324,7 @@ impl Relay {
             }
         };
         let ran = parts.run_until(&shutdown, broken).await;
+        drop(kept);
         watchdog.arm(GRACE + LAST_STEPS);
         if let Err(error) = &ran {
             error!("{error}");

@@ -6,7 +6,7 @@ use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking, time::interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{config::Tenant, identity::Identity, schedule::Order, vital::Vital};
+use crate::{config::Tenant, identity::Identity, schedule::Order, telemetry::Metrics, vital::Vital};
 use relay_mail::TenantName;
 use relay_spool::{FreeSpace, PutAside, Spool, Tally, Usage};
 
@@ -43,6 +43,7 @@ pub(super) struct Disk {
     pub(super) usage: Usage,
     pub(super) put_aside: PutAside,
     pub(super) tally: Arc<Tally>,
+    pub(super) metrics: Metrics,
 }
 
 impl Disk {
@@ -73,7 +74,7 @@ impl Disk {
     fn measure(&self, all: bool) -> io::Result<()> {
         self.free_space.measure()?;
         if all {
-            self.put_aside.measure(&self.tally)?;
+            self.metrics.in_quarantine(self.put_aside.measure(&self.tally)?);
             self.usage.measure()?;
         }
         Ok(())

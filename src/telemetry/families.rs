@@ -174,7 +174,7 @@ impl Spooled {
                 &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0],
             ),
             // A gauge, since Prometheus wants a counter's name to end in _total.
-            quarantined: build.gauge("spool_quarantined", "Damaged entries quarantined since the start."),
+            quarantined: build.gauge("spool_quarantined", "Damaged entries in the quarantine."),
         }
     }
 }

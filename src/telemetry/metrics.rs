@@ -153,6 +153,12 @@ impl Metrics {
         self.0.spool.commit_messages.observe(changes as f64);
     }
 
+    /// So many entries are in the quarantine.
+    pub fn in_quarantine(&self, entries: u64) {
+        self.0.spool.quarantined.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// One more has been put there.
     pub fn quarantined(&self) {
         self.0.spool.quarantined.inc();
     }

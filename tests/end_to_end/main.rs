@@ -29,6 +29,7 @@ mod metrics;
 mod pickup;
 mod pickup_crash;
 mod proxy;
+mod quarantine;
 mod queue_actions;
 mod queue_list;
 mod queue_show;

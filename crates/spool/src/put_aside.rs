@@ -6,13 +6,13 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
-use super::Tally;
+use super::{QuarantineName, Tally};
 use relay_mail::TenantName;
 
 /// Cheap to clone.
@@ -22,6 +22,8 @@ pub struct PutAside(Arc<Folder>);
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
+    /// Where the relay moves files aside that it cannot read.
+    limits: PathBuf,
     /// The tenant by the name of the file that states it; `None`: unknown.
     known: Mutex<HashMap<OsString, Option<TenantName>>>,
 }
@@ -40,18 +42,22 @@ struct Whose {
 impl PutAside {
     /// For the spool in `root`. Nothing is measured yet.
     pub fn of(root: &Path) -> Self {
-        Self(Arc::new(Folder { path: root.join("quarantine"), known: Mutex::default() }))
+        let path = root.join("quarantine");
+        Self(Arc::new(Folder { path, limits: root.join("limits"), known: Mutex::default() }))
     }
 
-    /// Looks at the folder, and tells the tally. Blocks.
-    pub fn measure(&self, tally: &Tally) -> io::Result<()> {
+    /// Looks at the folder, and tells the tally. Returns how many entries it has, and how many unreadable
+    /// files have been moved aside beside it. Blocks.
+    pub fn measure(&self, tally: &Tally) -> io::Result<u64> {
         // What is inserted is whole, so a panic elsewhere leaves it in order.
         let mut known = self.0.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut entries = damaged_in(&self.0.limits);
         let mut found = HashMap::new();
         let mut sums = HashMap::<TenantName, u64>::new();
         for entry in fs::read_dir(&self.0.path)? {
             let name = entry?.file_name();
             let about = self.0.path.join(&name);
+            entries += u64::from(is_entry(&name));
             if about.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
@@ -69,8 +75,22 @@ impl PutAside {
         for (name, sum) in sums {
             tally.tenant(&name).set_put_aside(sum);
         }
-        Ok(())
+        Ok(entries)
     }
+}
+
+/// Whether it is what an entry of the quarantine is counted by.
+fn is_entry(name: &OsStr) -> bool {
+    let name = name.to_str().unwrap_or_default();
+    let name = name.strip_suffix(".json").or_else(|| name.starts_with("index-").then_some(name));
+    name.is_some_and(|name| name.parse::<QuarantineName>().is_ok())
+}
+
+/// Files that were moved aside there. None if nobody can tell.
+fn damaged_in(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let is_damaged = |name: OsString| name.to_string_lossy().ends_with(".damaged");
+    entries.flatten().filter(|entry| is_damaged(entry.file_name())).count() as u64
 }
 
 /// The tenant that the file names. A file that cannot be read belongs to nobody.
@@ -105,9 +125,14 @@ mod tests {
         let put_aside = PutAside::of(spool.path());
         let of = |name: &str| tally.tenant(&name.parse().unwrap()).put_aside();
         for _ in 0..2 {
-            put_aside.measure(&tally).unwrap();
+            // Names that are no ids count for the share alone.
+            assert_eq!(put_aside.measure(&tally).unwrap(), 0);
             assert!((1000..1100).contains(&of("contoso")) && (500..600).contains(&of("fabrikam")));
         }
+        put("1M876XD4R0000", r#"{"id":"3","message":null}"#, 100);
+        fs::create_dir(folder.join("index-17")).unwrap();
+        fs::create_dir_all(spool.path().join("limits/recipients.damaged")).unwrap();
+        assert_eq!(put_aside.measure(&tally).unwrap(), 3);
         fs::remove_file(folder.join("1.json")).unwrap();
         fs::remove_file(folder.join("1.raw")).unwrap();
         put_aside.measure(&tally).unwrap();

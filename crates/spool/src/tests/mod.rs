@@ -6,6 +6,7 @@ mod attempts;
 mod damage;
 mod fault;
 mod model;
+mod quarantine;
 
 use std::time::Duration;
 
