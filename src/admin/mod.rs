@@ -11,6 +11,7 @@
 
 mod connection;
 mod exposition;
+mod flow;
 mod gate;
 mod gauges;
 mod messages;
@@ -18,6 +19,7 @@ mod quarantine;
 mod reload;
 mod seats;
 mod socket;
+mod tenants;
 mod token;
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -38,6 +40,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use exposition::Exposition;
+use flow::Flow;
 use gate::{Gate, Way};
 use seats::Seats;
 use socket::Socket;
@@ -55,8 +58,9 @@ pub use messages::{
 };
 pub use quarantine::{QuarantineDone, QuarantineEntry, QuarantinePage};
 use relay_spool::{FreeSpace, Quarantine, Spool, Usage};
-pub use reload::{ReloadRequest, Reloaded, Reloads};
+pub use reload::{ReloadRequest, Reloaded, Reloads, SuspensionError, SuspensionKind, SuspensionWish};
 pub use socket::{SocketError, SocketFault};
+pub use tenants::{ConfigurationPage, MailboxPage, StatusPage, SuspendRequest, TenantPage, TenantsPage};
 
 /// Connections by TCP at a time. Prometheus, a health check and a person need one each.
 const MOST_BY_TCP: usize = 48;
@@ -126,10 +130,12 @@ impl Server {
             gauges.set(&to_render);
             to_render.metrics.render().map(Bytes::from).map_err(|error| error.to_string())
         });
+        let desk = Arc::new(Desk { flow: Flow::new(metrics.clone()), shown, exposition });
+        let watched = desk.clone();
         let api = Router::new()
             .merge(messages::routes())
             .merge(quarantine::routes())
-            .route("/tenants/{name}/retry", post(reload::retry))
+            .merge(tenants::routes())
             .route("/reload", post(reload::reload));
         let router = Router::new()
             .route("/metrics", get(metrics_page))
@@ -137,7 +143,7 @@ impl Server {
             .route("/readyz", get(ready))
             // The gate recognises the API by this prefix.
             .nest("/api/v1", api)
-            .with_state(Arc::new(Desk { shown, exposition }));
+            .with_state(desk);
         let Self { listener, socket: Socket { listener: by_socket, place }, config } = self;
         let gate = Gate::new(&config, metrics.clone());
         let seats = |most, patience| Seats::new(most, patience, metrics.admin_connections().clone());
@@ -153,7 +159,8 @@ impl Server {
         };
         tokio::join!(
             accept(listener, by_address, by_tcp, site.clone(), shutdown.clone()),
-            accept(by_socket, by_file, for_commands, site, shutdown),
+            accept(by_socket, by_file, for_commands, site, shutdown.clone()),
+            watched.flow.watch(shutdown),
         );
         drop(place);
     }
@@ -193,6 +200,7 @@ struct Site {
 /// What the answers are made of.
 struct Desk {
     shown: Shown,
+    flow: Flow,
     exposition: Arc<Exposition>,
 }
 
@@ -206,11 +214,17 @@ async fn metrics_page(State(desk): Page) -> Response {
 }
 
 async fn ready(State(desk): Page) -> Response {
-    let Shown { spool, free_space, .. } = &desk.shown;
-    let reason = match (spool.unhealthy(), free_space.shortage()) {
-        (None, None) => return "ready\n".into_response(),
-        (Some(reason), _) => format!("spool: {reason}\n"),
-        (None, Some(shortage)) => format!("new mail is refused with 452: {shortage}\n"),
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
+    match not_ready(&desk.shown) {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+/// Why no mail is taken, if none is.
+fn not_ready(shown: &Shown) -> Option<String> {
+    match (shown.spool.unhealthy(), shown.free_space.shortage()) {
+        (None, None) => None,
+        (Some(reason), _) => Some(format!("spool: {reason}")),
+        (None, Some(shortage)) => Some(format!("new mail is refused with 452: {shortage}")),
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Page, messages::failed};
 use crate::config::{Changes, Problem};
-use relay_mail::{TenantName, outside::Outside};
+use relay_mail::{MailboxAddress, TenantName, Timestamp, outside::Outside};
 
 /// Asks the relay to read its configuration again. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,6 +29,38 @@ pub enum ReloadRequest {
         name: TenantName,
         answer: oneshot::Sender<bool>,
     },
+    /// Keep back the mail of a tenant or of one of its mailboxes, or let it go again.
+    Suspension {
+        wish: SuspensionWish,
+        answer: oneshot::Sender<Result<(), SuspensionError>>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuspensionWish {
+    pub tenant: TenantName,
+    /// `None`: all of its mail.
+    pub mailbox: Option<MailboxAddress>,
+    pub is: SuspensionKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SuspensionKind {
+    Suspend { until: Option<Timestamp>, reason: Option<String> },
+    Resume,
+}
+
+/// Why nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SuspensionError {
+    #[error("the running relay has no tenant {0}")]
+    NoTenant(TenantName),
+    #[error("{0} is suspended in the configuration: remove suspended from its table, then reload")]
+    Configured(TenantName),
+    #[error("{0} is not suspended")]
+    NotSuspended(String),
+    #[error("cannot store it in the spool's folder: {0}")]
+    Store(std::io::Error),
 }
 
 /// How a reload went.
@@ -53,6 +85,13 @@ impl Reloads {
     pub async fn reload(&self) -> Option<Reloaded> {
         let (answer, answered) = oneshot::channel();
         self.0.send(ReloadRequest::Everything { answer }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// `None`: the relay is stopping.
+    pub(super) async fn suspension(&self, wish: SuspensionWish) -> Option<Result<(), SuspensionError>> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(ReloadRequest::Suspension { wish, answer }).await.ok()?;
         answered.await.ok()
     }
 
@@ -99,6 +138,6 @@ pub(super) async fn retry(State(desk): Page, Path(name): Path<String>) -> Respon
     }
 }
 
-fn stopping() -> Response {
+pub(super) fn stopping() -> Response {
     failed(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping".into())
 }

@@ -71,7 +71,7 @@ impl Daemon {
     fn good(&self, (status, text): (u16, String)) -> anyhow::Result<String> {
         match (status, serde_json::from_str(&text)) {
             (200, _) => Ok(text),
-            (400 | 404, Ok(ErrorPage { error })) => bail!("{error}"),
+            (400 | 404 | 409, Ok(ErrorPage { error })) => bail!("{error}"),
             _ => Err(self.strange(status)),
         }
     }

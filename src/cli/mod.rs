@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 pub mod check_config;
+mod completions;
 pub mod config_path;
 mod console;
 mod core_dumps;
@@ -19,6 +20,7 @@ mod sandbox;
 mod sendmail;
 mod serve;
 mod spool;
+mod status;
 mod stop;
 mod tenant;
 
@@ -75,10 +77,13 @@ enum Command {
     Reload(reload::Args),
     Queue(queue::Args),
     Quarantine(quarantine::Args),
+    Status(status::Args),
     Tenant(tenant::Args),
     Spool(spool::Args),
     HashPassword(hash_password::Args),
     Sendmail(sendmail::Args),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
 }
 
 impl Cli {
@@ -93,10 +98,13 @@ impl Cli {
             Command::Reload(args) => reload::run(&args),
             Command::Queue(args) => queue::run(&args),
             Command::Quarantine(args) => quarantine::run(&args),
+            Command::Status(args) => status::run(&args),
             Command::Tenant(args) => tenant::run(&args),
             Command::Spool(args) => spool::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),
             Command::Sendmail(args) => Ok(sendmail::run(args)),
+            Command::Completions(args) => completions::completions(&args),
+            Command::Man(args) => completions::man(&args),
         }
     }
 }

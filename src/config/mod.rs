@@ -76,7 +76,7 @@ pub(crate) use spool::STALLED_AFTER;
 pub use spool::SpoolConfig;
 pub use tenant::{
     BounceTo, BouncesConfig, Confirm, EnvelopeMismatch, MailboxRule, MaxQueuedBytes, RouteRule, SenderRule,
-    Tenant, WhileSuspended,
+    Suspension, Tenant, WhileSuspended,
 };
 pub use upload_hosts::HostRule;
 pub use users::{InvalidUserName, UserName, Users};

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Cloud, Credential, Limits, Users};
 use relay_mail::MailboxAddress;
-use relay_mail::{ByteSize, TenantName};
+use relay_mail::{ByteSize, TenantName, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
@@ -23,8 +23,12 @@ pub struct Tenant {
     pub networks: Vec<IpNet>,
     /// The From of messages that have neither a From field nor an envelope sender. One of `senders`.
     pub default_sender: Option<MailboxAddress>,
-    /// Whether its mail is kept back, and whether more of it is taken meanwhile.
-    pub suspended: Option<WhileSuspended>,
+    /// Its mail is kept back.
+    pub suspended: Option<Suspension>,
+    /// Whether more of it is taken meanwhile.
+    pub while_suspended: WhileSuspended,
+    /// Mailboxes whose mail is kept back. The configuration names none.
+    pub suspended_mailboxes: HashMap<MailboxAddress, Suspension>,
     /// SMTP logins. None by default.
     pub users: Users,
     pub route: RouteRule,
@@ -39,6 +43,22 @@ pub struct Tenant {
     pub max_queued_bytes: MaxQueuedBytes,
     pub limits: Limits,
     pub bounces: BouncesConfig,
+}
+
+/// Why mail is kept back, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspension {
+    pub why: String,
+    /// By the wall clock, and so is `until`. `None`: since the configuration says so.
+    pub since: Option<Timestamp>,
+    /// `None`: until somebody ends it.
+    pub until: Option<Timestamp>,
+}
+
+impl Suspension {
+    pub(crate) fn configured() -> Self {
+        Self { why: "suspended in the configuration".to_owned(), since: None, until: None }
+    }
 }
 
 /// One entry of `senders`.
@@ -204,6 +224,8 @@ impl Tenant {
             networks: Vec::new(),
             default_sender: None,
             suspended: None,
+            while_suspended: WhileSuspended::Accept,
+            suspended_mailboxes: HashMap::new(),
             users: Users::new(),
             route: RouteRule::Graph,
             mailbox: MailboxRule::From,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{
     BounceTo, BouncesConfig, Cloud, Confirm, Credential, EnvelopeMismatch, Limits, MailboxRule,
-    MaxQueuedBytes, RouteRule, SenderRule, Tenant, WhileSuspended,
+    MaxQueuedBytes, RouteRule, SenderRule, Suspension, Tenant, WhileSuspended,
     cloud::Clouds,
     reader::{Item, TableReader, nearest},
     users::read_users,
@@ -122,7 +122,9 @@ impl Tenant {
             senders: senders?,
             networks,
             default_sender,
-            suspended: suspended.then_some(while_suspended),
+            suspended: suspended.then(Suspension::configured),
+            while_suspended,
+            suspended_mailboxes: HashMap::new(),
             users,
             route,
             mailbox,

@@ -46,7 +46,7 @@ use super::{
 use crate::{
     bounce::{EnhancedStatus, Kind, Service},
     clock,
-    config::{RetryConfig, RouteRule, Tenant},
+    config::{RetryConfig, RouteRule, Suspension, Tenant},
     identity::{Audience, Identity},
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
     telemetry::{ErrorClass, LimitKind, Metrics, Outcome, Route},
@@ -97,9 +97,10 @@ impl Worker {
 
 impl Courier for Worker {
     async fn prepare(&self, tenant: &Arc<Tenant>) -> Result<Instant, Blocked> {
-        if tenant.suspended.is_some() {
-            let why = "suspended in the configuration".into();
-            return Err(Blocked { reason: "suspended", why, retry_after: SUSPENDED });
+        if let Some(Suspension { why, until, .. }) = &tenant.suspended {
+            let left = until.map_or(SUSPENDED, |until| until.since(clock::wall()));
+            let retry_after = left.clamp(Duration::from_secs(1), SUSPENDED);
+            return Err(Blocked { reason: Blocked::SUSPENDED, why: why.clone(), retry_after });
         }
         let audience = match tenant.route {
             RouteRule::Smtp => Audience::Exchange,

@@ -164,7 +164,7 @@ impl Door {
     }
 
     fn check_room(&self, tenant: &Tenant, size: u64) -> Result<(), Refusal> {
-        if tenant.suspended == Some(WhileSuspended::Refuse) {
+        if tenant.suspended.is_some() && tenant.while_suspended == WhileSuspended::Refuse {
             let text = "Mail of this tenant is suspended, try again later";
             return Err(Refusal::new(450, "4.7.1", text, Refused::Suspended));
         }

@@ -8,7 +8,7 @@ use super::{Door, login::Logins};
 use crate::{
     config::{
         ClientPrefix, Cloud, LiveRoster, LockoutConfig, PasswordHash, Roster, RosterKeeper, SenderRule,
-        Tenant, Users, WhileSuspended,
+        Suspension, Tenant, Users, WhileSuspended,
     },
     telemetry::Metrics,
 };
@@ -85,7 +85,10 @@ impl House {
     pub(super) fn changed(change: Changed) -> Self {
         let mut contoso = tenant("contoso", 1_000_000);
         contoso.default_sender = change.default_sender.map(|text| text.parse().unwrap());
-        contoso.suspended = change.suspended;
+        if let Some(how) = change.suspended {
+            contoso.suspended = Some(Suspension::configured());
+            contoso.while_suspended = how;
+        }
         let free_space = FreeSpace::of(&std::env::temp_dir(), Floor { octets: 0, inodes: 0 }).unwrap();
         Self::of(MemoryStore::default(), [contoso], free_space, MAX_MESSAGE)
     }

@@ -16,6 +16,7 @@
 mod parts;
 mod reload;
 mod spool_watch;
+mod suspensions;
 mod watches;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -56,6 +57,7 @@ use parts::Parts;
 use relay_spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Quarantine, Spool, StoreError, Usage};
 use reload::Reloader;
 use spool_watch::SpoolWatch;
+use suspensions::Suspensions;
 
 /// How long a stop waits for what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
@@ -77,6 +79,7 @@ pub struct Relay {
     clients: Clients,
     /// The marks of picked-up files.
     marks: Marks,
+    suspensions: Suspensions,
     reloads: (Reloads, mpsc::Receiver<ReloadRequest>),
     vital: Vital,
     deaths: Deaths,
@@ -110,6 +113,8 @@ pub enum StartError {
     FreeSpace { path: PathBuf, source: io::Error },
     #[error("cannot prepare to mark files that are picked up: {path}: {source}")]
     Marks { path: PathBuf, source: io::Error },
+    #[error("cannot read who is suspended: {path}: {source}. Mend the file or remove it")]
+    Suspensions { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
@@ -157,7 +162,11 @@ impl Relay {
         let free_space = FreeSpace::of(path, config.spool.floor())
             .map_err(|source| StartError::FreeSpace { path: path.clone(), source })?;
 
-        let roster = Arc::new(Roster::new(config.tenants.clone()));
+        let spool_folder = path.clone();
+        let suspensions = spawn_blocking(move || Suspensions::load(&spool_folder)).await?;
+        let mut suspensions = suspensions
+            .map_err(|source| StartError::Suspensions { path: path.join("suspensions.json"), source })?;
+        let roster = Arc::new(Roster::new(suspensions.over(&config.tenants)));
         let clients = Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud))?;
         let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), credential_folder(path)));
         let allowances = allowances(&config, &metrics, &vital).await?;
@@ -184,6 +193,7 @@ impl Relay {
             identity,
             clients,
             marks,
+            suspensions,
             reloads,
             vital,
             deaths,
@@ -223,13 +233,14 @@ impl Relay {
             identity,
             clients,
             marks,
+            mut suspensions,
             reloads,
             vital,
             mut deaths,
             background,
         } = self;
         log_listeners(&smtp, &admin)?;
-        let (keeper, roster) = RosterKeeper::new(Roster::new(config.tenants.clone()));
+        let (keeper, roster) = RosterKeeper::new(Roster::new(suspensions.over(&config.tenants)));
         let logins =
             Logins::new(roster.clone(), config.smtp.lockout, config.smtp.client_prefix, metrics.clone());
         let door = Door::new(roster.clone(), spool.clone(), free_space.clone(), config.smtp.max_message);
@@ -293,6 +304,7 @@ impl Relay {
             identity,
             clients,
             marks,
+            suspensions,
             spool: spool.clone(),
             metrics: metrics.clone(),
         };

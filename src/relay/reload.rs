@@ -11,26 +11,28 @@
 //! A single tenant can be retried without reading anything: when somebody has seen that its login and its
 //! permissions work.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    task::spawn_blocking,
+    task::{block_in_place, spawn_blocking},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::suspensions::Suspensions;
 use crate::{
-    admin::{ReloadRequest, Reloaded},
-    config::{Changes, Config, Problem, Roster, RosterKeeper},
+    admin::{ReloadRequest, Reloaded, SuspensionError, SuspensionKind, SuspensionWish},
+    clock,
+    config::{Changes, Config, Problem, Roster, RosterKeeper, Tenant},
     identity::Identity,
     ingress::pickup::{Marks, settle_leftovers},
     network::Clients,
     schedule::Order,
     telemetry::Metrics,
 };
-use relay_mail::TenantName;
+use relay_mail::{TenantName, Timestamp};
 use relay_spool::Spool;
 
 /// What a reload changes.
@@ -43,6 +45,7 @@ pub(super) struct Reloader {
     pub(super) identity: Arc<Identity>,
     pub(super) clients: Clients,
     pub(super) marks: Marks,
+    pub(super) suspensions: Suspensions,
     pub(super) spool: Spool,
     pub(super) metrics: Metrics,
 }
@@ -81,7 +84,17 @@ impl Reloader {
         shutdown: CancellationToken,
     ) {
         let mut pace = Pace::new();
-        while let Some(Some(request)) = shutdown.run_until_cancelled(requests.recv()).await {
+        loop {
+            let next_end = self.suspensions.next_end();
+            let request = tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = wait_for(next_end) => {
+                    self.lift().await;
+                    continue;
+                }
+                request = requests.recv() => request,
+            };
+            let Some(request) = request else { return };
             if shutdown.run_until_cancelled(pace.turn()).await.is_none() {
                 return;
             }
@@ -92,6 +105,10 @@ impl Reloader {
                 match request {
                     ReloadRequest::Everything { answer } => asked.push(answer),
                     ReloadRequest::Tenant { name, answer } => self.retry(name, answer),
+                    ReloadRequest::Suspension { wish, answer } => {
+                        // The caller may have gone.
+                        let _ = answer.send(self.change_suspension(wish).await);
+                    }
                 }
                 next = requests.try_recv().ok();
             }
@@ -122,6 +139,59 @@ impl Reloader {
             // The caller may have gone.
             let _ = answer.send(true);
         });
+    }
+
+    async fn change_suspension(&mut self, wish: SuspensionWish) -> Result<(), SuspensionError> {
+        let SuspensionWish { tenant, mailbox, is } = wish;
+        let Some(configured) = self.running.tenants.get(&tenant) else {
+            return Err(SuspensionError::NoTenant(tenant));
+        };
+        if mailbox.is_none() && configured.suspended.is_some() {
+            return Err(SuspensionError::Configured(tenant));
+        }
+        let suspensions = &mut self.suspensions;
+        let (of, this) = (tenant.clone(), mailbox.clone());
+        // A small file, and seldom: this task waits for nothing else.
+        let changed = block_in_place(|| match is {
+            SuspensionKind::Suspend { until, reason } => {
+                suspensions.suspend(&of, this.as_ref(), until, reason).map(|()| true)
+            }
+            SuspensionKind::Resume => suspensions.resume(&of, this.as_ref()),
+        });
+        match changed {
+            Ok(true) => {
+                self.spread(&self.running.tenants.clone());
+                Ok(())
+            }
+            Ok(false) => {
+                let what = mailbox.map_or_else(|| tenant.to_string(), |mailbox| mailbox.to_string());
+                Err(SuspensionError::NotSuspended(what))
+            }
+            Err(error) => Err(SuspensionError::Store(error)),
+        }
+    }
+
+    /// Suspensions are over.
+    async fn lift(&mut self) {
+        let suspensions = &mut self.suspensions;
+        let (lifted, written) = block_in_place(|| suspensions.lift());
+        if let Err(error) = written {
+            warn!(%error, "suspensions not written: those that are over are forgotten again at the next start");
+        }
+        for what in &lifted {
+            info!(what, "suspension over");
+        }
+        if !lifted.is_empty() {
+            self.spread(&self.running.tenants.clone());
+        }
+    }
+
+    /// These are the tenants from now on, apart from what is suspended: first for the part that delivers,
+    /// then for those that accept. The scheduler listens as long as the relay runs.
+    fn spread(&mut self, tenants: &BTreeMap<TenantName, Arc<Tenant>>) {
+        let roster = Arc::new(Roster::new(self.suspensions.over(tenants)));
+        let _ = self.orders.send(Order::Adopt(roster.clone()));
+        self.keeper.replace(roster);
     }
 
     fn look_again(&self) -> impl Fn(TenantName) + Clone + Send + Sync + 'static {
@@ -176,11 +246,7 @@ impl Reloader {
             let added = new.tenants.keys().filter(|name| !self.running.tenants.contains_key(*name));
             settle_leftovers(&pickup.path, added.cloned(), &self.spool, &self.marks).await;
         }
-        let roster = Arc::new(Roster::new(new.tenants.clone()));
-        // First the part that delivers, then those that accept. The scheduler listens as long as the relay
-        // runs.
-        let _ = self.orders.send(Order::Adopt(roster.clone()));
-        self.keeper.replace(roster);
+        self.spread(&new.tenants);
         self.identity.note_tenants(&new.tenants).await;
         // The reload may follow a repair of what the configuration only names. A tenant with a new credential
         // starts again in any case.
@@ -190,6 +256,21 @@ impl Reloader {
         // Each time, tables that wait for a restart are compared with those in effect.
         self.running.tenants = new.tenants;
         Reloaded { ok: true, errors: Vec::new(), warnings, changes }
+    }
+}
+
+/// Returns at this time of the wall clock, or never.
+async fn wait_for(at: Option<Timestamp>) {
+    match at {
+        // The clock may be set meanwhile, so the time that is left is looked at again and again.
+        Some(at) => {
+            while let left = at.since(clock::wall())
+                && !left.is_zero()
+            {
+                sleep_until(Instant::now() + left.min(Duration::from_secs(30))).await;
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -31,12 +31,32 @@ pub(super) enum Question {
         most: usize,
         answer: oneshot::Sender<Listing>,
     },
+    /// `None` in the answer: the scheduler has no mail of it.
+    Tenants {
+        names: Vec<TenantName>,
+        answer: oneshot::Sender<Vec<Option<TenantStatus>>>,
+    },
     Survey {
         tenant: TenantName,
         by: SurveyBy,
         after: Option<MessageId>,
         answer: oneshot::Sender<Survey>,
     },
+}
+
+/// What stops a tenant's mail, if anything does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantStatus {
+    pub blocked: Option<Waits>,
+    /// Mailboxes with mail that sleep, those that need mending first.
+    /// [`MAILBOXES_NAMED`](Self::MAILBOXES_NAMED) at most.
+    pub asleep: Vec<(MailboxAddress, Waits)>,
+    /// How many there are.
+    pub mailboxes_asleep: usize,
+}
+
+impl TenantStatus {
+    pub const MAILBOXES_NAMED: usize = 20;
 }
 
 /// Which messages are asked for. What is `None` selects nothing.
@@ -181,6 +201,22 @@ impl Inspector {
         let (answer, answered) = oneshot::channel();
         self.0.send(Question::List { selection, after, most, answer }).await.ok()?;
         answered.await.ok()
+    }
+
+    /// What stops each of these tenants, in their order; `None` where there is no mail. Empty: the scheduler
+    /// has stopped.
+    pub async fn tenants(&self, names: &[TenantName]) -> Vec<Option<TenantStatus>> {
+        const AT_A_TIME: usize = 256;
+        let mut all = Vec::with_capacity(names.len());
+        for names in names.chunks(AT_A_TIME) {
+            let (answer, answered) = oneshot::channel();
+            if self.0.send(Question::Tenants { names: names.to_vec(), answer }).await.is_err() {
+                return Vec::new();
+            }
+            let Ok(part) = answered.await else { return Vec::new() };
+            all.extend(part);
+        }
+        all
     }
 
     /// Counts all messages of a tenant. `None`: the scheduler has stopped.

@@ -39,7 +39,8 @@ use tokio::time::Instant;
 
 pub use depth::{Depth, Depths};
 pub use inspector::{
-    Ages, Inspector, Listing, MessageState, MessageStatus, Questions, Selection, SurveyBy, Waits,
+    Ages, Inspector, Listing, MessageState, MessageStatus, Questions, Selection, SurveyBy, TenantStatus,
+    Waits,
 };
 pub use report::Early;
 pub use retry::retry_delay;
@@ -112,6 +113,8 @@ pub struct Blocked {
 impl Blocked {
     /// Microsoft 365 refuses the app.
     pub const PERMISSION: &'static str = "permission";
+    /// Somebody has suspended the tenant.
+    pub const SUSPENDED: &'static str = "suspended";
     /// Microsoft 365 said when to come again.
     pub const THROTTLED: &'static str = "throttled";
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::limits::{MailboxLimits, TokioClock};
 use crate::{
     clock,
-    config::Tenant,
+    config::{Suspension, Tenant},
     telemetry::{LimitKind, Metrics},
 };
 use relay_mail::{MailboxAddress, MessageId, Timestamp, share::Share};
@@ -48,6 +48,8 @@ pub(super) struct Pool {
     pub(super) is_preparing: bool,
     /// Since when the tenant has not been in the configuration: all its mail is held.
     retired: Option<Timestamp>,
+    /// Since when the tenant, or one of its mailboxes, has been suspended.
+    suspended: Option<Timestamp>,
     /// Its mail was held until a moment ago: nothing expires before this time.
     spared_until: Timestamp,
     messages: BTreeMap<MessageId, Entry>,
@@ -64,6 +66,15 @@ pub(super) struct Pool {
     depth: Arc<Depth>,
     metrics: Metrics,
     clock: TokioClock,
+}
+
+/// How long a suspended mailbox sleeps at a time. A changed suspension wakes it in any case.
+const SUSPENDED: Duration = Duration::from_secs(24 * 3600);
+
+/// Since when something of the tenant is suspended, by the steady clock.
+fn suspended_since(tenant: &Tenant) -> Option<Timestamp> {
+    let all = tenant.suspended.iter().chain(tenant.suspended_mailboxes.values());
+    all.map(|suspension| suspension.since.map_or_else(clock::now, Timestamp::steady)).min()
 }
 
 /// No queue has this number.
@@ -113,8 +124,10 @@ impl Pool {
         metrics: Metrics,
         clock: TokioClock,
     ) -> Self {
+        let suspended = suspended_since(&tenant);
         Self {
             tenant,
+            suspended,
             credential: Credential::Unknown,
             in_flight: 0,
             ramp: Ramp::default(),
@@ -261,6 +274,12 @@ impl Pool {
                 continue;
             }
             queue.standing = QueueState::Idle;
+            if let Some(Suspension { why, until, .. }) = self.tenant.suspended_mailboxes.get(&queue.mailbox) {
+                let left = until.map_or(SUSPENDED, |until| until.since(clock::wall()));
+                let until = Instant::now() + left.max(Duration::from_secs(1));
+                self.sleep(queue_id, until, LimitKind::Suspended, why.clone());
+                return Next::Sleep(queue_id, until);
+            }
             let messages = &self.messages;
             let is_ready = |id: &MessageId| {
                 messages.get(id).is_some_and(|e| e.state == EntryState::Ready && e.queue == queue_id)
@@ -348,7 +367,9 @@ impl Pool {
         }
         queue.asleep_because = why;
         queue.is_throttled |= limit == LimitKind::Service;
-        self.metrics.throttled(&self.tenant.name, limit);
+        if limit != LimitKind::Suspended {
+            self.metrics.throttled(&self.tenant.name, limit);
+        }
         self.stand(queue_id, QueueState::Asleep { until, limit });
     }
 

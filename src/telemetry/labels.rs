@@ -81,6 +81,8 @@ pub enum LimitKind {
     Service,
     /// Not a limit: something about the mailbox must be fixed, and it is checked now and then.
     Mailbox,
+    /// Not a limit: somebody has suspended the mailbox.
+    Suspended,
 }
 
 /// What a failed attempt failed for.
@@ -229,7 +231,7 @@ label! {
         MessagesPerMinute => "messages_per_minute", ConcurrentRequests => "concurrent_requests",
         RecipientsPerDay => "recipients_per_day", RequestsPer10Minutes => "requests_per_10_minutes",
         UploadPer5Minutes => "upload_per_5_minutes", AppRequests => "app_requests", Service => "service",
-        Mailbox => "mailbox",
+        Mailbox => "mailbox", Suspended => "suspended",
     }
     ErrorClass {
         Connection => "connection", Interrupted => "interrupted", Service => "service",

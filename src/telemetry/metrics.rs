@@ -3,7 +3,13 @@
 //! A relay has one [`Metrics`]; it is cheap to clone. Nothing here is global: two relays in one process do
 //! not mix.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
@@ -28,6 +34,8 @@ struct Families {
     identity: Identity,
     spool: Spooled,
     process: Process,
+    /// Messages accepted and delivered, of all tenants.
+    passed: [AtomicU64; 2],
 }
 
 impl Metrics {
@@ -45,6 +53,7 @@ impl Metrics {
             process: Process::new(&build),
             registry: build.registry,
             of_tenants: build.of_tenants,
+            passed: Default::default(),
         }))
     }
 
@@ -64,7 +73,13 @@ impl Metrics {
         self.0.of_tenants.forget(&tenants.into_iter().map(TenantName::as_str).collect());
     }
 
+    /// Messages accepted and delivered since the start, of all tenants.
+    pub fn passed(&self) -> [u64; 2] {
+        [&self.0.passed[0], &self.0.passed[1]].map(|passed| passed.load(Ordering::Relaxed))
+    }
+
     pub fn received(&self, tenant: &TenantName, ingress: Ingress) {
+        self.0.passed[0].fetch_add(1, Ordering::Relaxed);
         self.0.incoming.received.with_label_values(&[tenant.as_str(), ingress.as_str()]).inc();
     }
 
@@ -92,6 +107,7 @@ impl Metrics {
     }
 
     pub fn delivered_after(&self, tenant: &TenantName, in_queue: Duration) {
+        self.0.passed[1].fetch_add(1, Ordering::Relaxed);
         self.0.delivery.time_in_queue.with_label_values(&[tenant.as_str()]).observe(in_queue.as_secs_f64());
     }
 
@@ -156,6 +172,11 @@ impl Metrics {
     /// So many entries are in the quarantine.
     pub fn in_quarantine(&self, entries: u64) {
         self.0.spool.quarantined.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// How many entries are there.
+    pub fn quarantine(&self) -> u64 {
+        u64::try_from(self.0.spool.quarantined.get()).unwrap_or(0)
     }
 
     /// One more has been put there.

@@ -99,3 +99,36 @@ fn health_is_shown() {
     assert_eq!(lab.page("/readyz"), (200, "ready\n".into()));
     assert_eq!(lab.page("/nothing").0, 404);
 }
+
+#[test]
+fn completions_and_manual_pages_have_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_m365-relay");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = std::process::Command::new(program).args(["completions", shell]).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && script.contains("quarantine") && script.contains("dry-run"),
+            "{shell}"
+        );
+    }
+    // bash itself reads it.
+    let script = std::process::Command::new(program).args(["completions", "bash"]).output().unwrap().stdout;
+    let file = folder.path().join("m365-relay.bash");
+    std::fs::write(&file, script).unwrap();
+    let check = "source \"$1\" && COMP_WORDS=(m365-relay queue re) COMP_CWORD=2 && \
+                 \"$(complete -p m365-relay | sed 's/.*-F \\([^ ]*\\).*/\\1/')\" m365-relay re queue \
+                 && echo \"${COMPREPLY[*]}\"";
+    let output = std::process::Command::new("bash").args(["-c", check, "-"]).arg(&file).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "retry release requeue", "{output:?}");
+    let output = std::process::Command::new(program).arg("man").arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    for page in
+        ["m365-relay.1", "m365-relay-queue.1", "m365-relay-queue-retry.1", "m365-relay-tenant-suspend.1"]
+    {
+        let text = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}");
+    }
+    let output = std::process::Command::new(program).args(["completions", "cmd"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

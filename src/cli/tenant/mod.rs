@@ -1,8 +1,11 @@
-//! `m365-relay tenant …`: whether a tenant is set up so that its mail can be sent, and help to set it up.
+//! `m365-relay tenant …`: how tenants do and who is suspended; whether a tenant is set up so that its mail
+//! can be sent, and help to set it up.
 
 mod check;
 mod consent_url;
+mod list;
 mod login;
+mod suspend;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -11,7 +14,7 @@ use clap::Subcommand;
 
 use crate::config::{Config, Tenant};
 
-/// Check that a tenant is set up, and help to set it up
+/// Look at tenants, suspend them, check that they are set up, and help to set them up
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -20,14 +23,22 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    List(list::ListArgs),
+    Show(list::ShowArgs),
     Check(check::Args),
+    Suspend(suspend::SuspendArgs),
+    Resume(suspend::ResumeArgs),
     ConsentUrl(consent_url::Args),
     Login(login::Args),
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
+        Command::List(args) => list::list(args),
+        Command::Show(args) => list::show(args),
         Command::Check(args) => check::run(args),
+        Command::Suspend(args) => suspend::suspend(args),
+        Command::Resume(args) => suspend::resume(args),
         Command::ConsentUrl(args) => consent_url::run(args),
         Command::Login(args) => login::run(args),
     }

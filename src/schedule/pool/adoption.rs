@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Credential, Entry, EntryState, MailboxLimits, Pool, QueueId, QueueState};
+use super::{Credential, Entry, EntryState, MailboxLimits, Pool, QueueId, QueueState, suspended_since};
 use crate::{
     clock,
     config::Tenant,
@@ -34,6 +34,12 @@ impl Pool {
             return Adopted::default();
         }
         let before = std::mem::replace(&mut self.tenant, tenant);
+        // The time in which its mail was kept back does not count, of all of it or of a part.
+        let was_suspended = self.suspended;
+        self.suspended = suspended_since(&self.tenant);
+        if let Some(since) = was_suspended.filter(|since| self.suspended.is_none_or(|now| now > *since)) {
+            self.spare(clock::now().since(since).max(GRACE).min(give_up_after));
+        }
         let old = &*before;
         let new = &*self.tenant;
         let is_remapped = (&old.mailbox, &old.mailboxes, &old.bounces.mailbox)

@@ -24,8 +24,9 @@ impl Pool {
     /// unknown must not be given up before that is settled.
     pub(in crate::schedule) fn expired(&self, expiry: &Expiry, most: usize) -> Vec<(MessageId, String)> {
         let now = clock::now();
-        // Nothing of a tenant that is gone expires: it may come back.
-        if now < expiry.not_before.max(self.spared_until) || self.retired.is_some() {
+        // Nothing of a tenant that is gone or suspended expires: it may come back.
+        let is_kept = self.retired.is_some() || self.tenant.suspended.is_some();
+        if now < expiry.not_before.max(self.spared_until) || is_kept {
             return Vec::new();
         }
         let is_old = |id: MessageId| id.accepted().steady() + expiry.give_up_after <= now;
@@ -35,6 +36,9 @@ impl Pool {
                 return None;
             }
             let queue = self.queues.get(&entry.queue)?;
+            if self.tenant.suspended_mailboxes.contains_key(&queue.mailbox) {
+                return None;
+            }
             let why = match (&self.credential, queue.standing) {
                 (Credential::Blocked { because, .. }, _) => because.why.clone(),
                 (_, QueueState::Asleep { .. }) => queue.asleep_because.clone(),

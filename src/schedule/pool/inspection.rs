@@ -8,7 +8,7 @@ use super::{Credential, Entry, EntryState, Pool, Queue, QueueId};
 use crate::{
     clock,
     schedule::{
-        inspector::{Ages, MessageState, MessageStatus, Selection, Survey, SurveyBy, Waits},
+        inspector::{Ages, MessageState, MessageStatus, Selection, Survey, SurveyBy, TenantStatus, Waits},
         queue,
     },
     telemetry::LimitKind,
@@ -60,6 +60,31 @@ impl Pool {
         };
         let mailbox = self.queues.get(&entry.queue).map(|queue| queue.mailbox.clone());
         Some(MessageStatus { state, tenant: self.tenant.name.clone(), mailbox, waits })
+    }
+
+    pub(in crate::schedule) fn status(&self) -> TenantStatus {
+        let blocked = match &self.credential {
+            Credential::Blocked { until, because } => {
+                Some(waits(because.reason, because.why.clone(), Some(time_of(*until))))
+            }
+            Credential::Unknown | Credential::Good { .. } => None,
+        };
+        let mut asleep: Vec<_> = self
+            .queues
+            .values()
+            .filter_map(|queue| match queue.standing {
+                queue::QueueState::Asleep { until, limit } => Some((limit, until, queue)),
+                _ => None,
+            })
+            .collect();
+        let mailboxes_asleep = asleep.len();
+        asleep.sort_by_key(|(limit, until, _)| (*limit != LimitKind::Mailbox, std::cmp::Reverse(*until)));
+        let named = asleep.into_iter().take(TenantStatus::MAILBOXES_NAMED).map(|(limit, until, queue)| {
+            let why = queue.asleep_because.clone();
+            let waits = waits(limit.as_str(), why, Some(time_of(until)));
+            (queue.mailbox.clone(), Waits { limit: Some(limit), ..waits })
+        });
+        TenantStatus { blocked, asleep: named.collect(), mailboxes_asleep }
     }
 
     /// Counts messages after `after`, `most` at most.

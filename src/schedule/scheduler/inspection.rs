@@ -33,6 +33,10 @@ impl<C: Courier> Scheduler<C> {
             Question::List { selection, after, most, answer } => {
                 drop(answer.send(self.list(&selection, after, most)));
             }
+            Question::Tenants { names, answer } => {
+                let status = |name| self.pools.get(name).map(Pool::status);
+                drop(answer.send(names.iter().map(status).collect()));
+            }
             Question::Survey { tenant, by, after, answer } => {
                 drop(answer.send(self.survey(&tenant, by, after)));
             }

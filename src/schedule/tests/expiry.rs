@@ -1,6 +1,7 @@
 //! Mail that waits too long.
 
 use super::*;
+use crate::config::Suspension;
 
 /// The messages that follow have all waited for longer than they may.
 fn grow_old(bench: &mut Bench) {
@@ -74,4 +75,33 @@ async fn mail_that_is_given_up_leaves_places_for_other_tenants() {
     bench.no_job_for(SECOND * 60).await;
     let quick = bench.add("quick", "a@quick.example", NOW);
     assert_eq!(bench.job().await.1.id, quick);
+}
+
+fn suspended(name: &str, mailbox: Option<&str>) -> Arc<Tenant> {
+    let mut changed = Tenant::clone(&tenant(name, UNLIMITED));
+    match mailbox {
+        Some(mailbox) => {
+            changed.suspended_mailboxes.insert(mailbox.parse().unwrap(), Suspension::configured());
+        }
+        None => changed.suspended = Some(Suspension::configured()),
+    }
+    Arc::new(changed)
+}
+
+/// And afterwards it has as much time again.
+#[tokio::test(start_paused = true)]
+async fn what_is_suspended_does_not_expire() {
+    for mailbox in [None, Some("a@contoso.example")] {
+        let kept = suspended("contoso", mailbox);
+        let mut bench = Bench::new(std::slice::from_ref(&kept), 10, takes(NOW));
+        let because = Blocked { reason: "suspended", why: "suspended".into(), retry_after: SECOND * 3600 };
+        if mailbox.is_none() {
+            bench.credential("contoso", Some(Err(because)));
+        }
+        bench.add("contoso", "a@contoso.example", NOW);
+        bench.no_job_for(GIVE_UP * 3).await;
+        bench.credential("contoso", Some(Ok(SECOND * 3600)));
+        bench.orders.send(Order::Adopt(roster_of(&[tenant("contoso", UNLIMITED)]))).unwrap();
+        assert_eq!(bench.job().await.1.task, Task::Deliver, "{mailbox:?}");
+    }
 }

@@ -34,8 +34,11 @@ use report::Report;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// As in [tenants.NAME]
-    #[arg(value_name = "TENANT")]
-    tenant: String,
+    #[arg(value_name = "TENANT", required_unless_present = "all")]
+    tenant: Option<String>,
+    /// All tenants, one after the other
+    #[arg(long, conflicts_with_all = ["tenant", "mailbox", "send"])]
+    all: bool,
     #[command(flatten)]
     config: ConfigPath,
     /// The mailbox to try [default: one that the configuration names]
@@ -61,20 +64,57 @@ struct Check<'a> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config.path())?;
-    let tenant = super::find(&config, &args.tenant)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let mut report = runtime.block_on(check(&config, tenant, args))?;
-    if report.ok && is_told(&args.config.path(), &tenant.name) {
-        report.good("retry", "the running relay tries again what was refused to this tenant");
-    }
+    let Some(name) = &args.tenant else { return check_all(&config, &runtime, args) };
+    let report = check_one(&config, super::find(&config, name)?, &runtime, args)?;
     if args.json {
         console::say(console::json(&report)?)?;
     } else {
-        let mut text = String::new();
-        report.show(&mut text)?;
-        console::show(&text, "")?;
+        show(&report)?;
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check_one(
+    config: &Config,
+    tenant: &Arc<Tenant>,
+    runtime: &tokio::runtime::Runtime,
+    args: &Args,
+) -> anyhow::Result<Report> {
+    let mut report = runtime.block_on(check(config, tenant, args))?;
+    if report.ok && is_told(&args.config.path(), &tenant.name) {
+        report.good("retry", "the running relay tries again what was refused to this tenant");
+    }
+    Ok(report)
+}
+
+/// Each report is shown as soon as it is there. Of tenants that are set up, there is one line.
+fn check_all(config: &Config, runtime: &tokio::runtime::Runtime, args: &Args) -> anyhow::Result<ExitCode> {
+    let mut failed = 0;
+    let mut reports = Vec::new();
+    for tenant in config.tenants.values() {
+        let report = check_one(config, tenant, runtime, args)?;
+        failed += usize::from(!report.ok);
+        if args.json {
+            reports.push(report);
+        } else if report.ok {
+            console::say(format_args!("{}: all is well", report.tenant))?;
+        } else {
+            show(&report)?;
+        }
+    }
+    if args.json {
+        console::say(console::json(&reports)?)?;
+    } else {
+        console::say(format_args!("{} tenants checked, {failed} in trouble", config.tenants.len()))?;
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show(report: &Report) -> anyhow::Result<()> {
+    let mut text = String::new();
+    report.show(&mut text)?;
+    Ok(console::show(&text, "")?)
 }
 
 /// Tells the running relay that what was refused to the tenant may work now. Without one, there is nothing
