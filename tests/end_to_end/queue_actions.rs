@@ -247,3 +247,44 @@ fn a_request_that_is_none_is_refused() {
     assert_eq!((code, err.contains("not a message id")), (Some(2), true), "{err}");
     assert_eq!(page(&lab, &id)["state"], "scheduled");
 }
+
+/// From one relay to another, with what each message has been through.
+#[test]
+fn messages_are_handed_over_while_the_relay_runs() {
+    let mut lab = lab();
+    let one = waiting(&lab, "one");
+    let held = waiting(&lab, "held");
+    queue(&lab, "hold", &["--reason", "the auditor asks", &held]);
+    let fabrikam = "a@fabrikam.example";
+    lab.send(fabrikam, &[TO], &message(fabrikam, TO, "stays"));
+    lab.wait_for_metric("m365_relay_queue_messages", &[("state", "scheduled")], 2.0);
+    let folder = lab.folder().join("exported");
+    let path = folder.to_str().unwrap();
+    let (code, out, _) = said(&queue(&lab, "export", &["--tenant", "contoso", path]));
+    assert_eq!((code, &*out), (Some(0), "2 messages written\n"));
+    assert_eq!(page(&lab, &one)["state"], "scheduled");
+    let (code, out, err) = said(&queue(&lab, "export", &["--tenant", "contoso", "--remove", path]));
+    assert_eq!((code, &*out, &*err), (Some(0), "2 messages written and removed\n", ""));
+    let (code, out, _) = said(&queue(&lab, "list", &["--tenant", "contoso"]));
+    assert_eq!((code, &*out), (Some(0), "no messages\n"));
+    let entry: Value =
+        serde_json::from_slice(&std::fs::read(folder.join(format!("{one}.json"))).unwrap()).unwrap();
+    assert_eq!((&entry["state"], &entry["attempts"]), (&"waiting".into(), &1.into()), "{entry:#}");
+    let (code, _, err) = said(&queue(&lab, "export", &[path]));
+    assert_eq!((code, err.contains("say which messages")), (Some(1), true), "{err}");
+
+    lab.service.clear_faults();
+    assert_eq!(lab.terminate(), Some(0));
+    let config = lab.config_file();
+    let output = lab.run(&["spool", "import", path, "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    lab.restart();
+    wait_until("the import", || page(&lab, &held)["state"] == "held");
+    assert!(page(&lab, &held)["waits"]["why"].as_str().unwrap().contains("the auditor asks"));
+    assert_eq!(lab.wait_for(1)[0].subject, "one");
+    queue(&lab, "release", &[&held]);
+    queue(&lab, "retry", &["--tenant", "fabrikam"]);
+    let mut subjects: Vec<_> = lab.wait_for(3).iter().map(|mail| mail.subject.clone()).collect();
+    subjects.sort();
+    assert_eq!(subjects, ["held", "one", "stays"]);
+}

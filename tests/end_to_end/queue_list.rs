@@ -169,3 +169,16 @@ fn a_row_for_each() {
     let total: Vec<_> = text.lines().last().unwrap().split_whitespace().collect();
     assert_eq!(total, ["TOTAL", "4", "4", "0", "0", "0", "0", "0", "0", "0"], "{text}");
 }
+
+/// As monitoring has called it for decades.
+#[test]
+fn mailq_lists_everything() {
+    let (lab, all) = lab();
+    let link = lab.folder().join("mailq");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_m365-relay"), &link).unwrap();
+    let output =
+        std::process::Command::new(&link).env("M365_RELAY_CONFIG", lab.config_file()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.ends_with("4 messages\n"), "{text}");
+    assert!(all.iter().all(|id| text.contains(id)), "{text}");
+}

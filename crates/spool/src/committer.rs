@@ -462,7 +462,8 @@ impl Committer {
         };
         let failed = self.context.stall.index.during(|| guarded(|| self.store.attempts(id)));
         let failed = failed.map_err(|error| self.latch(&error))?;
-        Ok(Some((id, Found::new(lane, state, failed, self.store.record(id, state.body)))))
+        let held = self.remembered(id, group).held;
+        Ok(Some((id, Found::new(lane, state, held, failed, self.store.record(id, state.body)))))
     }
 
     fn unwind(&mut self, id: MessageId, group: &mut Group) -> Result<Effect, SpoolError> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{BodyReader, DamagedBody, FailedAttempts, Lane, Message, State, stored::StoredRecord};
+use super::{
+    BodyReader, DamagedBody, FailedAttempts, HoldReason, Lane, Message, Phase, State, stored::StoredRecord,
+};
 use relay_mail::Timestamp;
 
 /// What the index has of a message, and where to read the rest.
@@ -12,6 +14,9 @@ pub struct Found {
     pub lane: Arc<Lane>,
     /// Octets of its body.
     pub size: u64,
+    pub phase: Phase,
+    /// Why it is held, if somebody said so.
+    pub held: Option<HoldReason>,
     /// Attempts that counted.
     pub attempts: u16,
     /// Since when it is unknown whether an earlier attempt was sent.
@@ -22,9 +27,15 @@ pub struct Found {
 }
 
 impl Found {
-    pub(super) fn new(lane: Arc<Lane>, state: State, failed: FailedAttempts, record: StoredRecord) -> Self {
-        let State { attempts, doubt, body, .. } = state;
-        Self { lane, size: body.len, attempts, doubt, failed, record }
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        state: State,
+        held: Option<HoldReason>,
+        failed: FailedAttempts,
+        record: StoredRecord,
+    ) -> Self {
+        let State { attempts, doubt, body, phase, .. } = state;
+        Self { lane, size: body.len, phase, held, attempts, doubt, failed, record }
     }
 
     /// Whose message it is, and its body. Blocks.

@@ -146,6 +146,13 @@ impl BodyReader {
         self.len == 0
     }
 
+    /// The checksum that the body should have (CRC-32).
+    pub fn crc32(&self) -> u32 {
+        match &self.source {
+            Source::Whole(_, crc) | Source::File { crc, .. } => *crc,
+        }
+    }
+
     /// An error met while reading on, as damage of this body.
     pub fn damaged(&self, error: io::Error) -> DamagedBody {
         DamagedBody::Io(self.id, error)

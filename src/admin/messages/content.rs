@@ -1,18 +1,22 @@
 //! `GET /api/v1/messages/{id}/content`: the message as it is stored. Whoever reads it is named in the log.
+//!
+//! `GET /api/v1/messages/{id}/description`: all else, as the `ID.json` of an export.
 
 use axum::{
     Extension,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use futures_util::stream::try_unfold;
+use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{failed, missing, parse};
 use crate::admin::{Page, gate::Actor};
+use relay_spool::archive;
 
 pub(super) async fn content(
     State(desk): Page,
@@ -44,5 +48,37 @@ pub(super) async fn content(
             ([(CONTENT_TYPE, "message/rfc822")], Body::from_stream(parts)).into_response()
         }
         Err(damaged) => failed(StatusCode::INTERNAL_SERVER_ERROR, damaged.to_string()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DescriptionQuery {
+    /// Whether it is held for whoever imports it.
+    held: bool,
+}
+
+pub(super) async fn description(
+    State(desk): Page,
+    Path(id): Path<String>,
+    Query(DescriptionQuery { held }): Query<DescriptionQuery>,
+) -> Response {
+    let id = match parse(&id) {
+        Ok(id) => id,
+        Err(answer) => return *answer,
+    };
+    let found = match desk.find(id).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return missing(id),
+        Err(error) => return failed(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    let described = move || {
+        let (message, body) = found.clone().read()?;
+        Ok::<_, relay_spool::DamagedBody>(archive::described(id, &found, &message, &body, held))
+    };
+    match spawn_blocking(described).await {
+        Ok(Ok(json)) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        Ok(Err(damaged)) => failed(StatusCode::INTERNAL_SERVER_ERROR, damaged.to_string()),
+        Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn routes() -> Router<Arc<Desk>> {
         .route("/messages/actions", post(actions::act_on_many))
         .route("/messages/{id}", get(message).delete(actions::delete))
         .route("/messages/{id}/content", get(content::content))
+        .route("/messages/{id}/description", get(content::description))
         .route("/messages/{id}/{action}", post(actions::act_on_one))
         .route("/queue", get(summary::summary))
 }

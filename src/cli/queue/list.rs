@@ -25,6 +25,12 @@ pub(super) struct Args {
     json: bool,
 }
 
+impl Args {
+    pub(super) fn all(config: ConfigPath) -> Self {
+        Self { filters: Filters::default(), limit: 0, config, json: false }
+    }
+}
+
 /// Messages of one page.
 const PAGE: usize = 500;
 

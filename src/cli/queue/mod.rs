@@ -4,6 +4,7 @@
 //! delivered, or the relay does not answer.
 
 mod act;
+mod export;
 mod filter;
 mod list;
 mod show;
@@ -11,6 +12,7 @@ mod summary;
 
 use std::process::ExitCode;
 
+use super::config_path::ConfigPath;
 use crate::admin::Action;
 
 /// Look at messages in the queues of the running relay, and decide what becomes of them
@@ -25,6 +27,7 @@ enum Command {
     List(list::Args),
     Summary(summary::Args),
     Show(show::Args),
+    Export(export::Args),
     /// Try messages now that wait for a later attempt, and what stops their mailbox or tenant. Limits still
     /// apply
     Retry(act::Args),
@@ -40,11 +43,17 @@ enum Command {
     Requeue(act::Args),
 }
 
+/// All messages, for people.
+pub(super) fn list_all(config: ConfigPath) -> anyhow::Result<ExitCode> {
+    list::run(&list::Args::all(config))
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::List(args) => list::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Show(args) => show::run(args),
+        Command::Export(args) => export::run(args),
         Command::Retry(args) => act::run(Action::Retry, args),
         Command::Hold(args) => act::run(Action::Hold, args),
         Command::Release(args) => act::run(Action::Release, args),

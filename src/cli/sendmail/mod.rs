@@ -33,9 +33,14 @@ mod outgoing;
 mod posting;
 mod site;
 
-use std::{ffi::OsString, io, path::Path, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use super::console;
+use super::{config_path::ConfigPath, console, queue};
 use exit::{Exit, Failure};
 use input::Input;
 use letter::Wishes;
@@ -125,11 +130,11 @@ fn carry_out(arguments: impl Iterator<Item = OsString>, mode: Option<Mode>) -> R
             let wishes = Wishes::of(&options, &environment)?;
             dialogue::hold(io::stdin().lock(), io::stdout().lock(), &site, &wishes)
         }
-        Mode::Queue => Err(Exit::Unavailable.because(
-            "the queue is not shown here: http://127.0.0.1:8025/metrics counts what waits \
-             (m365_relay_queue_messages), and the relay's log names it; files that were not picked up yet \
-             are in the pickup folders",
-        )),
+        Mode::Queue => {
+            let config = ConfigPath::of(options.config.as_ref().map(PathBuf::from));
+            let listed = queue::list_all(config);
+            listed.map(drop).map_err(|error| Exit::Unavailable.because(format!("{error:#}")))
+        }
         Mode::Aliases | Mode::RunQueue => Ok(()),
         Mode::Help => print(HELP.trim_end()),
         Mode::Version => print(concat!("m365-relay ", env!("CARGO_PKG_VERSION"), " (sendmail)")),

@@ -34,7 +34,9 @@ pub use export::{Exported, Source, export};
 pub use import::{Imported, Problem, Target, import};
 
 pub use super::disk::inspection::Unowned;
-use super::{DiskStore, OpenError, StoreError, disk::inspection};
+use super::{BodyReader, DiskStore, Found, Message, OpenError, Phase, StoreError, disk::inspection};
+use entry::{Entry, ExportedState};
+use relay_mail::MessageId;
 
 /// A message that cannot be read as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -120,4 +122,32 @@ fn refuse_root(path: &Path) -> Result<(), ArchiveError> {
         return Err(ArchiveError::AsRoot { path: path.to_path_buf(), owner });
     }
     Ok(())
+}
+
+/// `ID.json` of a message in a running relay, as an [`export()`] writes it. `is_held`: it is held in the
+/// export, too; else it is due at once when it is imported.
+pub fn described(
+    id: MessageId,
+    found: &Found,
+    message: &Message,
+    body: &BodyReader,
+    is_held: bool,
+) -> Vec<u8> {
+    let standing = if is_held {
+        ExportedState::Held { reason: found.held.clone() }
+    } else {
+        ExportedState::Waiting { due: None }
+    };
+    // What becomes of an attempt that is in progress is not known here.
+    let is_leased = found.phase == Phase::Leased;
+    let entry = Entry {
+        id,
+        message: message.clone(),
+        standing,
+        attempts: found.attempts.saturating_add(u16::from(is_leased)),
+        in_doubt: found.doubt.is_some() || is_leased,
+        size: found.size,
+        crc32: body.crc32(),
+    };
+    entry.to_json()
 }
