@@ -35,7 +35,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{messages::ErrorPage, token::Token};
+use super::{error_page::ErrorPage, token::Token};
 use crate::{
     config::{AdminConfig, is_this_machine},
     telemetry::{AdminRefused, Metrics},

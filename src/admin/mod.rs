@@ -10,6 +10,7 @@
 //! ([`seats`], [`connection`]). A handler has a whole request and never waits for a client.
 
 mod connection;
+mod error_page;
 mod exposition;
 mod flow;
 mod gate;
@@ -51,10 +52,11 @@ use crate::{
     schedule::{Depths, Inspector},
     telemetry::Metrics,
 };
+pub use error_page::ErrorPage;
 pub use gauges::Gauges;
 pub use messages::{
-    Action, ActionRequest, ActionResponse, ActionsRequest, ActionsResponse, AttemptPage, ErrorPage,
-    MessagePage, MessageQuery, MessagesPage, SummaryPage, SummaryRow, WaitsPage,
+    Action, ActionRequest, ActionResponse, ActionsRequest, ActionsResponse, AttemptPage, MessagePage,
+    MessageQuery, MessagesPage, SummaryPage, SummaryRow, WaitsPage,
 };
 pub use quarantine::{QuarantineDone, QuarantineEntry, QuarantinePage};
 use relay_spool::{FreeSpace, Quarantine, Spool, Usage};

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
-use super::{Desk, Page, gate::Actor, messages::failed};
+use super::{Desk, Page, error_page::failed, gate::Actor};
 use relay_spool::{NewMessage, Quarantine, QuarantineName, Quarantined, SpoolError};
 
 #[derive(Debug, Default, Serialize, Deserialize)]

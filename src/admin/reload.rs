@@ -10,7 +10,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Page, messages::failed};
+use super::{Page, error_page::failed};
 use crate::config::{Changes, Problem};
 use relay_mail::{MailboxAddress, TenantName, Timestamp, outside::Outside};
 

@@ -22,7 +22,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::{Desk, Page};
+use super::{Desk, Page, error_page::failed};
 use crate::schedule::{MessageStatus, Waits};
 use relay_mail::{InvalidMessageId, MessageId};
 use relay_spool::{BodyReader, FailedAttempt, Found, Message, SpoolError};
@@ -100,12 +100,6 @@ pub struct AttemptPage {
     pub text: String,
     /// Empty if the service gave none.
     pub request_id: String,
-}
-
-/// Any answer that is not 200.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ErrorPage {
-    pub error: String,
 }
 
 /// Recipients in a list of messages.
@@ -259,8 +253,4 @@ fn no_message(id: MessageId) -> String {
 
 fn missing(id: MessageId) -> Response {
     failed(StatusCode::NOT_FOUND, no_message(id))
-}
-
-pub(super) fn failed(status: StatusCode, error: String) -> Response {
-    (status, Json(ErrorPage { error })).into_response()
 }

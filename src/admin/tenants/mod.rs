@@ -1,5 +1,8 @@
-//! `/api/v1/tenants` and `/api/v1/status`: which tenants there are, which of them are in trouble and what
-//! mends that, and who is suspended.
+//! `/api/v1/tenants`: which tenants there are, and which of them are in trouble; who is suspended; and
+//! `/api/v1/status`.
+
+mod status;
+mod suspension;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,20 +11,18 @@ use std::{
 };
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     extract::{Path, Query, State},
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tracing::{field::display, info};
 
 use super::{
-    Desk, Page, SuspensionError, SuspensionKind, SuspensionWish,
-    gate::Actor,
-    messages::{WaitsPage, failed},
+    Desk, Page,
+    error_page::failed,
+    messages::WaitsPage,
     reload::{self, stopping},
 };
 use crate::{
@@ -30,7 +31,10 @@ use crate::{
     schedule::{Blocked, Depth, TenantStatus, Waits},
     telemetry::LimitKind,
 };
-use relay_mail::{MailboxAddress, TenantName, outside::Outside};
+use relay_mail::{TenantName, outside::Outside};
+
+pub use status::StatusPage;
+pub use suspension::SuspendRequest;
 
 /// Mail that waits longer than this is trouble, unless somebody has suspended it.
 const LONG: Duration = Duration::from_secs(4 * 3600);
@@ -89,45 +93,6 @@ pub struct ConfigurationPage {
     pub route: String,
 }
 
-/// The body of a suspension.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SuspendRequest {
-    /// How long: `1h`. Without it, until somebody resumes it.
-    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
-    pub long: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// This mailbox only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mailbox: Option<String>,
-}
-
-/// `/api/v1/status`.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct StatusPage {
-    pub version: String,
-    /// Seconds since the start.
-    pub up: u64,
-    /// Why no mail is taken, if none is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_ready: Option<String>,
-    /// Messages in the last minute, and in the last ten.
-    pub accepted: [u64; 2],
-    pub delivered: [u64; 2],
-    /// Messages by state, of all tenants.
-    pub messages: BTreeMap<String, u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oldest: Option<String>,
-    pub tenants: usize,
-    pub suspended: usize,
-    /// The tenants in trouble; the worst first, fifty at most.
-    pub in_trouble: Vec<TenantPage>,
-    pub tenants_in_trouble: usize,
-    /// Entries in the quarantine.
-    pub quarantined: u64,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TenantsQuery {
@@ -138,12 +103,12 @@ struct TenantsQuery {
 
 pub(super) fn routes() -> Router<Arc<Desk>> {
     Router::new()
-        .route("/status", get(status))
+        .route("/status", get(status::status))
         .route("/tenants", get(list))
         .route("/tenants/{name}", get(show))
         .route("/tenants/{name}/retry", post(reload::retry))
-        .route("/tenants/{name}/suspend", post(suspend))
-        .route("/tenants/{name}/resume", post(resume))
+        .route("/tenants/{name}/suspend", post(suspension::suspend))
+        .route("/tenants/{name}/resume", post(suspension::resume))
 }
 
 impl From<&Waits> for WaitsPage {
@@ -310,105 +275,4 @@ async fn show(State(desk): Page, Path(name): Path<String>) -> Response {
 
 fn no_tenant(name: &str) -> Response {
     failed(StatusCode::NOT_FOUND, format!("the running relay has no tenant {}", Outside::new(name)))
-}
-
-async fn suspend(
-    State(desk): Page,
-    Path(name): Path<String>,
-    Extension(by): Extension<Actor>,
-    body: Bytes,
-) -> Response {
-    change(&desk, &name, &by, &body, true).await
-}
-
-async fn resume(
-    State(desk): Page,
-    Path(name): Path<String>,
-    Extension(by): Extension<Actor>,
-    body: Bytes,
-) -> Response {
-    change(&desk, &name, &by, &body, false).await
-}
-
-/// The answer is what `GET /api/v1/tenants/{name}` answers.
-async fn change(desk: &Arc<Desk>, name: &str, by: &Actor, body: &[u8], is_suspended: bool) -> Response {
-    let wrong = |error: String| failed(StatusCode::BAD_REQUEST, error);
-    let Ok(tenant) = name.parse::<TenantName>() else { return no_tenant(name) };
-    let request = match body {
-        [] => SuspendRequest::default(),
-        body => match serde_json::from_slice(body) {
-            Ok(request) => request,
-            Err(error) => return wrong(format!("the body: {error}")),
-        },
-    };
-    let SuspendRequest { long, reason, mailbox } = request;
-    let mailbox = match mailbox.as_deref().map(str::parse::<MailboxAddress>).transpose() {
-        Ok(mailbox) => mailbox,
-        Err(error) => return wrong(format!("mailbox: {error}")),
-    };
-    let long = match long.as_deref().map(humantime::parse_duration).transpose() {
-        Ok(long) => long,
-        Err(_) => return wrong("for: not a duration: write a number and a unit, such as 30m or 4h".into()),
-    };
-    let until = long.map(|long| clock::wall() + long);
-    let reason = reason.filter(|reason| !reason.is_empty());
-    let is = if is_suspended {
-        SuspensionKind::Suspend { until, reason: reason.clone() }
-    } else {
-        SuspensionKind::Resume
-    };
-    let wish = SuspensionWish { tenant: tenant.clone(), mailbox: mailbox.clone(), is };
-    match desk.shown.reloads.suspension(wish).await {
-        None => stopping(),
-        Some(Ok(())) => {
-            let reason = reason.as_ref().map(|reason| display(Outside::new(reason)));
-            let mailbox = mailbox.map(display);
-            let until = until.map(display);
-            let done = if is_suspended { "suspended" } else { "resumed" };
-            info!(%tenant, mailbox, until, reason, %by, "tenant {done} by an operator");
-            show(State(desk.clone()), Path(tenant.to_string())).await
-        }
-        Some(Err(error)) => {
-            let status = match error {
-                SuspensionError::NoTenant(_) => StatusCode::NOT_FOUND,
-                SuspensionError::Configured(_) | SuspensionError::NotSuspended(_) => StatusCode::CONFLICT,
-                SuspensionError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            failed(status, error.to_string())
-        }
-    }
-}
-
-/// Tenants in trouble that the status names.
-const NAMED: usize = 50;
-
-async fn status(State(desk): Page) -> Json<StatusPage> {
-    let (names, depths) = desk.tenants();
-    let names: Vec<_> = names.into_iter().collect();
-    let pages = desk.pages(&names, &depths).await;
-    let mut status = StatusPage {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        up: desk.flow.up().as_secs(),
-        not_ready: super::not_ready(&desk.shown),
-        accepted: desk.flow.accepted(),
-        delivered: desk.flow.delivered(),
-        tenants: pages.len(),
-        quarantined: desk.shown.metrics.quarantine(),
-        ..StatusPage::default()
-    };
-    let oldest = depths.values().filter_map(|depth| depth.oldest()).min();
-    status.oldest = oldest.map(|oldest| oldest.to_string());
-    for page in pages {
-        for (state, number) in &page.messages {
-            *status.messages.entry(state.clone()).or_default() += number;
-        }
-        status.suspended += usize::from(page.state == Blocked::SUSPENDED);
-        if !page.trouble.is_empty() {
-            status.in_trouble.push(page);
-        }
-    }
-    status.tenants_in_trouble = status.in_trouble.len();
-    status.in_trouble.sort_by_key(|page| std::cmp::Reverse(page.messages.values().sum::<u64>()));
-    status.in_trouble.truncate(NAMED);
-    Json(status)
 }
