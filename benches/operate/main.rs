@@ -223,12 +223,19 @@ fn try_start(config: &Path) -> Option<(Child, String)> {
     Some((child, smtp))
 }
 
-/// A client of the other tenant, with one connection.
-struct Client(BufReader<TcpStream>);
+/// Messages of one connection: the relay takes a limited number.
+const A_CONNECTION: usize = 1000;
+
+/// A client of the other tenant.
+struct Client {
+    stream: BufReader<TcpStream>,
+    address: String,
+}
 
 impl Client {
     fn connect(address: &str) -> Self {
-        let mut client = Self(BufReader::new(TcpStream::connect(address).expect("it listens")));
+        let stream = BufReader::new(TcpStream::connect(address).expect("it listens"));
+        let mut client = Self { stream, address: address.to_owned() };
         client.reply("220");
         client.say("EHLO bench.example", "250");
         client
@@ -245,12 +252,15 @@ impl Client {
         let content = [mail(&author, 0), b".\r\n".to_vec()].concat();
         let mut latencies = Vec::new();
         while latencies.len() < count && !is_over() {
+            if latencies.len() % A_CONNECTION == A_CONNECTION - 1 {
+                *self = Self::connect(&self.address.clone());
+            }
             let before = service.counts().messages;
             let began = Instant::now();
             self.say(&format!("MAIL FROM:<{author}>"), "250");
             self.say("RCPT TO:<b@example.net>", "250");
             self.say("DATA", "354");
-            self.0.get_mut().write_all(&content).expect("it reads");
+            self.stream.get_mut().write_all(&content).expect("it reads");
             self.reply("250");
             while service.counts().messages == before {
                 tokio::time::sleep(Duration::from_micros(200)).await;
@@ -262,14 +272,14 @@ impl Client {
     }
 
     fn say(&mut self, line: &str, code: &str) {
-        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).expect("it reads");
+        self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).expect("it reads");
         self.reply(code);
     }
 
     fn reply(&mut self, code: &str) {
         loop {
             let mut line = String::new();
-            self.0.read_line(&mut line).expect("it answers");
+            self.stream.read_line(&mut line).expect("it answers");
             assert!(line.starts_with(code), "{line}");
             if line.as_bytes().get(3) == Some(&b' ') {
                 return;

@@ -13,8 +13,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 use tracing::{field::display, info};
 
 use super::{Desk, Page, failed, missing, no_message, parse};
@@ -85,8 +86,10 @@ pub enum Action {
 
 /// Messages of one request.
 const MOST: usize = 500;
-/// Messages that are acted on at a time: they are stored in one group, in which the deliveries wait.
-const AT_A_TIME: usize = 32;
+/// Messages that are acted on at a time: they are stored in one group, for which deliveries wait,
+const AT_A_TIME: usize = 8;
+/// and then deliveries have the disk to themselves for so many times as long.
+const PAUSE: u32 = 4;
 
 /// Why nothing was done to a message.
 enum Undone {
@@ -188,27 +191,35 @@ struct Done {
 impl Wish<'_> {
     /// In the order of `ids`.
     async fn act(&self, desk: &Desk, ids: Vec<MessageId>) -> Vec<(MessageId, Result<Done, Undone>)> {
-        let found = match desk.shown.spool.find(ids.clone()).await {
-            Ok(found) => found,
-            Err(error) => {
-                let undone = |id| (id, Err(Undone::Unavailable(error.to_string())));
-                return ids.into_iter().map(undone).collect();
-            }
-        };
-        let stopped = match self.action {
-            Action::Retry => stopped(desk, &found).await,
-            _ => HashSet::new(),
-        };
-        let acts = ids.into_iter().map(|id| {
-            let found = found.get(&id).cloned();
-            async move {
-                match found {
-                    Some(found) => (id, self.act_on(desk, id, found).await),
-                    None => (id, Err(Undone::NoMessage)),
+        let mut stopped = HashSet::new();
+        let mut results = Vec::with_capacity(ids.len());
+        for part in ids.chunks(AT_A_TIME) {
+            let began = Instant::now();
+            let found = match desk.shown.spool.find(part.to_vec()).await {
+                Ok(found) => found,
+                Err(error) => {
+                    let undone = |id: &MessageId| (*id, Err(Undone::Unavailable(error.to_string())));
+                    results.extend(part.iter().map(undone));
+                    continue;
                 }
+            };
+            if self.action == Action::Retry {
+                find_stopped(desk, &found, &mut stopped).await;
             }
-        });
-        let results = stream::iter(acts).buffered(AT_A_TIME).collect().await;
+            let acts = part.iter().map(|id| {
+                let (id, found) = (*id, found.get(id).cloned());
+                async move {
+                    match found {
+                        Some(found) => (id, self.act_on(desk, id, found).await),
+                        None => (id, Err(Undone::NoMessage)),
+                    }
+                }
+            });
+            results.extend(join_all(acts).await);
+            if results.len() < ids.len() {
+                sleep(began.elapsed() * PAUSE).await;
+            }
+        }
         for tenant in stopped {
             // `None`: the relay is stopping. `Some(false)`: the tenant has been removed meanwhile.
             desk.shown.reloads.retry(tenant).await;
@@ -246,24 +257,20 @@ impl Wish<'_> {
     }
 }
 
-/// The tenants of these messages that are stopped by something that may have been mended.
-async fn stopped(desk: &Desk, found: &HashMap<MessageId, Found>) -> HashSet<TenantName> {
-    let mut stopped = HashSet::new();
+/// Adds the tenants of these messages that are stopped by something that may have been mended.
+async fn find_stopped(desk: &Desk, found: &HashMap<MessageId, Found>, stopped: &mut HashSet<TenantName>) {
     for (id, found) in found {
         let tenant = &found.lane.tenant;
         if stopped.contains(tenant) {
             continue;
         }
-        let Some(MessageStatus { state, waits, .. }) = desk.shown.inspector.inspect_of(tenant, *id).await
-        else {
-            continue;
-        };
+        let status = desk.shown.inspector.inspect_of(tenant, *id).await;
+        let Some(MessageStatus { state, waits, .. }) = status else { continue };
         let is_mailbox = waits.is_some_and(|waits| waits.limit == Some(LimitKind::Mailbox));
         if state == MessageState::Blocked || is_mailbox {
             stopped.insert(tenant.clone());
         }
     }
-    stopped
 }
 
 fn undone(error: SpoolError) -> Undone {
