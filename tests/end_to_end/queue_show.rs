@@ -119,7 +119,9 @@ fn what_failed_is_told_after_a_restart() {
     let mut lab = Lab::with(|setup| setup.retry = "first = '1s'\nlongest = '1s'\njitter = 0.0".into());
     lab.inject(Fault::status(On::SendMail, 503, "ErrorMailboxStoreUnavailable"));
     let id = send(&lab, "tried again and again");
-    wait_until("two attempts", || json(&lab, &id)["failed_attempts"].as_array().unwrap().len() >= 2);
+    wait_until("two attempts", || {
+        json(&lab, &id)["failed_attempts"].as_array().is_some_and(|failed| failed.len() >= 2)
+    });
     lab.kill9();
     lab.restart();
     wait_until("the start", || json(&lab, &id)["state"].is_string());
