@@ -177,7 +177,7 @@ fn what_cannot_be_mended_is_held_and_says_why() {
 
         // The service is right now, and somebody has looked at them.
         let file = lab.config_file();
-        let release = ["queue", "release", "--config", file.to_str().unwrap()];
+        let release = ["queue", "release", "--yes", "--config", file.to_str().unwrap()];
         let released = lab.run(&[&release[..], &[&ids[0], &ids[1]]].concat());
         assert!(released.status.success(), "{released:?}");
         for delivered in &lab.wait_for(3)[1..] {
