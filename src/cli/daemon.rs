@@ -85,7 +85,7 @@ impl Daemon {
     }
 
     /// Status and JSON of an order without a body.
-    pub(super) fn call_json(&self, method: Method, path: &str) -> anyhow::Result<(u16, String)> {
+    pub(super) fn send(&self, method: Method, path: &str) -> anyhow::Result<(u16, String)> {
         self.json(method, path, None)
     }
 

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{block_in_place, spawn_blocking},
+    task::spawn_blocking,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -150,14 +150,12 @@ impl Reloader {
             return Err(SuspensionError::Configured(tenant));
         }
         let suspensions = &mut self.suspensions;
-        let (of, this) = (tenant.clone(), mailbox.clone());
-        // A small file, and seldom: this task waits for nothing else.
-        let changed = block_in_place(|| match is {
+        let changed = match is {
             SuspensionKind::Suspend { until, reason } => {
-                suspensions.suspend(&of, this.as_ref(), until, reason).map(|()| true)
+                suspensions.suspend(&tenant, mailbox.as_ref(), until, reason).await.map(|()| true)
             }
-            SuspensionKind::Resume => suspensions.resume(&of, this.as_ref()),
-        });
+            SuspensionKind::Resume => suspensions.resume(&tenant, mailbox.as_ref()).await,
+        };
         match changed {
             Ok(true) => {
                 self.spread(&self.running.tenants.clone());
@@ -173,8 +171,7 @@ impl Reloader {
 
     /// Suspensions are over.
     async fn lift(&mut self) {
-        let suspensions = &mut self.suspensions;
-        let (lifted, written) = block_in_place(|| suspensions.lift());
+        let (lifted, written) = self.suspensions.lift().await;
         if let Err(error) = written {
             warn!(%error, "suspensions not written: those that are over are forgotten again at the next start");
         }

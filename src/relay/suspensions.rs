@@ -16,6 +16,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
 use crate::{
     clock,
@@ -133,8 +134,8 @@ impl Suspensions {
     }
 
     /// Suspends a tenant, or one mailbox of it; again with another reason or end. On an error, nothing has
-    /// changed. Blocks.
-    pub(super) fn suspend(
+    /// changed.
+    pub(super) async fn suspend(
         &mut self,
         tenant: &TenantName,
         mailbox: Option<&MailboxAddress>,
@@ -160,11 +161,11 @@ impl Suspensions {
                 kept.mailboxes.push(MailboxEntry { tenant: tenant.clone(), mailbox: mailbox.clone(), entry });
             }
         }
-        self.keep(kept)
+        self.keep(kept).await
     }
 
-    /// Returns whether it was suspended by an operator. On an error, nothing has changed. Blocks.
-    pub(super) fn resume(
+    /// Returns whether it was suspended by an operator. On an error, nothing has changed.
+    pub(super) async fn resume(
         &mut self,
         tenant: &TenantName,
         mailbox: Option<&MailboxAddress>,
@@ -179,7 +180,7 @@ impl Suspensions {
         if kept == self.kept {
             return Ok(false);
         }
-        self.keep(kept).map(|()| true)
+        self.keep(kept).await.map(|()| true)
     }
 
     /// When the next suspension is over.
@@ -190,8 +191,8 @@ impl Suspensions {
     }
 
     /// Forgets what is over. Returns who is no longer suspended. If the file cannot be written, they are
-    /// forgotten all the same: the next start sees that they are over. Blocks.
-    pub(super) fn lift(&mut self) -> (Vec<String>, io::Result<()>) {
+    /// forgotten all the same: the next start sees that they are over.
+    pub(super) async fn lift(&mut self) -> (Vec<String>, io::Result<()>) {
         let now = clock::wall();
         let mut lifted = Vec::new();
         self.kept.tenants.retain(|tenant, entry| {
@@ -204,12 +205,15 @@ impl Suspensions {
             lifted.extend(is_over.then(|| format!("{tenant}: {mailbox}")));
             !is_over
         });
-        let written = if lifted.is_empty() { Ok(()) } else { write(&self.file, &self.kept) };
+        let written = if lifted.is_empty() { Ok(()) } else { self.keep(self.kept.clone()).await };
         (lifted, written)
     }
 
-    fn keep(&mut self, kept: Kept) -> io::Result<()> {
-        write(&self.file, &kept)?;
+    async fn keep(&mut self, kept: Kept) -> io::Result<()> {
+        let file = self.file.clone();
+        let to_write = kept.clone();
+        let written = spawn_blocking(move || write(&file, &to_write)).await;
+        written.unwrap_or_else(|error| Err(io::Error::other(error)))?;
         self.kept = kept;
         Ok(())
     }
@@ -237,8 +241,8 @@ mod tests {
         ["contoso", "fabrikam"].map(|name| (name.parse().unwrap(), tenant(name))).into()
     }
 
-    #[test]
-    fn what_is_suspended_stays_so_over_a_restart() {
+    #[tokio::test]
+    async fn what_is_suspended_stays_so_over_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let tenants = tenants();
         let contoso: TenantName = "contoso".parse().unwrap();
@@ -246,8 +250,8 @@ mod tests {
         let fabrikam: TenantName = "fabrikam".parse().unwrap();
         let mut suspensions = Suspensions::load(folder.path()).unwrap();
         let until = clock::wall() + std::time::Duration::from_secs(3600);
-        suspensions.suspend(&contoso, None, Some(until), Some("an audit".into())).unwrap();
-        suspensions.suspend(&fabrikam, Some(&mailbox), None, None).unwrap();
+        suspensions.suspend(&contoso, None, Some(until), Some("an audit".into())).await.unwrap();
+        suspensions.suspend(&fabrikam, Some(&mailbox), None, None).await.unwrap();
         for _ in 0..2 {
             let over = suspensions.over(&tenants);
             let suspension = over[&contoso].suspended.clone().unwrap();
@@ -261,32 +265,32 @@ mod tests {
             assert_eq!(suspensions.next_end(), Some(until));
             suspensions = Suspensions::load(folder.path()).unwrap();
         }
-        assert!(suspensions.resume(&contoso, None).unwrap());
-        assert!(!suspensions.resume(&contoso, None).unwrap());
-        assert!(suspensions.resume(&fabrikam, Some(&mailbox)).unwrap());
+        assert!(suspensions.resume(&contoso, None).await.unwrap());
+        assert!(!suspensions.resume(&contoso, None).await.unwrap());
+        assert!(suspensions.resume(&fabrikam, Some(&mailbox)).await.unwrap());
         let over = Suspensions::load(folder.path()).unwrap().over(&tenants);
         assert!(over.iter().all(|(name, tenant)| Arc::ptr_eq(tenant, &tenants[name])));
     }
 
-    #[test]
-    fn what_is_over_is_lifted_and_a_later_word_keeps_the_beginning() {
+    #[tokio::test]
+    async fn what_is_over_is_lifted_and_a_later_word_keeps_the_beginning() {
         let folder = tempfile::tempdir().unwrap();
         let contoso: TenantName = "contoso".parse().unwrap();
         let mut suspensions = Suspensions::load(folder.path()).unwrap();
-        suspensions.suspend(&contoso, None, None, None).unwrap();
+        suspensions.suspend(&contoso, None, None, None).await.unwrap();
         let since = suspensions.kept.tenants[&contoso].since;
         let past = Timestamp::from_millis(1);
-        suspensions.suspend(&contoso, None, Some(past), None).unwrap();
+        suspensions.suspend(&contoso, None, Some(past), None).await.unwrap();
         assert_eq!(suspensions.kept.tenants[&contoso].since, since);
         assert!(suspensions.over(&tenants())[&contoso].suspended.is_none());
-        let (lifted, written) = suspensions.lift();
+        let (lifted, written) = suspensions.lift().await;
         written.unwrap();
         assert_eq!(lifted, ["contoso"]);
         assert_eq!(Suspensions::load(folder.path()).unwrap().kept, Kept::default());
     }
 
-    #[test]
-    fn a_file_that_cannot_be_read_is_an_error() {
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("suspensions.json"), "{").unwrap();
         assert!(Suspensions::load(folder.path()).is_err());
@@ -297,7 +301,7 @@ mod tests {
             kept: Kept::default(),
             laid: HashMap::new(),
         };
-        assert!(suspensions.suspend(&"contoso".parse().unwrap(), None, None, None).is_err());
+        assert!(suspensions.suspend(&"contoso".parse().unwrap(), None, None, None).await.is_err());
         assert_eq!(suspensions.kept, Kept::default());
     }
 }

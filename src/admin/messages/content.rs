@@ -15,22 +15,18 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{failed, missing, parse};
-use crate::admin::{Page, gate::Actor};
-use relay_spool::archive;
+use crate::admin::{Desk, Page, gate::Actor};
+use relay_mail::MessageId;
+use relay_spool::{DamagedBody, Found, archive};
 
 pub(super) async fn content(
     State(desk): Page,
     Path(id): Path<String>,
     Extension(by): Extension<Actor>,
 ) -> Response {
-    let id = match parse(&id) {
-        Ok(id) => id,
+    let (id, found) = match stored(&desk, &id).await {
+        Ok(stored) => stored,
         Err(answer) => return *answer,
-    };
-    let found = match desk.find(id).await {
-        Ok(Some(found)) => found,
-        Ok(None) => return missing(id),
-        Err(error) => return failed(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     };
     let tenant = found.lane.tenant.clone();
     let read = spawn_blocking(move || found.read()).await;
@@ -51,6 +47,16 @@ pub(super) async fn content(
     }
 }
 
+/// What the spool has of the message, or the answer that says why there is nothing.
+async fn stored(desk: &Desk, id: &str) -> Result<(MessageId, Found), Box<Response>> {
+    let id = parse(id)?;
+    match desk.find(id).await {
+        Ok(Some(found)) => Ok((id, found)),
+        Ok(None) => Err(Box::new(missing(id))),
+        Err(error) => Err(Box::new(failed(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))),
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DescriptionQuery {
@@ -63,18 +69,13 @@ pub(super) async fn description(
     Path(id): Path<String>,
     Query(DescriptionQuery { held }): Query<DescriptionQuery>,
 ) -> Response {
-    let id = match parse(&id) {
-        Ok(id) => id,
+    let (id, found) = match stored(&desk, &id).await {
+        Ok(stored) => stored,
         Err(answer) => return *answer,
-    };
-    let found = match desk.find(id).await {
-        Ok(Some(found)) => found,
-        Ok(None) => return missing(id),
-        Err(error) => return failed(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     };
     let described = move || {
         let (message, body) = found.clone().read()?;
-        Ok::<_, relay_spool::DamagedBody>(archive::described(id, &found, &message, &body, held))
+        Ok::<_, DamagedBody>(archive::described(id, &found, &message, &body, held))
     };
     match spawn_blocking(described).await {
         Ok(Ok(json)) => ([(CONTENT_TYPE, "application/json")], json).into_response(),

@@ -22,7 +22,6 @@ use crate::{
     admin::{Desk, Page},
     schedule::Listing,
 };
-use relay_mail::MessageId;
 
 /// The time after which a page is given as it is.
 const WITHIN: Duration = Duration::from_millis(250);
@@ -43,47 +42,51 @@ pub(super) async fn list(State(desk): Page, uri: Uri) -> Response {
         Err(error) => return failed(StatusCode::BAD_REQUEST, error),
     };
     match page(&desk, filter).await {
-        Some(page) => Json(page).into_response(),
-        None => failed(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping".into()),
+        Ok(page) => Json(page).into_response(),
+        Err(why) => failed(StatusCode::SERVICE_UNAVAILABLE, why),
     }
 }
 
-/// `None`: the scheduler has stopped.
-async fn page(desk: &Desk, filter: Filter) -> Option<MessagesPage> {
+/// The error says why nobody can tell.
+async fn page(desk: &Desk, filter: Filter) -> Result<MessagesPage, String> {
     let began = Instant::now();
     let mut page = MessagesPage::default();
     let mut after = filter.after;
     loop {
         let room = filter.limit - page.messages.len();
         let most = if filter.is_selective() { ASKED_AT_A_TIME } else { room };
-        let Listing { found, looked_at, next } =
-            desk.shown.inspector.list(filter.selection.clone(), after, most).await?;
+        let listing = desk.shown.inspector.list(filter.selection.clone(), after, most).await;
+        let Listing { found, looked_at, next } = listing.ok_or("the relay is stopping")?;
         page.looked_at += looked_at;
         after = next;
-        let known = if filter.needs_spool() {
-            desk.look_up(found).await
-        } else {
+        let only_listed = |found: Vec<_>| {
             found.into_iter().map(|(id, status)| Known { id, status, stored: None }).collect()
+        };
+        let known = if filter.needs_spool() {
+            match desk.look_up(found.clone()).await {
+                Ok(known) => known,
+                // Nothing may seem to be there because it cannot be looked at.
+                Err(error) if filter.is_selective() => return Err(error.to_string()),
+                Err(_) => only_listed(found),
+            }
+        } else {
+            only_listed(found)
         };
         let mut known = known.into_iter().peekable();
         while let Some(message) = known.next() {
-            if !filter.has(&message).await {
-                continue;
+            if filter.has(&message).await {
+                page.messages.push(message.page(false));
             }
-            page.messages.push(message.page(false));
-            if page.messages.len() == filter.limit {
+            // A filter may have to read bodies, which takes as long as they are large.
+            if page.messages.len() == filter.limit || began.elapsed() > WITHIN {
                 let is_last = known.peek().is_none();
-                page.next = if is_last { after } else { Some(message.id) }.map(text);
-                return Some(page);
+                page.next = if is_last { after } else { Some(message.id) }.map(|id| id.to_string());
+                return Ok(page);
             }
         }
         if after.is_none() || began.elapsed() > WITHIN {
-            page.next = after.map(text);
-            return Some(page);
+            page.next = after.map(|id| id.to_string());
+            return Ok(page);
         }
     }
-}
-
-fn text(id: MessageId) -> String {
-    id.to_string()
 }

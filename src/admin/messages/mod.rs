@@ -175,27 +175,20 @@ impl AttemptPage {
 }
 
 impl Desk {
-    /// What the spool has of these. Messages that it no longer has are left out; if it cannot answer, all
-    /// stay.
-    async fn look_up(&self, listed: Vec<(MessageId, MessageStatus)>) -> Vec<Known> {
+    /// What the spool has of these. Messages that it no longer has are left out.
+    async fn look_up(&self, listed: Vec<(MessageId, MessageStatus)>) -> Result<Vec<Known>, SpoolError> {
         let mut known = Vec::with_capacity(listed.len());
         let mut listed = listed.into_iter().peekable();
         while listed.peek().is_some() {
             let part: Vec<_> = listed.by_ref().take(ASKED_AT_A_TIME).collect();
-            let found = self.shown.spool.find(part.iter().map(|(id, _)| *id).collect()).await;
-            match found {
-                Ok(found) => {
-                    let mut stored = read(found).await;
-                    known.extend(part.into_iter().filter_map(|(id, status)| {
-                        Some(Known { id, status, stored: Some(stored.remove(&id)?) })
-                    }));
-                }
-                Err(_) => {
-                    known.extend(part.into_iter().map(|(id, status)| Known { id, status, stored: None }));
-                }
-            }
+            let found = self.shown.spool.find(part.iter().map(|(id, _)| *id).collect()).await?;
+            let mut stored = read(found).await;
+            known
+                .extend(part.into_iter().filter_map(|(id, status)| {
+                    Some(Known { id, status, stored: Some(stored.remove(&id)?) })
+                }));
         }
-        known
+        Ok(known)
     }
 
     /// `Ok(None)`: there is no such message. `Err`: nobody can tell.

@@ -20,7 +20,13 @@ use crate::{
     },
     clock,
 };
-use relay_mail::{MailboxAddress, TenantName, outside::Outside};
+use relay_mail::{
+    MailboxAddress, TenantName,
+    outside::{Outside, one_line},
+};
+
+/// Characters of a reason that are kept.
+const LONGEST_REASON: usize = 500;
 
 /// The body of a suspension.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -75,7 +81,8 @@ async fn change(desk: &Arc<Desk>, name: &str, by: &Actor, body: &[u8], is_suspen
         Err(_) => return wrong("for: not a duration: write a number and a unit, such as 30m or 4h".into()),
     };
     let until = long.map(|long| clock::wall() + long);
-    let reason = reason.filter(|reason| !reason.is_empty());
+    // Every message that waits for it says it.
+    let reason = reason.map(|reason| one_line(&reason, LONGEST_REASON)).filter(|reason| !reason.is_empty());
     let is = if is_suspended {
         SuspensionKind::Suspend { until, reason: reason.clone() }
     } else {

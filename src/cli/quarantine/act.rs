@@ -42,7 +42,7 @@ pub(super) fn run(act: Act, args: &Args) -> anyhow::Result<ExitCode> {
             Act::Release => (Method::POST, format!("{}/release", path(id))),
             Act::Delete => (Method::DELETE, path(id)),
         };
-        let (status, text) = daemon.call_json(method, &path)?;
+        let (status, text) = daemon.send(method, &path)?;
         let unclear = || "cannot understand the relay's answer";
         match status {
             200 => {

@@ -79,7 +79,7 @@ fn line(entry: &QuarantineEntry) -> String {
     let [time, tenant] = [time, tenant.as_ref().unwrap_or(&String::new())]
         .map(|text| Outside::new(if text.is_empty() { "-" } else { text }).to_string());
     let reason = Outside::up_to(LONGEST, reason);
-    format!("{id}  {time}  {:>9}  {tenant}  {reason}\n", size(entry))
+    format!("{id}  {time}  {:>10}  {tenant}  {reason}\n", size(entry))
 }
 
 fn shown(entry: &QuarantineEntry) -> String {

@@ -87,7 +87,7 @@ fn shown(message: &MessagePage) -> String {
     let mut text = format!("{id}  {state:<9}  {:>5}", age(id));
     if let Some(size) = size {
         let size = ByteSize(*size).rounded().to_string();
-        let _ = write!(text, "  {size:>9}");
+        let _ = write!(text, "  {size:>10}");
     }
     let _ = write!(text, "  {}", Outside::new(tenant));
     if let Some(from) = from {
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             shown(&message),
             format!(
-                "{id}  scheduled     3m    12.3 KB  contoso  <> -> b@x.se and 2 more\n               \
+                "{id}  scheduled     3m     12.3 KB  contoso  <> -> b@x.se and 2 more\n               \
                  503 busy\\u{{1b}}[2J (until 2026-01-01T00:01:00Z)\n"
             )
         );

@@ -93,7 +93,7 @@ fn listed(tenants: &[TenantPage], in_trouble: bool) -> Result<String, std::fmt::
     let mut out = String::new();
     let width = tenants.iter().map(|tenant| tenant.id.chars().count()).max().unwrap_or(0).max(6);
     if !tenants.is_empty() {
-        writeln!(out, "{:<width$}  {:<9}  {:>8}  {:>9}  TROUBLE", "TENANT", "STATE", "MESSAGES", "SIZE")?;
+        writeln!(out, "{:<width$}  {:<9}  {:>8}  {:>10}  TROUBLE", "TENANT", "STATE", "MESSAGES", "SIZE")?;
     }
     for tenant in tenants {
         let TenantPage { id, state, bytes, trouble, why, .. } = tenant;
@@ -106,7 +106,7 @@ fn listed(tenants: &[TenantPage], in_trouble: bool) -> Result<String, std::fmt::
             (None, None) => "-".to_owned(),
         };
         let (id, said) = (Outside::new(id).to_string(), Outside::new(said));
-        writeln!(out, "{id:<width$}  {state:<9}  {messages:>8}  {size:>9}  {said}")?;
+        writeln!(out, "{id:<width$}  {state:<9}  {messages:>8}  {size:>10}  {said}")?;
     }
     match (tenants.len(), in_trouble) {
         (0, true) => writeln!(out, "no tenant is in trouble")?,
@@ -193,7 +193,7 @@ mod tests {
         let list = listed(std::slice::from_ref(&page), false).unwrap();
         assert_eq!(
             list,
-            "TENANT   STATE      MESSAGES       SIZE  TROUBLE\ncontoso  blocked           3     2.0 KB  blocked \
+            "TENANT   STATE      MESSAGES        SIZE  TROUBLE\ncontoso  blocked           3      2.0 KB  blocked \
              (credential): wrong\\u{1b}[2J secret (and 1 more: tenant show contoso)\n1 tenant\n"
         );
         assert_eq!(listed(&[], true).unwrap(), "no tenant is in trouble\n");

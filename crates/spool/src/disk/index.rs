@@ -250,6 +250,12 @@ impl Index {
         Ok(value.map_or_else(FailedAttempts::default, |value| FailedAttempts::read(split(&value).attempts)))
     }
 
+    /// The attempts that are stored with `was`. A message that was never claimed has none, and most are
+    /// claimed once: the index need not be asked.
+    fn attempts_before(&self, id: MessageId, was: &State) -> Result<FailedAttempts, StoreError> {
+        if was.epoch == 0 { Ok(FailedAttempts::default()) } else { self.attempts(id) }
+    }
+
     /// Writes `changes` in one batch and syncs.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
@@ -263,7 +269,7 @@ impl Index {
                 sum.subtract(&key, &was.encode());
                 attempts = match new {
                     Some(attempts) => attempts.clone(),
-                    None => self.attempts(*id)?,
+                    None => self.attempts_before(*id, was)?,
                 };
             }
             sum.add(&key, &value);
@@ -303,7 +309,7 @@ impl Index {
                             new.clone()
                         }
                         (None, Some(now)) => now.clone(),
-                        (None, None) => self.attempts(*id)?,
+                        (None, None) => self.attempts_before(*id, was)?,
                     };
                     batch.insert(&key, [&value[..], attempts.octets()].concat());
                 }
