@@ -66,7 +66,8 @@ pub enum SuspensionError {
 /// How a reload went.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// False: nothing has changed, because of `errors`.
+    /// False: nothing has changed, because of `errors`. Otherwise these concern single tenants, which are
+    /// named in `invalid`.
     pub ok: bool,
     pub errors: Vec<Problem>,
     pub warnings: Vec<Problem>,

@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         show(&reloaded, &mut out, &mut err)?;
         console::show(&out, &err)?;
     }
-    Ok(if reloaded.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if reloaded.ok && reloaded.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(reloaded: &Reloaded, out: &mut String, err: &mut String) -> fmt::Result {
@@ -55,8 +55,9 @@ fn show(reloaded: &Reloaded, out: &mut String, err: &mut String) -> fmt::Result 
     if !ok {
         return writeln!(err, "m365-relay: nothing has changed: the relay keeps its current configuration");
     }
-    let Changes { added, changed, removed, unchanged, at_restart } = changes;
-    for (what, names) in [("added", added), ("changed", changed), ("removed", removed)] {
+    let Changes { added, changed, removed, invalid, unchanged, at_restart } = changes;
+    for (what, names) in [("added", added), ("changed", changed), ("removed", removed), ("invalid", invalid)]
+    {
         match names.len() {
             0 => {}
             1..=NAMED => writeln!(out, "{what:<10} {}", names.join(", "))?,
@@ -64,6 +65,13 @@ fn show(reloaded: &Reloaded, out: &mut String, err: &mut String) -> fmt::Result 
         }
     }
     writeln!(out, "unchanged  {unchanged} tenant{}", if *unchanged == 1 { "" } else { "s" })?;
+    if !invalid.is_empty() {
+        writeln!(
+            err,
+            "m365-relay: what is invalid stays as it was, or is blocked if it is new: correct the mistakes \
+             above, then reload again"
+        )?;
+    }
     for table in at_restart {
         writeln!(err, "warning: {table} has changed too: it takes effect at the next start")?;
     }
@@ -87,6 +95,7 @@ mod tests {
             added: vec!["a".into(), "b".into()],
             changed: (0..21).map(|n| format!("t{n}")).collect(),
             removed: Vec::new(),
+            invalid: Vec::new(),
             unchanged: 1,
             at_restart: vec!["smtp".into()],
         };

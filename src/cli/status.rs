@@ -86,6 +86,9 @@ fn trouble(tenant: &TenantPage, out: &mut String) -> std::fmt::Result {
     let next = match state.as_str() {
         "unknown" => "add it to the configuration and reload, or m365-relay queue delete --tenant",
         "blocked" => "m365-relay tenant check",
+        "invalid" => {
+            return writeln!(out, "    correct that and reload; m365-relay check-config lists every mistake");
+        }
         _ => "m365-relay tenant show",
     };
     writeln!(out, "    {next} {}", Outside::new(id))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
+use super::{Config, Invalid};
 
 /// Names are sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,10 @@ pub struct Changes {
     pub added: Vec<String>,
     pub changed: Vec<String>,
     pub removed: Vec<String>,
+    /// Tenants in whose configuration there are mistakes, and files of which nobody knows whose they are.
+    /// Those tenants that run stay as they are.
+    #[serde(default)]
+    pub invalid: Vec<String>,
     /// Tenants that stay as they are.
     pub unchanged: usize,
     /// Tables that differ from the running ones, and take effect at the next start.
@@ -34,6 +38,8 @@ impl Changes {
         }
         let gone = running.tenants.keys().filter(|name| !new.tenants.contains_key(*name));
         changes.removed = gone.map(ToString::to_string).collect();
+        let Invalid { tenants, files } = &*new.invalid;
+        changes.invalid = tenants.keys().chain(files.keys()).cloned().collect();
         let tables = [
             ("spool", running.spool != new.spool),
             ("smtp", running.smtp != new.smtp),
@@ -76,6 +82,7 @@ mod tests {
             added: vec!["d".into()],
             changed: vec!["b".into()],
             removed: vec!["c".into()],
+            invalid: Vec::new(),
             unchanged: 1,
             at_restart: vec!["log".into()],
         };

@@ -15,6 +15,8 @@ pub struct DeliveryConfig {
     /// How long a delivery whose outcome is unknown waits before it is concluded that it was not sent.
     /// Default 5 minutes.
     pub settle_after: Duration,
+    /// How often the login of a tenant without mail is tried. Default one day. `None`: never.
+    pub check_logins_every: Option<Duration>,
 }
 
 /// `[delivery.retry]`. The n-th retry waits `first * factor^(n-1)`, at most `longest`, give or take `jitter`.
@@ -40,7 +42,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Default for DeliveryConfig {
     fn default() -> Self {
-        Self { max_in_flight: 1024, retry: RetryConfig::default(), settle_after: 5 * MINUTE }
+        Self {
+            max_in_flight: 1024,
+            retry: RetryConfig::default(),
+            settle_after: 5 * MINUTE,
+            check_logins_every: Some(24 * HOUR),
+        }
     }
 }
 
@@ -66,6 +73,12 @@ impl DeliveryConfig {
             retry: table.table("retry", |retry| Some(RetryConfig::read(retry))).unwrap_or_default(),
             settle_after: table
                 .or_default("settle_after", default.settle_after, |item| item.duration(SHORTEST..=LONGEST)),
+            check_logins_every: table.or_default("check_logins_every", default.check_logins_every, |item| {
+                match item.value.as_str() {
+                    Some("off") => Some(None),
+                    _ => item.duration(SHORTEST..=LONGEST).map(Some),
+                }
+            }),
         }
     }
 }

@@ -7,11 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use toml_span::Value;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, ConfigErrors, LocalSubmission, Problem,
+    Config, Invalid, LocalSubmission, Problem,
     access::{self, Owners},
     reader::{Findings, Source, TableReader},
     tenant_table::Tenants,
@@ -47,40 +46,62 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
     Problem::of_file(path, format!("cannot be read: {error}"))
 }
 
-/// Reads the main file and those beside it, main file first, then by name.
-pub(super) fn read_files(main: &Path) -> Result<Vec<ConfigFile>, ConfigErrors> {
-    let (beside, mut problems) = read_beside(main, Owners::RootAndSelf);
-    let mut files = Vec::new();
-    match ConfigFile::read(main.to_owned(), Owners::RootAndSelf) {
-        Ok(file) => files.push(file),
-        Err(problem) => problems.insert(0, problem),
-    }
-    files.extend(beside);
-    if problems.is_empty() { Ok(files) } else { Err(ConfigErrors::new(problems)) }
+/// The main file and those beside it.
+pub(super) struct Files {
+    pub(super) main: Result<ConfigFile, Problem>,
+    pub(super) beside: Beside,
 }
 
-/// Reads the files beside the main one, as far as they can be read; and says why some could not be.
-pub(super) fn read_beside(main: &Path, owners: Owners) -> (Vec<ConfigFile>, Vec<Problem>) {
-    let mut problems = Vec::new();
-    let mut files = Vec::new();
-    let folder = main.parent().unwrap_or(Path::new("")).join("tenants.d");
-    // Anybody who can add a file can add a tenant. Each file is checked by itself, but one that is removed is
-    // missing without a word.
-    if let Err(exposed) = access::check(&folder, owners) {
-        problems.push(Problem::of_file(&folder, exposed.to_string()));
-        return (files, problems);
+/// The files of tenants.d, as far as they can be read.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// By name.
+    files: Vec<ConfigFile>,
+    /// One for each file that cannot be read.
+    unread: Vec<Problem>,
+    /// Why nobody knows what the folder holds.
+    folder: Option<Problem>,
+}
+
+impl Files {
+    pub(super) fn of_text(text: &str, main: &Path) -> Self {
+        Self { main: Ok(ConfigFile::of_text(text, main)), beside: Beside::default() }
     }
-    let paths = tenant_files(&folder).unwrap_or_else(|error| {
-        problems.push(unreadable(&folder, &error));
-        Vec::new()
-    });
-    for path in paths {
-        match ConfigFile::read(path, owners) {
-            Ok(file) => files.push(file),
-            Err(problem) => problems.push(problem),
+
+    pub(super) fn read(main: &Path) -> Self {
+        let beside = Beside::read(main, Owners::RootAndSelf);
+        Self { main: ConfigFile::read(main.to_owned(), Owners::RootAndSelf), beside }
+    }
+}
+
+impl Beside {
+    /// Reads the files beside `main`.
+    pub(super) fn read(main: &Path, owners: Owners) -> Self {
+        let folder = main.parent().unwrap_or(Path::new("")).join("tenants.d");
+        let mut beside = Self::default();
+        // Anybody who can add a file can add a tenant. Each file is checked by itself, but one that is
+        // removed is missing without a word.
+        if let Err(exposed) = access::check(&folder, owners) {
+            beside.folder = Some(Problem::of_file(&folder, exposed.to_string()));
+            return beside;
         }
+        let paths = tenant_files(&folder).unwrap_or_else(|error| {
+            beside.folder = Some(unreadable(&folder, &error));
+            Vec::new()
+        });
+        for path in paths {
+            match ConfigFile::read(path, owners) {
+                Ok(file) => beside.files.push(file),
+                Err(problem) => beside.unread.push(problem),
+            }
+        }
+        beside
     }
-    (files, problems)
+
+    /// Why some of it could not be read.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.folder.iter().chain(&self.unread)
+    }
 }
 
 fn tenant_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -125,59 +146,76 @@ pub(super) fn read_some<T>(
     found
 }
 
-/// Reads what [`LocalSubmission`] needs. Mistakes elsewhere are ignored.
+/// Reads what [`LocalSubmission`] needs. Mistakes elsewhere are ignored, and those of tenants are in
+/// `unread`.
 pub(super) fn read_local_submission(
     main: &ConfigFile,
-    beside: &[ConfigFile],
+    beside: &Beside,
     findings: &Findings,
 ) -> Option<LocalSubmission> {
     let base = main.path.parent().unwrap_or(Path::new(""));
     let source = Source::new(&main.path, &main.text, base, main.world_readable, findings);
     let value = source.parse()?;
+    let mut unread: Vec<_> = beside.problems().cloned().collect();
+    let mut senders = BTreeMap::new();
+    let mut read_tenants = |root: &mut TableReader<'_>| {
+        let (found, problems) = findings.apart(|| LocalSubmission::read_tenants(root));
+        senders.extend(found);
+        unread.extend(problems.into_iter().filter(|problem| LocalSubmission::concerns_tenants(&problem.key)));
+    };
     let found = TableReader::root(&source, &value, |root| {
-        let tenants = LocalSubmission::read_tenants(root);
-        LocalSubmission::read(root).map(|found| LocalSubmission { senders: tenants, ..found })
+        read_tenants(root);
+        LocalSubmission::read(root)
     });
-    let mut tenants = BTreeMap::new();
-    for file in beside {
+    let mut not_toml = Vec::new();
+    for file in &beside.files {
         let source = Source::new(&file.path, &file.text, base, file.world_readable, findings);
-        let Some(value) = source.parse() else { continue };
-        tenants.extend(TableReader::root(&source, &value, LocalSubmission::read_tenants));
+        let ((), problems) = findings.apart(|| {
+            if let Some(value) = source.parse() {
+                TableReader::root(&source, &value, &mut read_tenants);
+            }
+        });
+        not_toml.extend(problems.into_iter().filter(|problem| problem.key.is_empty()));
     }
+    unread.extend(not_toml);
     findings.errors.borrow_mut().retain(|problem| LocalSubmission::concerns(&problem.key));
-    found.map(|mut found| {
-        found.senders.extend(tenants);
-        found
-    })
+    found.map(|found| LocalSubmission { senders, unread, ..found })
 }
 
-/// Reads a configuration out of `files`; the first is the main one, the others hold tenants.
-pub(super) fn read_config(files: &[ConfigFile], findings: &Findings) -> Option<Config> {
-    let main_path = &files.first()?.path;
-    let base = main_path.parent().unwrap_or(Path::new(""));
-    let sources: Vec<Source<'_>> = files
-        .iter()
-        .map(|file| Source::new(&file.path, &file.text, base, file.world_readable, findings))
-        .collect();
-    let values: Vec<Option<Value<'_>>> = sources.iter().map(Source::parse).collect();
-
-    let mut parsed = sources.iter().zip(&values);
-    let (main, value) = parsed.next()?;
+/// Reads a configuration out of `files`. Mistakes that are a tenant's go to `invalid`, the others to
+/// `findings`.
+pub(super) fn read_config(files: &Files, findings: &Findings, invalid: &mut Invalid) -> Option<Config> {
+    let Files { main, beside } = files;
+    let note = |problem: &Problem| findings.errors.borrow_mut().push(problem.clone());
+    for problem in &beside.unread {
+        invalid.files.insert(problem.file.clone(), vec![problem.clone()]);
+    }
+    beside.folder.iter().for_each(note);
+    let main = main.as_ref().map_err(note).ok()?;
+    let base = main.path.parent().unwrap_or(Path::new(""));
+    let main_source = Source::new(&main.path, &main.text, base, main.world_readable, findings);
     // Without the main file nothing sure can be said about the tenants.
-    let value = value.as_ref()?;
-    let mut tenants = Tenants::default();
-    let (config, around) = TableReader::root(main, value, |root| {
+    let value = main_source.parse()?;
+    let mut tenants = Tenants::new(invalid);
+    let (config, around) = TableReader::root(&main_source, &value, |root| {
         let (config, around) = Config::read_all_but_tenants(root);
         root.table("tenants", |table| tenants.read(table, &around));
         (config, around)
     });
-    for (source, value) in parsed {
-        let Some(value) = value else { continue };
-        TableReader::root(source, value, |root| root.table("tenants", |table| tenants.read(table, &around)));
+    for file in &beside.files {
+        let source = Source::new(&file.path, &file.text, base, file.world_readable, findings);
+        let (named, problems) = findings.apart(|| {
+            let value = source.parse()?;
+            TableReader::root(&source, &value, |root| {
+                root.table("tenants", |table| tenants.read(table, &around))
+            })
+        });
+        tenants.blame_file(&file.path.display().to_string(), &named.unwrap_or_default(), problems);
     }
-    if tenants.is_empty() {
-        main.warn("there is no tenant, so no mail will be accepted: add a table [tenants.NAME]");
+    if tenants.is_empty() && beside.unread.is_empty() {
+        main_source.warn("there is no tenant, so no mail will be accepted: add a table [tenants.NAME]");
     }
     let warnings = findings.warnings.take();
-    config.map(|config| Config { file: main_path.clone(), tenants: tenants.valid, warnings, ..config })
+    let Tenants { valid: tenants, files, unreadable, .. } = tenants;
+    config.map(|config| Config { file: main.path.clone(), tenants, files, unreadable, warnings, ..config })
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     ConfigErrors, PickupConfig, Problem, SenderRule,
     access::Owners,
-    files::{self, ConfigFile},
+    files::{self, Beside, ConfigFile},
     reader::{Findings, TableReader},
     smtp::SmtpConfig,
 };
@@ -17,14 +17,14 @@ use relay_mail::{ByteSize, TenantName};
 /// The part of a configuration that an ordinary user may need, and may read without access to any secret.
 ///
 /// Secrets are not looked at, wherever they are; mistakes in other tables do not matter. A file of tenants.d
-/// that cannot be read is left out and named in `unread`.
+/// that cannot be read is left out and named in `unread`, and so is a tenant whose senders have a mistake.
 #[derive(Debug, Clone)]
 pub struct LocalSubmission {
     /// `pickup.path`: holds one folder per tenant.
     pub pickup: PathBuf,
     /// `smtp.max_message`
     pub max_message: ByteSize,
-    /// The tenants of all files that could be read, and who may send as each. No list is empty.
+    /// The tenants that could be read, and who may send as each. No list is empty.
     pub senders: BTreeMap<TenantName, Vec<SenderRule>>,
     /// Why tenants may be missing.
     pub unread: Vec<Problem>,
@@ -36,12 +36,12 @@ impl LocalSubmission {
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let main = ConfigFile::read(path.to_owned(), Owners::Any)
             .map_err(|problem| ConfigErrors::new(vec![problem]))?;
-        let (beside, unread) = files::read_beside(path, Owners::Any);
+        let beside = Beside::read(path, Owners::Any);
         let findings = Findings::default();
         let found = files::read_local_submission(&main, &beside, &findings);
         let errors = findings.errors.into_inner();
         match found {
-            Some(found) if errors.is_empty() => Ok(Self { unread, ..found }),
+            Some(found) if errors.is_empty() => Ok(found),
             _ => Err(ConfigErrors::new(errors)),
         }
     }
@@ -70,11 +70,12 @@ impl LocalSubmission {
 
     /// Whether a mistake at `key` is about what is read here.
     pub(super) fn concerns(key: &str) -> bool {
-        key.is_empty()
-            || key == "pickup"
-            || key.starts_with("pickup.")
-            || key == "smtp.max_message"
-            || key.starts_with("tenants.") && key.contains(".senders")
+        key.is_empty() || key == "pickup" || key.starts_with("pickup.") || key == "smtp.max_message"
+    }
+
+    /// Whether a mistake at `key`, in the table of a tenant, is about what is read here.
+    pub(super) fn concerns_tenants(key: &str) -> bool {
+        key == "tenants" || key.starts_with("tenants.") && key.contains(".senders")
     }
 }
 
@@ -117,12 +118,25 @@ mod tests {
             ("[tenants.contoso]\nsenders = ['*']\n", "", "pickup.path: missing"),
             ("[pickup]\npath = 7\n", "", "pickup.path: is a number"),
             ("[pickup]\npath = 'x'\n[smtp]\nmax_message = 'big'\n", "", "smtp.max_message"),
-            (MAIN, "[tenants.fabrikam]\nsenders = ['fabrikam.com']\n", "tenants.fabrikam.senders[0]"),
-            (MAIN, "[tenants.fabrikam]\nsender = ['*']\n", "tenants.fabrikam.senders: missing"),
             ("pickup = [", "", "not TOML"),
         ] {
             let errors = load(main, beside).unwrap_err();
             assert!(errors.contains(part) && errors.lines().count() == 1, "{part}: {errors}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_of_a_tenant_leaves_out_that_tenant() {
+        for (beside, part) in [
+            ("[tenants.fabrikam]\nsenders = ['fabrikam.com']\n", "tenants.fabrikam.senders[0]"),
+            ("[tenants.fabrikam]\nsender = ['*']\n", "tenants.fabrikam.senders: missing"),
+            ("tenants = 7", "tenants: is a number"),
+            ("[tenants.fabrikam", "not TOML"),
+        ] {
+            let found = load(MAIN, beside).unwrap();
+            assert_eq!(found.senders.keys().map(TenantName::as_str).collect::<Vec<_>>(), ["contoso"]);
+            let unread: Vec<_> = found.unread.iter().map(ToString::to_string).collect();
+            assert!(unread.len() == 2 && unread[1].contains(part), "{part}: {unread:?}");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The configuration file: parsed once, whole, into values that are valid by construction.
 //!
 //! One file per table. Nothing outside this room sees TOML, and nothing inside the relay checks a value
-//! again. [`Config::load`] returns either a configuration that can be run or every mistake at once, each with
-//! file, line and key. Secrets that are kept in files or in the environment are read once while loading, to
-//! find out whether they can be, and again at each use.
+//! again. [`Config::load`] returns either a configuration without mistakes or every mistake at once, each
+//! with file, line and key. A relay that runs takes more: a mistake that is one tenant's stops that tenant
+//! alone, and only what belongs to everybody stops the relay ([`Config::load_to_run`]). Secrets that are kept
+//! in files or in the environment are read once while loading, to find out whether they can be, and again at
+//! each use.
 
 mod access;
 mod admin;
@@ -16,6 +18,7 @@ mod credential;
 mod delivery;
 mod files;
 mod graph;
+mod invalid;
 mod limits;
 mod local_submission;
 mod lockout;
@@ -61,6 +64,7 @@ pub use cloud::{Cloud, CloudName, InvalidCloudName, InvalidSmtpAddress, SmtpAddr
 pub use credential::{ClientProof, Credential, UserGrant};
 pub use delivery::{DeliveryConfig, LONGEST_RETRY_AFTER, RetryConfig};
 pub use graph::GraphConfig;
+pub use invalid::{Invalid, InvalidTenant};
 pub use limits::{AppLimit, Limits};
 pub use local_submission::LocalSubmission;
 pub use lockout::LockoutConfig;
@@ -81,7 +85,7 @@ pub use tenant::{
 pub use upload_hosts::HostRule;
 pub use users::{InvalidUserName, UserName, Users};
 
-use files::ConfigFile;
+use files::Files;
 use reader::{Findings, Item, TableReader};
 use tenant_table::Surroundings;
 
@@ -102,6 +106,12 @@ pub struct Config {
     pub app_limit: AppLimit,
     pub log: LogConfig,
     pub tenants: BTreeMap<TenantName, Arc<Tenant>>,
+    /// Where the table of each is, as in [`Problem::file`].
+    pub files: BTreeMap<TenantName, Arc<str>>,
+    /// Tenants in whose configuration there are mistakes. Empty, if mistakes are errors.
+    pub invalid: Arc<Invalid>,
+    /// Tenants that run, and whose mail waits: a part of their credential cannot be read.
+    pub unreadable: BTreeSet<TenantName>,
     /// What works but was probably not meant, for the administrator to read.
     pub warnings: Vec<Problem>,
 }
@@ -140,37 +150,48 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// Reads `path`, and `tenants.d/*.toml` beside it.
+    /// Reads `path`, and `tenants.d/*.toml` beside it. Any mistake is an error.
     ///
     /// Relative paths in any of these files start at the folder of `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        Self::read(&files::read_files(path)?, Findings::default())
+        Self::load_valid(path)?.without_mistakes()
     }
 
-    /// As [`load`](Self::load), for a relay that will run with it: a part of a tenant's credential that
-    /// cannot be read now is a warning, and stops that tenant alone.
+    /// As [`load`](Self::load), for a command about one tenant: mistakes in the configuration of tenants are
+    /// in [`invalid`](Self::invalid).
+    pub fn load_valid(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::read(&Files::read(path), Findings::default())
+    }
+
+    /// As [`load_valid`](Self::load_valid), for a relay that will run with it: a part of a tenant's
+    /// credential that cannot be read now is a warning, and mail of that tenant waits.
     pub fn load_to_run(path: &Path) -> Result<Self, ConfigErrors> {
-        Self::read(&files::read_files(path)?, Findings::to_run())
+        Self::read(&Files::read(path), Findings::to_run())
     }
 
     /// Reads a configuration out of `text`. `file` is the name in errors, and relative paths start at its
     /// folder; it is not opened, and neither is tenants.d.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
-        Self::read(&[ConfigFile::of_text(text, file)], Findings::default())
+        let files = Files::of_text(text, file);
+        Self::read(&files, Findings::default())?.without_mistakes()
     }
 
-    fn read(files: &[ConfigFile], findings: Findings) -> Result<Self, ConfigErrors> {
-        let config = files::read_config(files, &findings);
-        let mut errors = findings.errors.into_inner();
+    /// Mistakes that belong to everybody are an error, which names those of the tenants, too.
+    fn read(files: &Files, findings: Findings) -> Result<Self, ConfigErrors> {
+        let mut invalid = Invalid::default();
+        let config = files::read_config(files, &findings, &mut invalid);
+        let errors = findings.errors.into_inner();
         match config {
-            Some(config) if errors.is_empty() => Ok(config),
-            _ => {
-                for file in errors.chunk_by_mut(|a, b| a.file == b.file) {
-                    file.sort_by_key(|problem| (problem.line, problem.column));
-                }
-                Err(ConfigErrors::new(errors))
-            }
+            Some(config) if errors.is_empty() => Ok(Self { invalid: Arc::new(invalid), ..config }),
+            _ => Err(ConfigErrors::new(errors.into_iter().chain(invalid.problems().cloned()).collect())),
         }
+    }
+
+    fn without_mistakes(self) -> Result<Self, ConfigErrors> {
+        if self.invalid.is_empty() {
+            return Ok(self);
+        }
+        Err(ConfigErrors::new(self.invalid.problems().cloned().collect()))
     }
 
     /// Everything but the tenants, and what the tenants need to know of it.
@@ -215,6 +236,9 @@ impl Config {
             app_limit,
             log,
             tenants: BTreeMap::new(),
+            files: BTreeMap::new(),
+            invalid: Arc::default(),
+            unreadable: BTreeSet::new(),
             warnings: Vec::new(),
         });
         (config, around)
@@ -225,7 +249,8 @@ impl Config {
 /// there are, if the text has each kind of table. For a test that compares them with the documented ones.
 pub fn known_keys(text: &str, file: &Path) -> BTreeSet<String> {
     let findings = Findings::default();
-    files::read_config(&[ConfigFile::of_text(text, file)], &findings);
+    let files = Files::of_text(text, file);
+    files::read_config(&files, &findings, &mut Invalid::default());
     findings.known_keys.into_inner().into_iter().collect()
 }
 

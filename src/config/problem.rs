@@ -1,6 +1,6 @@
 //! What is wrong with a configuration file, and where.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct Problem {
 pub struct ConfigErrors(Vec<Problem>);
 
 impl Problem {
-    pub(crate) fn of_file(file: &std::path::Path, message: impl Into<String>) -> Self {
+    pub(crate) fn of_file(file: &Path, message: impl Into<String>) -> Self {
         Self {
             file: file.display().to_string(),
             line: None,
@@ -38,8 +38,15 @@ impl Problem {
 }
 
 impl ConfigErrors {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
+    /// Puts them in order.
+    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         debug_assert!(!problems.is_empty());
+        // The files of tenants.d come after the main one, which is in a folder above.
+        let depth = |problem: &Problem| Path::new(&problem.file).components().count();
+        problems.sort_by(|one, other| {
+            let order = depth(one).cmp(&depth(other)).then_with(|| one.file.cmp(&other.file));
+            order.then_with(|| (one.line, one.column).cmp(&(other.line, other.column)))
+        });
         Self(problems)
     }
 

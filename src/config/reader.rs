@@ -10,7 +10,7 @@
 //! test compares them with the documented ones.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeSet, HashSet},
     path::Path,
 };
@@ -33,6 +33,8 @@ pub(super) struct Findings {
     pub(super) known_keys: RefCell<HashSet<String>>,
     /// One tenant's problem must not stop the others: see [`Item::fail_alone`].
     is_to_run: bool,
+    /// How many of those there were.
+    alone: Cell<usize>,
     /// The key that is noted, written again each time: there are dozens for each of thousands of tenants.
     noted: RefCell<String>,
 }
@@ -239,6 +241,16 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// What `read` returns, and the mistakes that it notes about this value, which are noted nowhere else.
+    pub(super) fn apart<T>(&self, read: impl FnOnce() -> T) -> (T, Vec<Problem>) {
+        self.source.findings.apart(read)
+    }
+
+    /// How often [`fail_alone`](Self::fail_alone) has let something pass.
+    pub(super) fn let_pass(&self) -> usize {
+        self.source.findings.alone.get()
+    }
+
     /// Something of this tenant's cannot be read now, and is read again at each use. When the relay runs,
     /// this is a warning, and the caller gets `value`: the tenant's mail waits until that is fixed. When the
     /// configuration is only checked, it is an error.
@@ -247,6 +259,7 @@ impl<'a> Item<'a> {
         if !self.source.findings.is_to_run {
             return self.fail(message);
         }
+        self.source.findings.alone.set(self.source.findings.alone.get() + 1);
         self.warn(format!("{message}; mail of this tenant waits until that is corrected"));
         Some(value)
     }
@@ -261,9 +274,14 @@ impl<'a> Item<'a> {
         keys.iter().for_each(|key| self.source.findings.note_key(&self.path.known, key));
     }
 
-    /// Where the value is, such as `config.toml:12`.
-    pub(super) fn place(&self) -> String {
-        format!("{}:{}", self.source.file.display(), self.source.line_and_column(self.place).0)
+    /// The file that the value is in, as in [`Problem::file`].
+    pub(super) fn file(&self) -> String {
+        self.source.file.display().to_string()
+    }
+
+    /// The line that the value is in, from 1.
+    pub(super) fn line(&self) -> usize {
+        self.source.line_and_column(self.place).0
     }
 
     /// Fails for a value of the wrong type. Does not show the value: it may be a secret.
@@ -347,6 +365,13 @@ impl Findings {
     /// Of a configuration that a relay will run with.
     pub(super) fn to_run() -> Self {
         Self { is_to_run: true, ..Self::default() }
+    }
+
+    /// What `read` returns, and the mistakes that it notes, which are noted nowhere else.
+    pub(super) fn apart<T>(&self, read: impl FnOnce() -> T) -> (T, Vec<Problem>) {
+        let before = self.errors.borrow().len();
+        let found = read();
+        (found, self.errors.borrow_mut().split_off(before))
     }
 
     fn note_key(&self, table: &str, key: &str) {

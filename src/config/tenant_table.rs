@@ -1,7 +1,7 @@
 //! Reads `[tenants.NAME]`.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -9,9 +9,10 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    BounceTo, BouncesConfig, Cloud, Confirm, Credential, EnvelopeMismatch, Limits, MailboxRule,
-    MaxQueuedBytes, RouteRule, SenderRule, Suspension, Tenant, WhileSuspended,
+    BounceTo, BouncesConfig, Cloud, Confirm, Credential, EnvelopeMismatch, Invalid, Limits, MailboxRule,
+    MaxQueuedBytes, Problem, RouteRule, SenderRule, Suspension, Tenant, WhileSuspended,
     cloud::Clouds,
+    invalid::Reach,
     reader::{Item, TableReader, nearest},
     users::read_users,
     value::is_domain,
@@ -32,45 +33,96 @@ pub(super) struct Surroundings {
     pub(super) max_message: ByteSize,
 }
 
-/// All tenants so far, each with the place where it was named.
-#[derive(Default)]
-pub(super) struct Tenants {
-    places: BTreeMap<String, String>,
+/// All tenants so far.
+pub(super) struct Tenants<'i> {
+    /// Where each is named: the file, and such as `config.toml:12`.
+    places: BTreeMap<String, (Arc<str>, String)>,
     pub(super) valid: BTreeMap<TenantName, Arc<Tenant>>,
+    pub(super) files: BTreeMap<TenantName, Arc<str>>,
+    pub(super) unreadable: BTreeSet<TenantName>,
+    invalid: &'i mut Invalid,
 }
 
-impl Tenants {
+impl<'i> Tenants<'i> {
+    pub(super) fn new(invalid: &'i mut Invalid) -> Self {
+        Self {
+            places: BTreeMap::new(),
+            valid: BTreeMap::new(),
+            files: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            invalid,
+        }
+    }
+
     /// Whether no tenant was named, valid or not.
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Reads the `[tenants]` of one file. May be called once per file.
-    pub(super) fn read(&mut self, table: &mut TableReader<'_>, around: &Surroundings) -> Option<()> {
+    /// Reads the `[tenants]` of one file. May be called once per file. Returns the names in it.
+    pub(super) fn read(&mut self, table: &mut TableReader<'_>, around: &Surroundings) -> Option<Vec<String>> {
+        let mut names = Vec::new();
+        let mut file: Option<Arc<str>> = None;
         for (name, item) in table.named() {
-            if let Some(other) = self.places.insert(name.to_owned(), item.place()) {
-                item.fail::<()>(format!("this tenant is also in {other}: remove one, or rename it"));
-            }
-            let valid_name = match name.parse() {
-                Ok(name) => Some(name),
-                Err(error @ InvalidTenantName) => item.fail(error.to_string()),
-            };
-            let tenant = item.table(|table| Tenant::read(table, &item, around, valid_name));
-            if let Some(tenant) = tenant {
+            let file = file.get_or_insert_with(|| item.file().into());
+            let mut reach = Reach::default();
+            let let_pass = item.let_pass();
+            let (tenant, problems) = item.apart(|| {
+                let place = (file.clone(), format!("{file}:{}", item.line()));
+                if let Some((_, other)) = self.places.insert(name.to_owned(), place) {
+                    item.fail::<()>(format!("this tenant is also in {other}: remove one, or rename it"));
+                }
+                let valid_name = match name.parse() {
+                    Ok(name) => Some(name),
+                    Err(error @ InvalidTenantName) => item.fail(error.to_string()),
+                };
+                item.table(|table| Tenant::read(table, &item, around, valid_name, &mut reach))
+            });
+            names.push(name.to_owned());
+            if !problems.is_empty() {
+                self.blame(name, problems, reach);
+            } else if let Some(tenant) = tenant {
+                if item.let_pass() > let_pass {
+                    self.unreadable.insert(tenant.name.clone());
+                }
+                self.files.insert(tenant.name.clone(), file.clone());
                 self.valid.insert(tenant.name.clone(), Arc::new(tenant));
             }
         }
-        Some(())
+        Some(names)
+    }
+
+    /// Notes mistakes in a file of tenants.d that are outside the tables of tenants: whoever is in that file
+    /// cannot be sure to be meant as it reads.
+    pub(super) fn blame_file(&mut self, file: &str, named: &[String], problems: Vec<Problem>) {
+        if problems.is_empty() {
+            return;
+        }
+        for name in named {
+            self.blame(name, problems.clone(), Reach::default());
+        }
+        if named.is_empty() {
+            self.invalid.files.insert(file.to_owned(), problems);
+        }
+    }
+
+    fn blame(&mut self, name: &str, problems: Vec<Problem>, reach: Reach) {
+        // Of two tables of the same name, nobody knows which is meant.
+        let is_twice = self.valid.remove(name).is_some();
+        self.files.remove(name);
+        self.invalid.add(name, problems, if is_twice { Reach::default() } else { reach });
     }
 }
 
 impl Tenant {
-    /// If `name` is `None`, the table is read only for its errors.
+    /// If `name` is `None`, the table is read only for its errors. `reach` is what can be read of it in any
+    /// case.
     fn read(
         table: &mut TableReader<'_>,
         whole: &Item<'_>,
         around: &Surroundings,
         name: Option<TenantName>,
+        reach: &mut Reach,
     ) -> Option<Self> {
         let cloud = table.or_else(
             "cloud",
@@ -80,16 +132,24 @@ impl Tenant {
         let directory = table.required("directory", r#""contoso.onmicrosoft.com""#, read_directory);
         let credential = Credential::read(table);
         let senders = SenderRule::read_required(table);
-        let networks = table.or_default("networks", Vec::new(), |item| {
-            read_networks(item, senders.as_deref().unwrap_or_default(), around)
-        });
+        let networks = table.or_else(
+            "networks",
+            |item| read_networks(item, senders.as_deref().unwrap_or_default(), around),
+            |_| Some(Vec::new()),
+        );
+        (reach.senders, reach.networks) = (senders.clone(), networks.clone());
+        let networks = networks.unwrap_or_default();
         let default_sender =
             table.optional("default_sender", |item| read_default_sender(item, senders.as_deref()));
         let suspended = table.or_default("suspended", false, Item::boolean);
         let while_suspended = table.or_default("while_suspended", WhileSuspended::Accept, |item| {
             item.choice(&[("accept", WhileSuspended::Accept), ("refuse", WhileSuspended::Refuse)])
         });
-        let users = table.table("users", |users| Some(read_users(users))).unwrap_or_default();
+        let users = table.table("users", |users| {
+            reach.users = Some(users.named().iter().filter_map(|(name, _)| name.parse().ok()).collect());
+            Some(read_users(users))
+        });
+        let users = users.unwrap_or_default();
         let route = table.or_default("route", RouteRule::Graph, |item| read_route(item, cloud.as_ref()));
         let mailbox = table.or_default("mailbox", MailboxRule::From, MailboxRule::read);
         let mailboxes = table

@@ -1,6 +1,7 @@
 //! Whole configurations: what is returned for a good one, and what is said about a bad one.
 
 mod credentials;
+mod mistakes;
 mod network;
 mod ways_in;
 

@@ -28,7 +28,7 @@ pub struct ByHand {
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
 pub enum ByHandError {
-    #[error("its tenant {0} is not in the configuration")]
+    #[error("its tenant {0} is not in the configuration, or that has a mistake")]
     NoTenant(TenantName),
     #[error(transparent)]
     Damaged(#[from] DamagedBody),

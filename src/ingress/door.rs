@@ -88,9 +88,11 @@ impl Door {
         Party::at(&self.roster.now(), peer)
     }
 
-    /// Whether a client at `peer` is in a tenant's networks, and so needs no login.
+    /// Whether a client at `peer` is in a tenant's networks, and so needs no login; or in those of a tenant
+    /// whose configuration has mistakes.
     pub fn is_neighbour(&self, peer: IpAddr) -> bool {
-        self.roster.now().neighbours_of(peer).next().is_some()
+        let roster = self.roster.now();
+        roster.neighbours_of(peer).next().is_some() || roster.invalid().may_be_meant(peer, None)
     }
 
     /// A file in the pickup folder of `tenant`: the folder's permissions are the login.
@@ -223,7 +225,13 @@ fn tenant_for<'a>(
     peer: IpAddr,
     sender: Option<&MailboxAddress>,
 ) -> Result<&'a Arc<Tenant>, Refusal> {
-    let refuse = |text: String| Refusal::new(550, "5.7.1", text, Refused::NoTenant);
+    let refuse = |text: String| {
+        if roster.invalid().may_be_meant(peer, sender) {
+            let text = "The configuration of a tenant has mistakes, try again later";
+            return Refusal::new(450, "4.3.5", text, Refused::Configuration);
+        }
+        Refusal::new(550, "5.7.1", text, Refused::NoTenant)
+    };
     if roster.neighbours_of(peer).next().is_none() {
         return Err(refuse(format!("Client {peer} is in no tenant's networks")));
     }

@@ -13,6 +13,8 @@
 //! ([`vital`](crate::vital)), and an operation on the store that never returns. The service manager starts
 //! the process again. A stop that does not come to an end is cut off.
 
+mod logins;
+mod mistakes;
 mod parts;
 mod reload;
 mod spool_watch;
@@ -32,7 +34,7 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{self, ReloadRequest, Reloads},
     background::Background,
-    config::{Config, Roster, RosterKeeper},
+    config::{Config, Invalid, Roster, RosterKeeper},
     delivery::{
         ByHand, Routes, Worker, WorkerSettings,
         graph::{Graph, GraphContext},
@@ -53,6 +55,7 @@ use crate::{
     telemetry::Metrics,
     vital::{Death, Deaths, Vital, Watchdog},
 };
+use logins::LoginWatch;
 use parts::Parts;
 use relay_spool::{DiskStore, Event, FreeSpace, OpenError, PutAside, Quarantine, Spool, StoreError, Usage};
 use reload::Reloader;
@@ -166,7 +169,8 @@ impl Relay {
         let suspensions = spawn_blocking(move || Suspensions::load(&spool_folder)).await?;
         let mut suspensions = suspensions
             .map_err(|source| StartError::Suspensions { path: path.join("suspensions.json"), source })?;
-        let roster = Arc::new(Roster::new(suspensions.over(&config.tenants)));
+        let roster = Arc::new(roster(&mut suspensions, &config));
+        mistakes::tell(&config, &Invalid::default(), &metrics);
         let clients = Clients::new(&config.network, config.tenants.values().map(|tenant| &tenant.cloud))?;
         let identity = Arc::new(Identity::new(clients.clone(), metrics.clone(), credential_folder(path)));
         let allowances = allowances(&config, &metrics, &vital).await?;
@@ -240,7 +244,7 @@ impl Relay {
             background,
         } = self;
         log_listeners(&smtp, &admin)?;
-        let (keeper, roster) = RosterKeeper::new(Roster::new(suspensions.over(&config.tenants)));
+        let (keeper, roster) = RosterKeeper::new(roster(&mut suspensions, &config));
         let logins =
             Logins::new(roster.clone(), config.smtp.lockout, config.smtp.client_prefix, metrics.clone());
         let door = Door::new(roster.clone(), spool.clone(), free_space.clone(), config.smtp.max_message);
@@ -260,6 +264,20 @@ impl Relay {
         // A task that panics drops what it owns, and threads that serve it end with that. Here the worker
         // stays until the end of the task has been noticed, which is the cause that the log must name.
         let kept = worker.clone();
+        for name in &config.unreadable {
+            // The scheduler takes it as soon as it runs.
+            let _ = orders.send(Order::TryLogin(name.clone()));
+        }
+        if let Some(every) = config.delivery.check_logins_every {
+            let courier = worker.clone();
+            let watch = LoginWatch { every, roster: roster.clone(), courier, orders: orders.clone() };
+            parts.spawn_on(
+                &background.handle(),
+                "login-watch",
+                "the watch over logins",
+                watch.run(stop.clone()),
+            );
+        }
         let scheduler = Scheduler::run(
             settings,
             worker,
@@ -368,6 +386,11 @@ async fn wait_for_end(parts: &mut Parts) {
     if timeout(GRACE, parts.ended()).await.is_err() {
         warn!("deliveries still in flight: their outcome is unknown at the next start");
     }
+}
+
+/// All tenants of the configuration, with the suspensions of now.
+fn roster(suspensions: &mut Suspensions, config: &Config) -> Roster {
+    Roster::new(suspensions.over(&config.tenants)).with_invalid(config.invalid.clone())
 }
 
 /// What each tenant and mailbox may still send, including what was kept of it from before.

@@ -1,7 +1,8 @@
 //! Reads the configuration again while the relay runs.
 //!
-//! It is read and checked whole first: on any mistake nothing changes. Then the new tenants take the place of
-//! the old, at once for new mail. Nothing that a tenant did not change is disturbed; deliveries and SMTP
+//! It is read and checked whole first: on a mistake that belongs to everybody nothing changes. A tenant in
+//! whose configuration there is a mistake stays as it was. Then the new tenants take the place of the old, at
+//! once for new mail. Nothing that a tenant did not change is disturbed; deliveries and SMTP
 //! transactions that have begun end as they began. Other tables take effect at the next start, and are named.
 //!
 //! One reload at a time, and a limited number in a while. A request that comes before it begins gets its
@@ -11,7 +12,7 @@
 //! A single tenant can be retried without reading anything: when somebody has seen that its login and its
 //! permissions work.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -21,11 +22,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::suspensions::Suspensions;
+use super::{mistakes, suspensions::Suspensions};
 use crate::{
     admin::{ReloadRequest, Reloaded, SuspensionError, SuspensionKind, SuspensionWish},
     clock,
-    config::{Changes, Config, Problem, Roster, RosterKeeper, Tenant},
+    config::{Changes, Config, Problem, RosterKeeper},
     identity::Identity,
     ingress::pickup::{Marks, settle_leftovers},
     network::Clients,
@@ -158,7 +159,7 @@ impl Reloader {
         };
         match changed {
             Ok(true) => {
-                self.spread(&self.running.tenants.clone());
+                self.spread();
                 Ok(())
             }
             Ok(false) => {
@@ -179,14 +180,14 @@ impl Reloader {
             info!(what, "suspension over");
         }
         if !lifted.is_empty() {
-            self.spread(&self.running.tenants.clone());
+            self.spread();
         }
     }
 
-    /// These are the tenants from now on, apart from what is suspended: first for the part that delivers,
-    /// then for those that accept. The scheduler listens as long as the relay runs.
-    fn spread(&mut self, tenants: &BTreeMap<TenantName, Arc<Tenant>>) {
-        let roster = Arc::new(Roster::new(self.suspensions.over(tenants)));
+    /// Those that run are the tenants from now on, apart from what is suspended: first for the part that
+    /// delivers, then for those that accept. The scheduler listens as long as the relay runs.
+    fn spread(&mut self) {
+        let roster = Arc::new(super::roster(&mut self.suspensions, &self.running));
         let _ = self.orders.send(Order::Adopt(roster.clone()));
         self.keeper.replace(roster);
     }
@@ -203,8 +204,10 @@ impl Reloader {
         let began = Instant::now();
         let file = self.file.clone();
         let clients = self.clients.clone();
+        let running = self.running.clone();
         let read = move || {
-            let config = Config::load_to_run(&file).map_err(|errors| errors.problems().to_vec())?;
+            let mut config = Config::load_to_run(&file).map_err(|errors| errors.problems().to_vec())?;
+            config.keep_as_in(&running);
             clients
                 .follow(config.tenants.values().map(|tenant| &tenant.cloud))
                 .map_err(|error| vec![Problem::of_file(&file, error.to_string())])?;
@@ -214,8 +217,8 @@ impl Reloader {
         match read.unwrap_or_else(|error| Err(vec![Problem::of_file(&self.file, error.to_string())])) {
             Ok(config) => {
                 let reloaded = self.adopt(config).await;
-                let Changes { added, changed, removed, unchanged, at_restart } = &reloaded.changes;
-                info!(?added, ?changed, ?removed, unchanged, took = ?began.elapsed(), "configuration reloaded");
+                let Changes { added, changed, removed, invalid, unchanged, at_restart } = &reloaded.changes;
+                info!(?added, ?changed, ?removed, ?invalid, unchanged, took = ?began.elapsed(), "configuration reloaded");
                 for table in at_restart {
                     warn!(table, "setting changed; it takes effect at the next start");
                 }
@@ -243,16 +246,22 @@ impl Reloader {
             let added = new.tenants.keys().filter(|name| !self.running.tenants.contains_key(*name));
             settle_leftovers(&pickup.path, added.cloned(), &self.spool, &self.marks).await;
         }
-        self.spread(&new.tenants);
-        self.identity.note_tenants(&new.tenants).await;
+        let warnings = std::mem::take(&mut new.warnings);
+        let before = std::mem::replace(&mut self.running.invalid, new.invalid);
+        // Each time, tables that wait for a restart are compared with those in effect.
+        (self.running.tenants, self.running.files) = (new.tenants, new.files);
+        self.spread();
+        mistakes::tell(&self.running, &before, &self.metrics);
+        self.identity.note_tenants(&self.running.tenants).await;
         // The reload may follow a repair of what the configuration only names. A tenant with a new credential
         // starts again in any case.
         let except = self.identity.look_again(self.look_again()).await;
         let _ = self.orders.send(Order::AskServices { except });
-        let warnings = std::mem::take(&mut new.warnings);
-        // Each time, tables that wait for a restart are compared with those in effect.
-        self.running.tenants = new.tenants;
-        Reloaded { ok: true, errors: Vec::new(), warnings, changes }
+        for name in std::mem::take(&mut new.unreadable) {
+            let _ = self.orders.send(Order::TryLogin(name));
+        }
+        let errors = self.running.invalid.problems().cloned().collect();
+        Reloaded { ok: true, errors, warnings, changes }
     }
 }
 

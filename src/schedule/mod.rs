@@ -112,6 +112,7 @@ pub struct Blocked {
 
 impl Blocked {
     /// Microsoft 365 refuses the app.
+    pub const CONFIGURATION: &'static str = "configuration";
     pub const PERMISSION: &'static str = "permission";
     /// Somebody has suspended the tenant.
     pub const SUSPENDED: &'static str = "suspended";

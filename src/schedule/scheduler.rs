@@ -69,6 +69,8 @@ pub enum Order {
     Adopt(Arc<Roster>),
     /// Whatever blocks this tenant, or one of its mailboxes, may have been fixed.
     LookAgain(TenantName),
+    /// This tenant's login does not work, or may not: without mail, nothing else would show that.
+    TryLogin(TenantName),
     /// What Microsoft 365 refused may have been granted, to all tenants but these.
     AskServices { except: HashSet<TenantName> },
 }
@@ -204,10 +206,16 @@ impl<C: Courier> Scheduler<C> {
         self.pools.get_mut(name)
     }
 
-    /// Mail of a tenant that is not configured stays where it is until a configuration has the tenant again.
+    /// Mail of a tenant that is not configured, or in whose configuration there is a mistake, stays where it
+    /// is until a configuration has the tenant again.
     fn without_tenant(&mut self, name: TenantName, event: Event) {
         let ids = self.unknown.entry(name.clone()).or_insert_with(|| {
-            warn!(tenant = %name, "mail held: its tenant is not in the configuration");
+            match self.settings.roster.invalid().first_of(name.as_str()) {
+                None => warn!(tenant = %name, "mail held: its tenant is not in the configuration"),
+                Some(problem) => {
+                    warn!(tenant = %name, %problem, "mail held: its tenant's configuration has a mistake");
+                }
+            }
             BTreeSet::new()
         });
         match event {
@@ -345,8 +353,10 @@ impl<C: Courier> Scheduler<C> {
         let mut names: Vec<_> = self.pools.keys().cloned().collect();
         for name in &names {
             self.expire(name);
+            if self.pools.get(name).is_some_and(Pool::is_blocked_without_mail) {
+                self.has_credential(name);
+            }
             if let Some(pool) = self.pools.get_mut(name) {
-                pool.forget_block();
                 pool.forget_idle_queues();
                 pool.publish();
             }

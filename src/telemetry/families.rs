@@ -182,6 +182,7 @@ impl Spooled {
 /// The process and those who operate it.
 pub(super) struct Process {
     pub(super) reloads: IntCounterVec,
+    pub(super) tenants_invalid: IntGauge,
     pub(super) admin_connections: IntGauge,
     pub(super) admin_refused: IntCounterVec,
     pub(super) log_lines_lost: IntCounterVec,
@@ -191,6 +192,10 @@ impl Process {
     pub(super) fn new(build: &Build) -> Self {
         Self {
             reloads: build.counters("config_reloads_total", "Configuration reloads by result.", &["result"]),
+            tenants_invalid: build.gauge(
+                "config_tenants_invalid",
+                "Tenants whose configuration has mistakes, and files of tenants.d that cannot be read.",
+            ),
             admin_connections: build.gauge("admin_connections", "Connections to the admin port and socket."),
             admin_refused: build.counters(
                 "admin_refused_total",

@@ -5,6 +5,8 @@
 pub enum Refused {
     /// No tenant takes mail from this client with this sender, or more than one does.
     NoTenant,
+    /// The same, and it may be mail of a tenant whose configuration has mistakes.
+    Configuration,
     /// The tenant may not use this envelope sender or header From.
     Sender,
     /// The client has to log in first.
@@ -210,7 +212,7 @@ macro_rules! label {
 
 label! {
     Refused {
-        NoTenant => "no_tenant", Sender => "sender", NoLogin => "no_login", TooLarge => "too_large", TenantFull => "tenant_full",
+        NoTenant => "no_tenant", Configuration => "configuration", Sender => "sender", NoLogin => "no_login", TooLarge => "too_large", TenantFull => "tenant_full",
         TenantBytes => "tenant_bytes",
         DiskFull => "disk_full", Unhealthy => "unhealthy", Malformed => "malformed", Connections => "connections",
         Loop => "loop", Suspended => "suspended",

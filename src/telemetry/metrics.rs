@@ -211,6 +211,11 @@ impl Metrics {
         self.0.process.reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
 
+    /// The configuration of so many tenants has mistakes.
+    pub fn invalid_tenants(&self, tenants: usize) {
+        self.0.process.tenants_invalid.set(i64::try_from(tenants).unwrap_or(i64::MAX));
+    }
+
     pub fn admin_connections(&self) -> &IntGauge {
         &self.0.process.admin_connections
     }

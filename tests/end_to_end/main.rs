@@ -26,6 +26,7 @@ mod limits;
 mod login;
 mod mended;
 mod metrics;
+mod mistakes;
 mod operate;
 mod pickup;
 mod pickup_crash;

@@ -106,14 +106,16 @@ fn nothing_is_shown_of_a_tenant_that_has_gone() {
 }
 
 #[test]
-fn a_file_with_mistakes_changes_nothing_and_every_mistake_is_named() {
+fn a_mistake_that_belongs_to_everybody_changes_nothing_and_every_mistake_is_named() {
     let mut lab = Lab::start();
+    lab.setup.delivery = "max_in_flight = 0".into();
     lab.setup.tenant("contoso").senders = "['nobody']".into();
     lab.setup.tenant("fabrikam").more = "colour = 'blue'".into();
     lab.write_config();
     lab.hang_up();
     lab.wait_for_log("configuration reload failed: the relay keeps its current configuration");
     let log = lab.log().join("\n");
+    assert!(log.contains("delivery.max_in_flight"), "{log}");
     assert!(log.contains("tenants.contoso.senders[0]") && log.contains("tenants.fabrikam.colour"), "{log}");
     lab.wait_for_metric("m365_relay_config_reloads_total", &[("result", "failed")], 1.0);
 

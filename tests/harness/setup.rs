@@ -1,7 +1,6 @@
 //! The differences that a test wants, as a configuration file and as options of the simulated service.
 
 use std::{
-    fmt::Write,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU8, Ordering},
@@ -23,6 +22,8 @@ pub struct Setup {
     pub more_listeners: String,
     pub limits: String,
     pub delivery: String,
+    /// `delivery.check_logins_every`
+    pub check_logins_every: String,
     pub retry: String,
     pub log_filter: String,
     /// A command, with its arguments, to which the relay's command line is appended.
@@ -85,6 +86,7 @@ impl Default for Setup {
                      upload_per_5_minutes = 0\napp_requests_per_10_seconds = 0"
                 .into(),
             delivery: "settle_after = '1s'".into(),
+            check_logins_every: "off".into(),
             retry: "first = '200ms'\nfactor = 1.0\njitter = 0.0".into(),
             log_filter: "info".into(),
             wrapper: Vec::new(),
@@ -124,6 +126,41 @@ impl TenantSetup {
     pub fn secret(name: &str) -> String {
         format!("{name}~Very.Secret~0123456789")
     }
+
+    /// Its directory at the service.
+    pub fn directory(&self) -> Directory {
+        let Self { name, roles, send_as, .. } = self;
+        Directory {
+            roles: roles.clone(),
+            send_as: send_as.clone(),
+            ..Directory::new(format!("{name}.example"), format!("{name}-app"), Self::secret(name))
+        }
+    }
+
+    /// Its table in the configuration, for the service at `url`.
+    pub fn table(&self, url: &str) -> String {
+        let Self { name, senders, networks, credential, route, confirm, more, .. } = self;
+        let credential = credential.replace("URL", url);
+        let client_id = if credential.contains("managed_identity") {
+            String::new()
+        } else {
+            format!("client_id = \"{name}-app\"")
+        };
+        format!(
+            r#"
+[tenants.{name}]
+cloud = "lab"
+directory = "{name}.example"
+{client_id}
+{credential}
+senders = {senders}
+networks = {networks}
+route = "{route}"
+confirm = "{confirm}"
+{more}
+"#
+        )
+    }
 }
 
 impl Setup {
@@ -142,15 +179,10 @@ impl Setup {
     }
 
     pub(super) fn options(&self) -> Options {
-        let directory = |TenantSetup { name, roles, send_as, .. }: &TenantSetup| Directory {
-            roles: roles.clone(),
-            send_as: send_as.clone(),
-            ..Directory::new(format!("{name}.example"), format!("{name}-app"), TenantSetup::secret(name))
-        };
         let usual = Options::default();
         let mut options = Options {
             token_lifetime: self.token_lifetime.unwrap_or(usual.token_lifetime),
-            directories: self.tenants.iter().map(directory).collect(),
+            directories: self.tenants.iter().map(TenantSetup::directory).collect(),
             limits: self.service_limits.clone(),
             keep_messages: 100_000,
             submission: self.submission.clone(),
@@ -172,6 +204,7 @@ impl Setup {
             more_listeners,
             limits,
             delivery,
+            check_logins_every,
             retry,
             log_filter,
             login,
@@ -221,6 +254,7 @@ filter = "{log_filter}"
 {limits}
 
 [delivery]
+check_logins_every = "{check_logins_every}"
 {delivery}
 
 [delivery.retry]
@@ -236,29 +270,8 @@ graph = "{graph}"
 {cloud}
 "#
         );
-        for TenantSetup { name, senders, networks, credential, route, confirm, more, .. } in tenants {
-            let credential = credential.replace("URL", url);
-            let client_id = if credential.contains("managed_identity") {
-                String::new()
-            } else {
-                format!("client_id = \"{name}-app\"")
-            };
-            write!(
-                text,
-                r#"
-[tenants.{name}]
-cloud = "lab"
-directory = "{name}.example"
-{client_id}
-{credential}
-senders = {senders}
-networks = {networks}
-route = "{route}"
-confirm = "{confirm}"
-{more}
-"#
-            )
-            .unwrap();
+        for tenant in tenants {
+            text += &tenant.table(url);
         }
         text
     }

@@ -1,6 +1,7 @@
 //! `/api/v1/tenants`: which tenants there are, and which of them are in trouble; who is suspended; and
 //! `/api/v1/status`.
 
+mod mistakes;
 mod status;
 mod suspension;
 
@@ -36,6 +37,7 @@ use relay_mail::{TenantName, outside::Outside};
 pub use status::StatusPage;
 pub use suspension::SuspendRequest;
 
+const NOT_CONFIGURED: &str = "its mail is held: the configuration does not have it";
 /// Mail that waits longer than this is trouble, unless somebody has suspended it.
 const LONG: Duration = Duration::from_secs(4 * 3600);
 /// Tenants of one page.
@@ -51,8 +53,10 @@ pub struct TenantsPage {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TenantPage {
+    /// Its name; for a file of tenants.d of which nobody knows whose tables are in it, the file's.
     pub id: String,
-    /// `ok`, `suspended`, `blocked` or `unknown`: the configuration does not have it.
+    /// `ok`, `suspended`, `blocked`, `invalid`: its configuration has mistakes; or `unknown`: the
+    /// configuration does not have it.
     pub state: String,
     /// Why it is suspended or blocked, and until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,11 +134,12 @@ fn suspension_page(suspension: &Suspension) -> WaitsPage {
 }
 
 impl Desk {
-    /// The configured tenants, and those that have mail all the same.
+    /// The configured tenants, including those with mistakes, and others that have mail all the same.
     fn tenants(&self) -> (BTreeSet<TenantName>, BTreeMap<TenantName, Arc<Depth>>) {
         let depths: BTreeMap<_, _> = self.shown.depths.all().into_iter().collect();
         let roster = self.shown.by_hand.roster.now();
-        let names = roster.tenants().keys().chain(depths.keys()).cloned().collect();
+        let invalid = roster.invalid().tenants.keys().filter_map(|name| name.parse().ok());
+        let names = roster.tenants().keys().chain(depths.keys()).cloned().chain(invalid).collect();
         (names, depths)
     }
 
@@ -148,7 +153,11 @@ impl Desk {
         let mut statuses = statuses.into_iter();
         let page = |name| {
             let status = statuses.next().flatten();
-            self.page(name, roster.tenant(name), status, depths.get(name))
+            let mut page = self.page(name, roster.tenant(name), status, depths.get(name));
+            if let Some(invalid) = roster.invalid().tenants.get(name.as_str()) {
+                mistakes::add(&mut page, &invalid.problems, roster.tenant(name).is_some());
+            }
+            page
         };
         names.iter().map(page).collect()
     }
@@ -175,7 +184,7 @@ impl Desk {
         };
         let Some(tenant) = tenant else {
             page.state = "unknown".to_owned();
-            page.trouble.push("its mail is held: the configuration does not have it".to_owned());
+            page.trouble.push(NOT_CONFIGURED.to_owned());
             return page;
         };
         page.suspended_mailboxes = tenant
@@ -246,6 +255,9 @@ async fn list(State(desk): Page, uri: Uri) -> Response {
             }
             page.tenants.push(tenant);
         }
+    }
+    if page.next.is_none() {
+        page.tenants.extend(mistakes::of_nobody(desk.shown.by_hand.roster.now().invalid()));
     }
     Json(page).into_response()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 
-use super::TenantPage;
+use super::{TenantPage, mistakes};
 use crate::{
     admin::{Page, not_ready},
     schedule::Blocked,
@@ -42,7 +42,8 @@ const NAMED: usize = 50;
 pub(super) async fn status(State(desk): Page) -> Json<StatusPage> {
     let (names, depths) = desk.tenants();
     let names: Vec<_> = names.into_iter().collect();
-    let pages = desk.pages(&names, &depths).await;
+    let mut pages = desk.pages(&names, &depths).await;
+    pages.extend(mistakes::of_nobody(desk.shown.by_hand.roster.now().invalid()));
     let mut status = StatusPage {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         up: desk.flow.up().as_secs(),

@@ -40,7 +40,7 @@ struct Consent {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.config.path())?;
+    let config = Config::load_valid(&args.config.path())?;
     let tenant = super::find(&config, &args.tenant)?;
     if tenant.client_id.is_empty() {
         anyhow::bail!("{} logs in as a managed identity, which needs no consent", tenant.name);

@@ -26,7 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.config.path())?;
+    let config = Config::load_valid(&args.config.path())?;
     let tenant = super::find(&config, &args.tenant)?;
     let name = &tenant.name;
     if !matches!(&tenant.credential, Credential::User { grant: UserGrant::RefreshToken { .. }, .. }) {

@@ -49,6 +49,13 @@ fn find<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a Arc<Tenant>> {
     if let Some(tenant) = config.tenants.get(name) {
         return Ok(tenant);
     }
+    if let Some(tenant) = config.invalid.tenants.get(name) {
+        let problems: Vec<_> = tenant.problems.iter().map(ToString::to_string).collect();
+        bail!("the configuration of {name} has mistakes:\n{}", problems.join("\n"));
+    }
+    if let Some(problem) = config.invalid.files.values().flatten().next() {
+        bail!("there is no tenant {name:?} as far as the configuration can be read:\n{problem}");
+    }
     const NAMED: usize = 10;
     let known: Vec<&str> = config.tenants.keys().map(|name| name.as_str()).collect();
     match known.len() {

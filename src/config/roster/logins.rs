@@ -48,9 +48,9 @@ impl UserIndex {
 }
 
 impl Roster {
-    /// Whether there is anybody who could log in.
+    /// Whether there is anybody who could log in, now or when mistakes have been corrected.
     pub fn has_users(&self) -> bool {
-        !self.users.tenants.is_empty()
+        !self.users.tenants.is_empty() || self.invalid.may_have_users()
     }
 
     /// `NAME@TENANT`, or `NAME` alone if only one tenant has it; case does not count.

@@ -16,7 +16,7 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::{SenderRule, Tenant};
+use super::{Invalid, SenderRule, Tenant};
 pub use logins::User;
 use logins::UserIndex;
 use relay_mail::MailboxAddress;
@@ -25,6 +25,7 @@ use relay_mail::TenantName;
 #[derive(Default)]
 pub struct Roster {
     tenants: BTreeMap<TenantName, Arc<Tenant>>,
+    invalid: Arc<Invalid>,
     senders: SenderIndex,
     networks: NetworkIndex,
     users: UserIndex,
@@ -66,7 +67,18 @@ impl Roster {
             tenant.networks.iter().for_each(|network| networks.add(network.trunc(), tenant));
         }
         let users = UserIndex::new(tenants.values());
-        Self { tenants, senders, networks, users }
+        Self { tenants, invalid: Arc::default(), senders, networks, users }
+    }
+
+    /// With tenants that are meant to be in it, and in whose configuration there are mistakes.
+    #[must_use]
+    pub fn with_invalid(self, invalid: Arc<Invalid>) -> Self {
+        Self { invalid, ..self }
+    }
+
+    /// Tenants in whose configuration there are mistakes. Some may run as before.
+    pub fn invalid(&self) -> &Invalid {
+        &self.invalid
     }
 
     pub fn tenants(&self) -> &BTreeMap<TenantName, Arc<Tenant>> {

@@ -11,6 +11,8 @@
 //!   turn is told to come again.
 //! * A login that was right is remembered for five minutes, so that a busy client does not cost a hash each
 //!   time.
+//! * A name that nobody has, and that a tenant whose configuration has mistakes may have, is not wrong: the
+//!   client is told to come again.
 //! * A client that fails often waits longer, and is then locked out for a time: see [`lockout`]. Memory is
 //!   bounded, and nothing outlives the process.
 //! * Passwords are kept nowhere; names are logged, passwords and hashes never are.
@@ -65,7 +67,7 @@ pub enum Denied {
     Wrong(Duration),
     /// After too many failures, no password is looked at for a time.
     Locked,
-    /// Too many clients are logging in at this moment.
+    /// Too many clients are logging in at this moment, or nobody knows who may.
     Busy,
 }
 
@@ -166,6 +168,9 @@ impl Logins {
                 inner.metrics.login(LoginResult::Ok);
                 info!(user = %user.name, tenant = %user.tenant.name, "login succeeded");
                 Ok(Login::of(user))
+            }
+            None if user.is_none() && roster.invalid().may_log_in(&name) => {
+                deny(LoginResult::Unknown, Denied::Busy)
             }
             None => {
                 let wait = self.failed(&client, at_home, &shown, now);

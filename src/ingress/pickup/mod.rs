@@ -270,7 +270,9 @@ impl Strangers {
             Ok(entries.map(|entry| entry.file_name()).collect::<Vec<_>>())
         });
         for name in found.await.unwrap_or_default() {
-            let is_tenant = name.to_str().is_some_and(|name| roster.tenants().contains_key(name));
+            let is_tenant = name.to_str().is_some_and(|name| {
+                roster.tenants().contains_key(name) || roster.invalid().tenants.contains_key(name)
+            });
             if !is_tenant && !names::is_hidden(&name) && self.reported.insert(name.clone()) {
                 let path = self.path.join(name);
                 warn!(path = %path.display(), "pickup folder ignored: no tenant has this name");

@@ -42,15 +42,8 @@ impl Pool {
         }
     }
 
-    /// A tenant without mail is asked for no credential, so nothing else would ever end its block. The block
-    /// does not end before its time: the next message must wait for that.
-    pub(in crate::schedule) fn forget_block(&mut self) {
-        if let Credential::Blocked { until, .. } = self.credential
-            && until <= Instant::now()
-            && self.messages.is_empty()
-        {
-            self.show_blocked(false);
-            self.credential = Credential::Unknown;
-        }
+    /// Whether it is blocked, and has no message that would make the scheduler ask for its credential.
+    pub(in crate::schedule) fn is_blocked_without_mail(&self) -> bool {
+        matches!(self.credential, Credential::Blocked { .. }) && self.messages.is_empty()
     }
 }

@@ -12,6 +12,7 @@ use super::{Courier, Order, Scheduler, Timer};
 use crate::{
     config::Roster,
     schedule::{
+        Blocked,
         pool::{Adopted, Pool},
         turn::QueueId,
     },
@@ -25,6 +26,11 @@ impl<C: Courier> Scheduler<C> {
             Order::LookAgain(name) => {
                 let woken = self.pools.get_mut(&name).map(Pool::look_again);
                 self.woken(&name, woken.unwrap_or_default());
+            }
+            Order::TryLogin(name) => {
+                if self.pool_for(&name).is_some() {
+                    self.has_credential(&name);
+                }
             }
             Order::AskServices { except } => {
                 let names: Vec<_> =
@@ -114,5 +120,10 @@ impl<C: Courier> Scheduler<C> {
         }
         names.iter().for_each(|name| self.depths.forget(name));
         self.metrics.forget_tenants(names);
+        // A mistake in its configuration is shown as long as it is there.
+        let invalid = self.settings.roster.invalid();
+        for name in names.iter().filter(|name| invalid.tenants.contains_key(name.as_str())) {
+            self.metrics.tenant_blocked(name, Blocked::CONFIGURATION, true);
+        }
     }
 }

@@ -5,8 +5,11 @@ use std::{cmp::Reverse, collections::BinaryHeap, ops::Bound};
 use super::{Courier, Pool, Scheduler};
 use crate::{
     clock,
-    schedule::inspector::{
-        Ages, Listing, MessageState, MessageStatus, Question, Selection, Survey, SurveyBy, Waits,
+    schedule::{
+        Blocked,
+        inspector::{
+            Ages, Listing, MessageState, MessageStatus, Question, Selection, Survey, SurveyBy, Waits,
+        },
     },
 };
 use relay_mail::{MessageId, TenantName};
@@ -45,7 +48,7 @@ impl<C: Courier> Scheduler<C> {
 
     fn inspect(&self, id: MessageId) -> Option<MessageStatus> {
         if let Some((tenant, _)) = self.unknown.iter().find(|(_, ids)| ids.contains(&id)) {
-            return Some(of_nobody(tenant));
+            return Some(self.of_nobody(tenant));
         }
         self.pools.values().find_map(|pool| self.inspect_in(pool, id))
     }
@@ -53,8 +56,24 @@ impl<C: Courier> Scheduler<C> {
     fn inspect_of(&self, tenant: &TenantName, id: MessageId) -> Option<MessageStatus> {
         match (self.pools.get(tenant), self.unknown.get_key_value(tenant)) {
             (Some(pool), _) => self.inspect_in(pool, id),
-            (None, Some((tenant, ids))) => ids.contains(&id).then(|| of_nobody(tenant)),
+            (None, Some((tenant, ids))) => ids.contains(&id).then(|| self.of_nobody(tenant)),
             (None, None) => None,
+        }
+    }
+
+    /// A message whose tenant is not in the configuration.
+    fn of_nobody(&self, tenant: &TenantName) -> MessageStatus {
+        let waits = Some(self.why_without(tenant));
+        MessageStatus { state: MessageState::Held, tenant: tenant.clone(), mailbox: None, waits }
+    }
+
+    fn why_without(&self, tenant: &TenantName) -> Waits {
+        let waits = |class, why| Waits { class, why, limit: None, until: None };
+        match self.settings.roster.invalid().first_of(tenant.as_str()) {
+            None => waits("no_tenant", "its tenant is not in the configuration".to_owned()),
+            Some(problem) => {
+                waits(Blocked::CONFIGURATION, format!("its tenant's configuration has a mistake: {problem}"))
+            }
         }
     }
 
@@ -101,7 +120,7 @@ impl<C: Courier> Scheduler<C> {
             last = Some(id);
             let status = match *source {
                 Source::Pool(pool) if pool.has(id, selection) => self.inspect_in(pool, id),
-                Source::Unknown(tenant) if selection.has_held_of_nobody() => Some(of_nobody(tenant)),
+                Source::Unknown(tenant) if selection.has_held_of_nobody() => Some(self.of_nobody(tenant)),
                 Source::Pool(_) | Source::Unknown(_) => None,
             };
             listing.found.extend(status.map(|status| (id, status)));
@@ -128,17 +147,8 @@ impl<C: Courier> Scheduler<C> {
         let key = match by {
             SurveyBy::Tenant | SurveyBy::Mailbox => "",
             SurveyBy::State => MessageState::Held.as_str(),
-            SurveyBy::Why => NO_TENANT,
+            SurveyBy::Why => self.why_without(tenant).class,
         };
         Survey { rows: vec![(key.to_owned(), ages)], next: last.filter(|_| looked_at == LOOKED_AT) }
     }
-}
-
-const NO_TENANT: &str = "no_tenant";
-
-/// A message whose tenant is not in the configuration.
-fn of_nobody(tenant: &TenantName) -> MessageStatus {
-    let why = "its tenant is not in the configuration".into();
-    let waits = Some(Waits { class: NO_TENANT, why, limit: None, until: None });
-    MessageStatus { state: MessageState::Held, tenant: tenant.clone(), mailbox: None, waits }
 }

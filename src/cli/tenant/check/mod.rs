@@ -63,10 +63,13 @@ struct Check<'a> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.config.path())?;
+    let config = Config::load_valid(&args.config.path())?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let Some(name) = &args.tenant else { return check_all(&config, &runtime, args) };
-    let report = check_one(&config, super::find(&config, name)?, &runtime, args)?;
+    let report = match config.invalid.tenants.get(name.as_str()) {
+        Some(tenant) => Report::of_mistakes(name, &tenant.problems),
+        None => check_one(&config, super::find(&config, name)?, &runtime, args)?,
+    };
     if args.json {
         console::say(console::json(&report)?)?;
     } else {
@@ -92,8 +95,13 @@ fn check_one(
 fn check_all(config: &Config, runtime: &tokio::runtime::Runtime, args: &Args) -> anyhow::Result<ExitCode> {
     let mut failed = 0;
     let mut reports = Vec::new();
-    for tenant in config.tenants.values() {
-        let report = check_one(config, tenant, runtime, args)?;
+    let invalid = config.invalid.tenants.iter().map(|(name, tenant)| (name, &tenant.problems));
+    let mistakes = invalid.chain(&config.invalid.files);
+    let mistakes = mistakes.map(|(whose, problems)| Ok(Report::of_mistakes(whose, problems)));
+    let checked = config.tenants.values().map(|tenant| check_one(config, tenant, runtime, args));
+    let all = config.tenants.len() + config.invalid.count();
+    for report in mistakes.chain(checked) {
+        let report = report?;
         failed += usize::from(!report.ok);
         if args.json {
             reports.push(report);
@@ -106,7 +114,7 @@ fn check_all(config: &Config, runtime: &tokio::runtime::Runtime, args: &Args) ->
     if args.json {
         console::say(console::json(&reports)?)?;
     } else {
-        console::say(format_args!("{} tenants checked, {failed} in trouble", config.tenants.len()))?;
+        console::say(format_args!("{all} tenants checked, {failed} in trouble"))?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

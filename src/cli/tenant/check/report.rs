@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
+use crate::config::Problem;
 use relay_mail::outside::Outside;
 
 /// Characters of a finding that are shown. What a service said may hold anything.
@@ -45,6 +46,22 @@ pub(super) enum State {
 }
 
 impl Report {
+    /// Of a tenant whose configuration has mistakes, or of a file of tenants.d.
+    pub(super) fn of_mistakes(whose: &str, problems: &[Problem]) -> Self {
+        let mut report = Self {
+            tenant: whose.to_owned(),
+            cloud: String::new(),
+            directory: String::new(),
+            client_id: String::new(),
+            route: "",
+            ok: false,
+            tried: None,
+            findings: Vec::new(),
+        };
+        problems.iter().for_each(|problem| report.failed("mistake", problem.to_string()));
+        report
+    }
+
     pub(super) fn good(&mut self, topic: &'static str, text: impl Into<String>) {
         self.findings.push(Finding { state: State::Ok, topic, text: text.into(), mend: None });
     }
@@ -71,7 +88,11 @@ impl Report {
     pub(super) fn show(&self, out: &mut impl Write) -> fmt::Result {
         let Self { tenant, cloud, directory, client_id, route, ok, tried, findings } = self;
         let app = if client_id.is_empty() { "no app of its own".into() } else { format!("app {client_id}") };
-        writeln!(out, "tenant {tenant}: cloud {cloud}, directory {directory}, {app}, route {route}\n")?;
+        if directory.is_empty() {
+            writeln!(out, "tenant {}\n", Outside::new(tenant))?;
+        } else {
+            writeln!(out, "tenant {tenant}: cloud {cloud}, directory {directory}, {app}, route {route}\n")?;
+        }
         for Finding { state, topic, text, mend } in findings {
             let state = match state {
                 State::Ok => "ok",
