@@ -157,7 +157,12 @@ fn collect_table(table: &Table<'_>, path: &str, keys: &mut BTreeSet<String>) {
     for (key, value) in table {
         let path = match path {
             "" => key.name.to_string(),
-            "tenants" | "clouds" | "tenants.NAME.users" | "tenants.NAME.mailboxes" => format!("{path}.NAME"),
+            "aliases"
+            | "tenants"
+            | "clouds"
+            | "tenants.NAME.users"
+            | "tenants.NAME.mailboxes"
+            | "tenants.NAME.from_map" => format!("{path}.NAME"),
             _ => format!("{path}.{}", key.name),
         };
         collect_keys(value, &path, keys);

@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::{
-    ConfigErrors, PickupConfig, Problem, SenderRule,
+    Aliases, ConfigErrors, FromRules, PickupConfig, Problem, SenderRule,
     access::Owners,
     files::{self, Beside, ConfigFile},
     reader::{Findings, TableReader},
     smtp::SmtpConfig,
 };
-use relay_mail::{ByteSize, TenantName};
+use relay_mail::{ByteSize, MailboxAddress, TenantName};
 
 /// The part of a configuration that an ordinary user may need, and may read without access to any secret.
 ///
@@ -25,9 +25,20 @@ pub struct LocalSubmission {
     /// `smtp.max_message`
     pub max_message: ByteSize,
     /// The tenants that could be read, and who may send as each. No list is empty.
-    pub senders: BTreeMap<TenantName, Vec<SenderRule>>,
+    pub senders: BTreeMap<TenantName, LocalSenders>,
+    /// `[aliases]`
+    pub aliases: Aliases,
     /// Why tenants may be missing.
     pub unread: Vec<Problem>,
+}
+
+/// Whose mail a tenant takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalSenders {
+    /// `senders`, and the addresses of `from_map`.
+    pub rules: Vec<SenderRule>,
+    /// `force_from`: it takes mail from anybody, and sends it as this.
+    pub forced: Option<MailboxAddress>,
 }
 
 impl LocalSubmission {
@@ -49,19 +60,24 @@ impl LocalSubmission {
     /// Reads everything but the tenants.
     pub(super) fn read(root: &mut TableReader<'_>) -> Option<Self> {
         let pickup = root.table("pickup", PickupConfig::read);
-        let max_message = root.table("smtp", |table| Some(SmtpConfig::read_max_message(table)));
+        let smtp = root.table("smtp", |table| {
+            let hostname = table.optional("hostname", |item| item.text("").map(ToOwned::to_owned));
+            Some((SmtpConfig::read_max_message(table), hostname))
+        });
+        let (max_message, hostname) = smtp?;
+        let aliases = root.table("aliases", |table| Some(Aliases::read(table, hostname.as_deref())));
         let senders = BTreeMap::new();
         let unread = Vec::new();
-        Some(Self { pickup: pickup?.path, max_message: max_message?, senders, unread })
+        Some(Self { pickup: pickup?.path, max_message, senders, aliases: aliases?, unread })
     }
 
     /// The `[tenants]` of one file.
-    pub(super) fn read_tenants(root: &mut TableReader<'_>) -> BTreeMap<TenantName, Vec<SenderRule>> {
+    pub(super) fn read_tenants(root: &mut TableReader<'_>) -> BTreeMap<TenantName, LocalSenders> {
         let tenants = root.table("tenants", |table| {
             let read = table.named().into_iter().filter_map(|(name, item)| {
                 // The relay does not start with any other kind of name.
                 let name: TenantName = name.parse().ok()?;
-                Some((name, item.table(SenderRule::read_required)?))
+                Some((name, item.table(LocalSenders::read)?))
             });
             Some(read.collect())
         });
@@ -70,12 +86,26 @@ impl LocalSubmission {
 
     /// Whether a mistake at `key` is about what is read here.
     pub(super) fn concerns(key: &str) -> bool {
-        key.is_empty() || key == "pickup" || key.starts_with("pickup.") || key == "smtp.max_message"
+        let is_read =
+            |part: &str| key.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        key.is_empty() || is_read("pickup") || key == "smtp.max_message" || is_read("aliases")
     }
 
     /// Whether a mistake at `key`, in the table of a tenant, is about what is read here.
     pub(super) fn concerns_tenants(key: &str) -> bool {
-        key == "tenants" || key.starts_with("tenants.") && key.contains(".senders")
+        let is_read =
+            |key: &str| [".senders", ".force_from", ".from_map"].iter().any(|part| key.contains(part));
+        key == "tenants" || key.starts_with("tenants.") && is_read(key)
+    }
+}
+
+impl LocalSenders {
+    fn read(table: &mut TableReader<'_>) -> Option<Self> {
+        let senders = SenderRule::read_required(table);
+        let from_rules = FromRules::read(table, senders.as_deref());
+        let mut rules = senders?;
+        rules.extend(from_rules.mapped().cloned().map(SenderRule::Address));
+        Some(Self { rules, forced: from_rules.forced().cloned() })
     }
 }
 
@@ -106,7 +136,7 @@ mod tests {
         assert_eq!(found.max_message, ByteSize::mb(1));
         let names: Vec<_> = found.senders.keys().map(TenantName::as_str).collect();
         assert_eq!(names, ["contoso", "fabrikam"]);
-        assert_eq!(found.senders["fabrikam"], [SenderRule::Any]);
+        assert_eq!(found.senders["fabrikam"].rules, [SenderRule::Any]);
         // A folder of that name stands for a file that is out of reach.
         assert_eq!(found.unread.len(), 1);
         assert!(found.unread[0].file.ends_with("unreadable.toml"));

@@ -9,6 +9,7 @@
 
 mod access;
 mod admin;
+mod aliases;
 mod certificate;
 mod changes;
 mod client_certificate;
@@ -17,6 +18,7 @@ mod cloud;
 mod credential;
 mod delivery;
 mod files;
+mod from_rules;
 mod graph;
 mod invalid;
 mod limits;
@@ -54,6 +56,7 @@ use tracing_subscriber::EnvFilter;
 pub(crate) use access::umask_for_tests;
 
 pub use admin::{AdminConfig, AdminSocket, SHORTEST_TOKEN};
+pub use aliases::Aliases;
 pub use certificate::{Certificate, CertificateError, LoadedCertificate};
 pub use changes::Changes;
 pub use client_certificate::{
@@ -63,10 +66,11 @@ pub use client_network::ClientPrefix;
 pub use cloud::{Cloud, CloudName, InvalidCloudName, InvalidSmtpAddress, SmtpAddress};
 pub use credential::{ClientProof, Credential, UserGrant};
 pub use delivery::{DeliveryConfig, LONGEST_RETRY_AFTER, RetryConfig};
+pub use from_rules::FromRules;
 pub use graph::GraphConfig;
 pub use invalid::{Invalid, InvalidTenant};
 pub use limits::{AppLimit, Limits};
-pub use local_submission::LocalSubmission;
+pub use local_submission::{LocalSenders, LocalSubmission};
 pub use lockout::LockoutConfig;
 pub use loopback::is_this_machine;
 pub use managed_identity::{ManagedIdentity, TokenSource, UserAssigned};
@@ -105,6 +109,7 @@ pub struct Config {
     /// `[limits] app_requests_per_10_seconds`
     pub app_limit: AppLimit,
     pub log: LogConfig,
+    pub aliases: Arc<Aliases>,
     pub tenants: BTreeMap<TenantName, Arc<Tenant>>,
     /// Where the table of each is, as in [`Problem::file`].
     pub files: BTreeMap<TenantName, Arc<str>>,
@@ -206,6 +211,8 @@ impl Config {
         });
         let pickup = root.optional("pickup", |item| item.table(PickupConfig::read));
         let admin = root.table("admin", |table| AdminConfig::read(table, spool.as_ref(), admin::read_token));
+        let hostname = smtp.as_ref().map(|smtp| smtp.hostname.as_str());
+        let aliases = root.table("aliases", |table| Some(Aliases::read(table, hostname))).unwrap_or_default();
         let log = root.table("log", |table| Some(LogConfig::read(table))).unwrap_or_default();
         let delivery = root.table("delivery", |table| Some(DeliveryConfig::read(table))).unwrap_or_default();
         let graph = root.table("graph", |table| Some(GraphConfig::read(table))).unwrap_or_default();
@@ -235,6 +242,7 @@ impl Config {
             network,
             app_limit,
             log,
+            aliases: Arc::new(aliases),
             tenants: BTreeMap::new(),
             files: BTreeMap::new(),
             invalid: Arc::default(),

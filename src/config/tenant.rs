@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Cloud, Credential, Limits, Users};
+use super::{Cloud, Credential, FromRules, Limits, Users};
 use relay_mail::MailboxAddress;
 use relay_mail::{ByteSize, TenantName, Timestamp};
 
@@ -23,6 +23,8 @@ pub struct Tenant {
     pub networks: Vec<IpNet>,
     /// The From of messages that have neither a From field nor an envelope sender. One of `senders`.
     pub default_sender: Option<MailboxAddress>,
+    /// Mail that goes out from another address than it came with.
+    pub from_rules: FromRules,
     /// Its mail is kept back.
     pub suspended: Option<Suspension>,
     /// Whether more of it is taken meanwhile.
@@ -166,9 +168,15 @@ impl RouteRule {
 }
 
 impl Tenant {
-    /// Whether `address` may be the envelope sender or the header From of this tenant's mail.
+    /// Whether `address` may be the envelope sender or the header From of mail that this tenant sends.
     pub fn may_send_as(&self, address: &MailboxAddress) -> bool {
         self.senders.iter().any(|rule| rule.allows(address))
+    }
+
+    /// Whether mail from `address` is taken for this tenant: because it may be sent as it is, or because it
+    /// goes out from another address.
+    pub fn takes_from(&self, address: &MailboxAddress) -> bool {
+        self.may_send_as(address) || self.from_rules.instead_of(address).is_some()
     }
 
     /// Whether a client at `address` may send as this tenant without login.
@@ -223,6 +231,7 @@ impl Tenant {
             senders: vec![SenderRule::Any],
             networks: Vec::new(),
             default_sender: None,
+            from_rules: FromRules::default(),
             suspended: None,
             while_suspended: WhileSuspended::Accept,
             suspended_mailboxes: HashMap::new(),

@@ -9,9 +9,10 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    BounceTo, BouncesConfig, Cloud, Confirm, Credential, EnvelopeMismatch, Invalid, Limits, MailboxRule,
-    MaxQueuedBytes, Problem, RouteRule, SenderRule, Suspension, Tenant, WhileSuspended,
+    BounceTo, BouncesConfig, Cloud, Confirm, Credential, EnvelopeMismatch, FromRules, Invalid, Limits,
+    MailboxRule, MaxQueuedBytes, Problem, RouteRule, SenderRule, Suspension, Tenant, WhileSuspended,
     cloud::Clouds,
+    from_rules,
     invalid::Reach,
     reader::{Item, TableReader, nearest},
     users::read_users,
@@ -140,7 +141,8 @@ impl Tenant {
         (reach.senders, reach.networks) = (senders.clone(), networks.clone());
         let networks = networks.unwrap_or_default();
         let default_sender =
-            table.optional("default_sender", |item| read_default_sender(item, senders.as_deref()));
+            table.optional("default_sender", |item| from_rules::sender(item, senders.as_deref()));
+        let from_rules = FromRules::read(table, senders.as_deref());
         let suspended = table.or_default("suspended", false, Item::boolean);
         let while_suspended = table.or_default("while_suspended", WhileSuspended::Accept, |item| {
             item.choice(&[("accept", WhileSuspended::Accept), ("refuse", WhileSuspended::Refuse)])
@@ -182,6 +184,7 @@ impl Tenant {
             senders: senders?,
             networks,
             default_sender,
+            from_rules,
             suspended: suspended.then(Suspension::configured),
             while_suspended,
             suspended_mailboxes: HashMap::new(),
@@ -215,14 +218,6 @@ fn warn_if_nothing_can_come(whole: &Item<'_>, around: &Surroundings, has_users: 
              tenant",
         );
     }
-}
-
-fn read_default_sender(item: &Item<'_>, senders: Option<&[SenderRule]>) -> Option<MailboxAddress> {
-    let address = item.mailbox()?;
-    if senders.is_none_or(|rules| rules.iter().any(|rule| rule.allows(&address))) {
-        return Some(address);
-    }
-    item.fail(format!("{address} is not among this tenant's senders: add it there, or write another"))
 }
 
 fn read_route(item: &Item<'_>, cloud: Option<&Cloud>) -> Option<RouteRule> {

@@ -3,6 +3,7 @@
 mod credentials;
 mod mistakes;
 mod network;
+mod senders;
 mod ways_in;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};

@@ -74,13 +74,29 @@ impl Door {
             let text = "This login is no longer valid: connect and log in again";
             return Err(Refusal::new(530, "5.7.0", text, Refused::NoLogin));
         };
-        if let Some(sender) = sender.filter(|sender| !tenant.may_send_as(sender)) {
+        if let Some(sender) = sender.filter(|sender| !tenant.takes_from(sender)) {
             let text = format!("This login may not send mail from {}", sender.domain());
             return Err(Refusal::new(550, "5.7.1", text, Refused::Sender));
         }
         self.check_size(size.unwrap_or(0))?;
         self.check_room(tenant, size.unwrap_or(0))?;
         Ok(Grant { tenant: tenant.clone(), ingress: Ingress::Smtp })
+    }
+
+    /// The address that all mail of this client goes out from: of whoever has logged in, or of the only
+    /// tenant that has the client in its networks.
+    pub fn forced_sender(&self, login: Option<&Login>, peer: IpAddr) -> Option<MailboxAddress> {
+        let roster = self.roster.now();
+        let tenant = match login {
+            Some(login) => roster.tenant(&login.tenant.name)?,
+            None => tenant_for(&roster, peer, None).ok()?,
+        };
+        tenant.from_rules.forced().cloned()
+    }
+
+    /// Whom a recipient that was written so stands for, if it is an alias.
+    pub fn alias(&self, written: &str) -> Option<Vec<MailboxAddress>> {
+        self.roster.now().aliases().find(written).map(<[_]>::to_vec)
     }
 
     /// Whose connection it is, for a client at `peer`, as far as that is known.
@@ -104,7 +120,7 @@ impl Door {
     ) -> Result<Grant, Refusal> {
         let roster = self.roster.now();
         let Some(tenant) = roster.tenant(tenant) else { return Err(gone(tenant)) };
-        if let Some(sender) = sender.filter(|sender| !tenant.may_send_as(sender)) {
+        if let Some(sender) = sender.filter(|sender| !tenant.takes_from(sender)) {
             return Err(not_a_sender(tenant, sender));
         }
         self.check_size(size)?;
@@ -235,18 +251,15 @@ fn tenant_for<'a>(
     if roster.neighbours_of(peer).next().is_none() {
         return Err(refuse(format!("Client {peer} is in no tenant's networks")));
     }
-    let mut found: Option<&Arc<Tenant>> = None;
-    let mut others = false;
-    let mut consider = |tenant| match found {
-        Some(before) => others |= !Arc::ptr_eq(before, tenant),
-        None => found = Some(tenant),
+    let trusts = |tenant: &&Arc<Tenant>| tenant.trusts(peer);
+    let (found, others) = match sender {
+        Some(sender) => match only(roster.senders_of(sender).filter(trusts)) {
+            // Who takes mail from anybody comes after those who know the sender.
+            (None, _) => only(roster.takers_of_all().filter(trusts)),
+            found => found,
+        },
+        None => only(roster.neighbours_of(peer)),
     };
-    match sender {
-        Some(sender) => {
-            roster.senders_of(sender).filter(|tenant| tenant.trusts(peer)).for_each(&mut consider)
-        }
-        None => roster.neighbours_of(peer).for_each(&mut consider),
-    }
     match (found, others, sender) {
         (Some(tenant), false, _) => Ok(tenant),
         (Some(_), true, Some(sender)) => Err(refuse(format!(
@@ -261,6 +274,13 @@ fn tenant_for<'a>(
         }
         (None, _, None) => Err(refuse("No tenant uses your address".into())),
     }
+}
+
+/// The first of them, and whether there is another.
+fn only<'a>(tenants: impl Iterator<Item = &'a Arc<Tenant>>) -> (Option<&'a Arc<Tenant>>, bool) {
+    let mut tenants = tenants;
+    let first = tenants.next();
+    (first, first.is_some_and(|first| tenants.any(|other| !Arc::ptr_eq(first, other))))
 }
 
 /// A reload has removed the tenant, and its folder is about to be told. The file is not at fault: it stays.

@@ -5,7 +5,9 @@
 //! the way too, since a client need not announce a size. Dropping a submission leaves nothing behind.
 //!
 //! The edits: a `Received` field is put on top, Message-ID, Date and From are added where they are missing,
-//! Bcc and Return-Path are taken out (RFC 6409 section 8). Nothing else is touched.
+//! Bcc and Return-Path are taken out (RFC 6409 section 8). A tenant may want its mail to go out from another
+//! address: then From is written again, Sender is taken out, and the envelope has that sender. Nothing else
+//! is touched.
 
 use std::net::IpAddr;
 
@@ -63,6 +65,8 @@ pub struct Submission {
 struct WrittenFrom {
     name: Option<String>,
     address: MailboxAddress,
+    /// The tenant wants it so, whatever the header says. A Sender field goes.
+    is_forced: bool,
 }
 
 /// Octets that come in between two questions for room.
@@ -90,6 +94,12 @@ impl Submission {
     ) -> Self {
         let part = Part::Header(HeaderScanner::default());
         let arriving = door.begin_to_count(&grant);
+        let instead =
+            envelope.sender().and_then(|sender| grant.tenant.from_rules.instead_of(sender)).cloned();
+        let envelope = match instead {
+            Some(instead) => envelope.from_sender(instead),
+            None => envelope,
+        };
         Self {
             door: door.clone(),
             grant,
@@ -204,9 +214,10 @@ impl Submission {
         };
         let mut top = Received { origin, by, id: self.id, at: now }.to_bytes();
         top.reserve(header.as_bytes().len() + 256);
+        let keeps_sender = !from.as_ref().is_some_and(|from| from.is_forced);
         let from =
-            from.as_ref().map(|WrittenFrom { name, address }| NewFrom { name: name.as_deref(), address });
-        let mending = Mending { id: self.id, hostname: by, at: now, from };
+            from.as_ref().map(|WrittenFrom { name, address, .. }| NewFrom { name: name.as_deref(), address });
+        let mending = Mending { id: self.id, hostname: by, at: now, from, keeps_sender };
         message::mend(&header, &mending, &mut top);
         top.extend_from_slice(b"\r\n");
         drop(header);
@@ -229,6 +240,9 @@ impl Submission {
     /// The mailbox that the message goes out of, and the From field if it needs one. The tenant must be
     /// allowed every address that From and Sender name.
     fn author(&self, header: &HeaderBlock) -> Result<(MailboxAddress, Option<WrittenFrom>), Refusal> {
+        if let Some(from) = self.other_author(header) {
+            return Ok((from.address.clone(), Some(from)));
+        }
         // Also where From is added.
         if let Some(sender) = message::sender(header).map_err(|error| refuse_author(&error))? {
             self.door.check_author(&self.grant, &sender, "Sender")?;
@@ -253,7 +267,21 @@ impl Submission {
         let default = || self.envelope.sender().or(self.grant.tenant.default_sender.as_ref()).cloned();
         let address = address.or_else(default).ok_or_else(|| refuse_author(&error))?;
         self.door.check_author(&self.grant, &address, "From")?;
-        Ok((address.clone(), Some(WrittenFrom { name, address })))
+        Ok((address.clone(), Some(WrittenFrom { name, address, is_forced: false })))
+    }
+
+    /// The author that the tenant wants instead of the one that the header has, if it wants one. The name
+    /// stays, so that people see which device it was.
+    fn other_author(&self, header: &HeaderBlock) -> Option<WrittenFrom> {
+        let rules = &self.grant.tenant.from_rules;
+        let repaired = message::repaired_from(header);
+        let (name, repaired) = repaired.map_or((None, None), |from| (from.name, from.address));
+        let came = message::author(header).ok().map(|author| author.mailbox().clone()).or(repaired);
+        let instead = match &came {
+            Some(came) => rules.instead_of(came),
+            None => rules.forced(),
+        };
+        Some(WrittenFrom { name, address: instead?.clone(), is_forced: true })
     }
 }
 

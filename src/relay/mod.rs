@@ -390,7 +390,9 @@ async fn wait_for_end(parts: &mut Parts) {
 
 /// All tenants of the configuration, with the suspensions of now.
 fn roster(suspensions: &mut Suspensions, config: &Config) -> Roster {
-    Roster::new(suspensions.over(&config.tenants)).with_invalid(config.invalid.clone())
+    Roster::new(suspensions.over(&config.tenants))
+        .with_invalid(config.invalid.clone())
+        .with_aliases(config.aliases.clone())
 }
 
 /// What each tenant and mailbox may still send, including what was kept of it from before.

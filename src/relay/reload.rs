@@ -250,6 +250,7 @@ impl Reloader {
         let before = std::mem::replace(&mut self.running.invalid, new.invalid);
         // Each time, tables that wait for a restart are compared with those in effect.
         (self.running.tenants, self.running.files) = (new.tenants, new.files);
+        self.running.aliases = new.aliases;
         self.spread();
         mistakes::tell(&self.running, &before, &self.metrics);
         self.identity.note_tenants(&self.running.tenants).await;

@@ -141,3 +141,106 @@ fn a_suspended_tenant_can_refuse_mail_for_the_time() {
     let reply = lab.smtp().mail("a@contoso.example");
     assert_eq!((reply.code, &reply.text[..5]), (450, "4.7.1"), "{reply:?}");
 }
+
+/// Forty copiers with whatever address somebody once typed in.
+#[test]
+fn devices_with_wrong_addresses_send_as_one() {
+    let mut lab = Lab::with(|setup| {
+        setup.tenant("contoso").more = "force_from = 'scanner@contoso.example'".into();
+        setup.tenant("fabrikam").networks = "['10.0.0.0/8']".into();
+    });
+    let mut smtp = lab.smtp();
+    let to = "b@example.net";
+    for (sender, header) in [
+        ("copier@old.example", "From: \"Copier, 2nd floor\" <copier@old.example>\r\n"),
+        ("", "From: <copier@old.example>\r\nSender: a@fabrikam.example\r\n"),
+        ("copier", "From: Copier 3\r\n"),
+        ("copier@localhost", ""),
+        ("a@contoso.example", "From: a@x.example, b@y.example\r\n"),
+        ("scanner@contoso.example", "From: scanner@contoso.example\r\n"),
+    ] {
+        assert_eq!(smtp.command(&format!("MAIL FROM:<{sender}>")).code, 250, "{sender}");
+        assert_eq!(smtp.rcpt(to).code, 250);
+        let content = format!("{header}To: {to}\r\nSubject: {sender}\r\n\r\nscan\r\n");
+        let reply = smtp.data(content.as_bytes());
+        assert_eq!(reply.code, 250, "{sender} {header}: {reply:?}");
+    }
+    let folder = lab.pickup("contoso");
+    std::fs::write(folder.join("one.eml"), message("copier@old.example", to, "file")).unwrap();
+    let delivered = lab.wait_for(7);
+    lab.wait_until_empty();
+    for message in &delivered {
+        assert_eq!(message.mailbox, "scanner@contoso.example");
+        let fields = |name| crate::harness::fields(&message.raw, name);
+        let from = fields("From");
+        assert!(from.len() == 1 && from[0].contains("<scanner@contoso.example>"), "{from:?}");
+        assert!(fields("Sender").is_empty());
+    }
+    let named = |subject: &str| {
+        let message = delivered.iter().find(|message| message.subject == subject).unwrap();
+        crate::harness::fields(&message.raw, "From").remove(0)
+    };
+    assert!(
+        named("copier@old.example").contains("Copier, 2nd floor") && named("copier").contains("Copier 3")
+    );
+
+    // A reload ends it.
+    lab.setup.tenant("contoso").more =
+        "from_map = { 'copier@old.example' = 'scanner@contoso.example' }".into();
+    lab.write_config();
+    lab.hang_up();
+    lab.wait_for_log("configuration reloaded");
+    assert_eq!(smtp.command("MAIL FROM:<copier>").code, 501);
+    assert_eq!(smtp.mail("other@old.example").code, 550);
+    smtp.send("copier@old.example", &[to], &message("copier@old.example", to, "mapped"));
+    smtp.send("a@contoso.example", &[to], &message("a@contoso.example", to, "as it is"));
+    let delivered = lab.wait_for(9);
+    let mailbox =
+        |subject: &str| delivered.iter().find(|message| message.subject == subject).unwrap().mailbox.clone();
+    assert_eq!(mailbox("mapped"), "scanner@contoso.example");
+    assert_eq!(mailbox("as it is"), "a@contoso.example");
+}
+
+#[test]
+fn a_name_without_a_domain_stands_for_somebody() {
+    let mut lab = Lab::without_relay(|_| {});
+    let with_aliases = |lab: &Lab, aliases: &str| {
+        lab.write_config();
+        let text = std::fs::read_to_string(lab.config_file()).unwrap();
+        std::fs::write(lab.config_file(), format!("[aliases]\n{aliases}\n{text}")).unwrap();
+    };
+    with_aliases(&lab, "root = ['ann@example.net', 'bob@example.net']");
+    lab.restart();
+    let mut smtp = lab.smtp();
+    let from = "a@contoso.example";
+    assert_eq!(smtp.mail(from).code, 250);
+    for (to, code) in [("root", 250), ("ROOT@localhost", 250), ("other", 501), ("other@localhost", 550)] {
+        assert_eq!(smtp.command(&format!("RCPT TO:<{to}>")).code, code, "{to}");
+    }
+    assert_eq!(smtp.data(&message(from, "root", "by SMTP")).code, 250);
+    let delivered = lab.wait_for(1);
+    assert_eq!(delivered[0].recipients, ["ann@example.net", "bob@example.net"]);
+
+    // Cron's mail, by sendmail.
+    let sendmail = |input: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_m365-relay"));
+        command.args(["sendmail", "-t", "-f", from]).env("M365_RELAY_CONFIG", lab.config_file());
+        command.env_remove("M365_RELAY_TENANT").env_remove("M365_RELAY_PICKUP");
+        crate::harness::run_with_input(&mut command, input.as_bytes())
+    };
+    let output = sendmail("From: root (Cron Daemon)\nTo: root\nSubject: by sendmail\n\nx\n");
+    assert!(output.status.success(), "{output:?}");
+    let delivered = lab.wait_for(2);
+    let mine = delivered.iter().find(|message| message.subject == "by sendmail").unwrap();
+    assert_eq!(mine.recipients, ["ann@example.net", "bob@example.net"]);
+    let said = String::from_utf8(sendmail("From: a@contoso.example\nTo: other\n\nx\n").stderr).unwrap();
+    assert!(said.contains("[aliases]"), "{said}");
+
+    // A reload changes them.
+    with_aliases(&lab, "other = 'carol@example.net'");
+    lab.hang_up();
+    lab.wait_for_log("configuration reloaded");
+    assert_eq!(smtp.mail(from).code, 250);
+    assert_eq!(smtp.command("RCPT TO:<root>").code, 501);
+    assert_eq!(smtp.command("RCPT TO:<other>").code, 250);
+}

@@ -175,7 +175,7 @@ pub(crate) fn repaired(value: &[u8], envelope: &str) -> Option<MailboxAddress> {
 pub(crate) fn checked_without_the_check(value: &[u8]) -> Option<Vec<MailboxAddress>> {
     let split = HeaderScanner::split_message(&header(value)).ok()?;
     let mut fields = split.header.named("From");
-    let found = addresses(&fields.next()?).ok()?;
+    let found: Vec<_> = addresses(&fields.next()?).into_iter().collect::<Result<_, _>>().ok()?;
     (!found.is_empty() && fields.next().is_none()).then_some(found)
 }
 

@@ -20,8 +20,8 @@ pub struct BrokenAddress {
     pub entry: String,
 }
 
-/// All mailboxes of the field, group members included, in their order.
-pub fn addresses(field: &Field<'_>) -> Result<Vec<MailboxAddress>, BrokenAddress> {
+/// All entries of the field, group members included, in their order.
+pub fn addresses(field: &Field<'_>) -> Vec<Result<MailboxAddress, BrokenAddress>> {
     let list = AddressList::parse(field.raw_value());
     list.entries
         .into_iter()

@@ -87,6 +87,13 @@ impl Envelope {
         Ok(Self { sender, recipients, body, utf8, ret, envid, wishes })
     }
 
+    /// The same from another sender.
+    #[must_use]
+    pub fn from_sender(self, sender: MailboxAddress) -> Self {
+        let utf8 = self.utf8 || !sender.is_ascii();
+        Self { sender: Some(sender), utf8, ..self }
+    }
+
     pub fn sender(&self) -> Option<&MailboxAddress> {
         self.sender.as_ref()
     }

@@ -181,7 +181,11 @@ fn mended(header: &HeaderBlock) {
     let has_author = author(header).is_ok();
     let from = "a@x.se".parse().ok().filter(|_| !has_author);
     let new_from = from.as_ref().map(|address| NewFrom { name: None, address });
-    mend(header, &Mending { id, hostname: "relay.example", at, from: new_from }, &mut out);
+    mend(
+        header,
+        &Mending { id, hostname: "relay.example", at, from: new_from, keeps_sender: true },
+        &mut out,
+    );
     let stored = HeaderBlock::from_lines(out);
     check_block(&stored);
     assert_eq!(hops(&stored), hops(header) + 1);

@@ -16,6 +16,8 @@ pub struct Mending<'a> {
     pub at: Timestamp,
     /// The From field, if the header has none, or none that can stay as it is.
     pub from: Option<NewFrom<'a>>,
+    /// Whether the header keeps its Sender field.
+    pub keeps_sender: bool,
 }
 
 /// A From field that the relay writes.
@@ -29,14 +31,15 @@ pub struct NewFrom<'a> {
 ///
 /// - Bcc and Resent-Bcc: the recipients are in the envelope, and those in Bcc must not be seen;
 /// - Return-Path, which only the last server writes (RFC 5321 section 4.4);
-/// - a Message-ID, Date or From without a value, which is replaced.
+/// - a Message-ID, Date or From without a value, which is replaced;
+/// - Sender, if it does not stay.
 ///
 /// All other fields stay as they are, byte for byte and in their order.
 ///
 /// This is done at acceptance, and the result is stored with the message. So every attempt sends the same
 /// Message-ID, by which an unknown outcome is looked up.
 pub fn mend(header: &HeaderBlock, mending: &Mending<'_>, out: &mut Vec<u8>) {
-    let Mending { id, hostname, at, from } = *mending;
+    let Mending { id, hostname, at, from, keeps_sender } = *mending;
     let mut has_id = false;
     let mut has_date = false;
     for field in header.fields() {
@@ -46,6 +49,8 @@ pub fn mend(header: &HeaderBlock, mending: &Mending<'_>, out: &mut Vec<u8>) {
             has_value(&field, &mut has_date)
         } else if field.is("From") {
             from.is_none()
+        } else if field.is("Sender") {
+            keeps_sender
         } else {
             !["Bcc", "Resent-Bcc", "Return-Path"].into_iter().any(|name| field.is(name))
         };
@@ -104,7 +109,8 @@ mod tests {
         let at = Timestamp::from_millis(1_784_793_901_000);
         let from: Option<MailboxAddress> = from.map(|text| text.parse().unwrap());
         let from = from.as_ref().map(|address| NewFrom { name: None, address });
-        let mending = Mending { id: MessageId::first_at(at), hostname: "relay.example.net", at, from };
+        let hostname = "relay.example.net";
+        let mending = Mending { id: MessageId::first_at(at), hostname, at, from, keeps_sender: true };
         let mut out = Vec::new();
         mend(&header(text), &mending, &mut out);
         String::from_utf8(out).unwrap()

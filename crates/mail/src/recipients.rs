@@ -82,7 +82,9 @@ pub fn recipients_of(header: &HeaderBlock) -> Result<Vec<MailboxAddress>, Broken
     let mut recipients = Vec::new();
     for field in header.fields() {
         if field.is("To") || field.is("Cc") || field.is("Bcc") {
-            recipients.extend(addresses(&field)?);
+            for address in addresses(&field) {
+                recipients.push(address?);
+            }
         }
     }
     Ok(recipients)

@@ -15,13 +15,13 @@ use super::{
 use crate::ingress::{
     newlines::{Lenience, Newlines},
     smtp::{
-        command::{Command, Misunderstood, Then},
+        command::{Command, Meant, Misunderstood, Then},
         data::{DataReader, Piece},
         path::{self, Mail},
         reply::Reply,
     },
 };
-use relay_mail::{BodyKind, MailParameters, MailboxAddress, RecipientWish};
+use relay_mail::{BodyKind, MailParameters, MailboxAddress, Recipient, RecipientWish};
 
 /// Octets of a command line, its end included.
 const MAX_LINE: usize = 2048;
@@ -69,9 +69,7 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
         while let Some(heard) = self.wire.command()? {
             let command = match &heard {
                 Some(line) => Command::parse(line),
-                None => {
-                    Err(Misunderstood { reply: Reply::new(500, "5.5.2", "Line too long"), then: Then::GoOn })
-                }
+                None => Err(Misunderstood::new(Reply::new(500, "5.5.2", "Line too long"), Then::GoOn)),
             };
             let reply = match command {
                 Ok(Command::Quit) => {
@@ -85,11 +83,17 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
                     Reply::new(502, "5.5.1", "Command not implemented")
                 }
                 Ok(command) => self.carry_out(command),
-                Err(Misunderstood { reply, then: Then::Close }) => {
+                Err(Misunderstood { reply, then: Then::Close, .. }) => {
                     self.wire.reply(&reply);
                     break;
                 }
-                Err(Misunderstood { reply, .. }) => reply,
+                Err(Misunderstood { reply, meant, .. }) => match meant.as_deref() {
+                    Some(Meant::Recipient(written, wish)) => match self.site.aliases().find(written) {
+                        Some(addresses) => self.rcpt(addresses, wish),
+                        None => reply,
+                    },
+                    Some(Meant::Sender(_)) | None => reply,
+                },
             };
             self.wire.reply(&reply);
         }
@@ -111,16 +115,9 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
                 )
             }
             Command::Mail(mail) => self.mail(mail),
-            Command::Rcpt(recipient) if recipient.wish != RecipientWish::default() => path::not_offered(),
-            Command::Rcpt(recipient) => match &mut self.transaction {
-                None => Reply::new(503, "5.5.1", "MAIL first"),
-                Some(begun) if begun.recipients.len() >= MAX_RECIPIENTS => {
-                    Reply::new(452, "4.5.3", "Too many recipients")
-                }
-                Some(begun) => {
-                    begun.recipients.push(recipient.address);
-                    Reply::new(250, "2.1.5", "Recipient ok")
-                }
+            Command::Rcpt(Recipient { address, wish }) => match self.site.aliases().find(address.as_str()) {
+                Some(addresses) => self.rcpt(addresses, &wish),
+                None => self.rcpt(&[address], &wish),
             },
             Command::Rset => {
                 self.transaction = None;
@@ -130,6 +127,22 @@ impl<R: Read, W: Write> Dialogue<'_, R, W> {
             Command::Vrfy => Reply::new(252, "2.5.2", "Cannot verify, send the message to try the address"),
             Command::Help => Reply::new(214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT"),
             _ => Reply::new(502, "5.5.1", "Command not implemented"),
+        }
+    }
+
+    fn rcpt(&mut self, addresses: &[MailboxAddress], wish: &RecipientWish) -> Reply {
+        if *wish != RecipientWish::default() {
+            return path::not_offered();
+        }
+        match &mut self.transaction {
+            None => Reply::new(503, "5.5.1", "MAIL first"),
+            Some(begun) if begun.recipients.len() + addresses.len() > MAX_RECIPIENTS => {
+                Reply::new(452, "4.5.3", "Too many recipients")
+            }
+            Some(begun) => {
+                begun.recipients.extend_from_slice(addresses);
+                Reply::new(250, "2.1.5", "Recipient ok")
+            }
         }
     }
 

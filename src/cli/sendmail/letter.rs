@@ -1,5 +1,7 @@
 //! From a header and the wishes of the caller to the top of a pickup file: whose it is, and for whom. Pure.
 
+use crate::config::Aliases;
+
 use super::{
     exit::{Exit, Failure},
     options::Options,
@@ -47,10 +49,10 @@ pub(super) struct Letter {
 }
 
 impl Wishes {
-    pub(super) fn of(options: &Options, environment: &Environment) -> Result<Self, Failure> {
+    pub(super) fn of(options: &Options, environment: &Environment, site: &Site) -> Result<Self, Failure> {
         let mut recipients = Vec::new();
         for list in &options.recipients {
-            recipients.extend(read_recipients(list)?);
+            recipients.extend(read_recipients(list, site.aliases())?);
         }
         Ok(Self {
             sender: options.sender.as_deref().map_or(Ok(Sender::Author), read_sender)?,
@@ -67,7 +69,7 @@ impl Wishes {
 
     /// Finds sender, recipients and tenant, and writes them down as pickup reads them.
     pub(super) fn letter(&self, header: &HeaderBlock, site: &Site) -> Result<Letter, Failure> {
-        let header = self.with_author(header)?;
+        let header = self.with_author(header, site)?;
         let author = author(&header).map_err(|error| Exit::Data.because(error.to_string()))?;
         let sender = match &self.sender {
             Sender::Author => Some(author.mailbox()),
@@ -76,7 +78,7 @@ impl Wishes {
         };
         let mut recipients = self.recipients.clone();
         if self.from_header {
-            recipients.extend(recipients_of(&header)?);
+            recipients.extend(recipients_of(&header, site.aliases())?);
         }
         let envelope = self.envelope(sender.cloned(), recipients)?;
         let mut all: Vec<&MailboxAddress> = sender.into_iter().chain(author.everybody()).collect();
@@ -111,7 +113,7 @@ impl Wishes {
     }
 
     /// The header, with our own From field if it has none, or none that contains an address with a domain.
-    fn with_author(&self, header: &HeaderBlock) -> Result<HeaderBlock, Failure> {
+    fn with_author(&self, header: &HeaderBlock, site: &Site) -> Result<HeaderBlock, Failure> {
         let is_local =
             || header.named("From").count() == 1 && header.named("From").all(|field| !has_at(&field));
         match author(header) {
@@ -124,10 +126,10 @@ impl Wishes {
             Sender::Address(address) => Some(address),
             Sender::Author | Sender::Null => self.default_author.as_ref(),
         };
-        let from = from.ok_or_else(|| {
+        let from = from.or_else(|| site.forced_author()).ok_or_else(|| {
             Exit::Usage.because(
                 "neither the From field nor -f has an address with a domain, so the sender is unknown: give \
-                 -f NAME@DOMAIN, a From field, or M365_RELAY_FROM in the environment",
+                 -f NAME@DOMAIN, a From field, M365_RELAY_FROM in the environment, or force_from to the tenant",
             )
         })?;
         let mut bytes = from_field(self.full_name.as_deref(), from);
@@ -177,20 +179,20 @@ fn has_at(field: &Field<'_>) -> bool {
 }
 
 /// To, Cc and Bcc; for a message that was resent, those that it was resent to (RFC 5322 section 3.6.6).
-fn recipients_of(header: &HeaderBlock) -> Result<Vec<MailboxAddress>, Failure> {
+fn recipients_of(header: &HeaderBlock, aliases: &Aliases) -> Result<Vec<MailboxAddress>, Failure> {
     const RESENT: [&str; 3] = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
     let is_one = |field: &Field<'_>, names: [&str; 3]| names.into_iter().any(|name| field.is(name));
     let is_resent = header.fields().any(|field| is_one(&field, RESENT));
     let names = if is_resent { RESENT } else { ["To", "Cc", "Bcc"] };
     let mut recipients = Vec::new();
     for field in header.fields().filter(|field| is_one(field, names)) {
-        recipients.extend(addresses(&field).map_err(|error| broken(&error))?);
+        recipients.extend(addressees(&field, aliases)?);
     }
     Ok(recipients)
 }
 
 /// A recipient on the command line is an address list, as in a header.
-fn read_recipients(list: &str) -> Result<Vec<MailboxAddress>, Failure> {
+fn read_recipients(list: &str, aliases: &Aliases) -> Result<Vec<MailboxAddress>, Failure> {
     let invalid = || Exit::Usage.because(format!("recipient {list:?} is not an address"));
     if list.contains(char::is_control) {
         return Err(invalid());
@@ -198,7 +200,24 @@ fn read_recipients(list: &str) -> Result<Vec<MailboxAddress>, Failure> {
     let field =
         HeaderScanner::split_message(format!("recipient: {list}").as_bytes()).map_err(|_| invalid())?;
     let field = field.header.fields().next().ok_or_else(invalid)?;
-    addresses(&field).map_err(|error| broken(&error))
+    addressees(&field, aliases)
+}
+
+/// The addresses of a field, and those that its aliases stand for.
+fn addressees(field: &Field<'_>, aliases: &Aliases) -> Result<Vec<MailboxAddress>, Failure> {
+    let mut all = Vec::new();
+    for entry in addresses(field) {
+        let written = match &entry {
+            Ok(address) => address.as_str(),
+            Err(BrokenAddress { entry, .. }) => without_brackets(entry),
+        };
+        match (aliases.find(written), entry) {
+            (Some(addresses), _) => all.extend_from_slice(addresses),
+            (None, Ok(address)) => all.push(address),
+            (None, Err(error)) => return Err(broken(&error)),
+        }
+    }
+    Ok(all)
 }
 
 fn broken(error: &BrokenAddress) -> Failure {
@@ -207,7 +226,8 @@ fn broken(error: &BrokenAddress) -> Failure {
         return Exit::Data.because(error.to_string());
     }
     Exit::NoUser.because(format!(
-        "{field}: {entry:?} has no domain, and there are no local mailboxes here: write name@domain (for cron, MAILTO=)"
+        "{field}: {entry:?} has no domain, and there are no local mailboxes here: write name@domain (for cron, MAILTO=), or \
+         {entry:?} = \"admin@example.com\" into [aliases]"
     ))
 }
 
@@ -246,7 +266,7 @@ mod tests {
             let environment = Environment { from: from.map(str::to_owned), ..Environment::default() };
             let site = Site::find(&options, &environment)?;
             let header = HeaderScanner::split_message(header.as_bytes()).unwrap().header;
-            Wishes::of(&options, &environment)?.letter(&header, &site)
+            Wishes::of(&options, &environment, &site)?.letter(&header, &site)
         };
         let letter = find().map_err(|failure: Failure| (failure.exit, failure.text))?;
         assert!(letter.top.ends_with(b"\r\n\r\n"));

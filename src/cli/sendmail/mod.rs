@@ -127,7 +127,7 @@ fn carry_out(arguments: impl Iterator<Item = OsString>, mode: Option<Mode>) -> R
         Mode::Smtp => {
             let environment = Environment::read();
             let site = Site::find(&options, &environment)?;
-            let wishes = Wishes::of(&options, &environment)?;
+            let wishes = Wishes::of(&options, &environment, &site)?;
             dialogue::hold(io::stdin().lock(), io::stdout().lock(), &site, &wishes)
         }
         Mode::Queue => {
@@ -152,8 +152,8 @@ fn hand_in(options: &Options) -> Result<(), Failure> {
             .because("No recipient addresses found: name them, or use -t to take them from the header"));
     }
     let environment = Environment::read();
-    let wishes = Wishes::of(options, &environment)?;
     let site = Site::find(options, &environment)?;
+    let wishes = Wishes::of(options, &environment, &site)?;
     let mut posting = Posting::new(&site, wishes);
     let mut input = Input::new(io::stdin().lock(), options.ignore_dots);
     let mut chunk = Vec::new();

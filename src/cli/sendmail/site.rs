@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cli::config_path::ConfigPath,
-    config::{LocalSubmission, Problem, SenderRule},
+    config::{Aliases, LocalSenders, LocalSubmission, Problem, SenderRule},
 };
 use relay_mail::{ByteSize, MailboxAddress, TenantName};
 
@@ -34,13 +34,15 @@ pub(super) struct Site {
     named: Option<TenantName>,
     /// `None`: folder and tenant were named, and no configuration was read. The relay checks later.
     known: Option<Known>,
+    /// None, where no configuration was read.
+    aliases: Aliases,
 }
 
 /// What the configuration says.
 #[derive(Debug)]
 struct Known {
     max_message: ByteSize,
-    senders: BTreeMap<TenantName, Vec<SenderRule>>,
+    senders: BTreeMap<TenantName, LocalSenders>,
     unread: Vec<Problem>,
 }
 
@@ -68,7 +70,7 @@ impl Site {
         let named = named.transpose()?;
         let pickup = options.pickup.as_ref().map(PathBuf::from).or(environment.pickup.clone());
         if let (Some(pickup), Some(_)) = (&pickup, &named) {
-            return Ok(Self { pickup: pickup.clone(), named, known: None });
+            return Ok(Self { pickup: pickup.clone(), named, known: None, aliases: Aliases::default() });
         }
         let path = ConfigPath::of(options.config.as_ref().map(PathBuf::from)).path();
         let found = LocalSubmission::load(&path).map_err(|errors| {
@@ -77,14 +79,28 @@ impl Site {
                  M365_RELAY_TENANT in the environment"
             ))
         })?;
-        let LocalSubmission { pickup: configured, max_message, senders, unread } = found;
+        let LocalSubmission { pickup: configured, max_message, senders, aliases, unread } = found;
         let known = Some(Known { max_message, senders, unread });
-        Ok(Self { pickup: pickup.unwrap_or(configured), named, known })
+        Ok(Self { pickup: pickup.unwrap_or(configured), named, known, aliases })
     }
 
     /// The largest message that the relay takes, where that is known.
     pub(super) fn max_message(&self) -> Option<ByteSize> {
         self.known.as_ref().map(|known| known.max_message)
+    }
+
+    pub(super) fn aliases(&self) -> &Aliases {
+        &self.aliases
+    }
+
+    /// Who writes where nothing else says so: the only address that mail of a tenant here is sent as.
+    pub(super) fn forced_author(&self) -> Option<&MailboxAddress> {
+        let senders = &self.known.as_ref()?.senders;
+        if let Some(named) = &self.named {
+            return senders.get(named)?.forced.as_ref();
+        }
+        let mut forced = senders.values().filter_map(|senders| senders.forced.as_ref());
+        forced.next().filter(|_| forced.next().is_none())
     }
 
     pub(super) fn folder(&self, tenant: &TenantName) -> PathBuf {
@@ -100,7 +116,8 @@ impl Site {
         };
         if let Some(named) = &self.named {
             return match senders.get(named) {
-                Some(rules) => match addresses.iter().find(|address| !allow(rules, address)) {
+                Some(LocalSenders { forced: Some(_), .. }) => Ok(named.clone()),
+                Some(LocalSenders { rules, .. }) => match addresses.iter().find(|one| !allow(rules, one)) {
                     None => Ok(named.clone()),
                     Some(address) => Err(Exit::NoPerm
                         .because(format!("tenant {named} may not send as {address}: see its senders"))),
@@ -119,8 +136,12 @@ impl Site {
                 Exit::Config.because(format!("{problem}: the tenant cannot be determined, so name it {HOW}"))
             );
         }
-        let may = |rules: &[SenderRule]| addresses.iter().all(|address| allow(rules, address));
-        let mut candidates = senders.iter().filter(|(_, rules)| may(rules)).map(|(name, _)| name);
+        let may = |senders: &LocalSenders| addresses.iter().all(|address| allow(&senders.rules, address));
+        let know_it: Vec<_> = senders.iter().filter(|(_, senders)| may(senders)).collect();
+        let take_all = senders.iter().filter(|(_, senders)| senders.forced.is_some());
+        // Who takes mail from anybody comes after those who know the sender.
+        let candidates = if know_it.is_empty() { take_all.collect() } else { know_it };
+        let mut candidates = candidates.into_iter().map(|(name, _)| name);
         match (candidates.next(), candidates.next()) {
             (Some(tenant), None) => Ok(tenant.clone()),
             (Some(first), Some(second)) => {
@@ -163,18 +184,19 @@ mod tests {
     use super::*;
 
     fn site(named: Option<&str>, unread: bool) -> Site {
-        let rules = |text: &str| vec![SenderRule::Domain(text.into())];
+        let rules = |text: &str| LocalSenders { rules: vec![SenderRule::Domain(text.into())], forced: None };
         let all = SenderRule::Address("both@x.se".parse().unwrap());
         let mut senders = BTreeMap::from([
             ("contoso".parse().unwrap(), rules("contoso.com")),
             ("fabrikam".parse().unwrap(), rules("fabrikam.com")),
         ]);
-        senders.values_mut().for_each(|rules| rules.push(all.clone()));
+        senders.values_mut().for_each(|senders| senders.rules.push(all.clone()));
         let problem =
             Problem { file: "x.toml".into(), line: None, column: None, key: "".into(), message: "no".into() };
         let unread = if unread { vec![problem] } else { Vec::new() };
         let known = Some(Known { max_message: ByteSize::mb(1), senders, unread });
-        Site { pickup: "p".into(), named: named.map(|name| name.parse().unwrap()), known }
+        let named = named.map(|name| name.parse().unwrap());
+        Site { pickup: "p".into(), named, known, aliases: Aliases::default() }
     }
 
     fn tenant(site: &Site, addresses: &[&str]) -> Result<String, (Exit, String)> {
@@ -194,6 +216,18 @@ mod tests {
         let (exit, text) = tenant(&site, &["a@contoso.com", "a@fabrikam.com"]).unwrap_err();
         assert_eq!(exit, Exit::NoPerm);
         assert!(text.contains("a@contoso.com and a@fabrikam.com"), "{text}");
+    }
+
+    #[test]
+    fn who_takes_mail_from_anybody_comes_last() {
+        let mut site = site(None, false);
+        site.known.as_mut().unwrap().senders.get_mut("contoso").unwrap().forced =
+            Some("a@contoso.com".parse().unwrap());
+        assert_eq!(tenant(&site, &["a@fabrikam.com"]), Ok("fabrikam".into()));
+        assert_eq!(tenant(&site, &["root@printer.local"]), Ok("contoso".into()));
+        assert_eq!(site.forced_author().unwrap().as_str(), "a@contoso.com");
+        site.named = Some("contoso".parse().unwrap());
+        assert_eq!(tenant(&site, &["a@fabrikam.com"]), Ok("contoso".into()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::{Invalid, SenderRule, Tenant};
+use super::{Aliases, Invalid, SenderRule, Tenant};
 pub use logins::User;
 use logins::UserIndex;
 use relay_mail::MailboxAddress;
@@ -26,6 +26,7 @@ use relay_mail::TenantName;
 pub struct Roster {
     tenants: BTreeMap<TenantName, Arc<Tenant>>,
     invalid: Arc<Invalid>,
+    aliases: Arc<Aliases>,
     senders: SenderIndex,
     networks: NetworkIndex,
     users: UserIndex,
@@ -40,6 +41,8 @@ struct SenderIndex {
     addresses: HashMap<MailboxAddress, Vec<Arc<Tenant>>>,
     /// They may send as anybody.
     any: Vec<Arc<Tenant>>,
+    /// They take mail from anybody, and send it as somebody.
+    forced: Vec<Arc<Tenant>>,
 }
 
 /// Tenants by the clients that they trust. A client is looked up by each length of prefix that there is,
@@ -67,13 +70,23 @@ impl Roster {
             tenant.networks.iter().for_each(|network| networks.add(network.trunc(), tenant));
         }
         let users = UserIndex::new(tenants.values());
-        Self { tenants, invalid: Arc::default(), senders, networks, users }
+        Self { tenants, invalid: Arc::default(), aliases: Arc::default(), senders, networks, users }
     }
 
     /// With tenants that are meant to be in it, and in whose configuration there are mistakes.
     #[must_use]
     pub fn with_invalid(self, invalid: Arc<Invalid>) -> Self {
         Self { invalid, ..self }
+    }
+
+    #[must_use]
+    pub fn with_aliases(self, aliases: Arc<Aliases>) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// Of all tenants.
+    pub fn aliases(&self) -> &Aliases {
+        &self.aliases
     }
 
     /// Tenants in whose configuration there are mistakes. Some may run as before.
@@ -89,11 +102,16 @@ impl Roster {
         self.tenants.get(name)
     }
 
-    /// Tenants whose `senders` allow `address`, each once.
+    /// Tenants whose `senders` allow `address`, or whose `from_map` replaces it, each once.
     pub fn senders_of(&self, address: &MailboxAddress) -> impl Iterator<Item = &Arc<Tenant>> {
-        let SenderIndex { domains, addresses, any } = &self.senders;
+        let SenderIndex { domains, addresses, any, .. } = &self.senders;
         let by_domain = domains.get(&address.domain().to_ascii_lowercase()).into_iter().flatten();
         by_domain.chain(addresses.get(address).into_iter().flatten()).chain(any)
+    }
+
+    /// Tenants that take mail from anybody, since they have `force_from`.
+    pub fn takers_of_all(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.senders.forced.iter()
     }
 
     /// Tenants whose `networks` contain a client at `address`, each at least once.
@@ -121,6 +139,7 @@ impl NetworkIndex {
 impl SenderIndex {
     /// Adds the tenant under each of its rules that no other of them covers.
     fn add(&mut self, tenant: &Arc<Tenant>) {
+        self.forced.extend(tenant.from_rules.forced().map(|_| tenant.clone()));
         if tenant.senders.contains(&SenderRule::Any) {
             return self.any.push(tenant.clone());
         }
@@ -130,6 +149,10 @@ impl SenderIndex {
                 tenants.push(tenant.clone());
             }
         };
+        let mapped = tenant.from_rules.mapped().filter(|address| !tenant.may_send_as(address));
+        for address in mapped {
+            put(self.addresses.entry(address.clone()).or_default());
+        }
         for rule in &tenant.senders {
             match rule {
                 SenderRule::Any => {}

@@ -140,6 +140,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Ok(grant)
     }
 
+    /// The address that all mail of this client goes out from, if its tenant has one.
+    pub(super) fn forced_sender(&self) -> Option<MailboxAddress> {
+        let door = &self.service.door;
+        door.forced_sender(self.login.as_ref(), self.peer.address)
+    }
+
     /// Makes the connection this tenant's from now on.
     fn sit_with(&self, tenant: &TenantName) -> Result<(), Refusal> {
         let Some(seat) = &self.seat else { return Ok(()) };

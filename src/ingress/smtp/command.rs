@@ -13,7 +13,7 @@ use super::{
     path::{self, Mail},
     reply::Reply,
 };
-use relay_mail::Recipient;
+use relay_mail::{Recipient, RecipientWish};
 
 /// A command that the server carries out.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +50,26 @@ pub(crate) struct Hello {
 pub(crate) struct Misunderstood {
     pub(crate) reply: Reply,
     pub(crate) then: Then,
+    pub(crate) meant: Option<Box<Meant>>,
+}
+
+/// A command whose path is no address, which can be understood by those who know more than the line says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Meant {
+    /// The tenant may have a sender for all of its mail.
+    Sender(Mail),
+    /// What was written in place of an address may be an alias.
+    Recipient(String, RecipientWish),
+}
+
+impl Misunderstood {
+    pub(crate) fn new(reply: Reply, then: Then) -> Self {
+        Self { reply, then, meant: None }
+    }
+
+    pub(super) fn meant(reply: Reply, meant: Meant) -> Self {
+        Self { reply, then: Then::GoOn, meant: Some(Box::new(meant)) }
+    }
 }
 
 /// What to do after the reply to a misunderstood line.
@@ -88,12 +108,12 @@ impl Command {
             let reply = Reply::new(500, "5.5.2", "Control character in command");
             // As below: a chunk may follow.
             let then = if verb(text) == "bdat" { Then::Close } else { Then::GoOn };
-            return Err(Misunderstood { reply, then });
+            return Err(Misunderstood::new(reply, then));
         }
         let word = first_word(text);
         if WEB_VERBS.into_iter().any(|verb| word.eq_ignore_ascii_case(verb.as_bytes())) {
             let reply = Reply::new(421, "4.7.0", "This is a mail server, closing");
-            return Err(Misunderstood { reply, then: Then::Close });
+            return Err(Misunderstood::new(reply, Then::Close));
         }
         match verb(text) {
             "mail" => return Ok(Self::Mail(path::mail(text)?)),
@@ -124,7 +144,7 @@ impl Command {
             // It is not known how many octets follow that are not commands.
             _ => {
                 let reply = Reply::new(501, "5.5.4", "Syntax: BDAT octets [LAST], closing");
-                Err(Misunderstood { reply, then: Then::Close })
+                Err(Misunderstood::new(reply, Then::Close))
             }
         }
     }
@@ -182,7 +202,7 @@ pub(super) fn not_offered() -> Reply {
 
 impl From<Reply> for Misunderstood {
     fn from(reply: Reply) -> Self {
-        Self { reply, then: Then::GoOn }
+        Self::new(reply, Then::GoOn)
     }
 }
 

@@ -3,7 +3,10 @@
 //! Read here and not by a library, for three reasons: `<>` and no brackets at all are different things, the
 //! quotes of a local part are part of it, and RFC 3461's parameters are kept as they were written.
 
-use super::reply::Reply;
+use super::{
+    command::{Meant, Misunderstood},
+    reply::Reply,
+};
 use relay_mail::{BodyKind, InvalidNotification, MailParameters, MailboxAddress, Recipient, RecipientWish};
 
 /// Octets of `MAIL` and `RCPT`.
@@ -31,7 +34,7 @@ pub(crate) struct Mail {
 }
 
 /// `text` is the whole line without its end.
-pub(super) fn mail(text: &[u8]) -> Result<Mail, Reply> {
+pub(super) fn mail(text: &[u8]) -> Result<Mail, Misunderstood> {
     let path = Path::find(text, b"FROM").ok_or_else(|| syntax("MAIL FROM:<address>"))?;
     let mut mail = Mail { sender: None, size: None, parameters: MailParameters::default(), auth: false };
     for (name, value) in path.parameters() {
@@ -42,46 +45,38 @@ pub(super) fn mail(text: &[u8]) -> Result<Mail, Reply> {
             b"SMTPUTF8" if value.is_none() => mail.parameters.utf8 = true,
             b"RET" => mail.parameters.ret = Some(notification(value, InvalidNotification::Return)?),
             b"ENVID" => mail.parameters.envid = Some(notification(value, InvalidNotification::EnvelopeId)?),
-            _ => return Err(not_offered()),
+            _ => return Err(not_offered().into()),
         }
     }
     if !(path.bracketed && path.address.is_empty()) {
-        let sender = path.mailbox("5.1.7", "sender")?;
-        if !sender.is_ascii() && !mail.parameters.utf8 {
-            return Err(needs_utf8("sender"));
+        match path.mailbox("5.1.7", "sender") {
+            Ok(sender) if sender.is_ascii() || mail.parameters.utf8 => mail.sender = Some(sender),
+            Ok(_) => return Err(Misunderstood::meant(needs_utf8("sender"), Meant::Sender(mail))),
+            Err(reply) => return Err(Misunderstood::meant(reply, Meant::Sender(mail))),
         }
-        mail.sender = Some(sender);
     }
     Ok(mail)
 }
 
 /// `text` is the whole line without its end. The address may need SMTPUTF8, which MAIL may or may not have
 /// declared.
-pub(super) fn rcpt(text: &[u8]) -> Result<Recipient, Reply> {
+pub(super) fn rcpt(text: &[u8]) -> Result<Recipient, Misunderstood> {
     let path = Path::find(text, b"TO").ok_or_else(|| syntax("RCPT TO:<address>"))?;
-    // RFC 5321 section 4.5.1 wants a postmaster at every server that receives for a domain of its own. This
-    // one has no domain, and says so.
-    if path.address.eq_ignore_ascii_case(b"postmaster") {
-        return Err(Reply::new(550, "5.1.1", "This relay has no postmaster mailbox, give a full address"));
-    }
-    let address = path.mailbox("5.1.3", "recipient")?;
-    // Exchange Online has no route to these, and would refuse the message for all.
-    if !address.domain().contains('.') || address.domain().starts_with('[') {
-        let text = format!(
-            "Microsoft 365 delivers to domains only, such as example.com: not to {}",
-            address.domain()
-        );
-        return Err(Reply::new(550, "5.1.2", text));
-    }
     let mut wish = RecipientWish::default();
     for (name, value) in path.parameters() {
         match name.to_ascii_uppercase().as_slice() {
             b"NOTIFY" => wish.notify = Some(notification(value, InvalidNotification::Notify)?),
             b"ORCPT" => wish.original = Some(notification(value, InvalidNotification::OriginalRecipient)?),
-            _ => return Err(not_offered()),
+            _ => return Err(not_offered().into()),
         }
     }
-    Ok(Recipient { address, wish })
+    match path.recipient() {
+        Ok(address) => Ok(Recipient { address, wish }),
+        Err(reply) => {
+            let written = String::from_utf8_lossy(path.address).into_owned();
+            Err(Misunderstood::meant(reply, Meant::Recipient(written, wish)))
+        }
+    }
 }
 
 /// RFC 6531 section 3.5.
@@ -131,6 +126,25 @@ impl<'a> Path<'a> {
             parameters: &inside[end + 1..],
             bracketed: true,
         })
+    }
+
+    fn recipient(&self) -> Result<MailboxAddress, Reply> {
+        // RFC 5321 section 4.5.1 wants a postmaster at every server that receives for a domain of its own.
+        // This one has no domain, and says so.
+        if self.address.eq_ignore_ascii_case(b"postmaster") {
+            let text = "This relay has no postmaster mailbox, give a full address";
+            return Err(Reply::new(550, "5.1.1", text));
+        }
+        let address = self.mailbox("5.1.3", "recipient")?;
+        // Exchange Online has no route to these, and would refuse the message for all.
+        if !address.domain().contains('.') || address.domain().starts_with('[') {
+            let text = format!(
+                "Microsoft 365 delivers to domains only, such as example.com: not to {}",
+                address.domain()
+            );
+            return Err(Reply::new(550, "5.1.2", text));
+        }
+        Ok(address)
     }
 
     fn mailbox(&self, enhanced: &'static str, whose: &str) -> Result<MailboxAddress, Reply> {

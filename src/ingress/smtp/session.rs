@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    command::{self, Command, Hello, Misunderstood, Then},
+    command::{self, Command, Hello, Meant, Misunderstood, Then},
     content::{self, Incoming},
     conversation::{Conversation, Greeted, Next, Peer, Service, Transaction, out_of_order, shutting_down},
     exchange,
@@ -24,7 +24,7 @@ use super::{
     wire::Heard,
 };
 use crate::{ingress::Refusal, telemetry::Refused};
-use relay_mail::Recipient;
+use relay_mail::{MailboxAddress, Recipient, RecipientWish};
 
 pub(super) struct Session<S> {
     talk: Conversation<S>,
@@ -135,13 +135,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 (Reply::new(421, "4.5.3", "Too many messages on this connection, closing"), Next::Close)
             }
             Ok(command) => (self.carry_out(command), Next::Listen),
-            Err(Misunderstood { reply, then: Then::GoOn }) => {
-                if let Some(transaction) = self.talk.transaction().filter(|_| verb == "rcpt") {
+            Err(Misunderstood { reply, then: Then::GoOn, meant }) => {
+                let reply = match meant.map(|meant| *meant) {
+                    Some(Meant::Sender(mail)) => self.mail_without_address(mail, reply),
+                    Some(Meant::Recipient(written, wish)) => match self.talk.service.door.alias(&written) {
+                        Some(addresses) => self.rcpt_of_alias(addresses, &wish),
+                        None => reply,
+                    },
+                    None => reply,
+                };
+                let is_refused = verb == "rcpt" && reply.code >= 400;
+                if let Some(transaction) = self.talk.transaction().filter(|_| is_refused) {
                     transaction.refused_recipient = true;
                 }
                 (reply, Next::Listen)
             }
-            Err(Misunderstood { reply, then: Then::Close }) => (reply, Next::Close),
+            Err(Misunderstood { reply, then: Then::Close, .. }) => (reply, Next::Close),
         };
         self.talk.reply(verb, &reply).await?;
         if reply.is_permanent_error() {
@@ -260,14 +269,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Reply::new(250, "2.1.0", "Sender ok")
     }
 
+    /// MAIL with something that is no address, as printers say `MAIL FROM:<scanner>`. It is good enough for a
+    /// tenant that has one sender for all of its mail.
+    fn mail_without_address(&mut self, mail: Mail, reply: Reply) -> Reply {
+        let forced = self.talk.forced_sender();
+        match forced {
+            Some(sender) => self.carry_out(Command::Mail(Mail { sender: Some(sender), ..mail })),
+            None => reply,
+        }
+    }
+
     fn rcpt(&mut self, recipient: Recipient) -> Reply {
+        match self.talk.service.door.alias(recipient.address.as_str()) {
+            Some(addresses) => self.rcpt_of_alias(addresses, &recipient.wish),
+            None => self.add_recipients(vec![recipient]),
+        }
+    }
+
+    fn rcpt_of_alias(&mut self, addresses: Vec<MailboxAddress>, wish: &RecipientWish) -> Reply {
+        let all = addresses.into_iter().map(|address| Recipient { address, wish: wish.clone() });
+        self.add_recipients(all.collect())
+    }
+
+    /// All of them or none.
+    fn add_recipients(&mut self, recipients: Vec<Recipient>) -> Reply {
         let max_recipients = self.talk.service.max_recipients;
         let Some(transaction) = self.talk.transaction() else { return out_of_order("MAIL first") };
-        if !recipient.address.is_ascii() && !transaction.parameters.utf8 {
+        let is_ascii = recipients.iter().all(|recipient| recipient.address.is_ascii());
+        if !is_ascii && !transaction.parameters.utf8 {
             transaction.refused_recipient = true;
             return path::needs_utf8("recipient");
         }
-        if transaction.recipients.len() >= max_recipients {
+        if transaction.recipients.len() + recipients.len() > max_recipients {
             // RFC 5321 section 4.5.3.1.10: the client sends the message to the others in another transaction.
             let refusal = Refusal::new(452, "4.5.3", "Too many recipients", Refused::TooLarge);
             // For a client that has thousands more, one line in the log is enough.
@@ -277,13 +310,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.talk.refuse("RCPT", &refusal)
             };
         }
-        let held = transaction.held + recipient.held() as u64;
+        let held = transaction.held + recipients.iter().map(|one| one.held() as u64).sum::<u64>();
         if let Err(refusal) = transaction.holding.hold(held) {
             transaction.refused_recipient = true;
             return self.talk.refuse("RCPT", &refusal);
         }
         transaction.held = held;
-        transaction.recipients.push(recipient);
+        transaction.recipients.extend(recipients);
         Reply::new(250, "2.1.5", "Recipient ok")
     }
 

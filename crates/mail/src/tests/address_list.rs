@@ -5,6 +5,8 @@ fn read(value: &str) -> (Result<String, String>, bool) {
     let header = header(&format!("To:{value}\r\n"));
     let field = header.fields().next().unwrap();
     let found = addresses(&field)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()
         .map(|list| list.iter().map(MailboxAddress::as_str).collect::<Vec<_>>().join(" "))
         .map_err(|broken| broken.entry);
     let list = AddressList::parse(field.raw_value());
