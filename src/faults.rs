@@ -1,7 +1,7 @@
 //! Faults on demand, for tests of the real binary. A release build contains none of this.
 //!
 //! `M365_RELAY_TEST_PANICS=NAME[:N]` makes the thread or task with that name panic: a thread at its Nth turn,
-//! a task after N tenths of a second.
+//! a task after N tenths of a second. `M365_RELAY_TEST_HANGS=NAME[:N]` makes the task hang then.
 
 #[cfg(debug_assertions)]
 pub use demanded::{Turns, due};
@@ -13,10 +13,11 @@ mod demanded {
     use std::time::Duration;
 
     const VARIABLE: &str = "M365_RELAY_TEST_PANICS";
+    const HANGS: &str = "M365_RELAY_TEST_HANGS";
 
     /// How many turns the thread or task with this name has.
-    fn turns_of(name: &str) -> Option<u32> {
-        let wanted = std::env::var(VARIABLE).ok()?;
+    fn turns_of(variable: &str, name: &str) -> Option<u32> {
+        let wanted = std::env::var(variable).ok()?;
         let (who, turns) = wanted.split_once(':').unwrap_or((&wanted, "1"));
         (who == name).then(|| turns.parse().unwrap_or(1))
     }
@@ -27,7 +28,7 @@ mod demanded {
 
     impl Turns {
         pub fn of(thread: &str) -> Self {
-            Self(turns_of(thread))
+            Self(turns_of(VARIABLE, thread))
         }
 
         /// Called once each time that the thread has something to do.
@@ -44,13 +45,17 @@ mod demanded {
         }
     }
 
-    /// Panics when the task's time has come; for most tasks it never does.
+    /// Panics, or hangs, when the task's time has come; for most tasks it never does.
     pub async fn due(task: &str) {
-        match turns_of(task) {
-            Some(turns) => tokio::time::sleep(Duration::from_millis(100) * turns).await,
-            None => std::future::pending().await,
+        let turns = turns_of(VARIABLE, task);
+        let Some(turns) = turns.or_else(|| turns_of(HANGS, task)) else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(Duration::from_millis(100) * turns).await;
+        assert!(turns_of(HANGS, task).is_some(), "as {VARIABLE} wants it");
+        loop {
+            std::thread::park();
         }
-        panic!("as {VARIABLE} wants it");
     }
 }
 

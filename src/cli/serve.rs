@@ -9,7 +9,7 @@ use super::{config_path::ConfigPath, console, core_dumps, descriptors, stop};
 use crate::{
     admin::Reloads,
     config::Config,
-    relay::{Given, Relay},
+    relay::{Given, Relay, service_manager},
     telemetry::{self, Metrics},
     vital::{self, Watchdog},
 };
@@ -26,6 +26,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = match Config::load_to_run(&path) {
         Ok(config) => config,
         Err(errors) => {
+            service_manager::failed(&errors.to_string());
             console::complain(errors);
             return Ok(ExitCode::FAILURE);
         }
@@ -51,7 +52,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         // Before the relay is ready: a SIGHUP would end a process that says nothing about it.
         let reloads = Reloads::new();
         stop::reload_on_hangup(reloads.0.clone())?;
-        let relay = Relay::start(config, Given { metrics, reloads, vital }).await?;
+        let started = Relay::start(config, Given { metrics, reloads, vital }).await;
+        let relay = started.inspect_err(|error| service_manager::failed(&error.to_string()))?;
         Ok(match relay.run(shutdown, &watchdog).await {
             Ok(()) => ExitCode::SUCCESS,
             // The error is in the log.

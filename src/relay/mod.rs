@@ -17,6 +17,7 @@ mod logins;
 mod mistakes;
 mod parts;
 mod reload;
+pub mod service_manager;
 mod spool_watch;
 mod suspensions;
 mod watches;
@@ -260,6 +261,8 @@ impl Relay {
         let mut parts = Parts::default();
         let ScheduledParts { settings, worker, events } = scheduler;
         let (inspector, questions) = Inspector::new();
+        let feeding = service_manager::feed(inspector.clone(), stop.clone());
+        parts.spawn_on(&background.handle(), "watchdog-feed", "what feeds the watchdog", feeding);
         let (orders, obeyed) = mpsc::unbounded_channel::<Order>();
         // A task that panics drops what it owns, and threads that serve it end with that. Here the worker
         // stays until the end of the task has been noticed, which is the cause that the log must name.
@@ -343,6 +346,7 @@ impl Relay {
             tokio::select! { () = serve => {}, () = faults::due("admin") => {} }
         });
         info!(tenants, version = env!("CARGO_PKG_VERSION"), "ready");
+        service_manager::ready(tenants);
 
         let broken = async {
             tokio::select! {
@@ -359,6 +363,7 @@ impl Relay {
         if let Err(error) = &ran {
             error!("{error}");
         }
+        service_manager::stopping();
         stop.cancel();
         wait_for_end(&mut parts).await;
         admin_stop.cancel();

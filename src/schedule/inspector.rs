@@ -36,6 +36,9 @@ pub(super) enum Question {
         names: Vec<TenantName>,
         answer: oneshot::Sender<Vec<Option<TenantStatus>>>,
     },
+    Turn {
+        answer: oneshot::Sender<()>,
+    },
     Survey {
         tenant: TenantName,
         by: SurveyBy,
@@ -217,6 +220,12 @@ impl Inspector {
             all.extend(part);
         }
         all
+    }
+
+    /// Waits for the scheduler's next turn. False: it has stopped.
+    pub async fn turn(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Question::Turn { answer }).await.is_ok() && answered.await.is_ok()
     }
 
     /// Counts all messages of a tenant. `None`: the scheduler has stopped.

@@ -43,6 +43,7 @@ mod retry;
 mod secrets;
 mod senders;
 mod sendmail;
+mod service_manager;
 mod shares;
 mod smtp_corpus;
 mod smtp_faults;
