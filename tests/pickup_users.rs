@@ -367,3 +367,33 @@ fn is_mended(mistake: &str, stopped: &[Program], command: &str) {
     machine.lab.wait_for(TENANTS.len());
     machine.lab.wait_for_log("pickup folder usable again");
 }
+
+/// Root starts the relay by hand, in the spool of the service.
+#[test]
+fn what_root_makes_in_a_spool_belongs_to_its_owner() {
+    let mut lab = Lab::without_relay(|_| {});
+    let spool = lab.folder().join("spool");
+    fs::create_dir(&spool).unwrap();
+    chown(&spool, Some(RELAY), Some(RELAY)).unwrap();
+    lab.restart();
+    let log = lab.log().join("\n");
+    assert!(log.contains("runs as root, and the spool") && log.contains(&format!("user {RELAY}")), "{log}");
+    lab.send("a@contoso.example", &[TO], &message("a@contoso.example", TO, "by root"));
+    lab.wait_for(1);
+    lab.wait_until_empty();
+    lab.terminate();
+    let mut folders = vec![spool];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let found = fs::symlink_metadata(&path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (RELAY, RELAY), "{}", path.display());
+            files += 1;
+            if found.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    assert!(files > 3, "{files}");
+}

@@ -73,7 +73,7 @@ impl Socket {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let at_folder = |source| SocketFault::Folder { folder: folder.to_owned(), source };
         let opened = File::open(folder).map_err(at_folder)?;
-        check_folder(folder, &opened)?;
+        check_folder(folder, &opened, is_in_spool)?;
         take_turns(&opened).await;
         make_way(path).await?;
         let socket = UnixSocket::new_stream()?;
@@ -132,7 +132,7 @@ async fn take_turns(folder: &File) {
 }
 
 /// Another user who can write to the folder could put a socket in place of this one.
-fn check_folder(folder: &Path, opened: &File) -> Result<(), SocketFault> {
+fn check_folder(folder: &Path, opened: &File, is_spool: bool) -> Result<(), SocketFault> {
     let metadata = opened.metadata()?;
     let mode = metadata.permissions().mode();
     let own = rustix::process::geteuid().as_raw();
@@ -141,7 +141,8 @@ fn check_folder(folder: &Path, opened: &File) -> Result<(), SocketFault> {
     let is_own_group =
         groups.iter().chain([&rustix::process::getegid()]).any(|group| group.as_raw() == metadata.gid());
     let remedy = match metadata.uid() {
-        uid if uid != own && uid != 0 => {
+        // Root may run the relay in the spool of the user that runs it usually.
+        uid if uid != own && uid != 0 && !(own == 0 && is_spool) => {
             format!("chown it to the relay's user or to root: chown root {shown}")
         }
         _ if mode & 0o002 != 0 => format!("chmod o-w {shown}"),

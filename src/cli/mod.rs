@@ -8,10 +8,12 @@ mod core_dumps;
 mod daemon;
 mod descriptors;
 mod hash_password;
+mod init;
 mod progress;
 mod quarantine;
 mod queue;
 mod reload;
+mod root_traps;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 #[cfg(not(feature = "sandbox"))]
@@ -72,6 +74,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Init(init::Args),
     Sandbox(sandbox::Args),
     CheckConfig(check_config::Args),
     Reload(reload::Args),
@@ -93,6 +96,7 @@ impl Cli {
         core_dumps::forbid();
         match self.command {
             Command::Serve(args) => serve::run(&args),
+            Command::Init(args) => init::run(&args),
             Command::Sandbox(args) => sandbox::run(&args),
             Command::CheckConfig(args) => check_config::run(args),
             Command::Reload(args) => reload::run(&args),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tracing::warn;
 
-use super::{config_path::ConfigPath, console, core_dumps, descriptors, stop};
+use super::{config_path::ConfigPath, console, core_dumps, descriptors, root_traps, stop};
 use crate::{
     admin::Reloads,
     config::Config,
@@ -40,6 +40,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    for trap in root_traps::traps(&config) {
+        warn!("{trap}");
+    }
     descriptors::provide(&config);
     if !core_dumps::forbid() {
         warn!(
@@ -47,6 +50,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let spool = config.spool.path.clone();
     let ended = runtime.block_on(async {
         let shutdown = stop::on_signal()?;
         // Before the relay is ready: a SIGHUP would end a process that says nothing about it.
@@ -62,5 +66,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     });
     // Work that blocks may never come back.
     runtime.shutdown_background();
+    if let Err(error) = relay_spool::give_to_owner(&spool) {
+        console::complain(format_args!(
+            "m365-relay: {}: files not given to the folder's owner: {error}",
+            spool.display()
+        ));
+    }
     ended
 }

@@ -301,6 +301,7 @@ impl Relay {
         let usage = Usage::of(&config.spool.path);
         let quarantine = Quarantine::of(&config.spool.path);
         let disk = watches::Disk {
+            spool: config.spool.path.clone(),
             free_space: free_space.clone(),
             usage: usage.clone(),
             put_aside: PutAside::of(&config.spool.path),

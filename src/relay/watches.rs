@@ -1,6 +1,6 @@
 //! The watches over the disk, the spool and the credentials: each runs until the relay stops.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking, time::interval};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,7 @@ pub(super) async fn credentials(
 /// The figures of the disk.
 #[derive(Clone)]
 pub(super) struct Disk {
+    pub(super) spool: PathBuf,
     pub(super) free_space: FreeSpace,
     pub(super) usage: Usage,
     pub(super) put_aside: PutAside,
@@ -76,6 +77,7 @@ impl Disk {
         if all {
             self.metrics.in_quarantine(self.put_aside.measure(&self.tally)?);
             self.usage.measure()?;
+            relay_spool::give_to_owner(&self.spool)?;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ mod content;
 mod crash;
 mod credentials;
 mod draft_recipients;
+mod init;
 mod large;
 mod limits;
 mod login;

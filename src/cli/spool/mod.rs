@@ -94,6 +94,11 @@ impl Common {
             #[serde(flatten)]
             outcome: &'a T,
         }
+        if let Ok(spool) = self.spool()
+            && let Err(error) = relay_spool::give_to_owner(&spool.path)
+        {
+            console::complain(format_args!("warning: files not given to the folder's owner: {error}"));
+        }
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {

@@ -1,18 +1,19 @@
 //! `m365-relay check-config`: is this configuration one that can be run?
 //!
-//! Reads the configuration as `serve` does and starts nothing. Every mistake is written to standard error,
-//! one per line, and the exit code is 1; otherwise one line on standard output, warnings on standard error,
-//! and 0. With `--json` there is one object on standard output in both cases.
+//! Reads the configuration as `serve` does, tries what it needs of this machine, and starts nothing. Every
+//! mistake is written to standard error, one per line, and the exit code is 1; otherwise one line on standard
+//! output, warnings on standard error, and 0. With `--json` there is one object on standard output in both
+//! cases.
+
+mod machine;
 
 use std::{fmt::Write, path::Path, process::ExitCode};
 
 use serde::Serialize;
 
 use super::{config_path::ConfigPath, console};
-use crate::{
-    config::{Config, Problem},
-    ingress::pickup,
-};
+use crate::config::{Config, Problem};
+use machine::Tried;
 
 /// Check the configuration: every error at once, with line and key
 #[derive(Debug, clap::Args)]
@@ -41,31 +42,26 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Whether the configuration can be run.
 fn check(path: &Path, json: bool, out: &mut String, err: &mut String) -> anyhow::Result<bool> {
-    let mut result = Config::load(path);
-    if let Ok(config) = &mut result
-        && let Some(folders) = &config.pickup
-    {
-        // The relay runs all the same, and looks again every ten seconds. So these are not errors.
-        let barriers = pickup::barriers(&folders.path, config.tenants.keys());
-        let warning = |message| Problem { key: "pickup.path".into(), ..Problem::of_file(path, message) };
-        config.warnings.extend(barriers.into_iter().map(warning));
-    }
-    let (errors, warnings): (&[Problem], &[Problem]) = match &result {
-        Ok(config) => (&[], &config.warnings),
-        Err(errors) => (errors.problems(), &[]),
+    let result = Config::load(path);
+    let (errors, warnings) = match &result {
+        Ok(config) => {
+            let Tried { errors, warnings } = Tried::of(config);
+            (errors, [config.warnings.as_slice(), &warnings].concat())
+        }
+        Err(errors) => (errors.problems().to_vec(), Vec::new()),
     };
     if json {
-        let report = Report { ok: result.is_ok(), errors, warnings };
+        let report = Report { ok: errors.is_empty(), errors: &errors, warnings: &warnings };
         writeln!(out, "{}", console::json(&report)?)?;
         return Ok(report.ok);
     }
-    for error in errors {
+    for error in &errors {
         writeln!(err, "{error}")?;
     }
-    for warning in warnings {
+    for warning in &warnings {
         writeln!(err, "warning: {warning}")?;
     }
-    let Ok(config) = result else { return Ok(false) };
+    let Some(config) = result.ok().filter(|_| errors.is_empty()) else { return Ok(false) };
     let tenants = counted(config.tenants.len(), "tenant");
     let listeners = counted(config.smtp.listeners.len(), "listener");
     writeln!(out, "{}: ok, {tenants}, {listeners}", path.display())?;
@@ -80,7 +76,7 @@ fn counted(count: usize, noun: &str) -> String {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "[spool]\npath = 's'\n[smtp]\nhostname = 'relay.example'\n[pickup]\npath = 'p'\n";
+    const GOOD: &str = "[spool]\npath = 's'\n[smtp]\nhostname = 'relay.example'\n[admin]\naddress = '127.0.0.1:0'\n[pickup]\npath = 'p'\n";
 
     fn checked(text: &str, json: bool) -> (bool, String, String) {
         crate::config::umask_for_tests();
@@ -103,7 +99,7 @@ mod tests {
         let (ok, out, err) = checked(&format!("{GOOD}paht = 'x'\n"), false);
         assert_eq!(
             (ok, &*out, &*err),
-            (false, "", "c.toml:7: pickup.paht: unknown key; did you mean path?\n")
+            (false, "", "c.toml:9: pickup.paht: unknown key; did you mean path?\n")
         );
     }
 
