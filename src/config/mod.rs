@@ -144,6 +144,7 @@ pub enum Dots {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     pub format: LogFormat,
+    pub addresses: LogAddresses,
     /// A `tracing` filter such as `info` or `m365_relay=debug`.
     pub filter: String,
 }
@@ -152,6 +153,15 @@ pub struct LogConfig {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// `log.addresses`: how addresses appear in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogAddresses {
+    #[default]
+    Full,
+    /// As pseudonyms.
+    Hashed,
 }
 
 impl Config {
@@ -274,7 +284,7 @@ impl PickupConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self { format: LogFormat::Text, addresses: LogAddresses::Full, filter: "info".to_owned() }
     }
 }
 
@@ -284,6 +294,9 @@ impl LogConfig {
         Self {
             format: table.or_default("format", default.format, |item| {
                 item.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
+            }),
+            addresses: table.or_default("addresses", default.addresses, |item| {
+                item.choice(&[("full", LogAddresses::Full), ("hashed", LogAddresses::Hashed)])
             }),
             filter: table.or_default("filter", default.filter, read_filter),
         }

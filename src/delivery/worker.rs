@@ -49,7 +49,7 @@ use crate::{
     config::{RetryConfig, RouteRule, Suspension, Tenant},
     identity::{Audience, Identity},
     schedule::{Blocked, Courier, Early, Job, Task, Verdict, retry_delay},
-    telemetry::{ErrorClass, LimitKind, Metrics, Outcome, Route},
+    telemetry::{ErrorClass, LimitKind, List, Metrics, Outcome, Route, seconds},
 };
 use broken::Broken;
 use relay_mail::{MailboxAddress, Timestamp};
@@ -362,8 +362,12 @@ impl Attempt<'_> {
     async fn give_up(self, kind: Kind, whom: Whom<'_>) -> Verdict {
         let metrics = &self.worker.metrics;
         let label = kind.label();
+        let recipients = match &whom {
+            Whom::Each(failed) => List::of(failed.iter().map(|(recipient, _)| recipient)),
+            Whom::All { .. } => List::of_recipients(self.claim.message.envelope.recipients()),
+        };
         warn!(
-            id = %self.claim.lease.id, tenant = %self.tenant.name, why = whom.diagnostic(),
+            id = %self.claim.lease.id, tenant = %self.tenant.name, ?recipients, why = whom.diagnostic(),
             "message {label}"
         );
         match self.notification(self.news(kind, whom)).await {
@@ -438,30 +442,32 @@ impl Attempt<'_> {
         let tenant = &self.tenant.name;
         let mailbox = self.mailbox;
         let attempt = self.claim.attempts + 1;
+        let took = seconds(took);
         match disposition {
             Disposition::Delivered(receipt) => {
                 let Receipt { status, request_id, client_request_id, is_earlier, .. } = receipt;
                 let route = self.route.as_str();
-                info!(%id, %tenant, %mailbox, attempt, route, status, request_id, client_request_id, is_earlier, ?took, "message delivered");
+                let recipients = List::of_recipients(self.claim.message.envelope.recipients());
+                info!(%id, %tenant, %mailbox, ?recipients, attempt, route, status, request_id, client_request_id, is_earlier, took, "message delivered");
             }
             Disposition::Retry { why, .. } | Disposition::Refused { why, .. } => {
                 let error = why.class.as_str();
-                info!(%id, %tenant, %mailbox, attempt, error, why = why.text, ?took, "delivery deferred")
+                info!(%id, %tenant, %mailbox, attempt, error, why = why.text, took, "delivery deferred")
             }
             Disposition::Unknown { why, .. } => {
                 let error = why.class.as_str();
-                warn!(%id, %tenant, %mailbox, attempt, error, why = why.text, ?took, "delivery outcome unknown")
+                warn!(%id, %tenant, %mailbox, attempt, error, why = why.text, took, "delivery outcome unknown")
             }
             Disposition::Unsettled { why, look_after } => {
-                info!(%id, %tenant, %mailbox, why = why.text, ?look_after, "delivery outcome still unknown")
+                info!(%id, %tenant, %mailbox, why = why.text, look_after = seconds(*look_after), "delivery outcome still unknown")
             }
             Disposition::Hold { why } => {
                 let error = why.class.as_str();
-                error!(%id, %tenant, %mailbox, error, why = why.text, ?took, "message held")
+                error!(%id, %tenant, %mailbox, error, why = why.text, took, "message held")
             }
             Disposition::MailboxBlocked { why, .. } => {
                 let error = why.class.as_str();
-                info!(%id, %tenant, %mailbox, error, why = why.text, ?took, "mailbox throttled")
+                info!(%id, %tenant, %mailbox, error, why = why.text, took, "mailbox throttled")
             }
             // The scheduler says this once for the tenant; the worker says it for the message when that is
             // given up.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     clock,
     config::{Credential, Tenant, UserGrant},
-    telemetry::TokenResult,
+    telemetry::{TokenResult, seconds},
 };
 use relay_mail::TenantName;
 
@@ -247,7 +247,7 @@ impl TokenCache {
         self.means.metrics.token_expires(name, self.audience.as_str(), ends);
         let audience = self.audience.as_str();
         let lifetime = Duration::from_secs(lifetime.as_secs_f64().round() as u64);
-        info!(tenant = %name, audience, ?lifetime, took = ?started.elapsed(), "token acquired");
+        info!(tenant = %name, audience, lifetime = seconds(lifetime), took = seconds(started.elapsed()), "token acquired");
         Ok(token)
     }
 
@@ -285,7 +285,7 @@ impl TokenCache {
             Some(Failure { error: error.clone(), until: Instant::now() + error.retry_after, files });
         drop(state);
         let tenant = &self.tenant.name;
-        warn!(%tenant, error = error.why, retry_after = ?error.retry_after, "token request failed");
+        warn!(%tenant, error = error.why, retry_after = seconds(error.retry_after), "token request failed");
         error
     }
 

@@ -58,7 +58,11 @@ pub(super) async fn token(
         match wait.filter(|wait| Instant::now() + *wait < deadline) {
             None => return Err(error),
             Some(wait) => {
-                debug!(error = error.why, ?wait, "managed identity token not available yet");
+                debug!(
+                    error = error.why,
+                    wait = wait.as_secs_f64(),
+                    "managed identity token not available yet"
+                );
                 sleep(wait).await;
             }
         }

@@ -15,7 +15,11 @@ use super::{Door, Grant, Refusal};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{clock, config::EnvelopeMismatch, telemetry::Refused};
+use crate::{
+    clock,
+    config::EnvelopeMismatch,
+    telemetry::{Refused, seconds},
+};
 use relay_mail as message;
 use relay_mail::{
     Encryption, Envelope, HeaderBlock, HeaderScanner, InvalidAuthor, InvalidHeader, MAX_HOPS, MailboxAddress,
@@ -182,10 +186,11 @@ impl Submission {
             accepted.announce();
             return Ok(id);
         }
+        let late = seconds(late);
         match accepted.unwind().await {
-            Ok(()) => warn!(%id, ?late, "message stored too late for its client: withdrawn and refused"),
+            Ok(()) => warn!(%id, late, "message stored too late for its client: withdrawn and refused"),
             Err(error) => {
-                warn!(%id, ?late, %error, "message stored too late for its client and not withdrawn: it may arrive twice");
+                warn!(%id, late, %error, "message stored too late for its client and not withdrawn: it may arrive twice");
             }
         }
         let text = "Storing the message took too long, try again later";

@@ -31,7 +31,7 @@ use crate::{
     ingress::pickup::{Marks, settle_leftovers},
     network::Clients,
     schedule::Order,
-    telemetry::Metrics,
+    telemetry::{List, Metrics, seconds},
 };
 use relay_mail::{TenantName, Timestamp};
 use relay_spool::Spool;
@@ -218,7 +218,9 @@ impl Reloader {
             Ok(config) => {
                 let reloaded = self.adopt(config).await;
                 let Changes { added, changed, removed, invalid, unchanged, at_restart } = &reloaded.changes;
-                info!(?added, ?changed, ?removed, ?invalid, unchanged, took = ?began.elapsed(), "configuration reloaded");
+                let [added, changed, removed, invalid] = [added, changed, removed, invalid].map(List::of);
+                let took = seconds(began.elapsed());
+                info!(?added, ?changed, ?removed, ?invalid, unchanged, took, "configuration reloaded");
                 for table in at_restart {
                     warn!(table, "setting changed; it takes effect at the next start");
                 }

@@ -35,7 +35,7 @@ use crate::limits::TokioClock;
 use crate::{
     clock,
     config::{Roster, Tenant},
-    telemetry::Metrics,
+    telemetry::{Metrics, seconds},
 };
 use relay_mail::{MessageId, TenantName, Timestamp};
 use relay_spool::{Event, Spool, Waiting};
@@ -289,7 +289,7 @@ impl<C: Courier> Scheduler<C> {
         let Some(pool) = self.pools.get_mut(name) else { return };
         // Logged once, not for each of the jobs in flight, nor each time that it is looked at again.
         if !pool.is_blocked_by(because.reason) {
-            warn!(tenant = %name, why = because.why, retry_after = ?because.retry_after, "tenant blocked");
+            warn!(tenant = %name, why = because.why, retry_after = seconds(because.retry_after), "tenant blocked");
         }
         let until = pool.block(because);
         self.timers.push(Reverse((until, Timer::Prepare(name.clone()))));

@@ -22,7 +22,8 @@ use tracing_subscriber::{
     fmt::{FormatFields, MakeWriter, format::Writer},
 };
 
-use crate::config::LogFormat;
+use super::{pseudonyms::without_addresses, values::with_arrays};
+use crate::config::{LogAddresses, LogConfig, LogFormat};
 use relay_mail::outside::{Outside, json_visible, visible};
 
 /// Characters shown of one value.
@@ -85,11 +86,16 @@ pub(super) struct CleanLines<M> {
     format: LogFormat,
     /// The log sets colours.
     colours: bool,
+    addresses: LogAddresses,
 }
 
 impl<M> CleanLines<M> {
-    pub(super) fn new(to: M, format: LogFormat, colours: bool) -> Self {
-        Self { to, format, colours }
+    pub(super) fn new(to: M, config: &LogConfig, colours: bool) -> Self {
+        Self { to, format: config.format, colours, addresses: config.addresses }
+    }
+
+    fn with<T>(&self, to: T) -> CleanLines<T> {
+        CleanLines { to, format: self.format, colours: self.colours, addresses: self.addresses }
     }
 }
 
@@ -97,11 +103,11 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for CleanLines<M> {
     type Writer = CleanLines<M::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        CleanLines { to: self.to.make_writer(), format: self.format, colours: self.colours }
+        self.with(self.to.make_writer())
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
-        CleanLines { to: self.to.make_writer_for(event), format: self.format, colours: self.colours }
+        self.with(self.to.make_writer_for(event))
     }
 }
 
@@ -109,8 +115,12 @@ impl<W: io::Write> io::Write for CleanLines<W> {
     /// `line`: a whole one, as tracing-subscriber hands it over.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
+        let text = match self.addresses {
+            LogAddresses::Full => text,
+            LogAddresses::Hashed => without_addresses(&text).into(),
+        };
         match self.format {
-            LogFormat::Json => self.to.write_all(json_visible(&text).as_bytes())?,
+            LogFormat::Json => self.to.write_all(json_visible(&with_arrays(&text)).as_bytes())?,
             LogFormat::Text => match text.strip_suffix('\n') {
                 Some(text) => self.to.write_all((self.clean(text) + "\n").as_bytes())?,
                 None => self.to.write_all(self.clean(&text).as_bytes())?,
@@ -171,7 +181,8 @@ mod tests {
     fn logged(format: LogFormat, colours: bool) -> String {
         let lines = Lines::default();
         let to = lines.clone();
-        let clean = CleanLines::new(move || to.clone(), format, colours);
+        let config = LogConfig { format, ..LogConfig::default() };
+        let clean = CleanLines::new(move || to.clone(), &config, colours);
         let builder = fmt().with_writer(clean).with_ansi(colours);
         match format {
             LogFormat::Text => with_default(builder.fmt_fields(CleanFields).finish(), log),
@@ -198,7 +209,7 @@ mod tests {
         let rest: String = without.split('\x1b').map(|piece| &piece[colour(piece).unwrap_or(0)..]).collect();
         assert!(!rest.contains(is_hidden), "{rest:?}");
         // Characters that did not come from a field.
-        let lines = CleanLines { to: (), format: LogFormat::Text, colours: true };
+        let lines = CleanLines::new((), &LogConfig::default(), true);
         assert_eq!(lines.clean("\x1b[1;31mx\x1b[0m\x1b[2J\x1b"), "\x1b[1;31mx\x1b[0m\\u{1b}[2J\\u{1b}");
     }
 

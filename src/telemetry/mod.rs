@@ -6,9 +6,11 @@ mod families;
 mod labels;
 mod logs;
 mod metrics;
+mod pseudonyms;
 mod series;
 #[cfg(test)]
 pub(crate) mod testing;
+mod values;
 
 pub use labels::{
     AdminRefused, ErrorClass, LimitKind, LoginResult, Outcome, RecipientMismatch, Refused, Resolved, Route,
@@ -16,3 +18,4 @@ pub use labels::{
 };
 pub use logs::{Logs, LostLine, start as start_logs};
 pub use metrics::Metrics;
+pub use values::{List, seconds};

@@ -24,6 +24,7 @@ mod draft_recipients;
 mod init;
 mod large;
 mod limits;
+mod log_lines;
 mod login;
 mod mended;
 mod metrics;

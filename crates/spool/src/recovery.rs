@@ -56,7 +56,7 @@ impl Committer {
         self.store.sweep()?;
         let Recovered { last, messages, in_doubt, damaged } = recovered;
         let took = started.elapsed();
-        info!(messages, in_doubt, damaged, ?took, "spool recovered");
+        info!(messages, in_doubt, damaged, took = took.as_secs_f64(), "spool recovered");
         Ok(last)
     }
 
@@ -119,7 +119,7 @@ impl Committer {
             let longest_wait = self.context.longest_wait;
             warn!(
                 messages = brought_forward,
-                ?longest_wait,
+                longest_wait = longest_wait.as_secs_f64(),
                 "messages brought forward: they were due later than the longest wait allows"
             );
         }

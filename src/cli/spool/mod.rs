@@ -18,7 +18,7 @@ use super::{
     console::{self, Unwritten},
 };
 use crate::{
-    config::{LogConfig, LogFormat, STALLED_AFTER, SpoolConfig},
+    config::{LogConfig, STALLED_AFTER, SpoolConfig},
     telemetry::{self, Metrics},
     vital::Vital,
 };
@@ -41,7 +41,7 @@ enum Command {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // For what is moved aside or swept while a spool is opened.
-    let log = LogConfig { format: LogFormat::Text, filter: "m365_relay=warn".into() };
+    let log = LogConfig { filter: "m365_relay=warn".into(), ..LogConfig::default() };
     let _logs = telemetry::start_logs(&log, &Metrics::new(), &Vital::unwatched())
         .context("cannot start the log's thread")?;
     match &args.command {

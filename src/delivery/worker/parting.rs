@@ -7,7 +7,7 @@ use crate::{
     bounce::Kind,
     delivery::{Division, notice::Whom, split},
     schedule::Verdict,
-    telemetry::Route,
+    telemetry::{List, Route},
 };
 use relay_spool::Settlement;
 
@@ -18,8 +18,8 @@ impl Attempt<'_> {
         let recipients = self.claim.message.envelope.recipients().len();
         match split::parts(&self.worker.spool, &self.claim, most, self.header()).await {
             Ok(parts) => {
-                let into: Vec<_> = parts.iter().map(|part| part.id.to_string()).collect();
-                info!(%id, %tenant, recipients, most, ?into, "message split: the service accepts fewer recipients per message");
+                let into = List::of(parts.iter().map(|part| part.id));
+                info!(%id, %tenant, count = recipients, most, ?into, "message split: the service accepts fewer recipients per message");
                 self.settle(Settlement::Split { parts }, Verdict::Done).await
             }
             Err(error) => {
@@ -52,12 +52,13 @@ impl Attempt<'_> {
                     return self.wait_for_machine(format!("the message cannot be divided: {error}")).await;
                 }
             };
-        let into: Vec<_> = entering.iter().map(|part| part.id.to_string()).collect();
+        let into = List::of(entering.iter().map(|part| part.id));
         let taken = taken.len();
         let later = later.len();
         let refused = failed.len();
+        let recipients = List::of(failed.iter().map(|(recipient, _)| recipient));
         let why = Whom::Each(&failed).diagnostic();
-        info!(%id, %tenant, taken, later, refused, why, ?into, "message divided: its recipients had different results");
+        info!(%id, %tenant, taken, later, refused, ?recipients, why, ?into, "message divided: its recipients had different results");
         if !failed.is_empty() {
             match self.notification(self.news(Kind::Failed, Whom::Each(&failed))).await {
                 Ok(bounce) => {

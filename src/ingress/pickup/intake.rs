@@ -29,7 +29,7 @@ use crate::{
         Door, Origin, Refusal, Submission,
         newlines::{BareNewline, Lenience, Newlines},
     },
-    telemetry::{Metrics, Refused},
+    telemetry::{List, Metrics, Refused},
 };
 use relay_mail::{
     Envelope, HeaderBlock, Ingress, InvalidPickup, SplitMessage, TenantName, injected_envelope,
@@ -95,7 +95,7 @@ pub(super) struct StoredFile {
 pub(super) struct InSpool {
     pub(super) accepted: Accepted,
     sender: String,
-    recipients: usize,
+    recipients: List,
     /// Octets of the file.
     size: u64,
 }
@@ -161,7 +161,7 @@ impl Intake {
         match submitted {
             Ok((accepted, envelope)) => {
                 let sender = envelope.sender().map_or("", |sender| sender.as_str()).to_owned();
-                let recipients = envelope.recipients().len();
+                let recipients = List::of_recipients(envelope.recipients());
                 let size = claim.stamp().size;
                 Ok(StoredFile { claim, message: InSpool { accepted, sender, recipients, size } })
             }
@@ -208,7 +208,7 @@ impl Intake {
         let InSpool { accepted, sender, recipients, size } = message;
         self.metrics.received(tenant, Ingress::Pickup);
         let id = accepted.id();
-        info!(%id, %tenant, sender, recipients, size, file = %name.display(), "message accepted");
+        info!(%id, %tenant, sender, ?recipients, size, file = %name.display(), "message accepted");
         accepted.announce();
     }
 

@@ -23,7 +23,7 @@ use crate::{
         Refusal, Submission,
         newlines::{BareNewline, Lenience, Newlines},
     },
-    telemetry::Refused,
+    telemetry::{List, Refused},
 };
 use relay_mail::{Ingress, MailboxAddress, TenantName};
 
@@ -38,7 +38,7 @@ pub(super) struct Incoming {
     size: u64,
     tenant: TenantName,
     sender: Option<MailboxAddress>,
-    recipients: usize,
+    recipients: List,
 }
 
 impl Incoming {
@@ -52,7 +52,7 @@ impl Incoming {
         Self {
             tenant: grant.tenant.name.clone(),
             sender: envelope.sender().cloned(),
-            recipients: envelope.recipients().len(),
+            recipients: List::of_recipients(envelope.recipients()),
             message: Ok(Submission::begin(&talk.service.door, grant, envelope, origin)),
             holding,
             envelope: held,
@@ -96,7 +96,7 @@ impl Incoming {
                 talk.forgive();
                 talk.service.metrics.received(&tenant, Ingress::Smtp);
                 let sender = sender.as_ref().map_or("", |sender| sender.as_str());
-                info!(%id, %tenant, sender, recipients, size, "message accepted");
+                info!(%id, %tenant, sender, ?recipients, size, "message accepted");
                 Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))
             }
             Err(refusal) => talk.refuse(verb, &refusal),

@@ -74,7 +74,7 @@ pub fn start(config: &LogConfig, metrics: &Metrics, vital: &Vital) -> io::Result
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::registry().with(filter).with(Attribution);
     // An error means that a subscriber is already set, which is then the one that was asked for first.
-    let is_first = subscriber.with(lines(config.format, queue.clone())).try_init().is_ok();
+    let is_first = subscriber.with(lines(config, queue.clone())).try_init().is_ok();
     if is_first {
         writer::start(queue.clone(), vital)?;
         panics::log_them();
@@ -82,14 +82,14 @@ pub fn start(config: &LogConfig, metrics: &Metrics, vital: &Vital) -> io::Result
     Ok(Logs(queue))
 }
 
-fn lines<S>(format: LogFormat, queue: Arc<Queue>) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S>(config: &LogConfig, queue: Arc<Queue>) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {
     let colours = io::stderr().is_terminal();
-    let entrance = CleanLines::new(queue::Entrance(queue), format, colours);
+    let entrance = CleanLines::new(queue::Entrance(queue), config, colours);
     let lines = fmt::layer().with_ansi(colours).log_internal_errors(false).with_writer(entrance);
-    match format {
+    match config.format {
         LogFormat::Text => {
             lines.with_target(false).fmt_fields(CleanFields).map_event_format(Attributed).boxed()
         }
