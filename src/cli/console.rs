@@ -83,8 +83,19 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<Unwritten>().is_some_and(|error| matches!(error, Unwritten::Closed)) {
         return ExitCode::from(CLOSED);
     }
-    complain(format_args!("m365-relay: {error:#}"));
+    complain(format_args!("m365-relay: {}", told_once(error)));
     ExitCode::FAILURE
+}
+
+/// The error with its causes. Many an error names its cause itself, which is not said again.
+pub(crate) fn told_once(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 fn write(out: &mut impl Write, text: &str) -> Result<(), Unwritten> {
@@ -102,6 +113,12 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out, "a\tb\r\u{1b}[2J\u{202e}\nc\n").unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "a\\u{9}b\\u{d}\\u{1b}[2J\\u{202e}\nc\n");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = anyhow::anyhow!("address in use").context("cannot listen: address in use");
+        assert_eq!(told_once(&inner.context("smtp")), "smtp: cannot listen: address in use");
     }
 
     #[test]

@@ -38,12 +38,13 @@ impl<C: Courier> LoginWatch<C> {
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut tried = Tried::default();
         loop {
-            let roster = self.roster.now();
-            let tenants = u32::try_from(roster.tenants().len()).unwrap_or(u32::MAX).max(1);
+            let tenants = u32::try_from(self.roster.now().tenants().len()).unwrap_or(u32::MAX).max(1);
             let spacing = SPACING.min(self.every / tenants);
             if stop.run_until_cancelled(sleep(spacing)).await.is_none() {
                 return;
             }
+            // As they are now: a credential that a reload has replaced must not be tried once more.
+            let roster = self.roster.now();
             let Some(tenant) = tried.next(&roster, self.every) else { continue };
             match stop.run_until_cancelled(self.courier.prepare(&tenant)).await {
                 None => return,

@@ -95,7 +95,7 @@ fn hand_over(daemon: &Daemon, part: &[MessagePage], args: &Args) -> anyhow::Resu
             Ok(()) => written.push(message.id.clone()),
             Err(error) => {
                 left += 1;
-                console::complain(format_args!("m365-relay: {}: {error:#}", message.id));
+                console::complain(format_args!("m365-relay: {}: {}", message.id, console::told_once(&error)));
             }
         }
     }

@@ -133,7 +133,7 @@ fn carry_out(arguments: impl Iterator<Item = OsString>, mode: Option<Mode>) -> R
         Mode::Queue => {
             let config = ConfigPath::of(options.config.as_ref().map(PathBuf::from));
             let listed = queue::list_all(config);
-            listed.map(drop).map_err(|error| Exit::Unavailable.because(format!("{error:#}")))
+            listed.map(drop).map_err(|error| Exit::Unavailable.because(console::told_once(&error)))
         }
         Mode::Aliases | Mode::RunQueue => Ok(()),
         Mode::Help => print(HELP.trim_end()),

@@ -103,7 +103,7 @@ impl Common {
             Ok(outcome) => outcome,
             Err(error) => {
                 if self.json {
-                    let answer = serde_json::json!({ "ok": false, "error": format!("{error:#}") });
+                    let answer = serde_json::json!({ "ok": false, "error": console::told_once(&error) });
                     console::say(console::json(&answer)?)?;
                 }
                 return Err(error);
