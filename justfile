@@ -23,6 +23,10 @@ test-all:
 release:
     scripts/build-release
 
+# The Debian packages, for target/debian
+package *ARGS:
+    scripts/package {{ARGS}}
+
 # The release build, as a user starts it
 smoke:
     scripts/build-release

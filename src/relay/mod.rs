@@ -257,7 +257,9 @@ impl Relay {
             metrics: metrics.clone(),
         };
 
-        let stop = shutdown.child_token();
+        // No child of `shutdown`: children are cancelled before their parent is, and a part that ends at that
+        // moment would count as broken down.
+        let stop = CancellationToken::new();
         let mut parts = Parts::default();
         let ScheduledParts { settings, worker, events } = scheduler;
         let (inspector, questions) = Inspector::new();

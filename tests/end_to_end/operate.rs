@@ -154,6 +154,8 @@ fn who_is_in_trouble_and_what_to_do() {
     assert!(out.contains("fabrikam  blocked           1") && out.ends_with("2 tenants\n"), "{out}");
     let (code, out, _) = run(&lab, &["status"]);
     assert_eq!(code, Some(1));
+    // A probe asks for no more than whether mail is taken.
+    assert_eq!(run(&lab, &["status", "--ready"]).0, Some(0));
     for part in [
         "accepted   2 in the last minute",
         "delivered  1 in the last minute",
