@@ -25,6 +25,7 @@ mod spool;
 mod status;
 mod stop;
 mod tenant;
+mod top;
 
 use std::process::ExitCode;
 
@@ -81,6 +82,7 @@ enum Command {
     Queue(queue::Args),
     Quarantine(quarantine::Args),
     Status(status::Args),
+    Top(top::Args),
     Tenant(tenant::Args),
     Spool(spool::Args),
     HashPassword(hash_password::Args),
@@ -103,6 +105,7 @@ impl Cli {
             Command::Queue(args) => queue::run(&args),
             Command::Quarantine(args) => quarantine::run(&args),
             Command::Status(args) => status::run(&args),
+            Command::Top(args) => top::run(&args),
             Command::Tenant(args) => tenant::run(&args),
             Command::Spool(args) => spool::run(&args),
             Command::HashPassword(args) => hash_password::run(&args),

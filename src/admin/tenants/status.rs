@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// `/api/v1/status`.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StatusPage {
     pub version: String,
     /// Seconds since the start.
